@@ -1,0 +1,123 @@
+"""What applications see: the `Message`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from dws_core._errors import InvalidMessage
+
+JSON: TypeAlias = Any
+"""A JSON value: None, bool, int, float, str, or a list or str-keyed dict of these."""
+
+_HEADERS = ("type", "topic", "conn_id", "id", "key")
+
+
+class Message:
+    """A message between a client and the node, or between nodes.
+
+    Attributes:
+        data: The payload, any JSON value.
+        type: What it is, for example `send`; also readable as `typ`, its name in the original library.
+        topic: The topic or filter; None where there is none.
+        conn_id: Connection id or list of ids of a direct message; None otherwise.
+        id: The client's own mark, repeated in the answer; None: no answer is wanted.
+        key: Idempotency key; None: a repeat is a new message.
+    """
+
+    __slots__ = ("conn_id", "data", "id", "key", "topic", "type")
+
+    def __init__(
+        self,
+        *,
+        data: JSON,
+        typ: str,
+        topic: str | None = None,
+        conn_id: str | list[str] | None = None,
+        id: str | int | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.data = data
+        self.type = typ
+        self.topic = topic
+        self.conn_id = conn_id
+        self.id = id
+        self.key = key
+
+    @property
+    def typ(self) -> str:
+        """The message type, by its name in the original library."""
+        return self.type
+
+    @classmethod
+    def from_client_message(cls, *, data: Any) -> Message:
+        """Read a client's decoded message. The given object is not changed.
+
+        A message without `data` member takes its other members (all but `type`, `id`, `topic`, `key`, `conn_id`) as
+        data. Without `type`, it is a `send` if it has a topic and a `broadcast` if not.
+
+        Raises:
+            InvalidMessage: Not an object, or a member has the wrong type.
+        """
+        if not isinstance(data, Mapping):
+            raise InvalidMessage(
+                f"a message must be an object, got {_kind(data)}.", fix='send an object such as {"type": "ping"}'
+            )
+        for name, check, expected in _CHECKS:
+            if (value := data.get(name)) is not None and not check(value):
+                raise InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix="correct it")
+        topic = data.get("topic")
+        return cls(
+            data=data["data"] if "data" in data else {k: v for k, v in data.items() if k not in _HEADERS},
+            typ=data.get("type") or ("broadcast" if topic is None else "send"),
+            topic=topic,
+            conn_id=data.get("conn_id"),
+            id=data.get("id"),
+            key=data.get("key"),
+        )
+
+    def __serialize__(self) -> dict[str, Any]:
+        """Return the message as a new `dict`: `type`, `topic`, `conn_id` and the data's members, or `data` itself.
+
+        Data that is an object is merged, as in the original library; anything else stands under `data`.
+        """
+        mergeable = isinstance(self.data, dict) and not self.data.keys() & {"data", *_HEADERS}
+        members = self.data if mergeable else {"data": self.data}
+        return {**members, "type": self.type, "topic": self.topic, "conn_id": self.conn_id}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in ("type", "topic", "conn_id", "id", "key", "data")}
+        return "Message(" + ", ".join(f"{k}={v!r}" for k, v in shown.items() if v is not None) + ")"
+
+
+def _kind(value: object) -> str:
+    names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _is_conn_id(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+
+
+_CHECKS = (
+    ("type", _is_text, "a string"),
+    ("topic", _is_text, "a string"),
+    ("conn_id", _is_conn_id, "a string or an array of strings"),
+    ("id", _is_id, "a string or an integer"),
+    ("key", _is_text, "a string"),
+)
