@@ -1,0 +1,120 @@
+"""dws: distributed WebSocket for FastAPI.
+
+For applications. Plugin authors import from `dws_core.plugin`, their tests from `dws_core.testing`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+from dws_core._auth.bearer import BearerAuthenticator, WebSocketOAuth2PasswordBearer
+from dws_core._auth.interface import Handshake, Principal
+from dws_core._compat import LAZY as _LAZY
+from dws_core._compat import create_broker
+from dws_core._compat import load_lazy as _load_lazy
+from dws_core._decorators import ahandle, handle
+from dws_core._errors import (
+    AuthenticationFailed,
+    BrokerClosed,
+    BrokerError,
+    BrokerMisconfigured,
+    BrokerOverloaded,
+    BrokerUnavailable,
+    CodecError,
+    ConfigurationError,
+    ConnectionClosed,
+    DWSError,
+    InvalidBrokerURL,
+    InvalidFilter,
+    InvalidMessage,
+    InvalidSubscription,
+    InvalidSubscriptionMessage,
+    InvalidTopic,
+    LayoutMismatch,
+    OriginNotAllowed,
+    PayloadTooLarge,
+    PluginConflict,
+    PluginLoadError,
+    PluginNotFound,
+    PublishOutcomeUnknown,
+    WebSocketException,
+)
+from dws_core._log.interface import BrokerInterface, History, Receipt
+from dws_core._node.connection import Connection
+from dws_core._node.manager import WebSocketManager
+from dws_core._proxy import WebSocketProxy
+from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
+from dws_core._topics.filters import matches
+from dws_core._url import BrokerURL
+from dws_core._wire.close_codes import CloseCode
+from dws_core._wire.limits import Limits
+from dws_core._wire.message import Message
+
+if TYPE_CHECKING:
+    InMemoryBroker: type[BrokerInterface]
+    RedisBroker: type[BrokerInterface]
+    __version__: str
+
+__all__ = [
+    "AuthenticationFailed",
+    "BearerAuthenticator",
+    "BrokerClosed",
+    "BrokerError",
+    "BrokerInterface",
+    "BrokerMisconfigured",
+    "BrokerOverloaded",
+    "BrokerURL",
+    "BrokerUnavailable",
+    "CloseCode",
+    "CodecError",
+    "ConfigurationError",
+    "Connection",
+    "ConnectionClosed",
+    "DWSError",
+    "Handshake",
+    "History",
+    "InMemoryBroker",
+    "InvalidBrokerURL",
+    "InvalidFilter",
+    "InvalidMessage",
+    "InvalidSubscription",
+    "InvalidSubscriptionMessage",
+    "InvalidTopic",
+    "LayoutMismatch",
+    "Limits",
+    "Message",
+    "OriginNotAllowed",
+    "PayloadTooLarge",
+    "PluginConflict",
+    "PluginLoadError",
+    "PluginNotFound",
+    "Principal",
+    "PublishOutcomeUnknown",
+    "Receipt",
+    "RedisBroker",
+    "WebSocketException",
+    "WebSocketManager",
+    "WebSocketOAuth2PasswordBearer",
+    "WebSocketProxy",
+    "__version__",
+    "ahandle",
+    "create_broker",
+    "handle",
+    "handle_subscription_message",
+    "matches",
+    "subscribe",
+    "unsubscribe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version("dws-core")
+    if name in _LAZY:
+        return _load_lazy(name)
+    raise AttributeError(f"module 'dws_core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

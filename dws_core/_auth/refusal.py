@@ -1,0 +1,90 @@
+"""Refusing a client so that Starlette and FastAPI answer it as they answer their own errors."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.exceptions import WebSocketException as StarletteWebSocketException
+from starlette.websockets import WebSocket, WebSocketState
+
+from dws_core._errors import AuthenticationFailed, InvalidMessage, OriginNotAllowed, WebSocketException
+
+
+class _DeniedHTTP(HTTPException):
+    """Before accept: an HTTP answer instead of the upgrade (RFC 6455 §4.2.2)."""
+
+
+class _DeniedClose(StarletteWebSocketException):
+    """After accept, or where the server cannot send an answer: a close frame, or HTTP 403."""
+
+
+class _Mixed(WebSocketException):
+    """A refusal that is both an error of ours and one that the framework knows how to answer."""
+
+    def _init_framework(self, *, status: int, code: int, text: str) -> None:
+        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+        if isinstance(self, HTTPException):
+            HTTPException.__init__(self, status, text, headers)
+        elif isinstance(self, StarletteWebSocketException):
+            StarletteWebSocketException.__init__(self, code, text[:120])
+
+    def __str__(self) -> str:
+        return WebSocketException.__str__(self)
+
+
+class _AuthHTTP(_Mixed, AuthenticationFailed, _DeniedHTTP): ...
+
+
+class _AuthClose(_Mixed, AuthenticationFailed, _DeniedClose): ...
+
+
+class _OriginHTTP(_Mixed, OriginNotAllowed, _DeniedHTTP): ...
+
+
+class _OriginClose(_Mixed, OriginNotAllowed, _DeniedClose): ...
+
+
+class _InvalidHTTP(_Mixed, InvalidMessage, _DeniedHTTP): ...
+
+
+class _InvalidClose(_Mixed, InvalidMessage, _DeniedClose): ...
+
+
+class _RefusedHTTP(_Mixed, _DeniedHTTP): ...
+
+
+class _RefusedClose(_Mixed, _DeniedClose): ...
+
+
+def _can_answer(websocket: WebSocket) -> bool:
+    return (
+        websocket.application_state is WebSocketState.CONNECTING
+        and "websocket.http.response" in websocket.scope.get("extensions", {})
+    )
+
+
+def refuse_authentication(websocket: WebSocket, message: str, *, fix: str = "") -> AuthenticationFailed:
+    """Return the error to raise: HTTP 401 before accept, close code 1008 after it."""
+    error = (_AuthHTTP if _can_answer(websocket) else _AuthClose)(message, fix=fix)
+    error._init_framework(status=401, code=1008, text=message)
+    return error
+
+
+def refuse_origin(websocket: WebSocket, origin: str, host: str) -> OriginNotAllowed:
+    """Return the error to raise: HTTP 403 before accept, close code 1008 after it."""
+    error = (_OriginHTTP if _can_answer(websocket) else _OriginClose)(origin, host=host)
+    error._init_framework(status=403, code=1008, text="this origin is not allowed")
+    return error
+
+
+def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> InvalidMessage:
+    """Return the error to raise: HTTP 400 before accept, close code 1008 after it."""
+    error = (_InvalidHTTP if _can_answer(websocket) else _InvalidClose)(message, fix=fix)
+    error._init_framework(status=400, code=1008, text=message)
+    return error
+
+
+def refuse_full(websocket: WebSocket, message: str) -> WebSocketException:
+    """Return the error to raise: HTTP 503 before accept, close code 1013 after it."""
+    error = (_RefusedHTTP if _can_answer(websocket) else _RefusedClose)(message)
+    error._init_framework(status=503, code=1013, text=message)
+    return error

@@ -1,0 +1,40 @@
+"""Where a bearer token stands in a handshake."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Final
+
+BEARER_PREFIX: Final = "dws.bearer."
+"""Subprotocol entry that carries a token as base64url, for browsers, which cannot set a header."""
+
+
+def bearer_from_header(value: str | None) -> str | None:
+    """Return the token of an `Authorization` header (RFC 6750 §2.1); None: no header, or another scheme."""
+    scheme, _, token = (value or "").strip().partition(" ")
+    token = token.strip()
+    return token if scheme.lower() == "bearer" and token else None
+
+
+def split_bearer(offered: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the token among offered subprotocols, and the other subprotocols.
+
+    A `dws.bearer.` entry that is not base64url of UTF-8 gives no token.
+    """
+    token: str | None = None
+    others: list[str] = []
+    for entry in offered:
+        if entry.startswith(BEARER_PREFIX):
+            token = token or _decode(entry[len(BEARER_PREFIX) :])
+        else:
+            others.append(entry)
+    return token, tuple(others)
+
+
+def _decode(text: str) -> str | None:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode() or None
+    except (binascii.Error, ValueError):
+        return None

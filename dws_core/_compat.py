@@ -1,0 +1,48 @@
+"""Names of the original library that live in plugins, and deprecated aliases."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final
+
+from dws_core._errors import PluginNotFound
+from dws_core._log.interface import BrokerInterface, LogBroker
+from dws_core._plugins.registry import default_registry
+from dws_core._url import BrokerURL
+
+LAZY: Final = {"InMemoryBroker": ("dws_memory", "dws-memory"), "RedisBroker": ("dws_redis", "dws-redis")}
+"""Name: the module that has it, and the distribution to install."""
+
+
+def load_lazy(name: str) -> Any:
+    """Import a broker class of a plugin.
+
+    Raises:
+        PluginNotFound: The plugin is not installed.
+    """
+    module, distribution = LAZY[name]
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise PluginNotFound(
+            f"{name} is in {distribution}, which is not installed.", fix=f"pip install {distribution}"
+        ) from error
+
+
+def create_broker(broker_url: str, **kwargs: Any) -> BrokerInterface | LogBroker:
+    """Build the broker that a URL names; no I/O.
+
+    Args:
+        broker_url: For example `memory://`.
+        **kwargs: Options, as if they stood in the URL's query.
+
+    Raises:
+        PluginNotFound: No installed plugin handles the scheme.
+        InvalidBrokerURL: The URL or an option is malformed.
+    """
+    query = "&".join(f"{name}={value}" for name, value in kwargs.items())
+    text = broker_url + (("&" if "?" in broker_url else "?") + query if query else "")
+    url = BrokerURL.parse(text)
+    return default_registry().broker_class(url).from_url(url)

@@ -1,0 +1,21 @@
+"""Which partition a topic belongs to. The same on every node and in every release: it decides where history lies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from dws_core._log.interface import Layout
+
+
+def partition_of(topic: str, layout: Layout) -> int:
+    """Return the partition of a topic: CRC-32 of its UTF-8, modulo the number of partitions.
+
+    With `layout.shard_levels` only that many first levels count, so that all topics below them share a partition.
+    """
+    if layout.partitions == 1:
+        return 0
+    if levels := layout.shard_levels:
+        topic = "/".join(topic.split("/", levels)[:levels])
+    return crc32(topic.encode()) % layout.partitions

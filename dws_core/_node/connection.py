@@ -1,0 +1,382 @@
+"""One client's socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, MutableSet
+from typing import Any, Protocol
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from dws_core._auth.interface import Principal
+from dws_core._errors import CodecError, ConnectionClosed, InvalidMessage
+from dws_core._node.inbox import Inbox, InboxEnded
+from dws_core._node.outbox import Outbox
+from dws_core._node.tasks import Tasks
+from dws_core._topics.router import Router
+from dws_core._topics.trie import MqttMatcher
+from dws_core._wire.client_errors import ClientError, Refused, describe
+from dws_core._wire.close_codes import CloseCode, reason_of
+from dws_core._wire.codecs import Codec, JSONCodec
+from dws_core._wire.frames import Frame, encode_frame
+from dws_core._wire.limits import Limits
+from dws_core._wire.message import JSON, Message
+from dws_core._wire.ratelimit import TokenBucket
+
+logger = logging.getLogger("dws")
+
+_GONE = (WebSocketDisconnect, RuntimeError, OSError)
+"""What servers and Starlette raise when a socket is written to that is closing or closed."""
+
+
+class ConnectionHost(Protocol):
+    """What a connection needs around it: a node, or a stand-in for a connection without one."""
+
+    tasks: Tasks
+    router: Router[Any]
+    limits: Limits
+
+    def on_closed(self, connection: Connection) -> None:
+        """Forget the connection. Called once."""
+        ...
+
+
+class _Alone:
+    """The host of a connection that no manager knows."""
+
+    def __init__(self) -> None:
+        self.tasks = Tasks()
+        self.router: Router[Any] = Router(MqttMatcher())
+        self.limits = Limits(message_bytes=None, messages_per_s=None)
+
+    def on_closed(self, connection: Connection) -> None:
+        """Nothing to forget."""
+
+
+class Topics(MutableSet[str]):
+    """The filters of one connection: a live set."""
+
+    __slots__ = ("_connection", "_router")
+
+    def __init__(self, router: Router[Any], connection: Connection) -> None:
+        self._router = router
+        self._connection = connection
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._router.filters(self._connection)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._router.filters(self._connection)))
+
+    def __len__(self) -> int:
+        return len(self._router.filters(self._connection))
+
+    def __repr__(self) -> str:
+        return f"Topics({set(self)!r})"
+
+    def add(self, value: str) -> None:
+        """Subscribe to a filter.
+
+        Raises:
+            InvalidFilter: It breaks a rule of MQTT 5.0 §4.7.
+        """
+        self._router.subscribe(self._connection, value)
+
+    def discard(self, value: str) -> None:
+        """Remove a filter; one that is not there is no error."""
+        self._router.unsubscribe(self._connection, value)
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Any]) -> set[Any]:  # type: ignore[override]  # results of set operations
+        return set(it)
+
+
+class Connection:
+    """One client's socket: receive and send, filters, who it is.
+
+    A manager makes it (`connect`, `new_connection`). One made by hand around a WebSocket works alone.
+
+    Args:
+        websocket: Starlette's or FastAPI's WebSocket.
+        conn_id: The id that direct messages are sent to.
+        topic: A filter to subscribe to at once; None: none.
+
+    Attributes:
+        websocket: The socket underneath. Do not send through it: the outbox owns the writing side.
+        id: The connection id. Several connections may share one.
+        principal: Who the client is; None: not authenticated.
+        codec: How its messages are encoded.
+    """
+
+    __slots__ = (
+        "__weakref__", "_bucket", "_close_code", "_close_reason", "_ended", "_host", "_inbox", "codec", "id", "outbox",
+        "principal", "websocket",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        conn_id: str,
+        topic: str | None = None,
+        *,
+        principal: Principal | None = None,
+        codec: Codec | None = None,
+        host: ConnectionHost | None = None,
+    ) -> None:
+        self.websocket = websocket
+        self.id = conn_id
+        self.principal = principal
+        self.codec: Codec = codec or JSONCodec()
+        self._host: ConnectionHost = host or _Alone()
+        limits = self._host.limits
+        self.outbox = Outbox(
+            self._write,
+            start_writer=self._start_writer,
+            on_overflow=self._on_overflow,
+            limit_bytes=limits.outbox_bytes,
+        )
+        self._inbox: Inbox | None = None
+        self._bucket = None
+        if limits.messages_per_s is not None:
+            self._bucket = TokenBucket(limits.messages_per_s, limits.burst, now=asyncio.get_running_loop().time())
+        self._close_code: int | None = None
+        self._close_reason = ""
+        self._ended = False
+        if topic is not None:
+            self.topics.add(topic)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id!r}{' closed' if self.closed else ''}>"
+
+    # -- state
+
+    @property
+    def topics(self) -> Topics:
+        """The filters of this connection: a live set; adding and removing subscribes and unsubscribes."""
+        return Topics(self._host.router, self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the socket is closed or closing; what is sent now goes nowhere."""
+        return self._close_code is not None
+
+    @property
+    def close_code(self) -> int | None:
+        """Close code (RFC 6455 §7.4), 1006 where no close frame came; None while it is open."""
+        return self._close_code
+
+    # -- receiving
+
+    async def accept(self, subprotocol: str | None = None) -> None:
+        """Accept the handshake; one that is accepted already is left as it is."""
+        if self.websocket.application_state is WebSocketState.CONNECTING:
+            await self.websocket.accept(subprotocol=subprotocol)
+
+    async def receive_json(self) -> JSON:
+        """Return the client's next message, decoded. A malformed one is answered by an `error` and skipped.
+
+        Raises:
+            WebSocketDisconnect: The client is gone (Starlette's exception, as in the original library).
+        """
+        try:
+            return await self._receive()
+        except ConnectionClosed as closed:
+            raise WebSocketDisconnect(closed.code, closed.reason) from None
+
+    async def iter_json(self) -> AsyncIterator[JSON]:
+        """Iterate over the client's messages, decoded, until it is gone."""
+        while True:
+            try:
+                message = await self._receive()
+            except ConnectionClosed:
+                return
+            yield message
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        """Iterate over the client's messages until it is gone; malformed ones are answered by an `error`."""
+        async for data in self.iter_json():
+            try:
+                message = Message.from_client_message(data=data)
+            except InvalidMessage as error:
+                self.send_error(error, request_id=_id_of(data))
+                continue
+            yield message
+
+    async def _receive(self) -> JSON:
+        if self._inbox is None:
+            return await self._read()
+        try:
+            return await self._inbox.get()
+        except InboxEnded:
+            raise ConnectionClosed(self._close_code or 1006, self._close_reason, connection=self) from None
+
+    async def read_in_background(self) -> None:
+        """Read until the client is gone, whatever the handler does: the only reader from now on."""
+        limits = self._host.limits
+        inbox = self._inbox = Inbox(limits.inbox_messages)
+        try:
+            while True:
+                message = await self._read()
+                if inbox.full and not await inbox.room(limits.handler_stall_s):
+                    busy = Refused("overloaded", "the handler does not keep up; try again later", temporary=True)
+                    self.send_error(busy, request_id=_id_of(message))
+                    continue
+                inbox.put(message)
+        except ConnectionClosed:
+            return
+        finally:
+            self._end(1006, "")
+            inbox.end()
+
+    async def _read(self) -> JSON:
+        """Return the next acceptable message; bad ones are answered here."""
+        while True:
+            event = await self._next_event()
+            refusal = self._check_rate()
+            if self.closed:
+                raise ConnectionClosed(self._close_code or 1006, self._close_reason, connection=self)
+            payload = self._payload_of(event)
+            if payload is None:
+                continue
+            try:
+                message = self.codec.decode(payload)
+            except CodecError as error:
+                self.send_error(refusal or error)
+                continue
+            if refusal is None:
+                return message
+            self.send_error(refusal, request_id=_id_of(message))
+
+    async def _next_event(self) -> dict[str, Any]:
+        try:
+            event = dict(await self.websocket.receive())
+        except _GONE:
+            self._end(1006, "")
+            raise ConnectionClosed(self._close_code or 1006, self._close_reason, connection=self) from None
+        if event["type"] == "websocket.disconnect":
+            self._end(event.get("code", 1005), event.get("reason") or "")
+            raise ConnectionClosed(self._close_code or 1006, self._close_reason, connection=self)
+        return event
+
+    def _payload_of(self, event: dict[str, Any]) -> bytes | str | None:
+        text, data = event.get("text"), event.get("bytes")
+        if (data is not None) != self.codec.binary:
+            self.disconnect(CloseCode.UNSUPPORTED_DATA)
+            return None
+        payload: bytes | str = data if data is not None else text or ""
+        limit = self._host.limits.message_bytes
+        if limit is not None and (len(payload) > limit or _utf8_size(payload, limit) > limit):
+            self.disconnect(CloseCode.MESSAGE_TOO_BIG, f"message over {limit} bytes")
+            return None
+        return payload
+
+    def _check_rate(self) -> Refused | None:
+        if self._bucket is None or not (wait_s := self._bucket.take(asyncio.get_running_loop().time())):
+            return None
+        limit = self._host.limits.flood_messages
+        if limit is not None and self._bucket.refused > limit:
+            self.disconnect(CloseCode.FLOODING)
+        return Refused("rate-limited", "too many messages; slow down", temporary=True, retry_in_s=wait_s)
+
+    # -- sending
+
+    async def send_json(self, data: JSON) -> bool:
+        """Send a value to this client, as it is; return when it is written.
+
+        Returns:
+            False: the connection is closed, and the value went nowhere.
+
+        Raises:
+            CodecError: The connection's codec cannot express the value.
+        """
+        pushed = self.push(encode_frame(self.codec, data))
+        await self.outbox.flushed()
+        return pushed and not self.outbox.closed
+
+    def push(self, frame: Frame) -> bool:
+        """Queue an encoded frame; never waits. False: it went nowhere."""
+        return self.outbox.push(frame)
+
+    def send_error(self, error: BaseException | ClientError, *, request_id: str | int | None = None) -> None:
+        """Tell the client that its message was not carried out; queued, never waits."""
+        told = error if isinstance(error, ClientError) else describe(error)
+        if told is not None:
+            self.push(encode_frame(self.codec, told.to_message(request_id)))
+
+    async def _write(self, frame: Frame) -> None:
+        if frame.binary:
+            await self.websocket.send_bytes(frame.payload)
+        else:
+            await self.websocket.send_text(frame.text)
+
+    def _start_writer(self, outbox: Outbox) -> None:
+        self._host.tasks.spawn(self._run_writer(outbox), name=f"write to connection {self.id!r}")
+
+    async def _run_writer(self, outbox: Outbox) -> None:
+        try:
+            await outbox.drain()
+        except _GONE:
+            self._end(1006, "")
+
+    def _on_overflow(self) -> None:
+        self.disconnect(CloseCode.TOO_SLOW)
+
+    # -- closing
+
+    async def close(self, code: int = CloseCode.NORMAL, reason: str | None = None) -> None:
+        """Write what waits, then close with a code (RFC 6455 §7.4). Closing again does nothing.
+
+        Args:
+            code: A code of `CloseCode`, 1000, or one of the application's own in 3000-4999.
+            reason: Text of the close frame, at most 123 bytes of UTF-8; None: the code's own.
+        """
+        if self.closed:
+            return
+        self._close_code, self._close_reason = int(code), reason_of(code) if reason is None else reason
+        await self._finish()
+
+    def disconnect(self, code: int = CloseCode.DISCONNECTED, reason: str | None = None) -> None:
+        """Close without waiting: the close frame is written in the background."""
+        if self.closed:
+            return
+        self._close_code, self._close_reason = int(code), reason_of(code) if reason is None else reason
+        self._host.tasks.spawn(self._finish(), name=f"close connection {self.id!r}")
+
+    async def _finish(self) -> None:
+        try:
+            async with asyncio.timeout(self._host.limits.close_timeout_s):
+                await self.outbox.flushed()
+                self.outbox.close()
+                await self.websocket.close(self._close_code or CloseCode.NORMAL, self._close_reason)
+        except TimeoutError:
+            logger.warning("connection %r does not take its close frame; it is left to the server", self.id)
+        except _GONE:
+            pass  # the client was faster
+        finally:
+            self._end(self._close_code or CloseCode.NORMAL, self._close_reason)
+
+    def _end(self, code: int, reason: str) -> None:
+        if self._close_code is None:
+            self._close_code, self._close_reason = code, reason
+        if not self._ended:
+            self._ended = True
+            self.outbox.close()
+            if self._inbox is not None:
+                self._inbox.end()
+            self._host.on_closed(self)
+
+    def run(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run a supervised background task of this connection's node."""
+        return self._host.tasks.spawn(coroutine, name=name)
+
+
+def _utf8_size(payload: bytes | str, limit: int) -> int:
+    if isinstance(payload, bytes) or len(payload) * 4 <= limit:
+        return len(payload)
+    return len(payload.encode("utf-8", "surrogatepass"))
+
+
+def _id_of(data: JSON) -> str | int | None:
+    found = data.get("id") if isinstance(data, dict) else None
+    return found if isinstance(found, str | int) and not isinstance(found, bool) else None

@@ -1,0 +1,79 @@
+"""From a handshake to an accepted socket: origin, subprotocol, authentication."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from starlette.websockets import WebSocket, WebSocketState
+
+from dws_core._auth.bearer import read_handshake
+from dws_core._auth.interface import Authenticator, Handshake, Principal
+from dws_core._auth.origin import origin_allowed
+from dws_core._auth.refusal import refuse_authentication, refuse_malformed, refuse_origin
+from dws_core._errors import AuthenticationFailed
+from dws_core._wire.codecs import Codec
+
+_PREFIX = "dws.v1."
+
+
+class Door:
+    """Checks handshakes and accepts them.
+
+    Args:
+        codecs: Client codecs by name; `dws.v1.<name>` are the subprotocols.
+        default: The codec of a client that offers no subprotocol.
+        authenticator: Says who a client is; None: nobody is asked.
+        allowed_origins: Origins besides the same one; `*`: any.
+    """
+
+    def __init__(
+        self,
+        codecs: Mapping[str, Codec],
+        default: Codec,
+        authenticator: Authenticator | None,
+        allowed_origins: Collection[str],
+    ) -> None:
+        self._codecs = {_PREFIX + name: codec for name, codec in codecs.items()}
+        self._default = default
+        self._authenticator = authenticator
+        self._allowed_origins = tuple(allowed_origins)
+
+    async def admit(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
+        """Check and accept a handshake; one that the application has accepted already is only checked.
+
+        Raises:
+            OriginNotAllowed: A page of another origin.
+            InvalidMessage: None of the offered subprotocols is known.
+            AuthenticationFailed: The authenticator said so.
+        """
+        origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
+        if not origin_allowed(origin, host, self._allowed_origins):
+            raise refuse_origin(websocket, origin or "", host or "")
+        handshake = read_handshake(websocket)
+        if websocket.application_state is not WebSocketState.CONNECTING:
+            return self._default, principal or await self._authenticate(websocket, handshake)
+        subprotocol, codec = self._choose(websocket, handshake)
+        principal = principal or await self._authenticate(websocket, handshake)
+        await websocket.accept(subprotocol=subprotocol)
+        return codec, principal
+
+    def _choose(self, websocket: WebSocket, handshake: Handshake) -> tuple[str | None, Codec]:
+        if not websocket.scope.get("subprotocols"):
+            return None, self._default
+        for offered in handshake.subprotocols:
+            if offered in self._codecs:
+                return offered, self._codecs[offered]
+        supported = ", ".join(sorted(self._codecs))
+        if not handshake.subprotocols:
+            text = f"a dws.bearer. subprotocol needs a codec entry beside it; supported: {supported}"
+        else:
+            text = f"none of the offered subprotocols is known; supported: {supported}"
+        raise refuse_malformed(websocket, text, fix="offer one of the supported subprotocols")
+
+    async def _authenticate(self, websocket: WebSocket, handshake: Handshake) -> Principal | None:
+        if self._authenticator is None:
+            return None
+        try:
+            return await self._authenticator.authenticate(handshake)
+        except AuthenticationFailed as error:
+            raise refuse_authentication(websocket, error.message, fix=error.fix) from error

@@ -1,0 +1,371 @@
+"""The node: one manager in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Self
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
+from dws_core._auth.refusal import refuse_full
+from dws_core._errors import BrokerClosed, ConfigurationError, ConnectionClosed
+from dws_core._log.interface import BrokerInterface, Layout, LogBroker, Receipt
+from dws_core._node.adapter import AdaptedBroker
+from dws_core._node.connection import Connection
+from dws_core._node.connections import Connections
+from dws_core._node.delivery import Delivery
+from dws_core._node.guard import HandlerGuard
+from dws_core._node.handshake import Door
+from dws_core._node.inbound import Inbound
+from dws_core._node.publisher import Done, Publisher, Sending
+from dws_core._node.tasks import Tasks
+from dws_core._plugins.registry import PluginRegistry, default_registry
+from dws_core._topics.interface import TopicMatcher
+from dws_core._topics.router import Router
+from dws_core._url import BrokerURL
+from dws_core._wire.close_codes import CloseCode
+from dws_core._wire.codecs import Codec
+from dws_core._wire.frames import encode_frame
+from dws_core._wire.limits import Limits
+from dws_core._wire.message import JSON, Message
+from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
+
+logger = logging.getLogger("dws")
+
+
+class WebSocketManager:
+    """A node: the connections of one process, joined through the broker with those of all other nodes of its channel.
+
+    Names and objects are both taken wherever a plugin is meant: a name is looked up among the installed plugins.
+
+    Args:
+        broker_channel: The channel: nodes of one channel see each other. The prefix on the broker.
+        broker_url: Chooses the broker plugin by its scheme, for example `memory://` or `redis://localhost:6379/0`.
+        broker_class: An own broker's class, built with the remaining keyword arguments, as in the original library.
+        broker: A ready broker object; exactly one of `broker_url`, `broker_class` and `broker` is given.
+        codec: What data is encoded with between nodes, and for clients that offer no subprotocol.
+        topic_matcher: The language of filters.
+        authenticator: Turns a handshake into a `Principal`; None: nobody is asked.
+        verify_token: What a named authenticator verifies tokens with; sync or async.
+        authorize: Says whether a principal may do an action on a topic or filter; sync or async. None: all may do all.
+        allowed_origins: Origins whose pages may connect besides the node's own; `["*"]`: any.
+        limits: Bounds of the node.
+        registry: Where plugins are looked up; None: the installed ones.
+        **kwargs: For `broker_class`.
+
+    Raises:
+        ConfigurationError: Something named here is not installed, or the arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        broker_channel: str,
+        broker_url: str | None = None,
+        broker_class: type[BrokerInterface] | type[LogBroker] | None = None,
+        *,
+        broker: BrokerInterface | LogBroker | None = None,
+        codec: str | Codec = "json",
+        topic_matcher: str | TopicMatcher = "mqtt",
+        authenticator: str | Authenticator | None = None,
+        verify_token: TokenVerifier | None = None,
+        authorize: Authorize | None = None,
+        allowed_origins: Collection[str] = (),
+        limits: Limits | None = None,
+        registry: PluginRegistry | None = None,
+        **kwargs: Any,
+    ) -> None:
+        plugins = registry or default_registry()
+        self.broker_channel = broker_channel
+        self.limits = limits or Limits()
+        self.tasks = Tasks()
+        self.broker: BrokerInterface | LogBroker = _make_broker(plugins, broker_url, broker_class, broker, kwargs)
+        matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
+        self._matcher = matcher
+        self.router: Router[Connection] = Router(matcher)
+        self._connections = Connections()
+        node_codec = plugins.codec(codec) if isinstance(codec, str) else codec
+        codecs = {**plugins.codecs(), node_codec.name: node_codec}
+        if isinstance(authenticator, str):
+            authenticator = plugins.authenticator(authenticator)(verify=verify_token)
+        elif authenticator is None and verify_token is not None:
+            authenticator = plugins.authenticator("oauth2-bearer")(verify=verify_token)
+        self._door = Door(codecs, node_codec, authenticator, allowed_origins)
+        self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
+        self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
+        self._delivery = Delivery(self.router, self._connections, codecs)
+        self._publisher = Publisher(self._log, node_codec, self._layout)
+        self._inbound = Inbound(self._publisher, matcher, self.limits, authorize)
+        self._guards: dict[Connection, HandlerGuard] = {}
+        self._running = False
+
+    # -- life cycle
+
+    async def startup(self) -> None:
+        """Connect to the broker and follow the channel. Starting a started node does nothing.
+
+        Raises:
+            BrokerUnavailable: The broker cannot be reached.
+        """
+        if self._running:
+            return
+        await self._log.start(node=os.urandom(8), layout=self._layout, sink=self._delivery)
+        await self._log.set_interest(frozenset(range(self._layout.partitions)))
+        self._running = True
+
+    async def shutdown(self) -> None:
+        """Close all connections with 1012, stop the broker, end all tasks. Stopping a stopped node does nothing.
+
+        Raises:
+            ExceptionGroup: With what failed in the background and nobody could be told before.
+        """
+        if not self._running:
+            return
+        self._running = False
+        closing = [c.close(CloseCode.SERVICE_RESTART) for c in self._connections]
+        await asyncio.gather(*closing)
+        try:
+            await self._log.stop()
+        finally:
+            await self.tasks.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.startup()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.shutdown()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Start with the application and stop with it: `FastAPI(lifespan=manager.lifespan)`.
+
+        In a lifespan of your own: `async with manager.lifespan(app): yield`.
+        """
+        async with self:
+            yield
+
+    # -- connections
+
+    @property
+    def active_connections(self) -> list[Connection]:
+        """The open connections of this node: a new list."""
+        return list(self._connections)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._connections)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __bool__(self) -> bool:
+        return True
+
+    async def new_connection(
+        self,
+        websocket: WebSocket,
+        conn_id: str | None = None,
+        topic: str | None = None,
+        *,
+        principal: Principal | None = None,
+    ) -> Connection:
+        """Check and accept a handshake and add the connection. Prefer `connect`, which also removes it.
+
+        Args:
+            websocket: Accepted or not; if not, the subprotocol is negotiated and it is accepted here.
+            conn_id: What direct messages are sent to: whoever chooses it reads them. None: the principal's id, or an
+                unguessable one.
+            topic: A filter to subscribe to at once.
+            principal: Who the client is, where the application knows; None: the authenticator is asked.
+
+        Raises:
+            AuthenticationFailed: Refused, also as `OriginNotAllowed`. Let it pass: FastAPI answers the client.
+            InvalidMessage: No subprotocol is known, or the connection id cannot be used.
+            InvalidFilter: The topic is not a filter.
+            BrokerClosed: The node is not started.
+        """
+        if not self._running:
+            raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
+        if self.limits.connections is not None and len(self._connections) >= self.limits.connections:
+            raise refuse_full(websocket, f"the node has {self.limits.connections} connections, its limit")
+        if topic is not None:
+            self._matcher.check_filter(topic)
+        if conn_id is not None:
+            check_conn_id(conn_id)
+        codec, principal = await self._door.admit(websocket, principal)
+        if conn_id is None:
+            conn_id = principal.id if principal is not None else secrets.token_urlsafe(16)
+        connection = Connection(websocket, conn_id, topic, principal=principal, codec=codec, host=self)
+        self._connections.add(connection)
+        self._guards[connection] = HandlerGuard(self.limits.handler_grace_s)
+        self.tasks.spawn(connection.read_in_background(), name=f"read from connection {conn_id!r}")
+        return connection
+
+    def connect(
+        self,
+        websocket: WebSocket,
+        conn_id: str | None = None,
+        *,
+        topic: str | None = None,
+        principal: Principal | None = None,
+    ) -> AbstractAsyncContextManager[Connection]:
+        """Serve a client: `async with manager.connect(websocket, conn_id) as connection`.
+
+        At the end of the block the connection is closed and removed, with 1011 if the block raised. A block that still
+        waits for something else when the client is gone is cancelled after `Limits.handler_grace_s`, silently.
+        Arguments and errors: see `new_connection`.
+        """
+        return self._serve(websocket, conn_id, topic, principal)
+
+    @asynccontextmanager
+    async def _serve(
+        self, websocket: WebSocket, conn_id: str | None, topic: str | None, principal: Principal | None
+    ) -> AsyncIterator[Connection]:
+        connection = await self.new_connection(websocket, conn_id, topic, principal=principal)
+        guard = self._guards[connection]
+        code = CloseCode.INTERNAL_ERROR
+        try:
+            yield connection
+            code = CloseCode.NORMAL
+        except (ConnectionClosed, WebSocketDisconnect):
+            if not connection.closed:
+                raise  # not this connection's
+        except asyncio.CancelledError:
+            code = CloseCode.GOING_AWAY
+            if not guard.swallow():
+                raise
+        finally:
+            guard.release()
+            await connection.close(code)
+            self.remove_connection(connection)
+
+    async def close_connection(
+        self, connection: Connection, code: int = CloseCode.NORMAL, reason: str | None = None
+    ) -> None:
+        """Close a connection with a code and remove it."""
+        await connection.close(code, reason)
+        self.remove_connection(connection)
+
+    def remove_connection(self, connection: Connection) -> Awaitable[None]:
+        """Remove a connection that is closed. Works at once; awaiting is optional. One not there is no error."""
+        if (guard := self._guards.pop(connection, None)) is not None:
+            guard.release()
+        self._forget(connection)
+        return Done()
+
+    def on_closed(self, connection: Connection) -> None:
+        """Called by a connection whose socket is gone: nothing is sent to it any more."""
+        self._forget(connection)
+        if (guard := self._guards.pop(connection, None)) is not None:
+            guard.client_gone()
+
+    def _forget(self, connection: Connection) -> None:
+        self.router.remove(connection)
+        self._connections.discard(connection)
+
+    def set_conn_id(self, connection: Connection, conn_id: str) -> Awaitable[None]:
+        """Give a connection another id and tell the client. Works at once; awaiting is optional.
+
+        Raises:
+            InvalidMessage: The id cannot be used.
+        """
+        self._connections.rename(connection, check_conn_id(conn_id))
+        connection.push(encode_frame(connection.codec, {"type": "set_conn_id", "conn_id": conn_id}))
+        return Done()
+
+    # -- messages
+
+    async def receive(self, connection: Connection, message: Message | JSON) -> None:
+        """Carry out a client's message: subscribe, publish, answer.
+
+        Returns when it is handed to the broker; the client's `ack` follows when the broker has it. What cannot be
+        carried out is answered by an `error`; nothing is raised.
+        """
+        await self._inbound.receive(connection, message)
+
+    def publish(self, topic: str, data: JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:
+        """Publish data to a topic: every connection with a matching filter gets it, on every node.
+
+        Works at once, in order; await it to know that the broker has it, and where.
+
+        Args:
+            topic: No wildcards (MQTT 5.0 §4.7).
+            data: Any JSON value.
+            key: A repeat of (topic, key) within 60 s is delivered once.
+
+        Raises:
+            InvalidTopic: The topic breaks a rule, or belongs to the node (`$…`).
+            CodecError: The node's codec cannot express the data.
+            BrokerError: When awaited: see `BrokerUnavailable`, `PublishOutcomeUnknown`, `BrokerOverloaded`,
+                `PayloadTooLarge`, `BrokerClosed`.
+        """
+        self._matcher.check_topic(topic)
+        if topic.startswith("$"):
+            raise ConfigurationError(f"topic {topic!r} belongs to the node.", fix="use broadcast() or send_to()")
+        return Sending([self._publisher.publish(topic, data, key=key)], topic)
+
+    def broadcast(self, message: Message | JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:
+        """Send data (of a `Message`, or plain) to every connection of the channel, on every node.
+
+        Works at once; awaiting is optional, see `publish`.
+        """
+        data = message.data if isinstance(message, Message) else message
+        return Sending([self._publisher.publish(ALL, data, key=key)], ALL)
+
+    def send_to(
+        self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None
+    ) -> Awaitable[list[Receipt]]:
+        """Send data to the connections with this id, or one of these ids, on whichever node they are.
+
+        Works at once; awaiting is optional, see `publish`. An id that nobody has is no error.
+        """
+        ids = [conn_id] if isinstance(conn_id, str) else list(dict.fromkeys(conn_id))
+        topics = [conn_topic(check_conn_id(one)) for one in ids]
+        return Sending([self._publisher.publish(topic, data, key=key) for topic in topics], f"{len(ids)} connections")
+
+    def send(self, message: Message) -> Awaitable[list[Receipt]]:
+        """Publish a message's data to its topic. Works at once; awaiting is optional, see `publish`."""
+        if message.topic is None:
+            raise ConfigurationError("a message to send() has no topic.", fix="set Message(topic=...)")
+        return self.publish(message.topic, message.data, key=message.key)
+
+    def send_by_conn_id(self, message: Message) -> Awaitable[list[Receipt]]:
+        """Send a message's data to its `conn_id` or ids. Works at once; awaiting is optional, see `publish`."""
+        if not message.conn_id:
+            raise ConfigurationError("a message to send_by_conn_id() has no conn_id.", fix="set Message(conn_id=...)")
+        return self.send_to(message.conn_id, message.data, key=message.key)
+
+    def send_msg(self, message: Message) -> Awaitable[list[Receipt]]:
+        """Send a message by its type: `broadcast`, `send_by_conn_id`, and `send` for any other."""
+        if message.type == "broadcast":
+            return self.broadcast(message, key=message.key)
+        return self.send_by_conn_id(message) if message.type == "send_by_conn_id" else self.send(message)
+
+
+def _make_broker(
+    plugins: PluginRegistry,
+    url: str | None,
+    broker_class: type[BrokerInterface] | type[LogBroker] | None,
+    broker: BrokerInterface | LogBroker | None,
+    kwargs: dict[str, Any],
+) -> BrokerInterface | LogBroker:
+    if broker_class is not None:
+        return broker_class(**kwargs)
+    if kwargs:
+        raise ConfigurationError(
+            f"WebSocketManager got unknown arguments: {', '.join(kwargs)}.",
+            fix="remove them; extra arguments are for broker_class only",
+        )
+    if broker is not None:
+        return broker
+    if url is None:
+        raise ConfigurationError(
+            "WebSocketManager has no broker.", fix="pass broker_url='memory://' (or redis://…), or broker=..."
+        )
+    parsed = BrokerURL.parse(url)
+    return plugins.broker_class(parsed).from_url(parsed)

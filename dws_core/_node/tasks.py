@@ -1,0 +1,56 @@
+"""Supervised background tasks: none ends silently."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+logger = logging.getLogger("dws")
+
+
+class Tasks:
+    """A set of background tasks that ends as a whole.
+
+    An exception that leaves a task is logged once, with the task's name, and kept: `stop` raises what was kept.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failures: list[Exception] = []
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run a coroutine in the background, on the running loop."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def stop(self) -> None:
+        """Cancel what still runs and wait for it.
+
+        Raises:
+            ExceptionGroup: With the exceptions that left tasks since the last stop.
+        """
+        current = asyncio.current_task()
+        while pending := [task for task in self._tasks if task is not current]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending)
+            await asyncio.sleep(0)  # lets the done callbacks run
+        failures, self._failures = self._failures, []
+        if failures:
+            raise ExceptionGroup("background tasks failed", failures)
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            logger.error("background task %r failed", task.get_name(), exc_info=error)
+            if isinstance(error, Exception):
+                self._failures.append(error)

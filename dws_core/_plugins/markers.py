@@ -1,0 +1,13 @@
+"""The marks that tie hook implementations to hook specifications."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pluggy
+
+PROJECT: Final = "dws_core"
+"""Name of the pluggy project and of the entry-point group."""
+
+hookspec: Final[pluggy.HookspecMarker] = pluggy.HookspecMarker(PROJECT)
+hookimpl: Final[pluggy.HookimplMarker] = pluggy.HookimplMarker(PROJECT)

@@ -1,0 +1,146 @@
+"""What hooks return: frozen records, checked when they are made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from dws_core._auth.interface import AuthenticatorFactory
+from dws_core._errors import ConfigurationError
+from dws_core._log.interface import BrokerCapabilities, BrokerInterface, LogBroker, LogCapabilities
+from dws_core._topics.interface import TopicMatcher
+from dws_core._wire.codecs import Codec
+
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
+_NAME: Final = re.compile(r"[a-z][a-z0-9.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSpec:
+    """A broker that a plugin offers.
+
+    Attributes:
+        schemes: URL schemes, lower case (RFC 3986 §3.1); at least one.
+        load: Imports the broker and returns its class.
+        capabilities: What the plugin promises; the same object as the class's own.
+        summary: One sentence for the list of plugins.
+    """
+
+    schemes: tuple[str, ...]
+    load: Callable[[], type[BrokerInterface] | type[LogBroker]]
+    capabilities: BrokerCapabilities | LogCapabilities
+    summary: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schemes, tuple) or not self.schemes:
+            raise _wrong(self, "schemes", self.schemes, "a tuple with at least one scheme")
+        for scheme in self.schemes:
+            if not isinstance(scheme, str) or not _SCHEME.fullmatch(scheme):
+                raise _wrong(self, "schemes", scheme, "lower-case schemes such as 'redis' (RFC 3986 section 3.1)")
+        if not isinstance(self.capabilities, BrokerCapabilities | LogCapabilities):
+            raise _wrong(self, "capabilities", self.capabilities, "BrokerCapabilities or LogCapabilities")
+        _check_common(self, self.load, self.summary)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is looked up by."""
+        return self.schemes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSpec:
+    """A codec that a plugin offers.
+
+    Attributes:
+        name: Lower-case name; the same as the codec's own.
+        load: Imports the codec and returns an object.
+        content_type: Media type of what it makes (RFC 6838).
+        summary: One sentence for the list of plugins.
+    """
+
+    name: str
+    load: Callable[[], Codec]
+    content_type: str
+    summary: str
+
+    def __post_init__(self) -> None:
+        _check_name(self, self.name)
+        if not isinstance(self.content_type, str) or "/" not in self.content_type:
+            raise _wrong(self, "content_type", self.content_type, "a media type such as 'application/json'")
+        _check_common(self, self.load, self.summary)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is looked up by."""
+        return (self.name,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicMatcherSpec:
+    """A topic language that a plugin offers.
+
+    Attributes:
+        name: Lower-case name.
+        load: Imports the matcher and returns an object.
+        summary: One sentence for the list of plugins.
+        spec_url: What defines the language: an address, or a title and section.
+    """
+
+    name: str
+    load: Callable[[], TopicMatcher]
+    summary: str
+    spec_url: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name(self, self.name)
+        _check_common(self, self.load, self.summary)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is looked up by."""
+        return (self.name,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticatorSpec:
+    """An authenticator that a plugin offers.
+
+    Attributes:
+        name: Lower-case name.
+        load: Imports it and returns what builds it: called with the keyword `verify`.
+        summary: One sentence for the list of plugins.
+    """
+
+    name: str
+    load: Callable[[], AuthenticatorFactory]
+    summary: str
+
+    def __post_init__(self) -> None:
+        _check_name(self, self.name)
+        _check_common(self, self.load, self.summary)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is looked up by."""
+        return (self.name,)
+
+
+def _check_name(spec: object, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise _wrong(spec, "name", name, "a lower-case name such as 'json'")
+
+
+def _check_common(spec: object, load: object, summary: object) -> None:
+    if not callable(load):
+        raise _wrong(spec, "load", load, "a function without arguments")
+    if not isinstance(summary, str) or not summary.strip():
+        raise _wrong(spec, "summary", summary, "one sentence")
+
+
+def _wrong(spec: object, field: str, value: object, expected: str) -> ConfigurationError:
+    kind = type(spec).__name__
+    return ConfigurationError(
+        f"{kind}.{field} is {value!r}, expected {expected}.", fix=f"correct the {kind} in the plugin"
+    )

@@ -1,0 +1,39 @@
+"""Topics that belong to the node: what broadcast and direct messages travel on."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote, unquote
+
+from dws_core._errors import InvalidMessage
+
+ALL: Final = "$all"
+"""Topic of broadcasts."""
+
+_CONN: Final = "$conn/"
+_MAX_CONN_ID_BYTES: Final = 256
+
+
+def check_conn_id(conn_id: str) -> str:
+    """Return a connection id that can be addressed.
+
+    Raises:
+        InvalidMessage: Empty, longer than 256 bytes of UTF-8, or not expressible in UTF-8.
+    """
+    size = len(conn_id.encode("utf-8", "surrogatepass"))
+    if not conn_id or size > _MAX_CONN_ID_BYTES or any("\ud800" <= c <= "\udfff" for c in conn_id):
+        raise InvalidMessage(
+            f"a connection id must be valid text of 1 to {_MAX_CONN_ID_BYTES} bytes, got {size} bytes.",
+            fix="choose a shorter id, or let the node make one",
+        )
+    return conn_id
+
+
+def conn_topic(conn_id: str) -> str:
+    """Return the topic of one connection id. The id is percent-encoded: it may contain anything."""
+    return _CONN + quote(conn_id, safe="")
+
+
+def conn_id_of(topic: str) -> str | None:
+    """Return the connection id of a `$conn/…` topic; None for any other topic."""
+    return unquote(topic[len(_CONN) :]) if topic.startswith(_CONN) else None

@@ -1,0 +1,106 @@
+"""For plugin authors: everything a plugin may import."""
+
+from __future__ import annotations
+
+from dws_core._auth.interface import Authenticator, AuthenticatorFactory, Handshake, Principal, TokenVerifier
+from dws_core._errors import (
+    AuthenticationFailed,
+    BrokerClosed,
+    BrokerError,
+    BrokerMisconfigured,
+    BrokerOverloaded,
+    BrokerUnavailable,
+    CodecError,
+    ConfigurationError,
+    InvalidBrokerURL,
+    InvalidFilter,
+    InvalidTopic,
+    LayoutMismatch,
+    PayloadTooLarge,
+    PublishOutcomeUnknown,
+)
+from dws_core._log.backoff import Backoff
+from dws_core._log.coalescer import Coalescer
+from dws_core._log.interface import (
+    BrokerCapabilities,
+    BrokerInterface,
+    BrokerState,
+    Delivery,
+    GapReason,
+    Head,
+    History,
+    Layout,
+    LogBroker,
+    LogCapabilities,
+    Offset,
+    ReadResult,
+    Receipt,
+    Record,
+    TailSink,
+    TopicMatch,
+)
+from dws_core._log.partition import partition_of
+from dws_core._log.seqfilter import SeqFilter
+from dws_core._log.tail import TailState
+from dws_core._log.watchdog import Watchdog
+from dws_core._plugins.markers import hookimpl
+from dws_core._plugins.specs import AuthenticatorSpec, BrokerSpec, CodecSpec, TopicMatcherSpec
+from dws_core._topics.interface import TopicIndex, TopicMatcher
+from dws_core._url import BrokerURL
+from dws_core._wire.codecs import Codec
+from dws_core._wire.message import JSON, Message
+
+__all__ = [
+    "AuthenticationFailed",
+    "Authenticator",
+    "AuthenticatorFactory",
+    "AuthenticatorSpec",
+    "Backoff",
+    "BrokerCapabilities",
+    "BrokerClosed",
+    "BrokerError",
+    "BrokerInterface",
+    "BrokerMisconfigured",
+    "BrokerOverloaded",
+    "BrokerSpec",
+    "BrokerState",
+    "BrokerURL",
+    "BrokerUnavailable",
+    "Coalescer",
+    "Codec",
+    "CodecError",
+    "CodecSpec",
+    "ConfigurationError",
+    "Delivery",
+    "GapReason",
+    "Handshake",
+    "Head",
+    "History",
+    "InvalidBrokerURL",
+    "InvalidFilter",
+    "InvalidTopic",
+    "JSON",
+    "Layout",
+    "LayoutMismatch",
+    "LogBroker",
+    "LogCapabilities",
+    "Message",
+    "Offset",
+    "PayloadTooLarge",
+    "Principal",
+    "PublishOutcomeUnknown",
+    "ReadResult",
+    "Receipt",
+    "Record",
+    "SeqFilter",
+    "TailSink",
+    "TailState",
+    "TokenVerifier",
+    "TopicIndex",
+    "TopicMatch",
+    "TopicMatcher",
+    "TopicMatcherSpec",
+    "Watchdog",
+    "hookimpl",
+    "partition_of",
+]

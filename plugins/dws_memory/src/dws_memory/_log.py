@@ -1,0 +1,229 @@
+"""What is stored: the partition logs of one channel. No event loop in here; the caller holds the lock.
+
+Memory is proportional to the records that are kept, whatever was ever published:
+
+- a topic's records go by the size and the TTL of its history;
+- a topic without records is remembered by its last offset only, to answer exactly "nothing was missed", and only
+  `_MAX_GONE` such topics are: behind the oldest forgotten one lies the *floor*, up to which the answer is a gap;
+- a key is forgotten after its window.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterator
+from heapq import heappop, heappush
+from typing import Protocol
+
+from dws_core._log.interface import GapReason, Head, History, Layout, Offset, ReadResult, Receipt, Record, TopicMatch
+
+_MAX_GONE = 10_000
+
+
+class Reader(Protocol):
+    """Who wants the records of a partition as they come."""
+
+    def add(self, record: Record) -> None:
+        """Take a record; called with the lock held, from any thread."""
+        ...
+
+
+class Listener(Protocol):
+    """A node of the channel, as the others see it."""
+
+    def hear(self, sender: bytes, payload: bytes) -> None:
+        """Take a control message; called with the lock held, from any thread."""
+        ...
+
+
+class _Topic:
+    """One topic's records, oldest first, each with the time at which it expires."""
+
+    __slots__ = ("last", "records")
+
+    def __init__(self, last: Offset) -> None:
+        self.last = last
+        self.records: deque[tuple[float, Record]] = deque()
+
+    def add(self, record: Record, offset: Offset, history: History, now: float) -> None:
+        self.last = offset
+        self.records.append((now + history.ttl_s, record))
+        while len(self.records) > history.size:
+            self.records.popleft()
+        self.drop_expired(now)
+
+    def drop_expired(self, now: float) -> None:
+        records = self.records
+        while records and records[0][0] <= now:
+            records.popleft()
+
+    @property
+    def last_dropped(self) -> Offset:
+        """Offset of the newest record that is not kept; 0: all are."""
+        return (self.records[0][1].prev or 0) if self.records else self.last
+
+
+class Partition:
+    """One log. All times are seconds of the caller's clock."""
+
+    def __init__(self, number: int, epoch: str) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.end: Offset = 0
+        self.readers: tuple[Reader, ...] = ()  # replaced, never changed: publishing iterates over it
+        self._floor: Offset = 0
+        self._topics: OrderedDict[str, _Topic] = OrderedDict()  # least recently published first
+        self._gone: OrderedDict[str, Offset] = OrderedDict()  # topics without records: their last offset
+        self._due: list[tuple[float, str]] = []  # heap: when to look at a topic, one entry for each of `_topics`
+        self._receipts: OrderedDict[tuple[str, str], tuple[float, Receipt]] = OrderedDict()
+
+    @property
+    def head(self) -> Head:
+        """Where the log ends. Each topic has its own beginning, so `first` says nothing here."""
+        return Head(partition=self.number, epoch=self.epoch, offset=self.end)
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        history: History,
+        key: str | None,
+        key_ttl_s: float,
+        publisher: bytes,
+        seq: int,
+        ts_ms: int,
+        now: float,
+    ) -> Receipt:
+        """Store a message and hand it to the readers, as `LogBroker.publish` says."""
+        if key is not None and (first := self._first_receipt(topic, key, now)) is not None:
+            return first
+        stored = self._topic(topic, history, now) if history.size else None
+        record = Record(
+            offset=self.end if stored else None,
+            topic=topic,
+            payload=payload,
+            ts_ms=ts_ms,
+            publisher=publisher,
+            seq=seq,
+            key=key,
+            prev=stored.last if stored else None,
+        )
+        if stored is not None:
+            stored.add(record, self.end, history, now)
+        receipt = Receipt(epoch=self.epoch, offset=record.offset)
+        if key is not None:
+            self._receipts[topic, key] = (now + key_ttl_s, receipt)
+        for reader in self.readers:
+            reader.add(record)
+        return receipt
+
+    def _topic(self, name: str, history: History, now: float) -> _Topic:
+        """Find or add a topic that is about to get the next offset."""
+        if self._due and self._due[0][0] <= now:
+            self.expire(now)
+        self.end += 1
+        if (topic := self._topics.get(name)) is not None:
+            self._topics.move_to_end(name)
+            return topic
+        # Of a topic that is not remembered, the floor is the highest offset that its last record can have had.
+        topic = self._topics[name] = _Topic(self._gone.pop(name, self._floor))
+        heappush(self._due, (now + history.ttl_s, name))
+        return topic
+
+    def _first_receipt(self, topic: str, key: str, now: float) -> Receipt | None:
+        receipts = self._receipts
+        while receipts and next(iter(receipts.values()))[0] <= now:
+            receipts.popitem(last=False)
+        found = receipts.get((topic, key))
+        return found and Receipt(epoch=found[1].epoch, offset=found[1].offset, duplicate=True)
+
+    def expire(self, now: float) -> None:
+        """Drop what is too old, of the topics that are due."""
+        while self._due and self._due[0][0] <= now:
+            _, name = heappop(self._due)
+            topic = self._topics[name]
+            topic.drop_expired(now)
+            if topic.records:
+                heappush(self._due, (topic.records[-1][0], name))
+            else:
+                del self._topics[name]
+                self._remember(name, topic.last)
+
+    def _remember(self, name: str, last: Offset) -> None:
+        self._gone[name] = last
+        if len(self._gone) > _MAX_GONE:
+            _, forgotten = self._gone.popitem(last=False)
+            self._floor = max(self._floor, forgotten)
+
+    def forget(self, name: str) -> None:
+        """Drop a topic's records. That they were there is known until they would have expired."""
+        if (topic := self._topics.get(name)) is not None:
+            topic.records.clear()
+
+    def read(
+        self,
+        since: Offset,
+        until: Offset,
+        topics: Collection[str] | TopicMatch,
+        *,
+        limit: int,
+        max_bytes: int,
+        now: float,
+    ) -> ReadResult:
+        """Read `(since, until]` as `LogBroker.read` says; the epoch has been compared."""
+        if self.end < since:
+            return ReadResult(gap=GapReason.AHEAD)
+        if since >= until:
+            return ReadResult()
+        self.expire(now)
+        found: list[Record] = []
+        room = max_bytes
+        for topic in self._since(since, topics):
+            if topic is None:
+                return ReadResult(gap=GapReason.TRIMMED)
+            topic.drop_expired(now)
+            if topic.last_dropped > since:
+                return ReadResult(gap=GapReason.TRIMMED)
+            for _, record in reversed(topic.records):
+                offset = record.offset or 0  # never 0: everything that is kept has a place
+                if offset <= since:
+                    break
+                if offset <= until:
+                    found.append(record)
+                    room -= len(record.payload)
+            if len(found) > limit or room < 0:
+                return ReadResult(gap=GapReason.TOO_MANY)
+        found.sort(key=lambda record: record.offset or 0)
+        return ReadResult(records=tuple(found))
+
+    def _since(self, since: Offset, topics: Collection[str] | TopicMatch) -> Iterator[_Topic | None]:
+        """Find the wanted topics that changed after an offset. None: one of them has no records any more."""
+        if callable(topics):
+            if self._floor > since or any(last > since and topics(name) for name, last in self._gone.items()):
+                yield None
+            for name, topic in reversed(self._topics.items()):
+                if topic.last <= since:
+                    break  # those before it were published to earlier still
+                if topics(name):
+                    yield topic
+            return
+        for name in topics:
+            known = self._topics.get(name)
+            if known is not None and known.last > since:
+                yield known
+            elif known is None and self._gone.get(name, self._floor) > since:
+                yield None
+
+
+class Log:
+    """The partitions of a channel, and the lock that guards them. Shared by the brokers of one process."""
+
+    def __init__(self, layout: Layout) -> None:
+        epoch = secrets.token_hex(8)
+        self.layout = layout
+        self.lock = threading.Lock()
+        self.nodes: tuple[Listener, ...] = ()
+        self.partitions = tuple(Partition(number, epoch) for number in range(layout.partitions))
