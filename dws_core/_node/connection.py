@@ -88,7 +88,7 @@ class Topics(MutableSet[str]):
         self._router.unsubscribe(self._connection, value)
 
     @classmethod
-    def _from_iterable(cls, it: Iterable[Any]) -> set[Any]:  # type: ignore[override]  # results of set operations
+    def _from_iterable(cls, it: Iterable[Any]) -> set[Any]:
         return set(it)
 
 

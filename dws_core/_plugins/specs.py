@@ -34,9 +34,10 @@ class BrokerSpec:
     summary: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schemes, tuple) or not self.schemes:
-            raise _wrong(self, "schemes", self.schemes, "a tuple with at least one scheme")
-        for scheme in self.schemes:
+        schemes: object = self.schemes  # a plugin may not be type-checked
+        if not isinstance(schemes, tuple) or not schemes:
+            raise _wrong(self, "schemes", schemes, "a tuple with at least one scheme")
+        for scheme in schemes:
             if not isinstance(scheme, str) or not _SCHEME.fullmatch(scheme):
                 raise _wrong(self, "schemes", scheme, "lower-case schemes such as 'redis' (RFC 3986 section 3.1)")
         if not isinstance(self.capabilities, BrokerCapabilities | LogCapabilities):
@@ -67,7 +68,8 @@ class CodecSpec:
 
     def __post_init__(self) -> None:
         _check_name(self, self.name)
-        if not isinstance(self.content_type, str) or "/" not in self.content_type:
+        content_type: object = self.content_type
+        if not isinstance(content_type, str) or "/" not in content_type:
             raise _wrong(self, "content_type", self.content_type, "a media type such as 'application/json'")
         _check_common(self, self.load, self.summary)
 
