@@ -10,12 +10,12 @@ class Backoff:
     """Exponential backoff with full jitter: many nodes that lose one broker do not come back in step.
 
     Args:
+        rng: Source of numbers in [0, 1).
         first_s: Upper bound of the first delay in seconds; it doubles with each attempt.
         max_s: Upper bound of all delays in seconds.
-        rng: Source of numbers in [0, 1).
     """
 
-    def __init__(self, *, first_s: float = 0.02, max_s: float = 1.0, rng: Callable[[], float] = random.random) -> None:
+    def __init__(self, rng: Callable[[], float] = random.random, *, first_s: float = 0.02, max_s: float = 1.0) -> None:
         self._first_s = first_s
         self._max_s = max_s
         self._rng = rng

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, MutableSet
+from collections.abc import AsyncIterator, Iterable, Iterator, MutableSet
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -211,14 +211,16 @@ class Connection:
         except InboxEnded:
             raise ConnectionClosed(self._close_code or 1006, self._close_reason, connection=self) from None
 
-    async def read_in_background(self) -> None:
-        """Read until the client is gone, whatever the handler does: the only reader from now on."""
-        limits = self._host.limits
-        inbox = self._inbox = Inbox(limits.inbox_messages)
+    def start_reading(self) -> None:
+        """Read in the background until the client is gone, whatever the handler does: the only reader from now on."""
+        self._inbox = Inbox(self._host.limits.inbox_messages)
+        self._host.tasks.spawn(self._fill(self._inbox), name=f"read from connection {self.id!r}")
+
+    async def _fill(self, inbox: Inbox) -> None:
         try:
             while True:
                 message = await self._read()
-                if inbox.full and not await inbox.room(limits.handler_stall_s):
+                if inbox.full and not await inbox.room(self._host.limits.handler_stall_s):
                     busy = Refused("overloaded", "the handler does not keep up; try again later", temporary=True)
                     self.send_error(busy, request_id=_id_of(message))
                     continue
@@ -227,7 +229,6 @@ class Connection:
             return
         finally:
             self._end(1006, "")
-            inbox.end()
 
     async def _read(self) -> JSON:
         """Return the next acceptable message; bad ones are answered here."""
@@ -365,10 +366,6 @@ class Connection:
             if self._inbox is not None:
                 self._inbox.end()
             self._host.on_closed(self)
-
-    def run(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run a supervised background task of this connection's node."""
-        return self._host.tasks.spawn(coroutine, name=name)
 
 
 def _utf8_size(payload: bytes | str, limit: int) -> int:

@@ -19,12 +19,13 @@ class Inbox:
         limit: Messages that may wait.
     """
 
-    __slots__ = ("_changed", "_limit", "_queue", "ended")
+    __slots__ = ("_arrived", "_freed", "_limit", "_queue", "ended")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._queue: deque[JSON] = deque()
-        self._changed: asyncio.Future[None] | None = None
+        self._arrived: asyncio.Future[None] | None = None
+        self._freed: asyncio.Future[None] | None = None
         self.ended = False
 
     @property
@@ -35,19 +36,20 @@ class Inbox:
     def put(self, message: JSON) -> None:
         """Queue a message; the caller has waited for `room`."""
         self._queue.append(message)
-        self._wake()
+        _wake(self._arrived)
 
     def end(self) -> None:
         """Say that nothing more will come."""
         self.ended = True
-        self._wake()
+        _wake(self._arrived)
 
     async def room(self, timeout_s: float) -> bool:
         """Wait until a message can be queued; False: not within `timeout_s` seconds."""
         try:
             async with asyncio.timeout(timeout_s):
                 while self.full:
-                    await self._wait()
+                    self._freed = asyncio.get_running_loop().create_future()
+                    await self._freed
         except TimeoutError:
             return False
         return True
@@ -61,20 +63,13 @@ class Inbox:
         while not self._queue:
             if self.ended:
                 raise InboxEnded
-            await self._wait()
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
         message = self._queue.popleft()
-        if len(self._queue) == self._limit - 1:
-            self._wake()
+        _wake(self._freed)
         return message
 
-    async def _wait(self) -> None:
-        # Reader and handler never wait at the same time: one waits for room, the other for a message.
-        self._changed = asyncio.get_running_loop().create_future()
-        try:
-            await self._changed
-        finally:
-            self._changed = None
 
-    def _wake(self) -> None:
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)

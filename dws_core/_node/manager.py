@@ -203,7 +203,7 @@ class WebSocketManager:
         connection = Connection(websocket, conn_id, topic, principal=principal, codec=codec, host=self)
         self._connections.add(connection)
         self._guards[connection] = HandlerGuard(self.limits.handler_grace_s)
-        self.tasks.spawn(connection.read_in_background(), name=f"read from connection {conn_id!r}")
+        connection.start_reading()
         return connection
 
     def connect(

@@ -1,21 +1,35 @@
-"""The broker that needs no server: logs in the memory of one process."""
+"""The broker that needs no server: logs in the memory of one process. The model of a dws plugin.
+
+A plugin is a package with an entry point in the group `dws_core` that names this module. dws imports it whenever it
+looks for plugins, so nothing slow is imported here: the broker follows when a `memory://` URL is used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dws_core.plugin import BrokerSpec, LogCapabilities, hookimpl
 
 if TYPE_CHECKING:
-    from dws_memory._broker import MemoryBroker
-    from dws_memory._broker import MemoryBroker as InMemoryBroker
+    from dws_memory._broker import InMemoryBroker as InMemoryBroker
+    from dws_memory._broker import MemoryBroker as MemoryBroker
 
 __all__ = ["InMemoryBroker", "MemoryBroker"]
 
+CAPABILITIES: Final = LogCapabilities(
+    durable="none",
+    cross_process=False,
+    exact_gap=True,
+    dedupe="broker",
+    partition_interest=True,
+    idle_ops_per_s=0.0,
+)
+"""What is promised: said once, for the record below and for the class."""
+
 
 def _load() -> type[MemoryBroker]:
-    from dws_memory._broker import MemoryBroker  # noqa: PLC0415 -- imported only when its scheme is used
+    from dws_memory._broker import MemoryBroker  # noqa: PLC0415 -- when the scheme is used, not before
 
     return MemoryBroker
 
@@ -26,8 +40,8 @@ def dws_register_brokers() -> Iterable[BrokerSpec]:
     yield BrokerSpec(
         schemes=("memory",),
         load=_load,
-        capabilities=LogCapabilities(cross_process=False, exact_gap=True, partition_interest=True, idle_ops_per_s=0.0),
-        summary="Logs in the memory of one process.",
+        capabilities=CAPABILITIES,
+        summary="Logs in the memory of one process: for development, tests and single-process servers.",
     )
 
 

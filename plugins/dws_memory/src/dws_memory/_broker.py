@@ -17,21 +17,25 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final, Self
 from weakref import WeakValueDictionary
 
-from dws_core._errors import BrokerClosed, BrokerError, InvalidBrokerURL, LayoutMismatch, PayloadTooLarge
-from dws_core._log.interface import (
+from dws_core.plugin import (
+    BrokerClosed,
+    BrokerError,
+    BrokerURL,
     GapReason,
     Head,
     History,
+    InvalidBrokerURL,
     Layout,
+    LayoutMismatch,
     LogBroker,
-    LogCapabilities,
     Offset,
+    PayloadTooLarge,
     ReadResult,
     Receipt,
     TailSink,
     TopicMatch,
 )
-from dws_core._url import BrokerURL
+from dws_memory import CAPABILITIES
 from dws_memory._log import Log
 from dws_memory._node import Node
 
@@ -67,7 +71,7 @@ class MemoryBroker(LogBroker):
         clock: Seconds, for TTLs; brokers of one log need the same.
     """
 
-    capabilities = LogCapabilities(cross_process=False, exact_gap=True, partition_interest=True, idle_ops_per_s=0.0)
+    capabilities = CAPABILITIES
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from heapq import heappop, heappush
 from typing import Protocol
 
-from dws_core._log.interface import GapReason, Head, History, Layout, Offset, ReadResult, Receipt, Record, TopicMatch
+from dws_core.plugin import GapReason, Head, History, Layout, Offset, ReadResult, Receipt, Record, TopicMatch
 
 _MAX_GONE = 10_000
 

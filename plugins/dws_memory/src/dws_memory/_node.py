@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from dws_core._log.interface import GapReason, Head, Record, TailSink
+from dws_core.plugin import GapReason, Head, Record, TailSink
 from dws_memory._log import Log, Partition
 
 _MAX_BEHIND: Final = 262_144

@@ -1,0 +1,118 @@
+"""Broker suite: starting, stopping, and what must not be left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from collections.abc import Callable
+
+import pytest
+
+from dws_core.plugin import BrokerClosed, LayoutMismatch
+from dws_core.testing._broker_base import BrokerBase, OpenPeer
+from dws_core.testing._conformance import needs
+from dws_core.testing._peers import LogPeer, Peer, PlainPeer
+
+
+class BrokerLifecycleTests(BrokerBase):
+    """From start to stop, and no further."""
+
+    async def test_publishing_before_the_start_raises_broker_closed(self, make_peer: Callable[..., Peer]) -> None:
+        with pytest.raises(BrokerClosed):
+            await make_peer().publish(b"x")
+
+    async def test_publishing_after_the_stop_raises_broker_closed(self, open_peer: OpenPeer) -> None:
+        peer = await open_peer()
+        await peer.close()
+        with pytest.raises(BrokerClosed):
+            await peer.publish(b"x")
+
+    async def test_stopping_twice_is_no_error(self, open_peer: OpenPeer, make_peer: Callable[..., Peer]) -> None:
+        peer = await open_peer()
+        await peer.close()
+        await peer.close()
+        await make_peer().close()
+
+    async def test_nothing_is_left_behind(self, make_peer: Callable[..., Peer]) -> None:
+        before = asyncio.all_tasks()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            peer = make_peer()
+            await peer.open()
+            await peer.publish(b"x")
+            await peer.hear(1)
+            await peer.close()
+            assert asyncio.all_tasks() - before == set()
+            del peer
+            gc.collect()
+        assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
+
+    @needs("plain")
+    async def test_disconnecting_ends_the_deliveries(self, open_peer: OpenPeer) -> None:
+        peer: PlainPeer = await open_peer()
+        deliveries = peer.broker.deliveries()
+        await peer.publish(b"x")
+        assert (await peer.within(anext(deliveries))).payload == b"x"
+        await peer.close()
+        assert [d async for d in deliveries] == []
+
+    @needs("log")
+    async def test_before_start_and_after_stop_everything_raises_broker_closed(
+        self, make_peer: Callable[..., LogPeer]
+    ) -> None:
+        async def expect_closed(peer: LogPeer) -> None:
+            broker = peer.broker
+            with pytest.raises(BrokerClosed):
+                await broker.set_interest(frozenset({0}))
+            with pytest.raises(BrokerClosed):
+                await broker.heads([0])
+            with pytest.raises(BrokerClosed):
+                await broker.send_control(b"x")
+            with pytest.raises(BrokerClosed):
+                await broker.read(0, since=0, until=1, epoch="0", topics=["t"], limit=1, max_bytes=1)
+
+        peer = make_peer()
+        await expect_closed(peer)
+        await peer.open()
+        await peer.close()
+        await expect_closed(peer)
+
+    @needs("log")
+    async def test_the_node_is_told_that_the_broker_is_live_and_that_it_is_closed(
+        self, make_peer: Callable[..., LogPeer]
+    ) -> None:
+        peer = make_peer()
+        await peer.start()
+        await peer.until(lambda: "live" in peer.sink.states, "the state 'live'")
+        await peer.close()
+        assert peer.sink.states[-1] == "closed"
+
+    @needs("log")
+    async def test_a_stopped_node_hears_nothing_more(self, open_peer: OpenPeer) -> None:
+        stopped, other = await open_peer(), await open_peer()
+        await stopped.close()
+        await other.publish(b"after the stop")
+        assert await other.hear(1) == [b"after the stop"]
+        assert stopped.heard == []
+
+    @needs("log")
+    async def test_a_stop_sends_what_waits_and_leaves_no_publish_unanswered(self, open_peer: OpenPeer) -> None:
+        sender, other = await open_peer(), await open_peer()
+        futures = [sender.submit("t", b"%d" % n) for n in range(100)]
+        await sender.close()
+        assert all(future.done() for future in futures)
+        stored = [b"%d" % n for n, future in enumerate(futures) if future.exception() is None]
+        assert len(stored) == len(futures), [repr(f.exception()) for f in futures if f.exception()][:3]
+        assert await other.hear(len(stored)) == stored
+
+    @needs("log")
+    async def test_nodes_of_a_channel_have_the_same_partitions(
+        self, open_peer: OpenPeer, make_peer: Callable[..., LogPeer]
+    ) -> None:
+        first = await open_peer()
+        await first.publish(b"x")
+        other = make_peer(partitions=first.layout.partitions + 1)
+        with pytest.raises(LayoutMismatch):
+            await other.start()
+        await other.close()

@@ -1,0 +1,299 @@
+"""A node as the broker suite sees it: one broker, tuned in to one channel, and what it heard.
+
+The same tests run for both kinds of brokers through `Peer`. What is not heard is proven by a sentinel: publish what
+must not arrive, then what must; when the second is there, the first is not coming. Nothing here sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from dws_core.plugin import (
+    BrokerInterface,
+    BrokerState,
+    Delivery,
+    GapReason,
+    Head,
+    History,
+    Layout,
+    LogBroker,
+    Offset,
+    Receipt,
+    Record,
+    partition_of,
+)
+
+T = TypeVar("T")
+
+
+class RecordingSink:
+    """A `TailSink` that keeps what it was told and checks what holds for every broker.
+
+    Attributes:
+        records: In the order they came.
+        controls: Senders and payloads of control messages.
+        states: In the order they came.
+        lost: Discontinuities; a healthy broker tells none.
+        faults: What broke the contract of `TailSink`.
+        wanted: The partitions that the node tails.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.controls: list[tuple[bytes, bytes]] = []
+        self.states: list[BrokerState] = []
+        self.lost: list[tuple[int, GapReason, Head]] = []
+        self.faults: list[str] = []
+        self.wanted: frozenset[int] = frozenset()
+        self.changed = asyncio.Event()
+        self._watermarks: dict[int, tuple[Offset, Offset]] = {}  # partition: where it began, where it is
+
+    def tune(self, wanted: frozenset[int]) -> None:
+        """Note what the node is about to tail."""
+        self.wanted = wanted
+        self._watermarks = {p: w for p, w in self._watermarks.items() if p in wanted}
+
+    def baseline(self, heads: dict[int, Head]) -> None:
+        """Compare the answer of `set_interest` with what came meanwhile, if anything did."""
+        if heads.keys() != self.wanted:
+            self.faults.append(f"set_interest({set(self.wanted)}) answered with heads of {set(heads)}")
+        for partition, head in heads.items():
+            began, _ = self._watermarks.setdefault(partition, (head.offset, head.offset))
+            if began > head.offset:
+                self.faults.append(f"partition {partition} began at {began}, its baseline is {head.offset}")
+
+    def on_records(
+        self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]
+    ) -> None:
+        self._note_call("on_records")
+        if partition not in self.wanted:
+            return
+        began, watermark = self._watermarks.get(partition, (lo, lo))
+        if lo != watermark:
+            self.faults.append(f"partition {partition}: range ({lo}, {hi}] follows the watermark {watermark}")
+        last = lo
+        for record in records:
+            if record.offset is not None:
+                if not last < record.offset <= hi:
+                    self.faults.append(f"partition {partition}: offset {record.offset} after {last} in ({lo}, {hi}]")
+                last = record.offset
+        self._watermarks[partition] = (began, hi)
+        self.records += records
+
+    def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
+        self._note_call("on_discontinuity")
+        self.lost.append((partition, reason, head))
+        self._watermarks[partition] = (head.offset, head.offset)
+
+    def on_control(self, sender: bytes, payload: bytes) -> None:
+        self._note_call("on_control")
+        self.controls.append((sender, payload))
+
+    def on_state(self, state: BrokerState, detail: str) -> None:
+        self._note_call("on_state")
+        self.states.append(state)
+
+    def _note_call(self, name: str) -> None:
+        if "closed" in self.states:
+            self.faults.append(f"{name} was called after the state 'closed'")
+        self.changed.set()
+
+
+class Peer(ABC):
+    """A broker, tuned in to one channel.
+
+    Args:
+        channel: Its channel.
+        hang_limit_s: How long to wait for anything, in seconds.
+    """
+
+    def __init__(self, channel: str, hang_limit_s: float) -> None:
+        self.channel = channel
+        self._hang_limit_s = hang_limit_s
+        self._taken = 0
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect and tune in."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Disconnect; twice is no error."""
+
+    @abstractmethod
+    async def tune_in(self) -> None:
+        """Hear the channel from now on."""
+
+    @abstractmethod
+    async def tune_out(self) -> None:
+        """Hear it no more."""
+
+    @abstractmethod
+    async def publish(self, payload: bytes) -> None:
+        """Publish to the channel, to the end."""
+
+    @property
+    @abstractmethod
+    def heard(self) -> list[bytes]:
+        """The payloads that arrived, in order."""
+
+    @property
+    def faults(self) -> list[str]:
+        """How the broker broke its contract so far."""
+        return []
+
+    @abstractmethod
+    async def _listen(self) -> None:
+        """Return when something may have arrived."""
+
+    async def within(self, awaited: Awaitable[T]) -> T:
+        """Await something that must not hang."""
+        async with asyncio.timeout(self._hang_limit_s):
+            return await awaited
+
+    async def until(self, happened: Callable[[], bool], what: str) -> None:
+        """Wait until something has happened."""
+        try:
+            async with asyncio.timeout(self._hang_limit_s):
+                while not happened():
+                    await self._listen()
+        except TimeoutError:
+            raise AssertionError(
+                f"waited {self._hang_limit_s} s for {what}; arrived: {_shorten(self.heard)}"
+            ) from None
+
+    async def hear(self, count: int) -> list[bytes]:
+        """Return the next payloads."""
+        await self.until(lambda: len(self.heard) >= self._taken + count, f"{count} more messages")
+        return self._take(self._taken + count)
+
+    async def hear_until(self, sentinel: bytes) -> list[bytes]:
+        """Return the payloads that come before one."""
+        await self.until(lambda: sentinel in self.heard[self._taken :], f"the message {sentinel[:40]!r}")
+        return self._take(self.heard.index(sentinel, self._taken) + 1)[:-1]
+
+    def _take(self, end: int) -> list[bytes]:
+        taken = self.heard[self._taken : end]
+        self._taken = end
+        assert not self.faults, self.faults
+        return taken
+
+
+class PlainPeer(Peer):
+    """A `BrokerInterface`. It reads only while a test waits."""
+
+    def __init__(self, broker: BrokerInterface, channel: str, hang_limit_s: float) -> None:
+        super().__init__(channel, hang_limit_s)
+        self.broker = broker
+        self.deliveries: list[Delivery] = []
+        self._incoming: AsyncIterator[Delivery] | None = None
+
+    async def open(self) -> None:
+        await self.within(self.broker.connect())
+        await self.tune_in()
+
+    async def close(self) -> None:
+        await self.within(self.broker.disconnect())
+
+    async def tune_in(self) -> None:
+        await self.within(self.broker.subscribe(self.channel))
+
+    async def tune_out(self) -> None:
+        await self.within(self.broker.unsubscribe(self.channel))
+
+    async def publish(self, payload: bytes) -> None:
+        await self.within(self.broker.publish(self.channel, payload))
+
+    @property
+    def heard(self) -> list[bytes]:
+        return [delivery.payload for delivery in self.deliveries]
+
+    async def _listen(self) -> None:
+        self.deliveries.append(await self.next())
+
+    async def next(self) -> Delivery:
+        """Wait for the next delivery."""
+        if self._incoming is None:
+            self._incoming = self.broker.deliveries()
+        try:
+            return await anext(self._incoming)
+        except asyncio.CancelledError:
+            self._incoming = None  # a generator does not survive it; what it would have given must
+            raise
+        except StopAsyncIteration:
+            raise AssertionError("deliveries() ended on a connected broker") from None
+
+
+class LogPeer(Peer):
+    """A `LogBroker` with a recording sink, tuned in to all partitions of its channel."""
+
+    def __init__(self, broker: LogBroker, channel: str, hang_limit_s: float, *, partitions: int = 0) -> None:
+        super().__init__(channel, hang_limit_s)
+        self.broker = broker
+        self.id = secrets.token_bytes(8)
+        self.sink = RecordingSink()
+        self.layout = Layout(channel=channel, partitions=partitions or broker.partitions)
+
+    async def open(self) -> None:
+        await self.start()
+        await self.tune_in()
+
+    async def start(self) -> None:
+        """Start, and tail nothing yet."""
+        await self.within(self.broker.start(node=self.id, layout=self.layout, sink=self.sink))
+
+    async def close(self) -> None:
+        await self.within(self.broker.stop())
+
+    async def tune_in(self) -> None:
+        await self.tail(*range(self.layout.partitions))
+
+    async def tune_out(self) -> None:
+        await self.tail()
+
+    async def tail(self, *partitions: int) -> None:
+        """Tail exactly these partitions."""
+        self.sink.tune(frozenset(partitions))
+        self.sink.baseline(dict(await self.within(self.broker.set_interest(frozenset(partitions)))))
+
+    async def publish(self, payload: bytes) -> None:
+        await self.send("t", payload)
+
+    async def send(
+        self, topic: str, payload: bytes = b"", *, history: History | None = None, key: str | None = None
+    ) -> Receipt:
+        """Publish to a topic and wait for the receipt."""
+        return await self.within(self.submit(topic, payload, history=history, key=key))
+
+    def submit(
+        self, topic: str, payload: bytes = b"", *, history: History | None = None, key: str | None = None
+    ) -> asyncio.Future[Receipt]:
+        """Publish to a topic and return the broker's future."""
+        partition = partition_of(topic, self.layout)
+        return self.broker.publish(partition, topic, payload, history=history or History(), key=key)
+
+    @property
+    def heard(self) -> list[bytes]:
+        return [record.payload for record in self.sink.records]
+
+    @property
+    def records(self) -> list[Record]:
+        """What arrived, in order."""
+        return self.sink.records
+
+    @property
+    def faults(self) -> list[str]:
+        return [*self.sink.faults, *(f"discontinuity {lost}" for lost in self.sink.lost)]
+
+    async def _listen(self) -> None:
+        self.sink.changed.clear()
+        await self.sink.changed.wait()
+
+
+def _shorten(heard: list[bytes]) -> str:
+    shown = [payload[:20] for payload in heard[-5:]]
+    return f"{len(heard)} messages, the last ones {shown}"

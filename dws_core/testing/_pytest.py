@@ -1,0 +1,59 @@
+"""The pytest plugin that comes with the core: it makes the suites of `dws_core.testing` read and behave well.
+
+It is loaded in every test run of an environment that has dws installed, so it imports nothing but pytest and does
+nothing unless a test uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import pytest
+
+# Failing asserts of the suites show their values, in whatever repository they run. Before they are imported.
+pytest.register_assert_rewrite("dws_core.testing")
+
+_SERVICE = "dws_service"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker of `requires_service` known."""
+    config.addinivalue_line(
+        "markers", f"{_SERVICE}(url): needs the server at this URL; skipped, or failed where it is required"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a server that does not answer, or fail it if `DWS_REQUIRE_SERVICES` names the URL's scheme."""
+    for mark in item.iter_markers(_SERVICE):
+        url: str = mark.args[0]
+        if not _answers(url):
+            scheme = urlsplit(url).scheme
+            text = f"nothing answers at {url}; start the server there"
+            if scheme in os.environ.get("DWS_REQUIRE_SERVICES", "").split(","):
+                pytest.fail(f"{text} (DWS_REQUIRE_SERVICES names {scheme})", pytrace=False)
+            pytest.skip(text)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a suite whose keeper was replaced: everything else it checks itself."""
+    module = sys.modules.get("dws_core.testing._conformance")
+    if module is None:
+        return
+    for cls in {item.cls for item in items if isinstance(item, pytest.Function) and item.cls is not None}:
+        if issubclass(cls, module.Conformance) and not cls.keeps_its_keeper():
+            raise pytest.UsageError(f"{cls.__qualname__} replaces {module.KEEPER}. Fix: remove its definition")
+
+
+@lru_cache
+def _answers(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), timeout=2):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,102 @@
+"""The tasks of this repository: `nox -s demo`, `nox -s tests`, `nox -l` for all."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PLUGINS = sorted(p.parent for p in Path("plugins").glob("*/pyproject.toml"))
+OUTSIDE = Path("examples/dws_sqlite")
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = True
+
+
+def found_pythons() -> list[str]:
+    """Return the oldest supported interpreter and the newest one present; only such as really run."""
+    supported = ["3.11", "3.12", "3.13", "3.14"]
+    present = [version for version in supported if _runs(version)]
+    return sorted({present[0], present[-1]}, key=supported.index) if present else ["3.11"]
+
+
+def _runs(version: str) -> bool:
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
+        return True
+    program = shutil.which(f"python{version}")
+    return program is not None and subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+def install_workspace(session: nox.Session, *groups: str, plugins: bool = True) -> None:
+    """Install core and all plugins, editable, with dependency groups, in one pip call."""
+    paths = [Path(), *(PLUGINS if plugins else [])]
+    editables = [arg for path in paths for arg in ("-e", f"./{path}")]
+    session.install(*editables, *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Serve the chat on two nodes and print two URLs; `-- --check` runs a scripted exchange and exits."""
+    install_workspace(session, "demo")
+    session.run("python", "examples/chat/app.py", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, style and the import rules."""
+    install_workspace(session, "lint", "test")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("pytest", "-q", "tests/contract/test_architecture.py")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types: mypy strict, and complete types on the public doors."""
+    install_workspace(session, "typing", "test")
+    session.run("mypy")
+    for door in ("dws_core", "dws_core.plugin"):
+        session.run("basedpyright", "--verifytypes", door, "--ignoreexternal")
+
+
+@nox.session(python=found_pythons())
+def tests(session: nox.Session) -> None:
+    """Run the whole suite; what was skipped is listed with the command that enables it."""
+    install_workspace(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+def build_wheels(session: nox.Session, *folders: Path) -> list[str]:
+    """Build sdists and wheels of the folders; return the wheels' paths."""
+    target = Path(tempfile.mkdtemp(prefix="dws-wheels-"))
+    for folder in folders:
+        session.run("python", "-m", "build", "--outdir", str(target), str(folder), silent=True)
+    return sorted(map(str, target.glob("*.whl")))
+
+
+@nox.session
+def packages(session: nox.Session) -> None:
+    """Build all distributions, install the wheels in a clean environment, run the tests that outsiders can run."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "packages", "test"))
+    wheels = build_wheels(session, Path(), *PLUGINS)
+    session.install(*wheels)
+    session.env["PYTHONSAFEPATH"] = "1"  # from the root, `import dws_core` would take the working tree
+    session.run("python", "-m", "dws_core", "plugins")
+    session.run("python", "-m", "dws_core", "doctor", "memory://")
+    session.run("pytest", "-q", "tests/contract/test_public_api.py", "plugins")
+
+
+@nox.session
+def third_party(session: nox.Session) -> None:
+    """Build the outside plugin against the core's wheel and run its own tests."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "packages", "test"))
+    wheels = build_wheels(session, Path(), OUTSIDE)
+    session.install(*wheels)
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("pytest", "-q", str(OUTSIDE / "tests"))

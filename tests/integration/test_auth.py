@@ -1,0 +1,199 @@
+"""Who may connect, and what they may do."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from typing import Any
+
+import pytest
+from dws_core import AuthenticationFailed, ConfigurationError, Handshake, Principal, WebSocketManager
+from dws_core import WebSocketOAuth2PasswordBearer as Bearer
+from fastapi import Depends, FastAPI, WebSocket
+from support.servers import Client, serve
+from websockets.exceptions import InvalidStatus
+
+
+def _verify(token: str) -> Principal | None:
+    return Principal(id=token.removeprefix("user:")) if token.startswith("user:") else None
+
+
+def _app(manager: WebSocketManager) -> FastAPI:
+    app = FastAPI(lifespan=manager.lifespan)
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        async with manager.connect(websocket) as connection:
+            async for message in connection:
+                await manager.receive(connection, message)
+
+    return app
+
+
+def _browser(token: str) -> list[str]:
+    return ["dws.v1.json", "dws.bearer." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")]
+
+
+async def _refused(url: str, **kwargs: Any) -> tuple[int, bytes]:
+    with pytest.raises(InvalidStatus) as refused:
+        async with Client.open(url, **kwargs):
+            pass
+    return refused.value.response.status_code, refused.value.response.body
+
+
+async def test_the_authenticator_names_the_principal_whose_id_becomes_the_conn_id() -> None:
+    manager = WebSocketManager("c", broker_url="memory://", verify_token=_verify)
+    async with serve(_app(manager)) as server:
+        headers = {"Authorization": "Bearer user:ann"}
+        async with Client.open(f"{server.url}/ws", additional_headers=headers) as ann:
+            await ann.ask(type="ping")
+            async with Client.open(f"{server.url}/ws", subprotocols=_browser("user:bo")) as bo:
+                assert bo.socket.subprotocol == "dws.v1.json"
+                await bo.send(type="send_by_conn_id", conn_id="ann", data="hi")
+                assert (await ann.receive())["data"] == "hi"
+                assert {c.principal.id for c in manager.active_connections if c.principal} == {"ann", "bo"}
+
+
+async def test_a_missing_or_wrong_token_is_refused_before_accept_and_never_repeated() -> None:
+    manager = WebSocketManager("c", broker_url="memory://", authenticator="oauth2-bearer", verify_token=_verify)
+    async with serve(_app(manager)) as server:
+        url = f"{server.url}/ws"
+        assert (await _refused(url))[0] == 401
+        assert (await _refused(f"{url}?token=user:ann"))[0] == 401
+        status, body = await _refused(url, additional_headers={"Authorization": "Bearer stolen"})
+        assert status == 401
+        assert b"stolen" not in body
+        status, _ = await _refused(url, subprotocols=["dws.v1.json", "dws.bearer.%%%"])
+        assert status == 401
+        assert manager.active_connections == []
+
+
+async def test_an_async_authenticator_object_is_taken() -> None:
+    class Company:
+        async def authenticate(self, handshake: Handshake) -> Principal:
+            if handshake.headers.get("x-company") != "yes":
+                raise AuthenticationFailed("no company header")
+            return Principal(id="staff")
+
+    manager = WebSocketManager("c", broker_url="memory://", authenticator=Company())
+    async with serve(_app(manager)) as server:
+        assert (await _refused(f"{server.url}/ws"))[0] == 401
+        async with Client.open(f"{server.url}/ws", additional_headers={"x-company": "yes"}) as client:
+            assert (await client.ask(type="ping"))["type"] == "pong"
+
+
+def test_an_authenticator_without_anything_to_verify_with_fails_at_construction() -> None:
+    with pytest.raises(ConfigurationError, match="verify_token"):
+        WebSocketManager("c", broker_url="memory://", authenticator="oauth2-bearer")
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_each_action_is_authorised(is_async: bool) -> None:
+    def allowed(principal: Principal | None, action: str, subject: str) -> bool:
+        return (action, subject) in {("subscribe", "mine/#"), ("send", "mine/1"), ("send_by_conn_id", "me")}
+
+    async def allowed_async(principal: Principal | None, action: str, subject: str) -> bool:
+        return allowed(principal, action, subject)
+
+    manager = WebSocketManager("c", broker_url="memory://", authorize=allowed_async if is_async else allowed)
+    async with serve(_app(manager)) as server, Client.open(f"{server.url}/ws") as client:
+        await client.subscribe("mine/#")
+        for forbidden in (
+            {"type": "subscribe", "topic": "#"},
+            {"type": "send", "topic": "other", "data": 1},
+            {"type": "broadcast", "data": 1},
+            {"type": "send_by_conn_id", "conn_id": ["me", "you"], "data": 1},
+        ):
+            answer = await client.ask(**forbidden, id=1)
+            assert (answer["type"], answer["code"]) == ("error", "forbidden")
+        await client.send(type="send", topic="mine/1", data="ok")
+        assert (await client.receive())["data"] == "ok"
+
+
+async def test_a_page_of_another_origin_is_refused_by_default() -> None:
+    manager = WebSocketManager("c", broker_url="memory://", allowed_origins=["https://app.example.com"])
+    async with serve(_app(manager)) as server:
+        url = f"{server.url}/ws"
+        for wrong in ("https://evil.example", "null", f"http://127.0.0.1:{server.port + 1}", "http://[bad"):
+            assert (await _refused(url, origin=wrong))[0] == 403
+        for right in ("https://app.example.com", server.http_url):
+            async with Client.open(url, origin=right) as client:
+                assert (await client.ask(type="ping"))["type"] == "pong"
+
+
+async def test_a_token_in_cookie_or_query_counts_only_when_asked_for() -> None:
+    app = FastAPI()
+    schemes = {"none": Bearer("/t"), "cookie": Bearer("/t", cookie="session"), "query": Bearer("/t", query="token")}
+
+    @app.websocket("/{kind}")
+    async def endpoint(websocket: WebSocket, kind: str) -> None:
+        token = await schemes[kind](websocket)
+        await websocket.accept()
+        await websocket.send_json(token)
+
+    async with serve(app) as server:
+        cookie = {"Cookie": "session=abc"}
+        assert (await _refused(f"{server.url}/none?token=abc", additional_headers=cookie))[0] == 401
+        async with Client.open(f"{server.url}/cookie", additional_headers=cookie) as client:
+            assert await client.receive() == "abc"
+        async with Client.open(f"{server.url}/query?token=abc") as client:
+            assert await client.receive() == "abc"
+
+
+class _Pool:
+    """A database with one connection, as strict as a pool of size 1."""
+
+    def __init__(self) -> None:
+        self.in_use = 0
+        self.database = sqlite3.connect(":memory:", check_same_thread=False)
+
+    def __enter__(self) -> sqlite3.Connection:
+        if self.in_use:
+            raise RuntimeError("pool of size 1 is exhausted")
+        self.in_use += 1
+        return self.database
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.in_use -= 1
+
+
+async def test_a_session_opened_to_verify_a_token_is_not_held_while_the_socket_is_open() -> None:
+    pool = _Pool()
+
+    def verify(token: str) -> Principal | None:
+        with pool as database:
+            (name,) = database.execute("select ?", (token,)).fetchone()
+        return Principal(id=name)
+
+    manager = WebSocketManager("c", broker_url="memory://", verify_token=verify)
+    async with serve(_app(manager)) as server:
+        async with (
+            Client.open(f"{server.url}/ws", additional_headers={"Authorization": "Bearer a"}) as a,
+            Client.open(f"{server.url}/ws", additional_headers={"Authorization": "Bearer b"}) as b,
+        ):
+            assert (await a.ask(type="ping"))["type"] == (await b.ask(type="ping"))["type"] == "pong"
+            assert pool.in_use == 0
+    pool.database.close()
+
+
+async def test_a_yield_dependency_of_the_endpoint_is_held_which_is_why_the_docs_warn() -> None:
+    manager = WebSocketManager("c", broker_url="memory://")
+    app = FastAPI(lifespan=manager.lifespan)
+    held: list[str] = []
+
+    async def session() -> Any:
+        held.append("open")
+        yield
+        held.append("closed")
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket, _: None = Depends(session)) -> None:
+        async with manager.connect(websocket) as connection:
+            async for message in connection:
+                await manager.receive(connection, message)
+
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws") as client:
+            await client.ask(type="ping")
+            assert held == ["open"]
+    assert held == ["open", "closed"]

@@ -1,0 +1,247 @@
+"""Every kind of bad input gets its documented error and harms nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from dws_core import (
+    BrokerInterface,
+    ConfigurationError,
+    InvalidBrokerURL,
+    InvalidFilter,
+    InvalidTopic,
+    Limits,
+    PluginNotFound,
+    WebSocketManager,
+)
+from fastapi import WebSocket
+from support.apps import chat, chat_app
+from support.servers import Client, serve
+from websockets.exceptions import InvalidStatus
+
+
+async def _still_works(client: Client) -> None:
+    assert await client.ask(type="ping", id="alive") == {"type": "pong", "id": "alive"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ("not json", "invalid-message"),
+        ("[1]", "invalid-message"),
+        ("null", "invalid-message"),
+        ('{"type": 1, "id": 7}', "invalid-message"),
+        ('{"type": "send", "topic": 5, "id": 7}', "invalid-message"),
+        ('{"type": "send", "id": 7}', "broadcast-is-not-meant"),
+        ('{"type": "send", "topic": "a/+", "id": 7}', "invalid-topic"),
+        ('{"type": "send", "topic": "", "id": 7}', "invalid-topic"),
+        ('{"type": "send", "topic": "$all", "id": 7}', "forbidden"),
+        ('{"type": "subscribe", "topic": "$conn/x", "id": 7}', "forbidden"),
+        ('{"type": "subscribe", "topic": "a/#/b", "id": 7}', "invalid-filter"),
+        ('{"type": "subscribe", "id": 7}', "invalid-message"),
+        ('{"type": "send_by_conn_id", "conn_id": [1], "id": 7}', "invalid-message"),
+        ('{"type": "send_by_conn_id", "data": 1, "id": 7}', "invalid-message"),
+        ('{"type": "set_conn_id", "conn_id": "admin", "id": 7}', "unknown-type"),
+        ('{"type": "connect", "data": {}, "id": 7}', "unknown-type"),
+        ('{"type": "no such", "id": 7}', "unknown-type"),
+    ],
+)
+async def test_a_bad_message_is_answered_and_the_connection_lives_on(sent: str, code: str) -> None:
+    _, app = chat()
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        await client.socket.send(sent)
+        answer = await client.receive()
+        assert answer["type"] == "error"
+        assert answer["code"] == ("invalid-message" if code == "broadcast-is-not-meant" else code)
+        assert answer["temporary"] is False
+        if '"id": 7' in sent:
+            assert answer["id"] == 7
+        await _still_works(client)
+
+
+async def test_deeply_nested_json_is_an_error_for_its_sender_only() -> None:
+    _, app = chat()
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        await client.socket.send("[" * 20_000 + "]" * 20_000)
+        assert (await client.receive())["code"] == "invalid-message"
+        await _still_works(client)
+
+
+async def test_a_binary_frame_on_a_text_codec_closes_with_1003() -> None:
+    _, app = chat()
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        await client.socket.send(b"\x00")
+        assert (await client.closed()).rcvd.code == 1003
+
+
+async def test_an_oversize_message_closes_with_1009_and_harms_nobody() -> None:
+    _, app = chat(limits=Limits(message_bytes=100))
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        async with Client.open(f"{server.url}/ws/b") as neighbour:
+            await client.send(type="send", topic="t", data="é" * 60)
+            assert (await client.closed()).rcvd.code == 1009
+            await _still_works(neighbour)
+
+
+async def test_data_over_the_brokers_limit_is_too_large() -> None:
+    _, app = chat("memory://?max_payload_bytes=100")
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        assert (await client.ask(type="send", topic="t", data="x" * 200, id=1))["code"] == "too-large"
+        await _still_works(client)
+
+
+async def test_one_filter_too_many_is_refused() -> None:
+    _, app = chat(limits=Limits(filters=2))
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        await client.subscribe("a")
+        await client.subscribe("b")
+        await client.subscribe("b")
+        assert (await client.ask(type="subscribe", topic="c", id=1))["code"] == "too-many-filters"
+        await client.ask(type="unsubscribe", topic="a", id=2)
+        await client.subscribe("c")
+
+
+async def test_too_many_messages_are_rate_limited_then_a_flood_is_closed() -> None:
+    _, app = chat(limits=Limits(messages_per_s=0.001, burst=2, flood_messages=3))
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        async with Client.open(f"{server.url}/ws/b") as neighbour:
+            for _ in range(2):
+                assert (await client.ask(type="ping"))["type"] == "pong"
+            answer = await client.ask(type="ping", id=3)
+            assert (answer["code"], answer["temporary"], answer["id"]) == ("rate-limited", True, 3)
+            assert answer["retry_in_s"] > 0
+            for _ in range(3):
+                await client.send(type="ping")
+            assert (await client.closed()).rcvd.code == 4503
+            await _still_works(neighbour)
+
+
+async def test_an_unknown_subprotocol_is_refused_with_400_and_the_supported_ones() -> None:
+    _, app = chat()
+    async with serve(app) as server:
+        for offered in (["nope"], ["dws.bearer.eA"]):
+            with pytest.raises(InvalidStatus) as refused:
+                async with Client.open(f"{server.url}/ws/a", subprotocols=offered):
+                    pass
+            assert refused.value.response.status_code == 400
+            assert b"dws.v1.json, dws.v1.msgpack" in refused.value.response.body
+
+
+async def test_a_node_that_is_full_refuses_with_503() -> None:
+    _, app = chat(limits=Limits(connections=1))
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        await _still_works(client)
+        with pytest.raises(InvalidStatus) as refused:
+            async with Client.open(f"{server.url}/ws/b"):
+                pass
+        assert refused.value.response.status_code == 503
+
+
+async def test_a_client_that_never_reads_is_closed_and_does_not_delay_the_others() -> None:
+    manager, app = chat(limits=Limits(outbox_bytes=1_000_000, close_timeout_s=0.2, handler_grace_s=0))
+    gone = asyncio.Event()
+    forget = manager.on_closed
+    manager.on_closed = lambda connection: (forget(connection), gone.set())  # type: ignore[method-assign,assignment]
+    async with serve(app) as server, Client.open(f"{server.url}/ws/good") as good:
+        await good.subscribe("t")
+        async with Client.open(f"{server.url}/ws/bad", max_queue=1) as bad:
+            await bad.subscribe("t")
+            assert bad.socket.transport is not None
+            bad.socket.transport.pause_reading()
+            for number in range(1_000):
+                if gone.is_set():
+                    break
+                await manager.publish("t", {"n": number, "pad": "x" * 200_000})
+                assert (await good.receive())["data"]["n"] == number
+            await asyncio.wait_for(gone.wait(), 10)
+            assert [c.id for c in manager.active_connections] == ["good"]
+            bad.socket.transport.abort()
+
+
+async def test_a_client_that_vanishes_is_removed_and_later_messages_go_nowhere() -> None:
+    manager, app = chat()
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        await client.subscribe("t")
+        connection = manager.active_connections[0]
+        gone = asyncio.Event()
+        forget = manager.on_closed
+        manager.on_closed = lambda c: (forget(c), gone.set())  # type: ignore[method-assign,assignment]
+        client.socket.transport.abort()
+        await asyncio.wait_for(gone.wait(), 10)
+        assert manager.active_connections == []
+        for number in range(10_000):
+            assert await connection.send_json(number) is False
+        await manager.publish("t", 1)
+
+
+async def test_a_handler_that_raises_closes_its_own_connection_with_1011() -> None:
+    manager = WebSocketManager("chat", broker_url="memory://")
+    app = chat_app(manager)
+
+    @app.websocket("/broken")
+    async def broken(websocket: WebSocket) -> None:
+        async with manager.connect(websocket, "broken") as connection:
+            await connection.receive_json()
+            raise RuntimeError("a bug")
+
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as neighbour:
+        async with Client.open(f"{server.url}/broken") as client:
+            await client.send(type="ping")
+            assert (await client.closed()).rcvd.code == 1011
+        await _still_works(neighbour)
+
+
+class _Raising(BrokerInterface):
+    """A plugin that fails in every way it can once it is connected."""
+
+    async def connect(self) -> None: ...
+
+    async def disconnect(self) -> None: ...
+
+    async def subscribe(self, channel: str) -> None: ...
+
+    async def unsubscribe(self, channel: str) -> None: ...
+
+    async def publish(self, channel: str, message: Any) -> None:
+        raise RuntimeError("secret detail")
+
+    async def get_message(self, **kwargs: Any) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_broker_plugin_that_raises_is_answered_without_its_secrets() -> None:
+    manager = WebSocketManager("chat", broker=_Raising())
+    async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/a") as client:
+        answer = await client.ask(type="send", topic="t", data=1, id=1)
+        assert (answer["type"], answer["id"]) == ("error", 1)
+        assert "secret" not in answer["message"]
+        await _still_works(client)
+
+
+def test_configuration_mistakes_are_found_at_construction() -> None:
+    with pytest.raises(PluginNotFound, match="did you mean 'memory'"):
+        WebSocketManager("c", broker_url="memroy://")
+    with pytest.raises(PluginNotFound, match="pip install dws-kafka"):
+        WebSocketManager("c", broker_url="kafka://x")
+    with pytest.raises(InvalidBrokerURL, match="scheme"):
+        WebSocketManager("c", broker_url="no url")
+    with pytest.raises(InvalidBrokerURL, match="key_ttl_s"):
+        WebSocketManager("c", broker_url="memory://?nope=1")
+    with pytest.raises(ConfigurationError, match="broker_url"):
+        WebSocketManager("c")
+    with pytest.raises(ConfigurationError, match="typo"):
+        WebSocketManager("c", broker_url="memory://", typo=1)
+    with pytest.raises(PluginNotFound, match="did you mean 'json'"):
+        WebSocketManager("c", broker_url="memory://", codec="jsno")
+
+
+async def test_bad_topics_of_the_application_are_raised() -> None:
+    async with WebSocketManager("c", broker_url="memory://") as manager:
+        with pytest.raises(InvalidTopic):
+            manager.publish("a/#", 1)
+        with pytest.raises(ConfigurationError):
+            manager.publish("$all", 1)
+        with pytest.raises(InvalidFilter):
+            await manager.new_connection(None, "x", topic="a/#/b")  # type: ignore[arg-type]
