@@ -1,7 +1,7 @@
 """How fast topics find their receivers, each figure beside a baseline of the same run.
 
-`python benchmarks/routing.py [--json]`: under 20 s on one core. Rates are per second of CPU time of this process, the best
-of three rounds. Read the ratio: it holds on any machine, the rates do not.
+`python benchmarks/routing.py [--json]`: under 20 s on one core. Rates are per second of this process's CPU time, the
+best of three rounds. Read the ratio: it holds on any machine, the rates do not.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from time import process_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
-from dws_core._topics.filters import matches_filter  # noqa: E402 -- needs the path set above
-from dws_core._topics.router import Router  # noqa: E402
-from dws_core._topics.trie import MqttMatcher, TrieIndex  # noqa: E402
+from dws_core._topics.filters import matches_filter
+from dws_core._topics.router import Router
+from dws_core._topics.trie import MqttMatcher, TrieIndex
 
 FILTERS = 200_000
 SITES = FILTERS // 20
@@ -43,7 +43,7 @@ class Row:
 
 
 def filters() -> list[str]:
-    """Return 200,000 filters: half exact, a fifth of the rest `#`, the others with one or two `+`."""
+    """Return 200,000 filters: half exact; of the others a fifth end in `#`, the rest have one or two `+`."""
     return [filter_ for site in range(SITES) for filter_ in _filters_of(f"site/{site}")]
 
 
@@ -56,7 +56,7 @@ def _filters_of(site: str) -> Iterator[str]:
 
 
 def topics() -> list[str]:
-    """Return 100,000 different topics; most match two to five of the filters."""
+    """Return 100,000 different topics; each matches two to five of the filters."""
     return [f"site/{site}/device/{device}/temperature" for device in range(10) for site in range(SITES)]
 
 
@@ -92,7 +92,9 @@ def cached(router: Router[int], wanted: list[str]) -> Row:
     )
 
 
-def uncached(index: TrieIndex[int], router: Router[int], all_filters: list[str], wanted: list[str]) -> list[Row]:
+def uncached(
+    index: TrieIndex[int], router: Router[int], all_filters: list[str], wanted: list[str]
+) -> list[Row]:
     few = all_filters[:: FILTERS // SCANNED]
 
     def scan(topic: str) -> set[int]:
@@ -147,14 +149,23 @@ def adds(all_filters: list[str]) -> list[Row]:
     name = "dict.setdefault(filter, set()).add"
     return [
         Row(what="add, index", per_s=rate(add_to_index, before=renew), baseline=name, baseline_per_s=base),
-        Row(what="subscribe, router (validates)", per_s=rate(subscribe, before=renew), baseline=name, baseline_per_s=base),
+        Row(
+            what="subscribe, router (validates)",
+            per_s=rate(subscribe, before=renew),
+            baseline=name,
+            baseline_per_s=base,
+        ),
     ]
 
 
 def memory_per_receiver() -> dict[str, float]:
     """Return bytes for each of 10,000 receivers with one filter, the filter's text not counted."""
     own = [f"$conn/{number}" for number in range(10_000)]
-    shapes = {"own exact topic": own, "one shared topic": ["$all"] * len(own), "own wildcard": [f"{f}/#" for f in own]}
+    shapes = {
+        "own exact topic": own,
+        "one shared topic": ["$all"] * len(own),
+        "own wildcard": [f"{f}/#" for f in own],
+    }
     return {name: _bytes_each(texts) for name, texts in shapes.items()}
 
 
@@ -181,7 +192,9 @@ def measure() -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     as_json: bool = parser.parse_args().json
     rows = measure()
@@ -190,7 +203,9 @@ def main() -> None:
         rates = [{**asdict(row), "ratio": row.ratio} for row in rows]
         print(json.dumps({"filters": FILTERS, "rates": rates, "bytes_per_receiver": memory}, indent=2))
         return
-    print(f"{'at ' + format(FILTERS, ',') + ' filters':32}{'per CPU s':>14}{'baseline':>14}{'ratio':>12}  baseline is")
+    print(
+        f"{'at ' + format(FILTERS, ',') + ' filters':32}{'per CPU s':>14}{'baseline':>14}{'ratio':>12}  baseline is"
+    )
     for row in rows:
         print(f"{row.what:32}{row.per_s:14,.0f}{row.baseline_per_s:14,.0f}{row.ratio:12,.2f}  {row.baseline}")
     print("\nbytes for each of 10,000 receivers with one filter (text not counted):")

@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI, parse_uri
 
-from ._errors import ConfigurationError
+from dws_core._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ssl import SSLContext

@@ -1,76 +1,56 @@
-"""Topics and filters by levels, MQTT 5.0 §4.7."""
+"""Topics and filters by levels, MQTT 5.0 §4.7: what is valid, and what matches what."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from dws_core._errors import InvalidFilter, InvalidTopic
 
 MAX_TOPIC_BYTES: Final = 1024
+"""Largest topic or filter, in bytes of UTF-8."""
+
 MAX_LEVELS: Final = 32
+"""Most levels of a topic or filter: one more than it has slashes."""
 
 
 def check_topic(topic: str) -> str:
-    """Return the topic if one may publish to it: valid text without wildcards, 1-1,024 bytes, at most 32 levels.
+    """Return the topic, unchanged, if one may publish to it.
+
+    That is valid text without wildcards, 1 to 1,024 bytes of UTF-8, at most 32 levels. Empty levels are allowed, and
+    count. Topics that begin with `$` are valid; whose they are says `reserved`.
 
     Raises:
         InvalidTopic: It breaks one of these rules.
     """
     _check_text(topic, InvalidTopic)
-    for position, character in enumerate(topic):
-        if character in "+#":
-            raise InvalidTopic(
-                topic, position=position, reason=f"wildcard {character!r} in a topic", fix="publish to one topic"
-            )
+    if "+" in topic or "#" in topic:
+        position = next(_wildcards(topic))
+        reason = f"wildcard {topic[position]!r} in a topic"
+        raise InvalidTopic(
+            topic, position=position, reason=reason, fix="publish to one topic; filters have wildcards"
+        )
     return topic
 
 
 def check_filter(filter_: str) -> str:
-    """Return the filter if one may subscribe to it: as a topic, but with `+` and `#` as whole levels, `#` only last.
+    """Return the filter, unchanged, if one may subscribe to it: as a topic, but with wildcards in their places.
+
+    `+` and `#` stand only as whole levels, `#` only last (MQTT 5.0 §4.7.1).
 
     Raises:
-        InvalidFilter: It breaks one of these rules (MQTT 5.0 §4.7.1).
+        InvalidFilter: It breaks one of these rules.
     """
     _check_text(filter_, InvalidFilter)
-    position = 0
-    levels = filter_.split("/")
-    for number, level in enumerate(levels):
-        if len(level) > 1 and ("+" in level or "#" in level):
-            at = position + min(i for i in (level.find("+"), level.find("#")) if i >= 0)
-            raise InvalidFilter(
-                filter_, position=at, reason="a wildcard must be a whole level", fix="write it between slashes"
-            )
-        if level == "#" and number != len(levels) - 1:
-            raise InvalidFilter(
-                filter_, position=position, reason="'#' must be the last level", fix="use '+' for one level"
-            )
-        position += len(level) + 1
+    if "+" in filter_ or "#" in filter_:
+        for position in _wildcards(filter_):
+            _check_wildcard(filter_, position)
     return filter_
 
 
-def _check_text(text: str, error: type[InvalidTopic]) -> None:
-    if not text:
-        raise error(text, position=0, reason="it is empty", fix="give it at least one character")
-    if (position := text.find("\0")) >= 0:
-        raise error(text, position=position, reason="U+0000 is not allowed", fix="remove it")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as cause:
-        raise error(text, position=cause.start, reason="it cannot be written in UTF-8", fix="remove it") from None
-    if size > MAX_TOPIC_BYTES:
-        reason = f"it has {size} bytes, the limit is {MAX_TOPIC_BYTES}"
-        raise error(text, position=MAX_TOPIC_BYTES, reason=reason, fix="shorten it")
-    if (levels := text.count("/") + 1) > MAX_LEVELS:
-        at = _nth_slash(text, MAX_LEVELS)
-        raise error(text, position=at, reason=f"it has {levels} levels, the limit is {MAX_LEVELS}", fix="use fewer")
-
-
-def _nth_slash(text: str, n: int) -> int:
-    position = -1
-    for _ in range(n):
-        position = text.index("/", position + 1)
-    return position
+def reserved(text: str) -> bool:
+    """Say whether a topic or filter begins with `$`: it belongs to the node, clients may not use it."""
+    return text.startswith("$")
 
 
 def has_wildcard(filter_: str) -> bool:
@@ -79,28 +59,30 @@ def has_wildcard(filter_: str) -> bool:
 
 
 def matches_filter(topic: str, filter_: str) -> bool:
-    """Say whether a valid filter matches a valid topic.
+    """Say whether a valid filter matches a valid topic; neither is checked.
 
     `+` is one level, `#` the rest and the parent (`a/#` matches `a`). A wildcard at the first level does not match a
     topic that begins with `$` (MQTT 5.0 §4.7.2).
     """
-    if filter_ == topic:
-        return True
-    if topic[:1] == "$" and filter_[:1] in ("+", "#"):
+    if not has_wildcard(filter_):
+        return filter_ == topic
+    if topic[:1] == "$" and filter_[:1] in {"+", "#"}:
         return False
-    wanted = filter_.split("/")
-    levels = topic.split("/")
+    levels, wanted = topic.split("/"), filter_.split("/")
     if wanted[-1] == "#":
         wanted.pop()
-        if len(levels) < len(wanted):
-            return False
-    elif len(levels) != len(wanted):
+        del levels[len(wanted) :]
+    if len(levels) != len(wanted):
         return False
-    return all(w in ("+", level) for w, level in zip(wanted, levels, strict=False))
+    return levels == [level if want == "+" else want for level, want in zip(levels, wanted, strict=True)]
 
 
 def matches(topic: str, patterns: Iterable[str]) -> bool:
     """Say whether a topic matches any of the filters.
+
+    Args:
+        topic: A topic as one would publish to; not checked.
+        patterns: Filters. All are checked first, so the answer does not depend on their order.
 
     Example:
         >>> matches("chat/1/typing", {"chat/+/typing", "news/#"})
@@ -108,5 +90,60 @@ def matches(topic: str, patterns: Iterable[str]) -> bool:
 
     Raises:
         InvalidFilter: A pattern is not a filter.
+        TypeError: The patterns are one string, whose characters would be taken for filters.
     """
-    return any(matches_filter(topic, check_filter(pattern)) for pattern in patterns)
+    if isinstance(patterns, str):
+        raise TypeError(
+            f"patterns must be a collection of filters, not one string. Fix: pass {{{patterns!r}}}"
+        )
+    filters = [check_filter(pattern) for pattern in patterns]
+    return any(matches_filter(topic, filter_) for filter_ in filters)
+
+
+def _check_text(text: str, error: type[InvalidTopic]) -> None:
+    if not text:
+        raise error(text, position=0, reason="it is empty", fix="give it at least one character")
+    if (position := text.find("\0")) >= 0:
+        raise error(text, position=position, reason="U+0000 is not allowed", fix="remove it")
+    if (size := _utf8_size(text, error)) > MAX_TOPIC_BYTES:
+        reason = f"it has {size:,} bytes, the limit is {MAX_TOPIC_BYTES:,}"
+        raise error(text, position=MAX_TOPIC_BYTES, reason=reason, fix="shorten it")
+    if (levels := text.count("/") + 1) > MAX_LEVELS:
+        position = len("/".join(text.split("/", MAX_LEVELS)[:MAX_LEVELS]))
+        raise error(
+            text,
+            position=position,
+            reason=f"it has {levels} levels, the limit is {MAX_LEVELS}",
+            fix="use fewer",
+        )
+
+
+def _utf8_size(text: str, error: type[InvalidTopic]) -> int:
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as cause:
+        surrogate = f"U+{ord(text[cause.start]):04X}"
+        reason = f"the lone surrogate {surrogate} cannot be written in UTF-8"
+        raise error(text, position=cause.start, reason=reason, fix="remove it") from None
+
+
+def _wildcards(text: str) -> Iterator[int]:
+    return (position for position, character in enumerate(text) if character in "+#")
+
+
+def _check_wildcard(filter_: str, position: int) -> None:
+    wildcard = filter_[position]
+    end = position + 1
+    before, after = (
+        filter_[max(position - 1, 0) : position],
+        filter_[end : end + 1],
+    )  # empty at the ends of the text
+    if before not in {"", "/"} or after not in {"", "/"}:
+        reason = f"{wildcard!r} must be a whole level"
+        raise InvalidFilter(filter_, position=position, reason=reason, fix="write it between slashes")
+    if wildcard == "#" and end < len(filter_):
+        raise InvalidFilter(
+            filter_, position=position, reason="'#' must be the last level", fix="use '+' for one level"
+        )

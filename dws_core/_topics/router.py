@@ -1,34 +1,46 @@
-"""Who gets what: an index of filters with its answers remembered by topic."""
+"""Who gets what: an index of filters, with its answers remembered by topic."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from collections.abc import Set as AbstractSet
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from dws_core._topics.interface import TopicIndex, TopicMatcher
 
 R = TypeVar("R", bound=Hashable)
 
-_NOTHING: frozenset[str] = frozenset()
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+_RECEIVERS_PER_TOPIC: Final = 16
+"""How many receivers the cache holds for each topic that it may hold, on average. With a bound in topics alone, 65,536
+topics of 10,000 receivers would take 5 GB; and finding a large answer again costs little beside delivering to it."""
 
 
 class Router(Generic[R]):
     """Filters of receivers, and the receivers of topics.
 
+    Pure and for one thread. A receiver without filters costs nothing. A change of an exact filter forgets the answer
+    for that topic, a change of any other filter forgets all answers.
+
     Args:
         matcher: The topic language.
-        cache_size: Topics whose receivers are remembered.
+        cache_size: Topics whose receivers are remembered, the oldest answer forgotten first; fewer where they have more
+            than 16 receivers on average. 0: none.
     """
 
     def __init__(self, matcher: TopicMatcher, *, cache_size: int = 65_536) -> None:
         self._matcher = matcher
         self._index: TopicIndex[Any] = matcher.index()
         self._filters: dict[R, dict[str, None]] = {}
-        self._cache: dict[str, tuple[R, ...]] = {}
+        # Not a dict: finding the oldest entry of a dict passes over all that were removed before it.
+        self._cache: OrderedDict[str, tuple[R, ...]] = OrderedDict()
         self._cache_size = cache_size
+        self._cached_receivers = 0
 
     def __len__(self) -> int:
+        """Return the number of (receiver, filter) pairs."""
         return len(self._index)
 
     def subscribe(self, receiver: R, filter_: str) -> bool:
@@ -41,43 +53,53 @@ class Router(Generic[R]):
         if not self._index.add(filter_, receiver):
             return False
         self._filters.setdefault(receiver, {})[filter_] = None
-        self._invalidate(filter_)
+        self._forget(filter_)
         return True
 
     def unsubscribe(self, receiver: R, filter_: str) -> bool:
         """Remove a filter; False: it was not there."""
-        if not self._index.discard(filter_, receiver):
+        filters = self._filters.get(receiver)
+        if filters is None or filter_ not in filters:
             return False
-        filters = self._filters[receiver]
         del filters[filter_]
         if not filters:
             del self._filters[receiver]
-        self._invalidate(filter_)
+        self._index.discard(filter_, receiver)
+        self._forget(filter_)
         return True
 
     def remove(self, receiver: R) -> None:
-        """Remove all filters of a receiver."""
+        """Remove all filters of a receiver; one without filters is no error."""
         for filter_ in self._filters.pop(receiver, ()):
             self._index.discard(filter_, receiver)
-            self._invalidate(filter_)
+            self._forget(filter_)
 
     def filters(self, receiver: R) -> AbstractSet[str]:
-        """Return the filters of a receiver, in the order they were added: a live view."""
+        """Return the filters of a receiver, in the order they were added: a view, not to be kept over changes."""
         found = self._filters.get(receiver)
         return _NOTHING if found is None else found.keys()
 
     def receivers(self, topic: str) -> tuple[R, ...]:
-        """Return who wants a topic, each once even if several of its filters match."""
+        """Return who wants a valid topic, each once even if several of its filters match, in the index's order."""
         found = self._cache.get(topic)
-        if found is None:
-            found = tuple(self._index.lookup(topic))
-            if len(self._cache) >= self._cache_size:
-                del self._cache[next(iter(self._cache))]
-            self._cache[topic] = found
+        return self._look_up(topic) if found is None else found
+
+    def _look_up(self, topic: str) -> tuple[R, ...]:
+        found: tuple[R, ...] = tuple(self._index.lookup(topic))
+        self._cache[topic] = found
+        self._cached_receivers += len(found)
+        while self._is_over_full():
+            self._cached_receivers -= len(self._cache.popitem(last=False)[1])
         return found
 
-    def _invalidate(self, filter_: str) -> None:
+    def _is_over_full(self) -> bool:
+        topics = len(self._cache)
+        too_many_receivers = self._cached_receivers > self._cache_size * _RECEIVERS_PER_TOPIC
+        return topics > self._cache_size or (too_many_receivers and topics > 1)
+
+    def _forget(self, filter_: str) -> None:
         if self._matcher.is_exact(filter_):
-            self._cache.pop(filter_, None)
+            self._cached_receivers -= len(self._cache.pop(filter_, ()))
         else:
             self._cache.clear()
+            self._cached_receivers = 0

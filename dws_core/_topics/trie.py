@@ -1,8 +1,9 @@
-"""An index of filters: exact ones in a dict, wildcards in a trie of levels."""
+"""An index of filters: exact ones in a dict, those with wildcards in a trie of levels."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar
 
 from dws_core._topics.filters import check_filter, check_topic, has_wildcard, matches_filter
@@ -10,18 +11,21 @@ from dws_core._topics.filters import check_filter, check_topic, has_wildcard, ma
 R = TypeVar("R", bound=Hashable)
 
 
-class _Node(Generic[R]):
-    __slots__ = ("children", "receivers")
+class _Node(dict[str, "_Node[R]"], Generic[R]):
+    """The children by level, and the receivers of the filter that ends here: one object, for there are many."""
+
+    __slots__ = ("receivers",)
 
     def __init__(self) -> None:
-        self.children: dict[str, _Node[R]] = {}
-        self.receivers: dict[R, None] = {}
+        super().__init__()
+        self.receivers: dict[R, None] | None = None
 
 
 class TrieIndex(Generic[R]):
     """Filters of MQTT 5.0 §4.7 and their receivers.
 
-    A lookup visits the nodes that the topic's levels, `+` and `#` lead to: at most the filters that can match.
+    A lookup visits the nodes that the topic's levels, `+` and `#` lead to, level by level, and no others; exact
+    filters cost it one look into a dict, however many there are. Nothing recurses. What becomes empty is freed.
     """
 
     def __init__(self) -> None:
@@ -34,7 +38,7 @@ class TrieIndex(Generic[R]):
 
     def add(self, filter_: str, receiver: R) -> bool:
         """Add a valid filter for a receiver; False: it was there."""
-        receivers = self._wild(filter_) if has_wildcard(filter_) else self._exact.setdefault(filter_, {})
+        receivers = self._wild(filter_) if has_wildcard(filter_) else self._literal(filter_)
         if receiver in receivers:
             return False
         receivers[receiver] = None
@@ -42,47 +46,69 @@ class TrieIndex(Generic[R]):
         return True
 
     def discard(self, filter_: str, receiver: R) -> bool:
-        """Remove a filter of a receiver; False: it was not there. What becomes empty is freed."""
-        found = (
-            self._discard_wild(filter_, receiver) if has_wildcard(filter_) else self._discard_exact(filter_, receiver)
-        )
-        self._size -= found
-        return found
+        """Remove a filter of a receiver; False: it was not there."""
+        discard = self._discard_wild if has_wildcard(filter_) else self._discard_exact
+        if not discard(filter_, receiver):
+            return False
+        self._size -= 1
+        if not self._size:  # a dict keeps the table of its largest size until it is cleared
+            self._exact.clear()
+            self._root.clear()
+        return True
 
-    def lookup(self, topic: str) -> set[R]:
-        """Return the receivers of all matching filters, each once."""
-        found = set(self._exact.get(topic, ()))
-        if not self._root.children:
-            return found
-        levels = topic.split("/")
-        nodes = [self._root]
-        for depth, level in enumerate(levels):
-            wild = depth > 0 or topic[:1] != "$"
+    def lookup(self, topic: str) -> AbstractSet[R]:
+        """Return the receivers of all filters that match a valid topic, each once.
+
+        The order is stable: those of the exact filter first, and those of one filter in the order they were added.
+        The set is the caller's: later changes do not reach it.
+        """
+        found = dict(self._exact.get(topic, ()))
+        if self._root:
+            for receivers in self._matching(topic):
+                found.update(receivers)
+        return found.keys()
+
+    def _matching(self, topic: str) -> list[dict[R, None]]:
+        first, *levels = topic.split("/")
+        nodes, ends = self._start(first)
+        for level in levels:
             following: list[_Node[R]] = []
             for node in nodes:
-                children = node.children
-                if wild and (rest := children.get("#")) is not None:
-                    found.update(rest.receivers)
-                if (child := children.get(level)) is not None:
+                if (child := node.get("#")) is not None:
+                    ends.append(child)
+                if (child := node.get(level)) is not None:
                     following.append(child)
-                if wild and (child := children.get("+")) is not None:
+                if (child := node.get("+")) is not None:
                     following.append(child)
             nodes = following
-            if not nodes:
-                return found
         for node in nodes:
-            found.update(node.receivers)
-            if (rest := node.children.get("#")) is not None:  # `a/#` matches `a`
-                found.update(rest.receivers)
-        return found
+            ends.append(node)
+            if (child := node.get("#")) is not None:  # `a/#` matches `a`
+                ends.append(child)
+        return [node.receivers for node in ends if node.receivers]
+
+    def _start(self, first: str) -> tuple[list[_Node[R]], list[_Node[R]]]:
+        """Return where the first level leads to, and where a filter ends already."""
+        node, one, rest = (self._root.get(level) for level in (first, "+", "#"))
+        if first[:1] == "$":  # MQTT 5.0 §4.7.2: a wildcard at the first level does not match such a topic
+            one = rest = None
+        return [child for child in (node, one) if child is not None], [rest] if rest is not None else []
+
+    def _literal(self, filter_: str) -> dict[R, None]:
+        receivers = self._exact.get(filter_)
+        if receivers is None:
+            receivers = self._exact[filter_] = {}
+        return receivers
 
     def _wild(self, filter_: str) -> dict[R, None]:
         node = self._root
         for level in filter_.split("/"):
-            child = node.children.get(level)
+            child = node.get(level)
             if child is None:
-                child = node.children[level] = _Node()
+                child = node[level] = _Node()
             node = child
+        if node.receivers is None:
+            node.receivers = {}
         return node.receivers
 
     def _discard_exact(self, filter_: str, receiver: R) -> bool:
@@ -98,31 +124,38 @@ class TrieIndex(Generic[R]):
         node = self._root
         path: list[tuple[_Node[R], str]] = []
         for level in filter_.split("/"):
-            child = node.children.get(level)
+            child = node.get(level)
             if child is None:
                 return False
             path.append((node, level))
             node = child
-        if receiver not in node.receivers:
+        if not node.receivers or receiver not in node.receivers:
             return False
         del node.receivers[receiver]
-        for parent, level in reversed(path):
-            child = parent.children[level]
-            if child.receivers or child.children:
-                break
-            del parent.children[level]
+        if not node.receivers:
+            node.receivers = None
+            _prune(path)
         return True
 
 
+def _prune(path: list[tuple[_Node[R], str]]) -> None:
+    """Remove the nodes at the end of a path that have neither receivers nor children."""
+    for parent, level in reversed(path):
+        child = parent[level]
+        if child or child.receivers:
+            return
+        del parent[level]
+
+
 class MqttMatcher:
-    """The built-in topic language `mqtt`: MQTT 5.0 §4.7."""
+    """The built-in topic language `mqtt`: MQTT 5.0 §4.7, as `filters` has it."""
 
     def check_topic(self, topic: str) -> str:
-        """Return the topic if one may publish to it."""
+        """Return the topic if one may publish to it; raises `InvalidTopic`."""
         return check_topic(topic)
 
     def check_filter(self, filter_: str) -> str:
-        """Return the filter if one may subscribe to it."""
+        """Return the filter if one may subscribe to it; raises `InvalidFilter`."""
         return check_filter(filter_)
 
     def is_exact(self, filter_: str) -> bool:

@@ -20,8 +20,13 @@ Sever = Callable[[], Awaitable[None]]
 class OpenPeer(Protocol):
     """Opens another node; it is closed when the test ends."""
 
-    async def __call__(self, channel: str | None = None) -> Any:
-        """Return a `LogPeer` or a `PlainPeer`, tuned in to the channel; None: the test's own."""
+    async def __call__(self, channel: str | None = None, *, partitions: int = 0) -> Any:
+        """Return a `LogPeer` or a `PlainPeer` that is tuned in.
+
+        Args:
+            channel: None: the test's own.
+            partitions: Of a log; 0: as many as the broker wants.
+        """
         ...
 
 
@@ -122,5 +127,5 @@ def _installed_specs() -> Iterator[BrokerSpec]:
         try:
             register = getattr(entry_point.load(), "dws_register_brokers", tuple)
             yield from register()
-        except Exception:  # noqa: BLE001, PERF203, S112 -- a broken plugin is another one: ours has made a broker
+        except Exception:  # noqa: BLE001, S112 -- a broken plugin is another one: ours has made a broker
             continue

@@ -15,8 +15,8 @@ KEEPER: Final = "test_every_standard_test_is_kept"
 class Conformance:
     """Base of the suites. Subclass one, give it its fixtures, and its tests are yours.
 
-    A standard test may be replaced only by one that says why: `@pytest.mark.xfail(reason="…", strict=True)`. Strict: the
-    day it passes, the mark must go.
+    A standard test may be replaced only by one that says why: `@pytest.mark.xfail(reason="…", strict=True)`. Strict:
+    the day it passes, the mark must go.
     """
 
     @pytest.fixture
@@ -79,5 +79,6 @@ def _why_not_allowed(test: object) -> str:
 
 
 def _marks(thing: object) -> list[pytest.Mark]:
-    found = getattr(thing, "pytestmark", [])
-    return [getattr(mark, "mark", mark) for mark in (found if isinstance(found, list) else [found])]
+    found: Any = getattr(thing, "pytestmark", [])
+    every = found if isinstance(found, list) else [found]
+    return [mark.mark if isinstance(mark, pytest.MarkDecorator) else mark for mark in every]

@@ -66,9 +66,7 @@ class RecordingSink:
             if began > head.offset:
                 self.faults.append(f"partition {partition} began at {began}, its baseline is {head.offset}")
 
-    def on_records(
-        self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]
-    ) -> None:
+    def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
         self._note_call("on_records")
         if partition not in self.wanted:
             return
@@ -162,9 +160,7 @@ class Peer(ABC):
                 while not happened():
                     await self._listen()
         except TimeoutError:
-            raise AssertionError(
-                f"waited {self._hang_limit_s} s for {what}; arrived: {_shorten(self.heard)}"
-            ) from None
+            raise AssertionError(f"waited {self._hang_limit_s} s for {what}; arrived: {_shorten(self.heard)}") from None
 
     async def hear(self, count: int) -> list[bytes]:
         """Return the next payloads."""

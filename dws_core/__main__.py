@@ -1,0 +1,113 @@
+"""`python -m dws_core plugins`: what is installed. `python -m dws_core doctor URL`: does this broker work from here?"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from dws_core._errors import BrokerUnavailable
+from dws_core._log.interface import BrokerInterface, BrokerState, GapReason, Head, History, Layout, LogBroker, Offset
+from dws_core._log.interface import Record as _Record
+from dws_core._node.adapter import AdaptedBroker
+from dws_core._plugins.registry import PluginRegistry, default_registry
+from dws_core._url import BrokerURL
+
+_TIMEOUT_S: Final = 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code: 0 for yes, 1 for no, 2 for a wrong call."""
+    parser = argparse.ArgumentParser(prog="python -m dws_core", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("plugins", help="list the installed plugins, and those that failed to load")
+    doctor = commands.add_parser("doctor", help="try a broker URL: connect, publish, receive")
+    doctor.add_argument("url", help="for example memory:// or redis://localhost:6379/0")
+    parsed = parser.parse_args(arguments)
+    registry = default_registry()
+    if parsed.command == "plugins":
+        show_plugins(registry)
+        return 0
+    return asyncio.run(examine(parsed.url, registry))
+
+
+def show_plugins(registry: PluginRegistry) -> None:
+    """Print one line for each thing that a plugin offers."""
+    lines = [("plugin", "distribution", "kind", "names", "summary")]
+    for row in registry.rows():
+        lines.append((row.plugin.name, str(row.plugin), row.kind, ", ".join(row.names) or "-", row.summary))
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) + "  " + line[4])
+
+
+async def examine(url: str, registry: PluginRegistry) -> int:
+    """Try a broker step by step and print each step; return 0 if all went well."""
+    step = "parse"
+    try:
+        parsed = BrokerURL.parse(url)
+        _ok(step, str(parsed))
+        step = "plugin"
+        spec = registry.broker_spec(parsed.scheme, where=parsed)
+        _ok(step, spec.summary)
+        step = "load"
+        broker_class = registry.broker_class(parsed)
+        _ok(step, f"{broker_class.__module__}.{broker_class.__qualname__}, {spec.capabilities}")
+        step = "options"
+        broker = broker_class.from_url(parsed)
+        _ok(step, "understood")
+        step = "publish and receive"
+        async with asyncio.timeout(_TIMEOUT_S):
+            await _round_trip(broker)
+        _ok(step, "one message there and back")
+    except TimeoutError:
+        print(f"FAILED  {step}: no answer within {_TIMEOUT_S:g} s. Fix: check that the broker runs and is reachable")
+    except Exception as error:  # noqa: BLE001 -- a doctor reports whatever is wrong
+        print(f"FAILED  {step}: {error if str(error) else repr(error)}")
+    else:
+        return 0
+    return 1
+
+
+def _ok(step: str, detail: str) -> None:
+    print(f"ok      {step}: {detail}")
+
+
+class _Probe:
+    """A sink that waits for one record."""
+
+    def __init__(self) -> None:
+        self.arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[_Record]) -> None:
+        if any(record.topic == "dws/doctor" for record in records) and not self.arrived.done():
+            self.arrived.set_result(None)
+
+    def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
+        if not self.arrived.done():
+            self.arrived.set_exception(BrokerUnavailable(f"the log lost its place: {reason}"))
+
+    def on_control(self, sender: bytes, payload: bytes) -> None: ...
+
+    def on_state(self, state: BrokerState, detail: str) -> None: ...
+
+
+async def _round_trip(broker: BrokerInterface | LogBroker) -> None:
+    log = broker if isinstance(broker, LogBroker) else AdaptedBroker(broker)
+    sink = _Probe()
+    layout = Layout(channel=f"dws-doctor-{secrets.token_hex(4)}", partitions=1)
+    await log.start(node=os.urandom(8), layout=layout, sink=sink)
+    try:
+        await log.set_interest(frozenset({0}))
+        await log.publish(0, "dws/doctor", b"1 json\n1", history=History(size=1, ttl_s=10))
+        await sink.arrived
+    finally:
+        await log.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

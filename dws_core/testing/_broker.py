@@ -1,0 +1,34 @@
+"""The broker suite, put together from its parts."""
+
+from __future__ import annotations
+
+from dws_core.testing._broker_lifecycle import BrokerLifecycleTests
+from dws_core.testing._broker_order import BrokerOrderTests
+from dws_core.testing._broker_payload import BrokerPayloadTests
+from dws_core.testing._broker_publish import BrokerPublishTests
+from dws_core.testing._broker_record import BrokerRecordTests
+from dws_core.testing._broker_routing import BrokerRoutingTests
+
+
+class BrokerConformance(
+    BrokerRecordTests,
+    BrokerLifecycleTests,
+    BrokerRoutingTests,
+    BrokerPayloadTests,
+    BrokerOrderTests,
+    BrokerPublishTests,
+):
+    """What every broker must do, whoever wrote it.
+
+    Works for a `BrokerInterface` and for a `LogBroker`; what the plugin's record promises selects the tests. Needs one
+    fixture, `broker_url`. Optional: `sever`, `unreachable_url`, `hang_limit_s`.
+
+    Example:
+        ```python
+        @requires_service("nats://127.0.0.1:4222")
+        class TestNatsBroker(BrokerConformance):
+            @pytest.fixture
+            def broker_url(self) -> str:
+                return "nats://127.0.0.1:4222"
+        ```
+    """

@@ -1,0 +1,13 @@
+"""The memory broker passes the suite that every broker passes."""
+
+from __future__ import annotations
+
+import pytest
+
+from dws_core.testing import BrokerConformance
+
+
+class TestMemoryBroker(BrokerConformance):
+    @pytest.fixture
+    def broker_url(self) -> str:
+        return "memory://conformance"

@@ -1,0 +1,134 @@
+"""The import rules, on the syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "dws_core"
+
+LAYERS: dict[str, int] = {
+    "_errors": 0,
+    "_url": 0,
+    "_wire": 1,
+    "_topics": 1,
+    "_log": 1,
+    "_auth.interface": 1,
+    "_auth.origin": 1,
+    "_auth.tokens": 1,
+    "_plugins": 2,
+    "hookspecs": 2,
+    "plugin": 2,
+    "_builtin": 2,
+}
+"""Everything else is layer 3."""
+
+FRAMEWORK = {"starlette", "fastapi", "uvicorn"}
+MAY_USE_FRAMEWORK = ("_node", "_auth", "_proxy", "server", "testing")
+IMPURE = FRAMEWORK | {"asyncio", "time", "anyio", "websockets", "threading", "socket"}
+
+
+def _modules(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(CORE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _layer(module: str) -> int:
+    while module:
+        if module in LAYERS:
+            return LAYERS[module]
+        module = module.rpartition(".")[0]
+    return 3
+
+
+def _imports(path: Path) -> Iterator[tuple[str, bool, bool]]:
+    """Yield imported modules, whether only for type checking, whether inside a function."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    inside = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in typing_only, id(node) in inside
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module), id(node) in typing_only, id(node) in inside
+
+
+def _core_modules() -> list[Path]:
+    return [path for path in _modules(CORE) if "testing" not in path.parts]
+
+
+@pytest.mark.parametrize("path", _core_modules(), ids=_name)
+def test_a_module_imports_only_from_its_own_layer_or_below(path: Path) -> None:
+    own = _layer(_name(path))
+    for imported, _, inside in _imports(path):
+        if imported.startswith("dws_core.") and not inside:
+            assert _layer(imported.removeprefix("dws_core.")) <= own, f"{path.name} imports {imported}"
+
+
+@pytest.mark.parametrize("path", _core_modules(), ids=_name)
+def test_core_never_imports_a_plugin(path: Path) -> None:
+    for imported, _, _ in _imports(path):
+        assert not imported.startswith(("dws_memory", "dws_redis", "dws_kafka", "dws_amqp", "dws_sqlite")), imported
+
+
+@pytest.mark.parametrize("path", _core_modules(), ids=_name)
+def test_only_the_rim_knows_the_web_framework_and_the_event_loop(path: Path) -> None:
+    name = _name(path)
+    for imported, typing_only, _ in _imports(path):
+        top = imported.partition(".")[0]
+        if _layer(name) < 3 and not (typing_only and top == "asyncio"):
+            assert top not in IMPURE, f"{name} imports {imported}"
+        if top in FRAMEWORK:
+            assert name.startswith(MAY_USE_FRAMEWORK), f"{name} imports {imported}"
+        if top == "websockets":
+            assert name == "_proxy", f"{name} imports {imported}"
+        if top == "pluggy":
+            assert name in {"_plugins.registry", "_plugins.markers"}, f"{name} imports {imported}"
+
+
+def _plugin_sources() -> list[Path]:
+    folders = [*ROOT.glob("plugins/*/src"), *ROOT.glob("examples/*/src")]
+    return [path for folder in folders for path in _modules(folder)]
+
+
+@pytest.mark.parametrize("path", _plugin_sources(), ids=lambda p: f"{p.parent.name}.{p.stem}")
+def test_a_plugin_uses_only_public_doors_and_no_other_plugin(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[3] if "src" in path.parts else ""
+    for imported, _, _ in _imports(path):
+        if imported.startswith("dws_"):
+            assert imported in {"dws_core", "dws_core.plugin"} or imported.split(".")[0] == own, imported
+
+
+def test_importing_a_plugin_does_not_import_its_broker() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, dws_memory; assert 'dws_memory._broker' not in sys.modules; dws_memory.InMemoryBroker"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", [p for p in _modules(CORE / "testing")], ids=lambda p: p.stem)
+def test_the_testing_door_enters_core_through_public_doors(path: Path) -> None:
+    for imported, _, _ in _imports(path):
+        if imported.startswith("dws_core.") and not imported.startswith("dws_core.testing"):
+            assert imported in {"dws_core.plugin"}, imported

@@ -1,0 +1,55 @@
+"""Docs that fail the build: blocks run, links resolve, errors and hooks have their sections."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import dws_core
+import pytest
+from dws_core import _errors, hookspecs
+from dws_core._wire.client_errors import Refused
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")])
+BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n+)?^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def _id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_the_python_blocks_of_a_page_run_in_order(page: Path) -> None:
+    namespace: dict[str, object] = {"__name__": "docs"}
+    text = page.read_text()
+    for match in BLOCK.finditer(text):
+        if match[1]:
+            continue
+        line = text.count("\n", 0, match.start(2))
+        code = compile("\n" * line + match[2], str(page), "exec")
+        exec(code, namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_the_links_of_a_page_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_error_has_a_section_and_every_section_an_error() -> None:
+    classes = [c for c in vars(_errors).values() if inspect.isclass(c) and issubclass(c, dws_core.DWSError)]
+    slugs = {c.slug for c in [*classes, Refused]}
+    sections = set(re.findall(r"^## `?([a-z-]+)`?$", (ROOT / "docs/reference/errors.md").read_text(), re.MULTILINE))
+    assert slugs == sections
+
+
+def test_every_hook_has_a_section_with_its_signature() -> None:
+    text = (ROOT / "docs/reference/hooks.md").read_text()
+    hooks = {name: f for name, f in vars(hookspecs).items() if name.startswith("dws_register_")}
+    assert set(re.findall(r"^## `?(dws_\w+)`?$", text, re.MULTILINE)) == set(hooks)
+    for name, function in hooks.items():
+        signature = f"def {name}() -> {inspect.signature(function).return_annotation}"
+        assert signature in text, signature

@@ -1,0 +1,32 @@
+"""All distributions belong together."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+
+
+def _project(folder: Path) -> dict[str, object]:
+    project: dict[str, object] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    return project
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda p: p.name)
+def test_a_plugin_has_the_cores_version_a_range_and_its_papers(folder: Path) -> None:
+    project = _project(folder)
+    assert project["version"] == _project(ROOT)["version"]
+    assert any(str(d).replace(" ", "").startswith("dws-core>=0.1,<1") for d in project["dependencies"])  # type: ignore[attr-defined]
+    assert project["entry-points"] == {"dws_core": {folder.name.removeprefix("dws_"): folder.name}}
+    assert project["requires-python"] == ">=3.11"
+    for name in ("README.md", "LICENSE", f"src/{folder.name}/py.typed", "tests"):
+        assert (folder / name).exists(), name
+
+
+def test_the_core_is_typed_and_licensed() -> None:
+    assert (ROOT / "dws_core/py.typed").exists()
+    assert "MIT" in (ROOT / "LICENSE").read_text()
