@@ -92,9 +92,7 @@ def cached(router: Router[int], wanted: list[str]) -> Row:
     )
 
 
-def uncached(
-    index: TrieIndex[int], router: Router[int], all_filters: list[str], wanted: list[str]
-) -> list[Row]:
+def uncached(index: TrieIndex[int], router: Router[int], all_filters: list[str], wanted: list[str]) -> list[Row]:
     few = all_filters[:: FILTERS // SCANNED]
 
     def scan(topic: str) -> set[int]:
@@ -192,9 +190,7 @@ def measure() -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     as_json: bool = parser.parse_args().json
     rows = measure()
@@ -203,9 +199,7 @@ def main() -> None:
         rates = [{**asdict(row), "ratio": row.ratio} for row in rows]
         print(json.dumps({"filters": FILTERS, "rates": rates, "bytes_per_receiver": memory}, indent=2))
         return
-    print(
-        f"{'at ' + format(FILTERS, ',') + ' filters':32}{'per CPU s':>14}{'baseline':>14}{'ratio':>12}  baseline is"
-    )
+    print(f"{'at ' + format(FILTERS, ',') + ' filters':32}{'per CPU s':>14}{'baseline':>14}{'ratio':>12}  baseline is")
     for row in rows:
         print(f"{row.what:32}{row.per_s:14,.0f}{row.baseline_per_s:14,.0f}{row.ratio:12,.2f}  {row.baseline}")
     print("\nbytes for each of 10,000 receivers with one filter (text not counted):")

@@ -27,9 +27,7 @@ def check_topic(topic: str) -> str:
     if "+" in topic or "#" in topic:
         position = next(_wildcards(topic))
         reason = f"wildcard {topic[position]!r} in a topic"
-        raise InvalidTopic(
-            topic, position=position, reason=reason, fix="publish to one topic; filters have wildcards"
-        )
+        raise InvalidTopic(topic, position=position, reason=reason, fix="publish to one topic; filters have wildcards")
     return topic
 
 
@@ -93,9 +91,7 @@ def matches(topic: str, patterns: Iterable[str]) -> bool:
         TypeError: The patterns are one string, whose characters would be taken for filters.
     """
     if isinstance(patterns, str):
-        raise TypeError(
-            f"patterns must be a collection of filters, not one string. Fix: pass {{{patterns!r}}}"
-        )
+        raise TypeError(f"patterns must be a collection of filters, not one string. Fix: pass {{{patterns!r}}}")
     filters = [check_filter(pattern) for pattern in patterns]
     return any(matches_filter(topic, filter_) for filter_ in filters)
 
@@ -107,7 +103,8 @@ def _check_text(text: str, error: type[InvalidTopic]) -> None:
         raise error(text, position=position, reason="U+0000 is not allowed", fix="remove it")
     if (size := _utf8_size(text, error)) > MAX_TOPIC_BYTES:
         reason = f"it has {size:,} bytes, the limit is {MAX_TOPIC_BYTES:,}"
-        raise error(text, position=MAX_TOPIC_BYTES, reason=reason, fix="shorten it")
+        position = len(text[:MAX_TOPIC_BYTES].encode()[:MAX_TOPIC_BYTES].decode(errors="ignore"))
+        raise error(text, position=position, reason=reason, fix="shorten it")
     if (levels := text.count("/") + 1) > MAX_LEVELS:
         position = len("/".join(text.split("/", MAX_LEVELS)[:MAX_LEVELS]))
         raise error(

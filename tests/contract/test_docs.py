@@ -6,8 +6,9 @@ import inspect
 import re
 from pathlib import Path
 
-import dws_core
 import pytest
+
+import dws_core
 from dws_core import _errors, hookspecs
 from dws_core._wire.client_errors import Refused
 

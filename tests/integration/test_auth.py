@@ -7,11 +7,12 @@ import sqlite3
 from typing import Any
 
 import pytest
-from dws_core import AuthenticationFailed, ConfigurationError, Handshake, Principal, WebSocketManager
-from dws_core import WebSocketOAuth2PasswordBearer as Bearer
 from fastapi import Depends, FastAPI, WebSocket
 from support.servers import Client, serve
 from websockets.exceptions import InvalidStatus
+
+from dws_core import AuthenticationFailed, ConfigurationError, Handshake, Principal, WebSocketManager
+from dws_core import WebSocketOAuth2PasswordBearer as Bearer
 
 
 def _verify(token: str) -> Principal | None:
@@ -192,8 +193,7 @@ async def test_a_yield_dependency_of_the_endpoint_is_held_which_is_why_the_docs_
             async for message in connection:
                 await manager.receive(connection, message)
 
-    async with serve(app) as server:
-        async with Client.open(f"{server.url}/ws") as client:
-            await client.ask(type="ping")
-            assert held == ["open"]
+    async with serve(app) as server, Client.open(f"{server.url}/ws") as client:
+        await client.ask(type="ping")
+        assert held == ["open"]
     assert held == ["open", "closed"]

@@ -6,6 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from fastapi import WebSocket
+from support.apps import chat, chat_app
+from support.servers import Client, serve
+from websockets.exceptions import InvalidStatus
+
 from dws_core import (
     BrokerInterface,
     ConfigurationError,
@@ -16,10 +21,6 @@ from dws_core import (
     PluginNotFound,
     WebSocketManager,
 )
-from fastapi import WebSocket
-from support.apps import chat, chat_app
-from support.servers import Client, serve
-from websockets.exceptions import InvalidStatus
 
 
 async def _still_works(client: Client) -> None:

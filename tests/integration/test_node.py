@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import httpx2
 import msgspec
-from dws_core import Message, WebSocketManager
 from support.apps import chat, chat_app
 from support.servers import Client, serve
+
+from dws_core import Message, WebSocketManager
 
 
 async def test_a_message_reaches_every_matching_subscriber_on_both_nodes() -> None:

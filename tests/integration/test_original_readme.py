@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Optional
 
-import dws_core
 import pytest
+from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket as StarletteWebSocket
+from support.servers import Client, serve
+from websockets.exceptions import InvalidStatus
+
+import dws_core
 from dws_core import (
     BrokerInterface,
     Connection,
@@ -23,11 +29,6 @@ from dws_core import (
     subscribe,
     unsubscribe,
 )
-from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocket as StarletteWebSocket
-from support.servers import Client, serve
-from websockets.exceptions import InvalidStatus
 
 
 def _first_endpoint(app: FastAPI, manager: WebSocketManager) -> None:

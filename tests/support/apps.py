@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dws_core import WebSocketManager
 from fastapi import FastAPI, WebSocket
+
+from dws_core import WebSocketManager
 
 
 def chat_app(manager: WebSocketManager) -> FastAPI:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from dws_core.__main__ import main
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
+
 from dws_core import BrokerURL, PluginConflict, PluginLoadError, PluginNotFound
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core.plugin import BrokerCapabilities, BrokerInterface, BrokerSpec, CodecSpec, hookimpl
@@ -16,7 +17,10 @@ from dws_core.plugin import BrokerCapabilities, BrokerInterface, BrokerSpec, Cod
 
 def _spec(scheme: str, load: Any = lambda: BrokerInterface) -> BrokerSpec:
     return BrokerSpec(
-        schemes=(scheme,), load=load, capabilities=BrokerCapabilities(cross_process=True), summary=f"The {scheme} broker."
+        schemes=(scheme,),
+        load=load,
+        capabilities=BrokerCapabilities(cross_process=True),
+        summary=f"The {scheme} broker.",
     )
 
 
@@ -103,7 +107,8 @@ def test_a_hook_that_raises_disables_only_its_plugin(install: Any) -> None:
 
 def test_two_owners_of_one_scheme_are_a_conflict_that_names_both(install: Any) -> None:
     registry = _registry(
-        install("one", dws_register_brokers=lambda: [_spec("x")]), install("two", dws_register_brokers=lambda: [_spec("x")])
+        install("one", dws_register_brokers=lambda: [_spec("x")]),
+        install("two", dws_register_brokers=lambda: [_spec("x")]),
     )
     with pytest.raises(PluginConflict, match=r"acme_one and by acme_two.*DWS_DISABLE_PLUGINS=two"):
         registry.rows()
@@ -116,7 +121,7 @@ def test_a_disabled_plugin_is_not_loaded(install: Any, monkeypatch: pytest.Monke
 
 
 def test_an_unknown_hook_is_named_with_the_one_that_was_meant(install: Any) -> None:
-    registry = _registry(install("typo", dws_register_broker=lambda: []))
+    registry = _registry(install("typo", dws_register_broker=list))
     with pytest.raises(PluginNotFound, match="unknown hook 'dws_register_broker'; did you mean 'dws_register_brokers'"):
         registry.broker_spec("x")
 
@@ -137,9 +142,7 @@ def test_a_load_that_raises_or_returns_nonsense_is_a_load_error(install: Any) ->
         raise ImportError("no client library")
 
     registry = _registry(
-        install(
-            "b", dws_register_brokers=lambda: [_spec("broken", broken), _spec("nonsense", lambda: 5)]
-        ),
+        install("b", dws_register_brokers=lambda: [_spec("broken", broken), _spec("nonsense", lambda: 5)]),
         install(
             "c",
             dws_register_codecs=lambda: [CodecSpec(name="bad", load=broken, content_type="a/b", summary="Bad.")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from dws_core import ConfigurationError
 from dws_core.plugin import AuthenticatorSpec, BrokerCapabilities, BrokerSpec, CodecSpec, TopicMatcherSpec
 

@@ -1,0 +1,30 @@
+"""Where a token stands."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dws_core._auth.tokens import bearer_from_header, split_bearer
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [("Bearer abc", "abc"), ("bearer  abc ", "abc"), ("Basic abc", None), ("Bearer", None), ("", None), (None, None)],
+)
+def test_only_the_bearer_scheme_gives_a_token(header: str | None, token: str | None) -> None:
+    assert bearer_from_header(header) == token
+
+
+@given(st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])))
+def test_a_token_travels_as_a_subprotocol(token: str) -> None:
+    entry = "dws.bearer." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    assert split_bearer(["dws.v1.json", entry, "x"]) == (token, ("dws.v1.json", "x"))
+
+
+@pytest.mark.parametrize("entry", ["dws.bearer.", "dws.bearer.%%%", "dws.bearer._w", "dws.bearer.é"])
+def test_what_is_not_base64url_of_text_gives_no_token(entry: str) -> None:
+    assert split_bearer([entry]) == (None, ())

@@ -1,0 +1,68 @@
+"""Built-in codecs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dws_core import CodecError
+from dws_core._wire.codecs import Codec, JSONCodec, MsgpackCodec, splice
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize("codec", [JSONCodec(), MsgpackCodec()], ids=lambda c: c.name)
+@given(value=JSON_VALUES)
+def test_every_value_comes_back(codec: Codec, value: Any) -> None:
+    assert codec.decode(codec.encode(value)) == value
+
+
+@pytest.mark.parametrize("codec", [JSONCodec(), MsgpackCodec()], ids=lambda c: c.name)
+@given(garbage=st.binary(max_size=40))
+def test_garbage_is_a_codec_error_and_nothing_else(codec: Codec, garbage: bytes) -> None:
+    try:
+        codec.decode(garbage)
+    except CodecError as error:
+        assert error.codec == codec.name
+
+
+@pytest.mark.parametrize("codec", [JSONCodec(), MsgpackCodec()], ids=lambda c: c.name)
+def test_what_cannot_be_encoded_is_a_codec_error(codec: Codec) -> None:
+    recursive: list[Any] = []
+    recursive.append(recursive)
+    for value in (object(), recursive, {1j: 2}):
+        with pytest.raises(CodecError, match="Fix: send JSON values only"):
+            codec.encode(value)
+
+
+def test_an_error_never_repeats_the_payload() -> None:
+    with pytest.raises(CodecError) as caught:
+        JSONCodec().decode('{"password": hunter2}')
+    assert "hunter2" not in str(caught.value)
+
+
+class _Plain:
+    name, binary = "plain", False
+
+    def encode(self, value: Any) -> bytes:
+        return JSONCodec().encode(value)
+
+    def decode(self, data: bytes | str) -> Any:
+        return JSONCodec().decode(data)
+
+
+@pytest.mark.parametrize("codec", [JSONCodec(), MsgpackCodec(), _Plain()], ids=lambda c: c.name)
+def test_encoded_data_is_spliced_into_an_object_last(codec: Codec) -> None:
+    spliced = splice(codec, {"type": "message", "topic": "é"}, codec.encode([1, {"a": None}]))
+    assert codec.decode(spliced) == {"type": "message", "topic": "é", "data": [1, {"a": None}]}

@@ -1,0 +1,25 @@
+"""Bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dws_core import ConfigurationError, Limits
+
+
+def test_the_defaults_are_those_of_the_protocol() -> None:
+    limits = Limits()
+    assert (limits.message_bytes, limits.filters, limits.messages_per_s, limits.burst) == (65_536, 128, 100.0, 200)
+    assert (limits.outbox_bytes, limits.connections) == (1_048_576, None)
+
+
+@pytest.mark.parametrize("wrong", [{"filters": 0}, {"burst": -1}, {"burst": None}, {"close_timeout_s": 0}])
+def test_a_limit_that_cannot_work_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        Limits(**wrong)
+
+
+def test_none_means_no_limit_and_a_grace_of_zero_is_possible() -> None:
+    assert Limits(filters=None, handler_grace_s=0).filters is None

@@ -1,0 +1,29 @@
+"""Topics of the node."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dws_core import InvalidMessage
+from dws_core._wire.node_topics import check_conn_id, conn_id_of, conn_topic
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
+def test_any_connection_id_survives_its_topic(conn_id: str) -> None:
+    topic = conn_topic(check_conn_id(conn_id))
+    assert conn_id_of(topic) == conn_id
+    assert "/" not in topic[len("$conn/") :]
+    assert not set("+#") & set(topic)
+    assert len(topic) <= 1024
+
+
+@pytest.mark.parametrize("conn_id", ["", "x" * 257, "é" * 129, "\ud800"])
+def test_an_id_that_cannot_be_addressed_is_refused(conn_id: str) -> None:
+    with pytest.raises(InvalidMessage, match="256"):
+        check_conn_id(conn_id)
+
+
+def test_other_topics_have_no_connection_id() -> None:
+    assert conn_id_of("$all") is None

@@ -1,0 +1,92 @@
+"""Broker URLs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from dws_core import BrokerURL, InvalidBrokerURL
+
+
+@dataclass(frozen=True)
+class _Options:
+    wait_s: float = 1.0
+    size_bytes: int = 10
+    count: int = 1
+    ratio: float = 0.5
+    on: bool = True
+    mode: Literal["a", "b"] = "a"
+    name: str | None = None
+    password: str = ""
+
+
+def test_all_parts_are_read() -> None:
+    url = BrokerURL.parse("REDIS://us%40er:p%3Aw@h1:1,[::1]:2,h3/0%2F1?count=2&name=x")
+    assert (url.scheme, url.username, url.password) == ("redis", "us@er", "p:w")
+    assert url.hosts == (("h1", 1), ("::1", 2), ("h3", None))
+    assert (url.path, url.name, dict(url.options)) == ("0/1", "h1", {"count": "2", "name": "x"})
+
+
+def test_it_never_shows_the_password() -> None:
+    url = BrokerURL.parse("redis://user:hunter2@h:1/0?password=hunter2&count=1")
+    assert str(url) == "redis://user:***@h:1/0?password=***&count=1"
+    assert "hunter2" not in repr(url)
+    assert str(BrokerURL.parse("memory://")) == "memory://"
+    assert str(BrokerURL.parse("x://[::1]:5")) == "x://[::1]:5"
+    assert BrokerURL.parse("memory://").name == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "memory", "1x://", "://h", "x://h:0", "x://h:port", "x://h:70000", "x://h?a", "x://h?a=1&a=2"]
+)
+def test_a_malformed_url_says_how_to_write_it(text: str) -> None:
+    with pytest.raises(InvalidBrokerURL, match="Fix:"):
+        BrokerURL.parse(text)
+
+
+def test_an_error_masks_the_password() -> None:
+    with pytest.raises(InvalidBrokerURL) as caught:
+        BrokerURL.parse("no scheme:hunter2@host" + "x" * 80)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("wait_s=500ms", 0.5),
+        ("wait_s=2m", 120.0),
+        ("wait_s=3", 3.0),
+        ("size_bytes=64KiB", 65_536),
+        ("size_bytes=1MB", 1_000_000),
+        ("count=7", 7),
+        ("ratio=0.25", 0.25),
+        ("on=No", False),
+        ("on=1", True),
+        ("mode=b", "b"),
+        ("name=none", None),
+        ("name=x", "x"),
+    ],
+)
+def test_options_are_typed_with_units(option: str, value: Any) -> None:
+    options = BrokerURL.parse(f"x://h?{option}").read_options(_Options)
+    assert getattr(options, option.partition("=")[0]) == value
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("wait_s=soon", "a duration such as 500ms"),
+        ("size_bytes=1XB", "a size such as"),
+        ("count=x", "an integer"),
+        ("on=maybe", "true or false"),
+        ("mode=c", "one of a, b"),
+        ("nope=1", "name (a text, or none)"),
+        ("ratio=x", "a number"),
+    ],
+)
+def test_a_wrong_option_says_what_is_expected(option: str, text: str) -> None:
+    with pytest.raises(InvalidBrokerURL) as caught:
+        BrokerURL.parse(f"x://h?{option}").read_options(_Options)
+    assert text in str(caught.value)
