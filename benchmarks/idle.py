@@ -15,16 +15,18 @@ import gc
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import uvicorn
+from fastapi import FastAPI, WebSocket
+
+from dws_core import WebSocketManager
+
 
 def app(kind: str):
-    from fastapi import FastAPI, WebSocket
-
-    from dws_core import WebSocketManager
-
     if kind == "plain":
         plain = FastAPI()
 
@@ -48,10 +50,6 @@ def app(kind: str):
 
 
 def serve(kind: str) -> None:
-    import socket
-
-    import uvicorn
-
     _raise_file_limit()
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     print(listener.getsockname()[1], flush=True)

@@ -38,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show_plugins(registry: PluginRegistry) -> None:
     """Print one line for each thing that a plugin offers."""
     lines = [("plugin", "distribution", "kind", "names", "summary")]
-    for row in registry.rows():
-        lines.append((row.plugin.name, str(row.plugin), row.kind, ", ".join(row.names) or "-", row.summary))
+    lines += [(r.plugin.name, str(r.plugin), r.kind, ", ".join(r.names) or "-", r.summary) for r in registry.rows()]
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) + "  " + line[4])

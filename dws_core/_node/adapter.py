@@ -233,9 +233,7 @@ class AdaptedBroker(LogBroker):
         try:
             wire = self._decode(payload)
         except msgspec.MsgspecError:
-            logger.error(
-                "something that is no dws message (%d bytes) arrived on channel %r", len(payload), self._channel
-            )
+            logger.exception("no dws message on channel %r: %d bytes", self._channel, len(payload))
             return None
         return Record(
             offset=None, topic=wire.topic, payload=wire.payload, ts_ms=0, publisher=wire.publisher, seq=wire.seq

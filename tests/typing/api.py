@@ -1,0 +1,81 @@
+"""What type checkers see of the public API: checked by mypy, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, assert_type
+
+from fastapi import FastAPI, WebSocket
+
+from dws_core import (
+    BrokerInterface,
+    BrokerURL,
+    CloseCode,
+    Connection,
+    Limits,
+    Message,
+    Principal,
+    Receipt,
+    WebSocketManager,
+    WebSocketOAuth2PasswordBearer,
+    WebSocketProxy,
+    ahandle,
+    create_broker,
+    handle,
+    matches,
+)
+from dws_core.plugin import BrokerCapabilities, BrokerSpec, LogBroker
+
+
+async def application(websocket: WebSocket) -> None:
+    """Use everything an application uses."""
+    manager = WebSocketManager("chat", broker_url="memory://", limits=Limits(filters=None), allowed_origins=["*"])
+    FastAPI(lifespan=manager.lifespan)
+    async with manager.connect(websocket, "id", topic="t") as connection:
+        assert_type(connection, Connection)
+        assert_type(connection.principal, Principal | None)
+        assert_type(connection.close_code, int | None)
+        async for message in connection:
+            assert_type(message, Message)
+            await manager.receive(connection, message)
+        assert_type(await connection.send_json({"a": 1}), bool)
+        connection.topics.add("t")
+    assert_type(manager.publish("t", 1, key="k"), Awaitable[list[Receipt]])
+    assert_type(await manager.broadcast({"x": 1}), list[Receipt])
+    assert_type(await manager.send_to(["a", "b"], 1), list[Receipt])
+    assert_type(manager.active_connections, list[Connection])
+    await manager.close_connection(connection, CloseCode.NORMAL)
+    await WebSocketProxy(websocket, "ws://h/ws")()
+    assert_type(await WebSocketOAuth2PasswordBearer("/token")(websocket), str | None)
+    assert_type(matches("a", {"a"}), bool)
+    assert_type(create_broker("memory://"), BrokerInterface | LogBroker)
+
+
+@handle(ValueError, lambda error: str(error))
+def handled(number: int) -> int:
+    """Be handled."""
+    return number
+
+
+async def on_error(error: ValueError) -> None:
+    """Handle."""
+
+
+@ahandle(ValueError, on_error)
+async def ahandled(number: int) -> int:
+    """Be handled too."""
+    return number
+
+
+def decorated() -> None:
+    """Keep argument types."""
+    assert_type(handled(1), int | str)
+    assert_type(ahandled(1), Awaitable[Any])
+
+
+def plugin(cls: type[LogBroker]) -> BrokerSpec:
+    """Make a record."""
+    cls.from_url(BrokerURL.parse("x://"))
+    return BrokerSpec(
+        schemes=("x",), load=lambda: cls, capabilities=BrokerCapabilities(cross_process=True), summary="X."
+    )
