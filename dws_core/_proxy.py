@@ -160,7 +160,7 @@ def _parsed_endpoint(endpoint: str, *, ssl: SSLContext | None) -> WebSocketURI:
     """Parse the upstream's URL, or say what is wrong with it without repeating its secrets."""
     try:
         if _NOT_IN_URL.search(endpoint):
-            raise ValueError("it contains a space or a control character")
+            raise ValueError("it contains a space or a control character")  # noqa: TRY301 -- one place answers all refusals
         uri = parse_uri(endpoint)
         uri.host.encode("idna")
     except (InvalidURI, ValueError) as error:

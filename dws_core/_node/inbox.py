@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from dws_core._wire.message import JSON
 
@@ -23,7 +22,7 @@ class Inbox:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._queue: deque[JSON] = deque()
+        self._queue: list[JSON] = []  # short, and an empty list is a tenth of an empty deque
         self._arrived: asyncio.Future[None] | None = None
         self._freed: asyncio.Future[None] | None = None
         self.ended = False
@@ -65,7 +64,7 @@ class Inbox:
                 raise InboxEnded
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
-        message = self._queue.popleft()
+        message = self._queue.pop(0)
         _wake(self._freed)
         return message
 

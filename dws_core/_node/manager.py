@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import Any, Self
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -101,7 +102,7 @@ class WebSocketManager:
         self._delivery = Delivery(self.router, self._connections, codecs)
         self._publisher = Publisher(self._log, node_codec, self._layout)
         self._inbound = Inbound(self._publisher, matcher, self.limits, authorize)
-        self._guards: dict[Connection, HandlerGuard] = {}
+        self.guards: dict[Connection, HandlerGuard] = {}
         self._running = False
 
     # -- life cycle
@@ -202,7 +203,7 @@ class WebSocketManager:
             conn_id = principal.id if principal is not None else secrets.token_urlsafe(16)
         connection = Connection(websocket, conn_id, topic, principal=principal, codec=codec, host=self)
         self._connections.add(connection)
-        self._guards[connection] = HandlerGuard(self.limits.handler_grace_s)
+        self.guards[connection] = HandlerGuard(self.limits.handler_grace_s)
         connection.start_reading()
         return connection
 
@@ -220,29 +221,7 @@ class WebSocketManager:
         waits for something else when the client is gone is cancelled after `Limits.handler_grace_s`, silently.
         Arguments and errors: see `new_connection`.
         """
-        return self._serve(websocket, conn_id, topic, principal)
-
-    @asynccontextmanager
-    async def _serve(
-        self, websocket: WebSocket, conn_id: str | None, topic: str | None, principal: Principal | None
-    ) -> AsyncIterator[Connection]:
-        connection = await self.new_connection(websocket, conn_id, topic, principal=principal)
-        guard = self._guards[connection]
-        code = CloseCode.INTERNAL_ERROR
-        try:
-            yield connection
-            code = CloseCode.NORMAL
-        except (ConnectionClosed, WebSocketDisconnect):
-            if not connection.closed:
-                raise  # not this connection's
-        except asyncio.CancelledError:
-            code = CloseCode.GOING_AWAY
-            if not guard.swallow():
-                raise
-        finally:
-            guard.release()
-            await connection.close(code)
-            self.remove_connection(connection)
+        return _Serving(self, websocket, conn_id, topic, principal)
 
     async def close_connection(
         self, connection: Connection, code: int = CloseCode.NORMAL, reason: str | None = None
@@ -253,7 +232,7 @@ class WebSocketManager:
 
     def remove_connection(self, connection: Connection) -> Awaitable[None]:
         """Remove a connection that is closed. Works at once; awaiting is optional. One not there is no error."""
-        if (guard := self._guards.pop(connection, None)) is not None:
+        if (guard := self.guards.pop(connection, None)) is not None:
             guard.release()
         self._forget(connection)
         return Done()
@@ -261,7 +240,7 @@ class WebSocketManager:
     def on_closed(self, connection: Connection) -> None:
         """Called by a connection whose socket is gone: nothing is sent to it any more."""
         self._forget(connection)
-        if (guard := self._guards.pop(connection, None)) is not None:
+        if (guard := self.guards.pop(connection, None)) is not None:
             guard.client_gone()
 
     def _forget(self, connection: Connection) -> None:
@@ -345,6 +324,44 @@ class WebSocketManager:
         if message.type == "broadcast":
             return self.broadcast(message, key=message.key)
         return self.send_by_conn_id(message) if message.type == "send_by_conn_id" else self.send(message)
+
+
+class _Serving:
+    """The block of `connect`. A class and not a generator: an idle connection keeps a smaller one in memory."""
+
+    __slots__ = ("_asked", "_connection", "_guard", "_manager")
+
+    def __init__(
+        self,
+        manager: WebSocketManager,
+        websocket: WebSocket,
+        conn_id: str | None,
+        topic: str | None,
+        principal: Principal | None,
+    ) -> None:
+        self._manager = manager
+        self._asked = (websocket, conn_id, topic, principal)
+
+    async def __aenter__(self) -> Connection:
+        websocket, conn_id, topic, principal = self._asked
+        self._connection = await self._manager.new_connection(websocket, conn_id, topic, principal=principal)
+        self._guard = self._manager.guards[self._connection]
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        gone = self._connection.closed
+        self._guard.release()
+        code, swallowed = CloseCode.NORMAL, False
+        if isinstance(error, asyncio.CancelledError):
+            code, swallowed = CloseCode.GOING_AWAY, self._guard.swallow()
+        elif error is not None:
+            code = CloseCode.INTERNAL_ERROR
+            swallowed = gone and isinstance(error, ConnectionClosed | WebSocketDisconnect)
+        await self._connection.close(code)
+        self._manager.remove_connection(self._connection)
+        return swallowed
 
 
 def _make_broker(

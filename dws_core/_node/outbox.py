@@ -45,7 +45,7 @@ class Outbox:
         self._start_writer = start_writer
         self._on_overflow = on_overflow
         self._limit_bytes = limit_bytes
-        self._queue: deque[Frame] = deque()
+        self._queue: deque[Frame] | None = None  # most connections are silent most of the time
         self._writing = False
         self._drained: asyncio.Event | None = None
         self.closed = False
@@ -55,10 +55,12 @@ class Outbox:
         """Queue a frame. False: the outbox is closed, or this frame is over its limit; nothing was queued."""
         if self.closed:
             return False
-        if self._limit_bytes is not None and self.size_bytes + len(frame) > self._limit_bytes and self._queue:
+        if self._limit_bytes is not None and self.size_bytes + len(frame) > self._limit_bytes and self.size_bytes:
             self.close()
             self._on_overflow()
             return False
+        if self._queue is None:
+            self._queue = deque()
         self._queue.append(frame)
         self.size_bytes += len(frame)
         if not self._writing:
@@ -69,7 +71,7 @@ class Outbox:
     def close(self) -> None:
         """Take no more frames and drop those that wait."""
         self.closed = True
-        self._queue.clear()
+        self._queue = None
         self.size_bytes = 0
         self._notify()
 
@@ -87,6 +89,7 @@ class Outbox:
             raise
         finally:
             self._writing = False
+            self._queue = None
             self._notify()
 
     async def flushed(self) -> None:

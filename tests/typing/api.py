@@ -51,7 +51,7 @@ async def application(websocket: WebSocket) -> None:
     assert_type(create_broker("memory://"), BrokerInterface | LogBroker)
 
 
-@handle(ValueError, lambda error: str(error))
+@handle(ValueError, str)
 def handled(number: int) -> int:
     """Be handled."""
     return number

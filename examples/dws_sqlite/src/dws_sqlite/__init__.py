@@ -1,0 +1,31 @@
+"""A broker for dws in one SQLite file: several processes on one machine, no server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from dws_core.plugin import BrokerSpec, LogCapabilities, hookimpl
+
+if TYPE_CHECKING:
+    from dws_sqlite._broker import SQLiteBroker
+
+CAPABILITIES: Final = LogCapabilities(durable="process", exact_gap=True, dedupe="broker", idle_ops_per_s=2.0)
+"""What is promised: said once, for the record below and for the class."""
+
+
+def _load() -> type[SQLiteBroker]:
+    from dws_sqlite._broker import SQLiteBroker  # noqa: PLC0415 -- when the scheme is used, not before
+
+    return SQLiteBroker
+
+
+@hookimpl
+def dws_register_brokers() -> Iterable[BrokerSpec]:
+    """Offer `sqlite:///path/to/file`."""
+    yield BrokerSpec(
+        schemes=("sqlite",),
+        load=_load,
+        capabilities=CAPABILITIES,
+        summary="One SQLite file: several processes on one machine, with history, without a server.",
+    )
