@@ -14,7 +14,7 @@ import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -375,7 +375,7 @@ class WebSocketProxy:
         return headers | self._extra
 
     async def _connect(self, subprotocols: list[str]) -> ClientConnection:
-        tls = {} if self._ssl is None else {"ssl": self._ssl}
+        tls: dict[str, Any] = {} if self._ssl is None else {"ssl": self._ssl}
         return await _DirectConnect(
             self.server_endpoint,
             additional_headers=self._headers(),

@@ -121,7 +121,10 @@ def test_a_disabled_plugin_is_not_loaded(install: Any, monkeypatch: pytest.Monke
 
 
 def test_an_unknown_hook_is_named_with_the_one_that_was_meant(install: Any) -> None:
-    registry = _registry(install("typo", dws_register_broker=list))
+    def no_brokers() -> list[BrokerSpec]:
+        return []
+
+    registry = _registry(install("typo", dws_register_broker=no_brokers))
     with pytest.raises(PluginNotFound, match="unknown hook 'dws_register_broker'; did you mean 'dws_register_brokers'"):
         registry.broker_spec("x")
 

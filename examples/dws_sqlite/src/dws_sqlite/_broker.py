@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Self, TypeVar, TypeVarTuple
 from dws_core.plugin import (
     BrokerClosed,
     BrokerOverloaded,
+    BrokerState,
     BrokerUnavailable,
     BrokerURL,
     Coalescer,
@@ -37,6 +38,7 @@ from dws_sqlite._store import CONTROL, GRACE_S, Draft, Store
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Sent = tuple[Draft, asyncio.Future[Receipt]]
+Written = asyncio.Future[tuple[list[Receipt], list[int]]]
 
 _PAGE: Final = 1000
 _MAX_WAITING_BYTES: Final = 67_108_864
@@ -64,7 +66,7 @@ class SQLiteBroker(LogBroker):
     def __init__(self, path: str, options: SQLiteOptions | None = None) -> None:
         self._path = path
         self._options = options or SQLiteOptions()
-        self._store: Store | None = None  # while it is started
+        self._live = False
 
     @classmethod
     def from_url(cls, url: BrokerURL) -> Self:
@@ -85,30 +87,30 @@ class SQLiteBroker(LogBroker):
             self._write, call_soon=self._loop.call_soon, max_items=1000, max_in_flight=1
         )
         try:
-            store = await self._run(
-                lambda: Store(
-                    self._path, layout, busy_s=self._options.busy_s, synchronous=self._options.synchronous
-                )
-            )
+            await self._open(layout)
         except BaseException:
             self._thread.shutdown()
             raise
-        self._store = store
-        self._seen, self._looked_at = await self._run(store.end), time.monotonic()
+        self._live = True
+        self._join_at = time.monotonic() + GRACE_S / 4
+        self._timer = self._loop.call_later(self._options.poll_s, self._tick)
+        sink.on_state("live", f"file {self._path}")
+
+    async def _open(self, layout: Layout) -> None:
+        options = self._options
+        self._store = await self._run(Store, self._path, layout, options.busy_s, options.synchronous)
+        self._seen, self._looked_at = await self._run(self._store.end), time.monotonic()
         self._nudges, _ = await self._loop.create_datagram_endpoint(
             lambda: _Nudged(self._poll), local_addr=("127.0.0.1", 0)
         )
         self._port: int = self._nudges.get_extra_info("sockname")[1]
-        await self._run(store.join, node, self._port)
-        self._timer = self._loop.call_later(self._options.poll_s, self._tick)
-        self._next_join = time.monotonic() + GRACE_S / 4
-        sink.on_state("live", f"file {self._path}")
+        await self._run(self._store.join, self._node, self._port)
 
     async def stop(self, *, drain_s: float = 5.0) -> None:
         """Write what waits, fail what could not be written, close the file."""
-        if (store := self._store) is None:
+        if not self._live:
             return
-        self._store = None
+        self._live = False
         self._timer.cancel()
         if self._pending:
             await asyncio.wait(self._pending, timeout=drain_s)
@@ -116,9 +118,9 @@ class SQLiteBroker(LogBroker):
             _fail(future, _closed())
         self._nudges.close()
         try:
-            await self._run(store.leave, self._node)
+            await self._run(self._store.leave, self._node)
         finally:
-            await self._run(store.close)
+            await self._run(self._store.close)
             self._thread.shutdown()
             self._sink.on_state("closed", "stopped")
 
@@ -140,7 +142,7 @@ class SQLiteBroker(LogBroker):
     ) -> asyncio.Future[Receipt]:
         """Queue for the tick's transaction."""
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        if self._store is None:
+        if not self._live:
             future.set_exception(_closed())
         elif len(payload) > (limit := self.capabilities.max_payload_bytes):
             future.set_exception(PayloadTooLarge(len(payload), limit, where="SQLite broker"))
@@ -198,7 +200,7 @@ class SQLiteBroker(LogBroker):
         await self._run(self._started().forget, topic)
 
     def _started(self) -> Store:
-        if self._store is None:
+        if not self._live:
             raise _closed()
         return self._store
 
@@ -207,23 +209,115 @@ class SQLiteBroker(LogBroker):
         try:
             return await self._loop.run_in_executor(self._thread, job, *args)
         except sqlite3.Error as error:
-            raise self._unavailable(error) from error
+            raise self._wrap(error) from error
 
-    def _unavailable(self, error: sqlite3.Error) -> BrokerUnavailable:
-        return BrokerUnavailable(
+    def _wrap(self, error: BaseException) -> BrokerUnavailable:
+        wrapped = BrokerUnavailable(
             f"broker sqlite://{self._path} cannot be used: {error}.", fix="check that the folder exists and is writable"
         )
+        wrapped.__cause__ = error
+        return wrapped
 
     # -- writing
 
     def _submit(self, draft: Draft, future: asyncio.Future[Receipt], deadline_s: float) -> None:
-        timer = self._loop.call_later(deadline_s, _fail, future, PublishOutcomeUnknown(draft.topic))
-        future.add_done_callback(lambda _: timer.cancel())
+        timer = self._loop.call_later(deadline_s, _too_late, future, draft.topic)
         self._pending.add(future)
+        future.add_done_callback(lambda _: timer.cancel())
         future.add_done_callback(self._pending.discard)
         self._coalescer.add(0, (draft, future), len(draft.payload))
 
     def _write(self, _: int, batch: list[Sent]) -> None:
-        store = self._store_of_writes
-        job = self._loop.run_in_executor(self._thread, store.append, [draft for draft, _ in batch])
+        job = self._loop.run_in_executor(self._thread, self._store.append, [draft for draft, _ in batch])
         job.add_done_callback(lambda job: self._written(job, [future for _, future in batch]))
+
+    def _written(self, job: Written, futures: list[asyncio.Future[Receipt]]) -> None:
+        self._coalescer.answered(0)
+        if (error := job.exception()) is not None:
+            for future in futures:
+                _fail(future, self._wrap(error))
+            return
+        receipts, ports = job.result()
+        for future, receipt in zip(futures, receipts, strict=True):
+            if not future.done():
+                future.set_result(receipt)
+        for port in ports:
+            self._nudges.sendto(b"\0", ("127.0.0.1", port))
+
+    # -- reading what is new
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(self._options.poll_s, self._tick)
+        if time.monotonic() >= self._join_at:
+            self._join_at += GRACE_S / 4
+            job = self._loop.run_in_executor(self._thread, self._store.join, self._node, self._port)
+            job.add_done_callback(self._note)
+        self._poll()
+
+    def _poll(self) -> None:
+        if self._polling:
+            self._poll_again = True
+        elif self._live:
+            self._polling, self._poll_again = True, False
+            asked_at = time.monotonic()
+            job = self._loop.run_in_executor(self._thread, self._store.after, self._seen, _PAGE)
+            job.add_done_callback(lambda job: self._looked(job, asked_at))
+
+    def _looked(self, job: asyncio.Future[tuple[Offset, list[tuple[int, Record]]]], asked_at: float) -> None:
+        self._polling = False
+        if not self._note(job):
+            return  # the next tick tries again
+        end, found = job.result()
+        lo, self._seen = self._seen, end
+        late, self._looked_at = time.monotonic() - self._looked_at > GRACE_S, asked_at
+        if self._poll_again or len(found) == _PAGE:
+            self._poll()
+        for partition in sorted(self._tailed) if end > lo else ():
+            if late:
+                head = Head(partition=partition, epoch=self._store.epoch, offset=end)
+                self._tell(self._sink.on_discontinuity, partition, GapReason.TRIMMED, head)
+            else:
+                records = [record for p, record in found if p == partition]
+                self._tell(self._sink.on_records, partition, self._store.epoch, lo, end, records)
+        for partition, record in found:
+            if partition == CONTROL:
+                self._tell(self._sink.on_control, record.publisher, record.payload)
+
+    def _note(self, job: asyncio.Future[Any]) -> bool:
+        """Take a background job's result; tell the node when the file becomes unusable and usable again."""
+        error = job.exception()
+        if self._live and (error is not None) is not self._degraded:
+            self._degraded = error is not None
+            state: BrokerState = "degraded" if self._degraded else "live"
+            self._tell(self._sink.on_state, state, str(self._wrap(error)) if error else f"file {self._path}")
+        return self._live and error is None
+
+    def _tell(self, call: Callable[[*Ts], None], *args: *Ts) -> None:
+        try:
+            call(*args)
+        except Exception as error:  # noqa: BLE001 -- foreign code; what else there is to tell must go on
+            self._loop.call_exception_handler({"message": "a tail sink of dws failed", "exception": error})
+
+
+class _Nudged(asyncio.DatagramProtocol):
+    """Looks when somebody says so. What arrives is not read."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Look."""
+        self._look()
+
+
+def _closed() -> BrokerClosed:
+    return BrokerClosed("the SQLite broker is not started.", fix="call start() first, and nothing after stop()")
+
+
+def _too_late(future: asyncio.Future[Receipt], topic: str) -> None:
+    _fail(future, PublishOutcomeUnknown(topic))
+
+
+def _fail(future: asyncio.Future[Receipt], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -70,7 +70,7 @@ class Store:
         sqlite3.Error: The file cannot be opened.
     """
 
-    def __init__(self, path: str, layout: Layout, *, busy_s: float, synchronous: str) -> None:
+    def __init__(self, path: str, layout: Layout, busy_s: float, synchronous: str) -> None:
         self._channel = layout.channel
         self._db = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         try:
@@ -157,7 +157,8 @@ class Store:
         place = (self._channel, draft.topic, draft.key)
         if draft.key is not None:
             first = self._db.execute(
-                'SELECT "offset" FROM keys WHERE channel = ? AND topic = ? AND key = ? AND expires_ms > ?', (*place, now)
+                'SELECT "offset" FROM keys WHERE channel = ? AND topic = ? AND key = ? AND expires_ms > ?',
+                (*place, now),
             ).fetchone()
             if first is not None:
                 return Receipt(epoch=self.epoch, offset=first[0], duplicate=True)

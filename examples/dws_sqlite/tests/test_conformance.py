@@ -1,0 +1,19 @@
+"""The SQLite broker passes the suite that every broker passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dws_core.testing import BrokerConformance
+
+
+class TestSQLiteBroker(BrokerConformance):
+    @pytest.fixture
+    def broker_url(self, tmp_path: Path) -> str:
+        return f"sqlite://{tmp_path}/dws.db"
+
+    @pytest.fixture
+    def unreachable_url(self, tmp_path: Path) -> str:
+        return f"sqlite://{tmp_path}/no/such/folder/dws.db"
