@@ -38,7 +38,10 @@ async def _echo(socket: ServerConnection) -> None:
 
 @pytest.mark.parametrize("accept", [True, False])
 async def test_text_and_binary_pass_both_ways_in_order(accept: bool) -> None:
-    async with serve_upstream(_echo, "127.0.0.1", 0) as upstream, serve(_gateway(_address(upstream), accept=accept)) as front:
+    async with (
+        serve_upstream(_echo, "127.0.0.1", 0) as upstream,
+        serve(_gateway(_address(upstream), accept=accept)) as front,
+    ):
         async with connect(f"{front.url}/ws", proxy=None) as client:
             sent: list[str | bytes] = ["a", b"b", "", b"", "é" * 100_000, bytes(200_000)]
             for message in sent:
@@ -62,7 +65,10 @@ async def test_a_close_passes_from_client_to_upstream_with_code_and_reason() -> 
         except ConnectionClosed as error:
             closed.set_result(error)
 
-    async with serve_upstream(upstream_handler, "127.0.0.1", 0) as upstream, serve(_gateway(_address(upstream))) as front:
+    async with (
+        serve_upstream(upstream_handler, "127.0.0.1", 0) as upstream,
+        serve(_gateway(_address(upstream))) as front,
+    ):
         async with connect(f"{front.url}/ws", proxy=None) as client:
             await client.close(4321, "bye")
         error = await asyncio.wait_for(closed, HANG_S)
@@ -74,7 +80,10 @@ async def test_a_close_passes_from_upstream_to_client_with_code_and_reason() -> 
     async def upstream_handler(socket: ServerConnection) -> None:
         await socket.close(4002, "token expired")
 
-    async with serve_upstream(upstream_handler, "127.0.0.1", 0) as upstream, serve(_gateway(_address(upstream))) as front:
+    async with (
+        serve_upstream(upstream_handler, "127.0.0.1", 0) as upstream,
+        serve(_gateway(_address(upstream))) as front,
+    ):
         async with Client.open(f"{front.url}/ws") as client:
             closed = (await client.closed()).rcvd
     assert closed is not None
@@ -92,7 +101,10 @@ async def test_whichever_side_vanishes_no_task_is_left(side: str) -> None:
         await socket.wait_closed()
         ended.set()
 
-    async with serve_upstream(upstream_handler, "127.0.0.1", 0) as upstream, serve(_gateway(_address(upstream))) as front:
+    async with (
+        serve_upstream(upstream_handler, "127.0.0.1", 0) as upstream,
+        serve(_gateway(_address(upstream))) as front,
+    ):
         async with Client.open(f"{front.url}/ws") as client:
             if side == "client":
                 client.socket.transport.abort()

@@ -97,7 +97,7 @@ class Store:
             self._one("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?)", node, self._channel, port, now)
             self._one("DELETE FROM nodes WHERE seen_ms < ?", now - _GRACE_MS)
             self._one("DELETE FROM keys WHERE expires_ms < ?", now)
-            self._one("DELETE FROM messages WHERE expires_ms < ?1 AND ts_ms < ?1", now - _GRACE_MS)
+            self._one("DELETE FROM messages WHERE expires_ms < ?", now - _GRACE_MS)
             limit = self._one("SELECT id FROM dropped ORDER BY id DESC LIMIT 1 OFFSET ?", _MAX_DROPPED)
             if limit is not None:
                 self._one("DELETE FROM dropped WHERE id <= ?", limit)
@@ -122,7 +122,7 @@ class Store:
         """Return how far this answer goes, and the channel's messages behind `seen`, with their partitions."""
         with self._transaction("DEFERRED"):
             rows = self._db.execute(
-                f"SELECT {_FIELDS} FROM messages WHERE id > ? AND channel = ? ORDER BY id LIMIT ?",  # noqa: S608 -- a constant
+                f"SELECT {_FIELDS} FROM messages WHERE id > ? AND channel = ? ORDER BY id LIMIT ?",
                 (seen, self._channel, limit),
             ).fetchall()
             end = rows[-1][0] if len(rows) == limit else self.end()
@@ -143,15 +143,22 @@ class Store:
             if floor > since or self._one(lost, self._channel, partition, since):
                 return ReadResult(gap=GapReason.TRIMMED)
             rows = self._db.execute(
-                f"SELECT {_FIELDS} FROM messages WHERE channel = ? AND partition = ? AND id > ? AND size > 0 "  # noqa: S608 -- a constant
+                f"SELECT {_FIELDS} FROM messages WHERE channel = ? AND partition = ? AND id > ? AND size > 0 "
                 "AND wanted(topic) ORDER BY id DESC",
                 (self._channel, partition, since),
             )
             return _select(rows, until, limit, max_bytes)
 
     def forget(self, topic: str) -> None:
-        """Delete a topic's history."""
-        self._one("DELETE FROM messages WHERE channel = ? AND topic = ? AND size > 0", self._channel, topic)
+        """Take a topic's history away. The rows stay for the grace: some node may not have seen them."""
+        with self._transaction():
+            self._one(
+                "INSERT INTO dropped SELECT channel, topic, partition, max(id) FROM messages WHERE channel = ? AND "
+                "topic = ? AND size > 0 GROUP BY channel, topic, partition ON CONFLICT DO UPDATE SET id = excluded.id",
+                *(self._channel, topic),
+            )
+            gone = "UPDATE messages SET size = 0, expires_ms = ts_ms WHERE channel = ? AND topic = ?"
+            self._one(gone, self._channel, topic)
 
     def _append(self, draft: Draft, now: int) -> Receipt:
         place = (self._channel, draft.topic, draft.key)
@@ -164,8 +171,8 @@ class Store:
                 return Receipt(epoch=self.epoch, offset=first[0], duplicate=True)
         row = self._db.execute(
             "INSERT INTO messages VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (self._channel, draft.partition, draft.topic, draft.payload, now, draft.publisher, draft.seq)
-            + (draft.key, draft.size, now + int(draft.ttl_s * 1000)),
+            (self._channel, draft.partition, draft.topic, draft.payload, now, draft.publisher)
+            + (draft.seq, draft.key, draft.size, now + int(draft.ttl_s * 1000)),  # noqa: RUF005 -- two lines, not ten
         ).lastrowid
         offset = row if draft.size else None
         if draft.key is not None:
