@@ -108,10 +108,7 @@ def _check_text(text: str, error: type[InvalidTopic]) -> None:
     if (levels := text.count("/") + 1) > MAX_LEVELS:
         position = len("/".join(text.split("/", MAX_LEVELS)[:MAX_LEVELS]))
         raise error(
-            text,
-            position=position,
-            reason=f"it has {levels} levels, the limit is {MAX_LEVELS}",
-            fix="use fewer",
+            text, position=position, reason=f"it has {levels} levels, the limit is {MAX_LEVELS}", fix="use fewer"
         )
 
 
@@ -131,13 +128,9 @@ def _wildcards(text: str) -> Iterator[int]:
 
 
 def _check_wildcard(filter_: str, position: int) -> None:
-    wildcard = filter_[position]
-    end = position + 1
-    before, after = (
-        filter_[max(position - 1, 0) : position],
-        filter_[end : end + 1],
-    )  # empty at the ends of the text
-    if before not in {"", "/"} or after not in {"", "/"}:
+    wildcard, end = filter_[position], position + 1
+    before, after = filter_[max(position - 1, 0) : position], filter_[end : end + 1]
+    if before not in {"", "/"} or after not in {"", "/"}:  # empty: the filter begins or ends here
         reason = f"{wildcard!r} must be a whole level"
         raise InvalidFilter(filter_, position=position, reason=reason, fix="write it between slashes")
     if wildcard == "#" and end < len(filter_):

@@ -1,7 +1,8 @@
 """What a topic language is to the core: the two protocols that the author of a matcher implements.
 
 Both are pure: no event loop, no clock, no I/O, nothing that blocks. The core calls them from one thread, that of the
-event loop, and expects the named exceptions and no others. `dws_core.testing.TopicMatcherConformance` checks an implementation.
+event loop, and expects the named exceptions and no others. `dws_core.testing.TopicMatcherConformance` checks an
+implementation.
 """
 
 from __future__ import annotations

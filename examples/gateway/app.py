@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
-from dws_core import WebSocketProxy
 from fastapi import FastAPI, WebSocket
+
+from dws_core import WebSocketProxy
 
 app = FastAPI(title="Gateway")
 

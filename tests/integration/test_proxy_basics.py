@@ -6,13 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from dws_core import ConfigurationError, WebSocketProxy
 from fastapi import FastAPI, WebSocket
 from support.servers import HANG_S, Client, serve
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_upstream
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from dws_core import ConfigurationError, WebSocketProxy
 
 
 def _gateway(endpoint: str, *, accept: bool = False, **options: Any) -> FastAPI:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeAlias
@@ -76,14 +77,14 @@ class SQLiteBroker(LogBroker):
         self._coalescer: Coalescer[Waiting] = Coalescer(
             self._write, call_soon=self._loop.call_soon, max_items=1000, max_in_flight=1
         )
-        self._worker = Worker(self._path)
-        try:
+        with contextlib.ExitStack() as undo:
+            self._worker = Worker(self._path)
+            undo.callback(self._worker.close)
             self._store = await self._worker.run(Store, self._path, layout, options.busy_s, options.synchronous)
+            undo.callback(self._worker.submit, self._store.close)
             self._tail = Tail(node, self._store, self._worker, sink, options.poll_s)
             await self._tail.open()
-        except BaseException:
-            self._worker.close()
-            raise
+            undo.pop_all()
         self._live = True
         sink.on_state("live", f"file {self._path}")
 

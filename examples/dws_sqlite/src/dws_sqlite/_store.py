@@ -171,8 +171,7 @@ class Store:
                 return Receipt(epoch=self.epoch, offset=first[0], duplicate=True)
         row = self._db.execute(
             "INSERT INTO messages VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (self._channel, draft.partition, draft.topic, draft.payload, now, draft.publisher)
-            + (draft.seq, draft.key, draft.size, now + int(draft.ttl_s * 1000)),  # noqa: RUF005 -- two lines, not ten
+            (self._channel, *_columns(draft, now)),
         ).lastrowid
         offset = row if draft.size else None
         if draft.key is not None:
@@ -229,6 +228,12 @@ def _select(rows: Iterator[Any], until: Offset, limit: int, max_bytes: int) -> R
             if len(found) > limit or room < 0:
                 return ReadResult(gap=GapReason.TOO_MANY)
     return ReadResult(records=tuple(reversed(found)))
+
+
+def _columns(draft: Draft, now: int) -> tuple[Any, ...]:
+    expires_ms = now + int(draft.ttl_s * 1000)
+    head = (draft.partition, draft.topic, draft.payload, now)
+    return (*head, draft.publisher, draft.seq, draft.key, draft.size, expires_ms)
 
 
 def _record(row: Any) -> Record:

@@ -1,0 +1,152 @@
+"""A chat on two nodes: `nox -s demo`, or `python examples/chat/app.py`.
+
+Two FastAPI applications, each with its own node, share one memory broker in this process. Open both printed addresses:
+what is written on one node is read on the other. `--check` runs a scripted exchange over real sockets and exits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, WebSocket
+from fastapi.responses import HTMLResponse
+from websockets.asyncio.client import ClientConnection, connect
+
+from dws_core import WebSocketManager
+
+PAGE = Path(__file__).with_name("page.html")
+
+
+def create_app(node: str) -> FastAPI:
+    """Build one node's application: a page, and the socket it talks to."""
+    manager = WebSocketManager("chat", broker_url="memory://demo")
+    app = FastAPI(title=f"Chat, node {node}", lifespan=manager.lifespan)
+
+    @app.get("/", response_class=HTMLResponse)
+    async def page() -> str:
+        return PAGE.read_text(encoding="utf-8").replace("{{node}}", node)
+
+    @app.websocket("/ws")
+    async def chat(websocket: WebSocket) -> None:
+        async with manager.connect(websocket) as connection:  # the node makes an unguessable connection id
+            async for message in connection:
+                await manager.receive(connection, message)
+
+    return app
+
+
+class Server(uvicorn.Server):
+    """A uvicorn that leaves the signals to `main`: two of them share a process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def serve(node: str, port: int) -> AsyncIterator[Server]:
+    """Serve one node until the block ends. Port 0: a free one."""
+    config = uvicorn.Config(create_app(node), host="127.0.0.1", port=port, log_level="warning")
+    server = Server(config)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(server.serve())
+        while not server.started:
+            if task.done():
+                raise RuntimeError(f"node {node} could not start on port {port}. Fix: choose another with --port")
+            await asyncio.sleep(0.01)
+        try:
+            yield server
+        finally:
+            server.should_exit = True
+
+
+async def run(port: int) -> None:
+    """Serve both nodes until Ctrl-C."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    async with serve("A", port), serve("B", port + 1 if port else 0):
+        print("Two nodes, one chat. Open both:", flush=True)
+        print(f"  node A  http://127.0.0.1:{port}/\n  node B  http://127.0.0.1:{port + 1}/", flush=True)
+        print("Ctrl-C stops them.", flush=True)
+        await stop.wait()
+
+
+# -- the scripted exchange
+
+
+async def ask(client: ClientConnection, **message: Any) -> dict[str, Any]:
+    """Send a message and return the next one that comes."""
+    await client.send(json.dumps(message))
+    return await receive(client)
+
+
+async def receive(client: ClientConnection) -> dict[str, Any]:
+    """Return the next message."""
+    message: dict[str, Any] = json.loads(await client.recv())
+    return message
+
+
+async def check() -> None:
+    """Let two clients on two nodes talk; raise if anything is not as it should be."""
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(serve(name, 0)) for name in "AB"]
+        urls = [f"ws://127.0.0.1:{node.port}/ws" for node in nodes]
+        ann, bo = [await stack.enter_async_context(connect(url, proxy=None)) for url in urls]
+        for name, client in (("Ann on A", ann), ("Bo on B", bo)):
+            answer = await ask(client, type="subscribe", topic="chat/lobby", id=1)
+            expect(answer == {"type": "ack", "id": 1}, f"{name} joins the lobby", answer)
+        for sender, text in ((ann, "Hello from A"), (bo, "Hello from B")):
+            data = {"name": "someone", "text": text}
+            await sender.send(json.dumps({"type": "send", "topic": "chat/lobby", "data": data}))
+            for reader in (ann, bo):
+                got = await receive(reader)
+                expect((got["topic"], got["data"]) == ("chat/lobby", data), f"{text!r} is read on both nodes", got)
+        answer = await ask(bo, type="send", topic="chat/#", data=1, id=2)
+        expect(answer.get("code") == "invalid-topic", "a wildcard in a topic is answered by an error", answer)
+
+
+def expect(is_so: bool, what: str, got: object) -> None:
+    """Print a step that went well, raise for one that did not."""
+    if not is_so:
+        raise RuntimeError(f"{what}: no, got {got!r}")
+    print(f"ok  {what}", flush=True)
+
+
+def main() -> int:
+    """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8001, help="port of node A; node B takes the next one")
+    parser.add_argument("--check", action="store_true", help="run a scripted exchange and exit")
+    arguments = parser.parse_args()
+    if not arguments.check:
+        asyncio.run(run(arguments.port))
+        return 0
+    try:
+        asyncio.run(asyncio.wait_for(check(), 30))
+    except Exception as error:  # noqa: BLE001 -- whatever failed, say so and exit with 1
+        print(f"FAILED  {error!r}")
+        return 1
+    print("The demo works.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

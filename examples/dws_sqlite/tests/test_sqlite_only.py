@@ -1,0 +1,226 @@
+"""What the SQLite broker promises beyond the suite: it survives kill -9, and says exactly what is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dws_sqlite import _store as store_module
+from dws_sqlite import _tail as tail_module
+from dws_sqlite._broker import SQLiteBroker, SQLiteOptions
+
+from dws_core.plugin import BrokerURL, GapReason, Head, History, InvalidBrokerURL, Layout, Receipt, Record
+
+pytestmark = pytest.mark.anyio
+
+CHAT = Layout(channel="chat")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Node:
+    """A broker that is its own sink."""
+
+    def __init__(self, path: Path, *, poll_s: float = 0.05) -> None:
+        self.broker = SQLiteBroker(str(path), SQLiteOptions(poll_s=poll_s))
+        self.records: list[Record] = []
+        self.lost: list[GapReason] = []
+        self.states: list[str] = []
+        self.changed = asyncio.Event()
+
+    def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Sequence[Record]) -> None:
+        self.records += records
+        self.changed.set()
+
+    def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
+        self.lost.append(reason)
+        self.changed.set()
+
+    def on_control(self, sender: bytes, payload: bytes) -> None: ...
+
+    def on_state(self, state: str, detail: str) -> None:
+        self.states.append(state)
+        self.changed.set()
+
+    async def start(self) -> Node:
+        await self.broker.start(node=b"12345678", layout=CHAT, sink=self)
+        await self.broker.set_interest(frozenset({0}))
+        return self
+
+    async def publish(self, topic: str, payload: bytes = b"", size: int = 300, ttl_s: float = 600.0) -> Receipt:
+        return await self.broker.publish(0, topic, payload, history=History(size=size, ttl_s=ttl_s))
+
+    async def read(self, since: int, topics: Any) -> list[int] | GapReason:
+        head = (await self.broker.heads([0]))[0]
+        result = await self.broker.read(
+            0, since=since, until=head.offset, epoch=head.epoch, topics=topics, limit=1000, max_bytes=10**6
+        )
+        return result.gap or [record.offset or 0 for record in result.records]
+
+    async def until(self, happened: Any) -> None:
+        async with asyncio.timeout(10):
+            while not happened():
+                await self.changed.wait()
+                self.changed.clear()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "dws.db"
+
+
+@pytest.fixture
+async def node(path: Path) -> AsyncIterator[Node]:
+    node = await Node(path).start()
+    yield node
+    await node.broker.stop()
+
+
+class Clock:
+    """Shifts the store's clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead_ms = 0
+        now_ms = store_module._now_ms
+        monkeypatch.setattr(store_module, "_now_ms", lambda: now_ms() + self.ahead_ms)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_the_url_is_an_absolute_path() -> None:
+    assert SQLiteBroker.from_url(BrokerURL.parse("sqlite:///tmp/a.db"))._path == "/tmp/a.db"
+    for wrong in ("sqlite://", "sqlite://host/tmp/a.db", "sqlite://user:secret@/tmp/a.db"):
+        with pytest.raises(InvalidBrokerURL, match="write sqlite:///"):
+            SQLiteBroker.from_url(BrokerURL.parse(wrong))
+
+
+PUBLISHER = """
+import asyncio, sys
+from dws_core.plugin import History, Layout
+from dws_sqlite._broker import SQLiteBroker
+
+class Sink:
+    def __getattr__(self, name): return lambda *args: None
+
+async def main():
+    broker = SQLiteBroker(sys.argv[1])
+    await broker.start(node=b"other---", layout=Layout(channel="chat"), sink=Sink())
+    for number in range(10**9):
+        receipt = await broker.publish(0, "t", b"%d" % number, history=History(size=10**6))
+        print(number, receipt.offset, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_acknowledged_survives_kill_9_and_is_heard_once(node: Node, path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PUBLISHER, str(path), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    acknowledged: list[tuple[bytes, int]] = []
+    while len(acknowledged) < 50:
+        number, _, offset = (await asyncio.wait_for(process.stdout.readline(), 10)).partition(b" ")
+        acknowledged.append((number, int(offset)))
+    process.kill()
+    await process.wait()
+    await node.publish("t", b"end", size=10**6)
+    await node.until(lambda: node.records and node.records[-1].payload == b"end")
+    heard = [(record.payload, record.offset) for record in node.records]
+    assert heard[: len(acknowledged)] == acknowledged
+    assert [payload for payload, _ in heard[:-1]] == [b"%d" % n for n in range(len(heard) - 1)]
+    assert await node.read(0, ["t"]) == [offset for _, offset in heard]
+
+
+async def test_a_node_that_is_not_nudged_looks_by_itself(node: Node, path: Path) -> None:
+    other = await Node(path).start()
+    other.broker._tail.nudge = lambda ports: None  # type: ignore[method-assign]  # as if all nudges were lost
+    await other.publish("t", b"x")
+    await node.until(lambda: node.records)
+    await other.broker.stop()
+
+
+async def test_the_size_of_the_history_decides_before_anything_is_deleted(node: Node) -> None:
+    for _ in range(5):
+        await node.publish("t", size=2)
+    await node.publish("quiet")
+    assert await node.read(3, ["t"]) == [4, 5]
+    assert await node.read(2, ["t"]) is GapReason.TRIMMED
+    assert await node.read(0, ["quiet"]) == [6]
+    await node.until(lambda: len(node.records) == 6)
+
+
+async def test_the_size_of_the_history_decides_after_it_was_deleted(node: Node, clock: Clock) -> None:
+    for _ in range(5):
+        await node.publish("t", size=2)
+    clock.ahead_ms = 61_000
+    await node.publish("t", size=2)
+    assert await node.read(3, ["t"]) is GapReason.TRIMMED
+    assert await node.read(4, ["t"]) == [5, 6]
+    assert await node.read(4, lambda topic: True) == [5, 6]
+    assert await node.read(0, ["other"]) == []
+
+
+async def test_what_is_too_old_is_a_gap_before_and_after_it_was_deleted(node: Node, clock: Clock) -> None:
+    await node.publish("t", ttl_s=10)
+    await node.publish("other")
+    clock.ahead_ms = 11_000
+    assert await node.read(0, ["t"]) is GapReason.TRIMMED
+    assert await node.read(1, ["t"]) == []
+    clock.ahead_ms = 80_000
+    await node.broker._worker.run(node.broker._store.join, b"12345678", 1)
+    assert await node.read(0, ["t"]) is GapReason.TRIMMED
+    assert await node.read(0, ["other"]) == [2]
+    assert await node.read(1, ["t"]) == []
+
+
+async def test_only_so_many_deleted_topics_are_remembered(
+    node: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_MAX_DROPPED", 2)
+    for number in range(5):
+        await node.publish(f"t/{number}", ttl_s=1)
+    await node.publish("kept")
+    clock.ahead_ms = 62_000
+    await node.broker._worker.run(node.broker._store.join, b"12345678", 1)
+    assert await node.read(2, ["kept"]) is GapReason.TRIMMED, "t/2 and those before it are forgotten"
+    assert await node.read(3, ["kept"]) == [6]
+    assert await node.read(3, ["t/3"]) is GapReason.TRIMMED
+
+
+async def test_a_forgotten_topic_is_a_gap(node: Node) -> None:
+    await node.publish("t")
+    await node.publish("u")
+    await node.broker.forget("t")
+    await node.broker.forget("unknown")
+    assert await node.read(0, ["t"]) is GapReason.TRIMMED
+    assert await node.read(0, ["u"]) == [2]
+    await node.publish("t")
+    assert await node.read(1, ["t"]) == [3]
+
+
+async def test_a_node_that_did_not_look_for_too_long_is_told_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail_module, "GRACE_S", -1.0)
+    await node.publish("t")
+    await node.until(lambda: node.lost)
+    assert node.lost == [GapReason.TRIMMED]
+    assert node.records == []
+
+
+async def test_a_file_that_fails_is_reported_and_looked_at_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.broker._store, "end", lambda: node.broker._store._one("SELECT * FROM no_such_table"))
+    await node.until(lambda: node.states == ["live", "degraded"])
+    monkeypatch.undo()
+    await node.until(lambda: node.states == ["live", "degraded", "live"])
+    await node.publish("t")
+    await node.until(lambda: node.records)

@@ -1,0 +1,101 @@
+"""An authenticator, and ones with one flaw each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from making import found_by
+
+from dws_core.plugin import AuthenticationFailed, Handshake, Principal
+from dws_core.testing import AuthenticatorConformance
+
+
+class AuthenticatorSuite(AuthenticatorConformance):
+    kind: Callable[[], Any]
+
+    @pytest.fixture
+    def authenticator(self) -> Any:
+        return type(self).kind()
+
+    @pytest.fixture
+    def valid_handshake(self) -> Handshake:
+        return shown("alice-good")
+
+    @pytest.fixture
+    def expired_handshake(self) -> Handshake:
+        return shown("alice-old")
+
+    @pytest.fixture
+    def malformed_handshake(self) -> Handshake:
+        return shown("%%%")
+
+
+def shown(token: str) -> Handshake:
+    return Handshake(path="/ws", headers={"authorization": f"Bearer {token}"}, token=token)
+
+
+class NameTokens:
+    """No flaw: `<name>-good` is valid."""
+
+    async def authenticate(self, handshake: Handshake) -> Principal:
+        name, _, state = (handshake.token or "").partition("-")
+        if state != "good":
+            raise AuthenticationFailed("no valid token")
+        return Principal(id=name)
+
+
+class TestCorrectAuthenticator(AuthenticatorSuite):
+    kind = NameTokens
+
+
+def flawed_authenticator(test: str) -> Callable[[type[Any]], type[Any]]:
+    return found_by(test, AuthenticatorSuite)
+
+
+@flawed_authenticator("test_an_expired_handshake_is_refused")
+class LetsOldTokensIn(NameTokens):
+    async def authenticate(self, handshake: Handshake) -> Principal:
+        if handshake.token == "alice-old":
+            return Principal(id="alice")
+        return await super().authenticate(handshake)
+
+
+@flawed_authenticator("test_a_handshake_with_nothing_to_show_is_refused")
+class LetsStrangersIn(NameTokens):
+    async def authenticate(self, handshake: Handshake) -> Principal:
+        return await super().authenticate(handshake) if handshake.token else Principal(id="anonymous")
+
+
+@flawed_authenticator("test_a_malformed_handshake_is_refused")
+class RepeatsTheSecret(NameTokens):
+    async def authenticate(self, handshake: Handshake) -> Principal:
+        try:
+            return await super().authenticate(handshake)
+        except AuthenticationFailed as error:
+            raise AuthenticationFailed("refused") from ValueError(f"{handshake.token} is wrong: {error}")
+
+
+@flawed_authenticator("test_a_valid_handshake_leaves_no_secret_in_the_log")
+class LogsTheSecret(NameTokens):
+    async def authenticate(self, handshake: Handshake) -> Principal:
+        logging.getLogger("auth").debug("token %s", handshake.token)
+        return await super().authenticate(handshake)
+
+
+@flawed_authenticator("test_a_malformed_handshake_is_refused")
+class LetsOtherErrorsEscape(NameTokens):
+    async def authenticate(self, handshake: Handshake) -> Principal:
+        name, state = (handshake.token or "-").split("-")
+        return await super().authenticate(shown(f"{name}-{state}"))
+
+
+@flawed_authenticator("test_handshakes_at_the_same_time_do_not_mix")
+class SharesItsState(NameTokens):
+    async def authenticate(self, handshake: Handshake) -> Principal:
+        self.handshake = handshake
+        await asyncio.sleep(0)
+        return await super().authenticate(self.handshake)

@@ -1,0 +1,99 @@
+"""A codec, and ones with one flaw each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from making import found_by
+
+from dws_core.plugin import CodecError
+from dws_core.testing import CodecConformance
+
+
+class CodecSuite(CodecConformance):
+    kind: Callable[[], Any]
+
+    @pytest.fixture
+    def codec(self) -> Any:
+        return type(self).kind()
+
+
+class TextCodec:
+    """No flaw."""
+
+    name = "text"
+    binary = False
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            return json.dumps(value, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise CodecError(self.name, "cannot encode this.") from error
+
+    def decode(self, data: bytes | str) -> Any:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise CodecError(self.name, "cannot decode this.") from error
+
+
+class TestCorrectCodec(CodecSuite):
+    kind = TextCodec
+
+
+def flawed_codec(test: str) -> Callable[[type[Any]], type[Any]]:
+    return found_by(test, CodecSuite)
+
+
+@flawed_codec("test_a_value_comes_back_as_it_was")
+class LosesEmptyLists(TextCodec):
+    def encode(self, value: Any) -> bytes:
+        return super().encode(None if value == [] else value)
+
+
+@flawed_codec("test_garbage_raises_codec_error_and_nothing_else")
+class LetsLibraryErrorsEscape(TextCodec):
+    def decode(self, data: bytes | str) -> Any:
+        return json.loads(data)
+
+
+@flawed_codec("test_a_cut_message_raises_codec_error_which_does_not_repeat_it")
+class RepeatsTheMessage(TextCodec):
+    def decode(self, data: bytes | str) -> Any:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise CodecError(self.name, f"cannot decode {data!r}.") from error
+
+
+@flawed_codec("test_what_it_cannot_express_raises_codec_error")
+class EncodesWhateverComes(TextCodec):
+    def encode(self, value: Any) -> bytes:
+        return json.dumps(value, default=str, ensure_ascii=False).encode()
+
+
+@flawed_codec("test_encoding_changes_nothing_in_its_input")
+class ChangesItsInput(TextCodec):
+    def encode(self, value: Any) -> bytes:
+        encoded = super().encode(value)
+        if isinstance(value, dict):
+            value.clear()
+        return encoded
+
+
+@flawed_codec("test_the_same_value_gives_the_same_bytes")
+class CountsItsMessages(TextCodec):
+    count = 0
+
+    def encode(self, value: Any) -> bytes:
+        type(self).count += 1
+        return super().encode(value) + b" " * type(self).count
+
+
+@flawed_codec("test_splicing_gives_what_encoding_gives")
+class SplicesWrongly(TextCodec):
+    def splice(self, members: dict[str, Any], data: bytes) -> bytes:
+        return self.encode({**members, "data": data.decode()})

@@ -1,0 +1,288 @@
+"""Memory brokers with one flaw each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from dws_memory import MemoryBroker
+from making import BrokerSuite, BrokerSuiteInNoHurry, found_by
+
+from dws_core.plugin import BrokerURL, GapReason, Head, History, ReadResult, Receipt
+
+
+class TestCorrectLogBroker(BrokerSuiteInNoHurry):
+    kind = MemoryBroker
+
+
+def flawed_broker(test: str) -> Callable[[type[Any]], type[Any]]:
+    return found_by(test, BrokerSuite)
+
+
+# -- logs with a flaw in what they tell the node
+
+
+class Between:
+    """Stands between a broker and the sink, and passes everything on."""
+
+    def __init__(self, sink: Any) -> None:
+        self.sink = sink
+        self.count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sink, name)
+
+
+class Tampered(MemoryBroker):
+    """A memory broker with something between it and the sink."""
+
+    between: type[Between]
+
+    async def start(self, *, node: bytes, layout: Any, sink: Any) -> None:
+        await super().start(node=node, layout=layout, sink=self.between(sink))
+
+
+@flawed_broker("test_a_thousand_messages_arrive_in_order")
+class LosesOneMessage(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
+            kept = [r for r in records if r.offset != 700]
+            self.sink.on_records(partition, epoch, lo, hi, kept)
+
+
+@flawed_broker("test_publishes_of_one_tick_keep_their_order_however_many")
+class ReordersTwo(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
+            if len(records) > 20:
+                records[10], records[11] = records[11], records[10]
+            self.sink.on_records(partition, epoch, lo, hi, records)
+
+
+@flawed_broker("test_every_node_hears_a_publish_once")
+class DeliversTwice(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
+            self.sink.on_records(partition, epoch, lo, hi, [*records, records[-1]])
+
+
+@flawed_broker("test_publishes_of_one_tick_keep_their_order_however_many")
+class MovesTheWatermarkPastWhatIsNotDelivered(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
+            self.sink.on_records(partition, epoch, lo, hi, records[:-1])
+            self.sink.on_records(partition, epoch, hi, hi, records[-1:])
+
+
+@flawed_broker("test_many_publishers_at_once_lose_nothing")
+class LeavesAHoleBetweenRanges(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
+            self.count += 1
+            self.sink.on_records(partition, epoch, lo + (self.count == 3), hi, records)
+
+
+@flawed_broker("test_a_thousand_messages_arrive_in_order")
+class ReportsGapsOfAHealthyLog(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
+            self.sink.on_records(partition, epoch, lo, hi, records)
+            self.sink.on_discontinuity(
+                partition, GapReason.UNAVAILABLE, Head(partition=partition, epoch=epoch, offset=hi)
+            )
+
+
+@flawed_broker("test_a_stopped_node_hears_nothing_more")
+class TalksAfterTheStop(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        pass
+
+    async def stop(self, *, drain_s: float = 5.0) -> None:
+        node = self._node
+        await super().stop(drain_s=drain_s)
+        if node is not None:
+            asyncio.get_running_loop().call_soon(node._sink.on_state, "degraded", "still here")
+
+
+@flawed_broker("test_a_control_message_reaches_all_nodes_of_its_channel")
+class KeepsControlMessagesFromTheSender(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        own = b""
+
+        def on_control(self, sender: bytes, payload: bytes) -> None:
+            if sender != self.sink_owner:
+                self.sink.on_control(sender, payload)
+
+    async def start(self, *, node: bytes, layout: Any, sink: Any) -> None:
+        self.between = type("between", (type(self).between,), {"sink_owner": node})
+        await super().start(node=node, layout=layout, sink=sink)
+
+
+# -- logs with a flaw in what they do
+
+
+@flawed_broker("test_a_repeat_with_the_same_key_is_stored_once_on_whichever_node")
+class StoresARepeatAgain(MemoryBroker):
+    def publish(self, *args: Any, key: str | None = None, **options: Any) -> Any:
+        return super().publish(*args, **options)
+
+
+@flawed_broker("test_repeats_at_the_same_time_are_delivered_once")
+class KnowsOnlyItsOwnKeys(MemoryBroker):
+    def publish(self, *args: Any, key: str | None = None, **options: Any) -> Any:
+        return super().publish(*args, key=key and f"{id(self)}:{key}", **options)
+
+
+@flawed_broker("test_a_key_counts_for_its_topic_and_channel_only")
+class HasOneNamespaceForKeys(MemoryBroker):
+    used: dict[str, Any] = {}  # noqa: RUF012 -- shared on purpose
+
+    def publish(self, *args: Any, key: str | None = None, **options: Any) -> Any:
+        if key in self.used:
+            future = asyncio.get_running_loop().create_future()
+            future.set_result(self.used[key])
+            return future
+        future = super().publish(*args, key=key, **options)
+        if key is not None:
+            self.used[key] = replace(future.result(), duplicate=True)
+        return future
+
+
+@flawed_broker("test_channels_are_separate")
+class DoesNotSeparateChannels(MemoryBroker):
+    async def start(self, *, node: bytes, layout: Any, sink: Any) -> None:
+        await super().start(node=node, layout=replace(layout, channel="one for all"), sink=sink)
+
+
+@flawed_broker("test_publishing_after_the_stop_raises_broker_closed")
+class TakesMessagesAfterTheStop(MemoryBroker):
+    def publish(self, *args: Any, **options: Any) -> Any:
+        future = super().publish(*args, **options)
+        if future.exception() is None:
+            return future
+        accepted = asyncio.get_running_loop().create_future()
+        accepted.set_result(Receipt(epoch="", offset=None))
+        return accepted
+
+
+@flawed_broker("test_whoever_has_tuned_in_misses_nothing_from_then_on")
+class SaysItIsActiveBeforeItIs(MemoryBroker):
+    async def set_interest(self, partitions: frozenset[int]) -> Any:
+        if partitions:
+            asyncio.get_running_loop().call_soon(self._node.tail, partitions)  # type: ignore[union-attr]
+            return await self.heads(partitions)
+        return await super().set_interest(partitions)
+
+
+@flawed_broker("test_nothing_is_left_behind")
+class LeavesATaskBehind(MemoryBroker):
+    async def start(self, **arguments: Any) -> None:
+        await super().start(**arguments)
+        self.task = asyncio.get_running_loop().create_task(asyncio.sleep(60))
+
+
+@flawed_broker("test_a_stop_sends_what_waits_and_leaves_no_publish_unanswered")
+class ForgetsWhatWaitsWhenItStops(MemoryBroker):
+    def publish(self, *args: Any, **options: Any) -> Any:
+        future = asyncio.get_running_loop().create_future()
+
+        def later() -> None:
+            if self._node is not None and not future.done():
+                future.set_result(super(ForgetsWhatWaitsWhenItStops, self).publish(*args, **options).result())
+
+        asyncio.get_running_loop().call_soon(later)
+        return future
+
+
+@flawed_broker("test_cancelling_a_publish_withdraws_nothing_and_harms_no_neighbour")
+class WithdrawsWhatIsCancelled(MemoryBroker):
+    def publish(self, *args: Any, **options: Any) -> Any:
+        future = asyncio.get_running_loop().create_future()
+
+        def later() -> None:
+            if not future.cancelled():
+                future.set_result(super(WithdrawsWhatIsCancelled, self).publish(*args, **options).result())
+
+        asyncio.get_running_loop().call_soon(later)
+        return future
+
+
+@flawed_broker("test_all_nodes_see_one_order_with_growing_offsets")
+class NamesTheWrongPlace(MemoryBroker):
+    def publish(self, *args: Any, **options: Any) -> Any:
+        told = asyncio.get_running_loop().create_future()
+        receipt = super().publish(*args, **options).result()
+        told.set_result(replace(receipt, offset=(receipt.offset or 0) + 1))
+        return told
+
+
+@flawed_broker("test_a_restarted_node_finds_the_same_epoch_and_a_higher_offset")
+class HasAnEpochForEachNode(MemoryBroker):
+    def publish(self, *args: Any, **options: Any) -> Any:
+        told = asyncio.get_running_loop().create_future()
+        told.set_result(replace(super().publish(*args, **options).result(), epoch=hex(id(self))))
+        return told
+
+
+@flawed_broker("test_nodes_of_a_channel_have_the_same_partitions")
+class MixesLayouts(MemoryBroker):
+    async def start(self, *, node: bytes, layout: Any, sink: Any) -> None:
+        channel = f"{layout.channel}/{layout.partitions}"
+        await super().start(node=node, layout=replace(layout, channel=channel), sink=sink)
+
+
+@flawed_broker("test_what_is_stored_can_be_read_back")
+class ReadsAPart(MemoryBroker):
+    async def read(self, *args: Any, **options: Any) -> Any:
+        result = await super().read(*args, **options)
+        return ReadResult(records=result.records[:-1], gap=result.gap)
+
+
+@flawed_broker("test_a_read_ends_where_it_was_told_to")
+class ReadsTooMuch(MemoryBroker):
+    async def read(self, *args: Any, until: int, **options: Any) -> Any:
+        return await super().read(*args, until=until + 1, **options)
+
+
+@flawed_broker("test_messages_without_history_have_no_position")
+class KeepsWhatHasNoHistory(MemoryBroker):
+    def publish(self, *args: Any, history: Any, **options: Any) -> Any:
+        return super().publish(*args, history=history if history.size else History(size=1), **options)
+
+
+@flawed_broker("test_a_partition_that_is_not_tailed_is_not_heard")
+class TailsEverything(MemoryBroker):
+    async def set_interest(self, partitions: frozenset[int]) -> Any:
+        every = frozenset(range(len(self._node.log.partitions)))  # type: ignore[union-attr]
+        heads = await super().set_interest(every if partitions else partitions)
+        return {number: heads[number] for number in partitions}
+
+
+@flawed_broker("test_the_largest_payload_arrives_and_a_byte_more_is_refused")
+class TakesAnySize(MemoryBroker):
+    @classmethod
+    def from_url(cls, url: BrokerURL) -> Any:
+        broker = super().from_url(url)
+        broker._max_payload_bytes = 10**9
+        return broker
+
+
+@flawed_broker("test_no_text_of_a_broker_shows_the_password")
+class ShowsThePassword(MemoryBroker):
+    @classmethod
+    def from_url(cls, url: BrokerURL) -> Any:
+        broker = super().from_url(url)
+        broker.url = url  # type: ignore[attr-defined]
+        return broker
+
+    def __repr__(self) -> str:
+        return f"<broker of {self.url.username}:{self.url.password}>"  # type: ignore[attr-defined]
+
+
+@flawed_broker("test_an_unknown_option_is_refused_and_the_valid_ones_are_listed")
+class IgnoresOptions(MemoryBroker):
+    @classmethod
+    def from_url(cls, url: BrokerURL) -> Any:
+        return cls(url.name)

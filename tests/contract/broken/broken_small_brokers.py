@@ -1,0 +1,216 @@
+"""A `BrokerInterface` as small as can be, and ones with one flaw each."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from making import BrokerSuite, BrokerSuiteInNoHurry, found_by
+
+from dws_core.plugin import (
+    BrokerCapabilities,
+    BrokerClosed,
+    BrokerInterface,
+    BrokerURL,
+    Delivery,
+    PayloadTooLarge,
+)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A URL of `SmallBroker` has none."""
+
+
+class SmallBroker(BrokerInterface):
+    """As small as a broker can be."""
+
+    capabilities = BrokerCapabilities(cross_process=False, ordering="total", max_payload_bytes=100_000)
+    everybody: list[SmallBroker]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.everybody = []
+
+    def __init__(self) -> None:
+        self.channels: set[str] = set()
+        self.queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self.open = False
+
+    @classmethod
+    def from_url(cls, url: BrokerURL) -> SmallBroker:
+        url.read_options(NoOptions)
+        return cls()
+
+    async def connect(self) -> None:
+        self.open = True
+        self.everybody.append(self)
+
+    async def disconnect(self) -> None:
+        if self.open:
+            self.open = False
+            self.everybody.remove(self)
+            self.queue.put_nowait(None)
+
+    async def subscribe(self, channel: str) -> None:
+        self.channels.add(channel)
+
+    async def unsubscribe(self, channel: str) -> None:
+        self.channels.discard(channel)
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        if not self.open:
+            raise BrokerClosed("this broker is not connected.")
+        if len(message) > self.capabilities.max_payload_bytes:
+            raise PayloadTooLarge(len(message), self.capabilities.max_payload_bytes)
+        for broker in self.everybody:
+            if broker.wants(channel):
+                broker.queue.put_nowait(Delivery(channel=channel, payload=message))
+
+    def wants(self, channel: str) -> bool:
+        return channel in self.channels
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        while (delivery := await self.queue.get()) is not None:
+            yield delivery
+
+
+class CorrectSmallBroker(SmallBroker):
+    """No flaw."""
+
+
+class TestCorrectSmallBroker(BrokerSuiteInNoHurry):
+    kind = CorrectSmallBroker
+
+
+def flawed_broker(test: str) -> Callable[[type[Any]], type[Any]]:
+    return found_by(test, BrokerSuite)
+
+
+@flawed_broker("test_a_thousand_messages_arrive_in_order")
+class LosesOneInAThousand(SmallBroker):
+    count = 0
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        self.count += 1
+        if self.count % 900:
+            await super().publish(channel, message)
+
+
+@flawed_broker("test_subscribing_twice_delivers_once")
+class CountsSubscriptions(SmallBroker):
+    def __init__(self) -> None:
+        super().__init__()
+        self.subscriptions: list[str] = []
+
+    async def subscribe(self, channel: str) -> None:
+        await super().subscribe(channel)
+        self.subscriptions.append(channel)
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        async for delivery in super().deliveries():
+            for _ in range(self.subscriptions.count(delivery.channel)):
+                yield delivery
+
+
+@flawed_broker("test_a_channel_name_is_literal")
+class TakesChannelsForPatterns(SmallBroker):
+    def wants(self, channel: str) -> bool:
+        return any(fnmatch.fnmatchcase(channel, pattern) for pattern in self.channels)
+
+
+@flawed_broker("test_who_is_not_subscribed_hears_nothing")
+class NeverUnsubscribes(SmallBroker):
+    async def unsubscribe(self, channel: str) -> None:
+        pass
+
+
+@flawed_broker("test_unsubscribing_what_is_not_subscribed_is_no_error")
+class ComplainsAboutUnknownChannels(SmallBroker):
+    async def unsubscribe(self, channel: str) -> None:
+        self.channels.remove(channel)
+
+
+@flawed_broker("test_every_node_hears_a_publish_once")
+class DoesNotHearItself(SmallBroker):
+    async def publish(self, channel: str, message: bytes) -> None:
+        self.channels.discard(channel)
+        await super().publish(channel, message)
+        self.channels.add(channel)
+
+
+@flawed_broker("test_whoever_has_tuned_in_misses_nothing_from_then_on")
+class SubscribesALittleLater(SmallBroker):
+    async def subscribe(self, channel: str) -> None:
+        asyncio.get_running_loop().call_soon(self.channels.add, channel)
+
+
+@flawed_broker("test_publishing_before_the_start_raises_broker_closed")
+class TakesMessagesBeforeTheStart(SmallBroker):
+    async def publish(self, channel: str, message: bytes) -> None:
+        if self.open:
+            await super().publish(channel, message)
+
+
+@flawed_broker("test_disconnecting_ends_the_deliveries")
+class NeverEndsItsDeliveries(SmallBroker):
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        while True:
+            if (delivery := await self.queue.get()) is not None:
+                yield delivery
+
+
+@flawed_broker("test_giving_up_a_wait_loses_nothing")
+class LosesWhatACancelledWaitWouldHaveGiven(SmallBroker):
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        try:
+            async for delivery in super().deliveries():
+                yield delivery
+        except asyncio.CancelledError:
+            self.channels.clear()
+            raise
+
+
+@flawed_broker("test_a_node_that_does_not_read_delays_nobody")
+class WaitsForSlowReaders(SmallBroker):
+    async def publish(self, channel: str, message: bytes) -> None:
+        await super().publish(channel, message)
+        if any(broker.queue.qsize() > 50 for broker in self.everybody if broker is not self):
+            await asyncio.Event().wait()
+
+
+@flawed_broker("test_any_bytes_arrive_unchanged")
+class ThinksEverythingIsText(SmallBroker):
+    async def publish(self, channel: str, message: bytes) -> None:
+        await super().publish(channel, message.decode(errors="replace").encode())
+
+
+@flawed_broker("test_messages_of_many_channels_do_not_mix")
+class MixesUpChannels(SmallBroker):
+    last = ""
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        self.last, channel = channel, self.last or channel
+        await super().publish(channel, message)
+
+
+@flawed_broker("test_all_nodes_see_one_order_where_it_is_promised")
+class HasAnOrderForEachNode(SmallBroker):
+    async def publish(self, channel: str, message: bytes) -> None:
+        if self is self.everybody[0]:
+            await asyncio.sleep(0)
+            self.queue.put_nowait(Delivery(channel=channel, payload=message))
+            await asyncio.sleep(0)
+            self.channels.discard(channel)
+            await super().publish(channel, message)
+            self.channels.add(channel)
+        else:
+            await super().publish(channel, message)
+
+
+@flawed_broker("test_the_record_loads_a_class_that_promises_the_same")
+class PromisesMoreThanItHas(SmallBroker):
+    promised = BrokerCapabilities(cross_process=True)

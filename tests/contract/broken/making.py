@@ -1,0 +1,60 @@
+"""Suites for what is defined beside them, flawed or not. `test_conformance_suite.py` copies and runs this folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dws_core.plugin import BrokerSpec
+from dws_core.testing import BrokerConformance
+
+
+class BrokerSuite(BrokerConformance):
+    """Of a class in this file, as if a plugin offered it."""
+
+    kind: type[Any]
+
+    @pytest.fixture
+    def broker_url(self) -> str:
+        return f"mutant://{type(self).__name__}"
+
+    @pytest.fixture
+    def hang_limit_s(self) -> float:
+        return 0.3
+
+    @pytest.fixture
+    def broker_spec(self) -> BrokerSpec:
+        def load() -> type[Any]:
+            return self.kind
+
+        load.__module__ = "not_installed"
+        return BrokerSpec(
+            schemes=("mutant",),
+            load=load,
+            capabilities=getattr(self.kind, "promised", self.kind.capabilities),
+            summary="For this test.",
+        )
+
+
+def found_by(test: str, suite: type[Any], member: str = "kind") -> Callable[[type[Any]], type[Any]]:
+    """Make a suite for a flawed class; the test is the one that must fail: `test_conformance_suite.py` looks for it."""
+
+    def register(flawed: type[Any]) -> type[Any]:
+        name = f"Test{flawed.__name__}"
+        assert hasattr(suite, test), f"{suite.__name__} has no test {test}"
+        module = sys.modules[flawed.__module__]
+        setattr(module, name, type(name, (suite,), {member: flawed, "__module__": module.__name__}))
+        return flawed
+
+    return register
+
+
+class BrokerSuiteInNoHurry(BrokerSuite):
+    """For what must pass."""
+
+    @pytest.fixture
+    def hang_limit_s(self) -> float:
+        return 10.0

@@ -1,0 +1,252 @@
+"""The conformance suites find what is broken, pass what is not, and let nobody opt out in silence."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+BROKEN = Path(__file__).with_name("broken")
+CORRECT = {
+    "TestCorrectLogBroker": "broken_logs.py",
+    "TestCorrectSmallBroker": "broken_small_brokers.py",
+    "TestCorrectCodec": "broken_codecs.py",
+    "TestCorrectMatcher": "broken_matchers.py",
+    "TestCorrectAuthenticator": "broken_authenticators.py",
+}
+ALONE = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:timeout", "-p", "no:cov"]
+
+
+def run_pytest(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest as a foreign repository does: in its own folder, with anyio's plugin and the one of the core."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "--rootdir", str(folder), "--strict-markers", *ALONE, *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def find_flaws() -> dict[str, tuple[str, str]]:
+    """Read the folder: name of a suite's class, its file, and the test that must find the flaw."""
+    decorated = re.compile(r'^@flawed_\w+\("(test_\w+)"\)\nclass (\w+)', re.MULTILINE)
+    return {
+        f"Test{name}": (path.name, test)
+        for path in sorted(BROKEN.glob("*.py"))
+        for test, name in decorated.findall(path.read_text())
+    }
+
+
+FLAWS = find_flaws()
+
+
+def test_the_folder_of_flaws_was_read() -> None:
+    assert len(FLAWS) >= 60
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """Run the flawed ones, each with the test that must find it, and the correct ones with everything."""
+    folder = tmp_path_factory.mktemp("broken")
+    shutil.copytree(BROKEN, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    chosen = [f"{file}::{name}::{test}" for name, (file, test) in FLAWS.items()]
+    chosen += [f"{file}::{name}" for name, file in CORRECT.items()]
+    run = run_pytest(folder, "-q", "--tb=short", "--junitxml=result.xml", *chosen)
+    assert run.returncode == 1, run.stdout + run.stderr
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for case in ET.parse(folder / "result.xml").iter("testcase"):
+        name = case.attrib["classname"].rpartition(".")[2]
+        kinds = {child.tag for child in case}
+        outcome = next((kind for kind in ("failure", "error", "skipped") if kind in kinds), "passed")
+        detail = next((child.text or "" for child in case), "")
+        found[name][case.attrib["name"]] = f"{outcome} {detail}".strip()
+    return found
+
+
+@pytest.mark.parametrize("name", FLAWS)
+def test_a_flaw_is_found(name: str, outcomes: dict[str, dict[str, str]]) -> None:
+    seen = outcomes[name]
+    assert seen, "the test ran"
+    assert any(outcome.startswith(("failure", "error")) for outcome in seen.values()), seen
+
+
+@pytest.mark.parametrize("name", CORRECT)
+def test_what_has_no_flaw_passes(name: str, outcomes: dict[str, dict[str, str]]) -> None:
+    seen = outcomes[name]
+    assert len(seen) > 8
+    assert sum(outcome == "passed" for outcome in seen.values()) > 8
+    assert {test: o for test, o in seen.items() if not o.startswith(("passed", "skipped"))} == {}
+
+
+# -- in a foreign repository
+
+
+def write_test(folder: Path, body: str) -> Path:
+    path = folder / "test_conformance.py"
+    head = """
+        import pytest
+        from dws_core.testing import BrokerConformance, CodecConformance, requires_service
+        from dws_core._wire.codecs import JSONCodec
+    """
+    path.write_text(textwrap.dedent(head) + textwrap.dedent(body))
+    return path
+
+
+CODEC_SUITE = """
+class TestJSON(CodecConformance):
+    @pytest.fixture
+    def codec(self):
+        return JSONCodec()
+"""
+
+
+def test_a_foreign_repository_needs_pytest_and_anyio_only(tmp_path: Path) -> None:
+    write_test(
+        tmp_path,
+        """
+        class TestMemory(BrokerConformance):
+            @pytest.fixture
+            def broker_url(self):
+                return "memory://foreign"
+        """,
+    )
+    run = run_pytest(tmp_path, "-q", "-W", "error")
+    assert run.returncode == 0, run.stdout
+    assert "failed" not in run.stdout
+
+
+def test_a_failure_in_a_foreign_repository_shows_values(tmp_path: Path) -> None:
+    write_test(
+        tmp_path,
+        """
+        class Flawed(JSONCodec):
+            name = "not a token"
+
+        class TestFlawed(CodecConformance):
+            @pytest.fixture
+            def codec(self):
+                return Flawed()
+        """,
+    )
+    run = run_pytest(tmp_path, "-q", "-k", "subprotocol")
+    assert run.returncode == 1
+    assert "re.Pattern object" in run.stdout, "the assertion explains itself"
+
+
+def test_a_suite_without_its_fixture_says_what_is_missing(tmp_path: Path) -> None:
+    write_test(tmp_path, "class TestNothing(BrokerConformance): pass")
+    run = run_pytest(tmp_path, "-q", "-k", "scheme")
+    assert "Fix: define it in your subclass" in run.stdout
+
+
+def test_a_scheme_that_nobody_has_is_explained(tmp_path: Path) -> None:
+    write_test(
+        tmp_path,
+        """
+        class TestTypo(BrokerConformance):
+            @pytest.fixture
+            def broker_url(self):
+                return "memroy://x"
+        """,
+    )
+    run = run_pytest(tmp_path, "-q", "-k", "scheme")
+    assert "did you mean 'memory'" in run.stdout, run.stdout
+
+
+# -- opting out
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("    def test_it_works_in_several_threads(self): pass", "it is not marked xfail"),
+        ("    test_it_works_in_several_threads = None", "it is not marked xfail"),
+        (
+            '    @pytest.mark.xfail(reason="slow")\n    def test_it_works_in_several_threads(self): assert 0',
+            "its mark is not strict",
+        ),
+        (
+            "    @pytest.mark.xfail(strict=True)\n    def test_it_works_in_several_threads(self): assert 0",
+            "its mark has no reason",
+        ),
+        (
+            '    @pytest.mark.xfail(True, reason="x", strict=True)\n    def test_it_works_in_several_threads(self): assert 0',
+            "its mark has a condition",
+        ),
+        ('    pytestmark = pytest.mark.xfail(reason="all", strict=True)', "the whole class is marked xfail"),
+    ],
+)
+def test_opting_out_in_silence_fails(tmp_path: Path, override: str, complaint: str) -> None:
+    write_test(tmp_path, CODEC_SUITE + override.replace("    ", "    ", 1) + "\n")
+    run = run_pytest(tmp_path, "-q", "--runxfail", "-k", "every_standard_test")
+    assert run.returncode == 1, run.stdout
+    assert complaint in run.stdout
+
+
+def test_opting_out_with_a_reason_is_shown_as_a_known_limit(tmp_path: Path) -> None:
+    override = """
+    @pytest.mark.xfail(reason="one thread only, see issue 7", strict=True)
+    def test_it_works_in_several_threads(self, codec):
+        raise RuntimeError("as said")
+    """
+    write_test(tmp_path, CODEC_SUITE + override)
+    run = run_pytest(tmp_path, "-q", "-rx")
+    assert run.returncode == 0, run.stdout
+    assert "one thread only, see issue 7" in run.stdout
+
+
+def test_the_test_that_keeps_the_others_cannot_be_replaced(tmp_path: Path) -> None:
+    write_test(tmp_path, CODEC_SUITE + "\n    def test_every_standard_test_is_kept(self): pass\n")
+    run = run_pytest(tmp_path, "-q")
+    assert run.returncode == 4
+    assert "replaces test_every_standard_test_is_kept" in run.stderr
+
+
+# -- services
+
+
+SERVICE = """
+@requires_service("nats://127.0.0.1:1")
+class TestNats(BrokerConformance):
+    @pytest.fixture
+    def broker_url(self):
+        return "nats://127.0.0.1:1"
+"""
+
+
+def test_a_service_that_does_not_answer_skips(tmp_path: Path) -> None:
+    write_test(tmp_path, SERVICE)
+    run = run_pytest(tmp_path, "-q", "-rs", DWS_REQUIRE_SERVICES="")
+    assert run.returncode == 0, run.stdout
+    assert "nothing answers at nats://127.0.0.1:1" in run.stdout
+    assert " passed" not in run.stdout
+
+
+def test_a_service_that_is_required_fails(tmp_path: Path) -> None:
+    write_test(tmp_path, SERVICE)
+    run = run_pytest(tmp_path, "-q", DWS_REQUIRE_SERVICES="redis,nats")
+    assert run.returncode == 1
+    assert "DWS_REQUIRE_SERVICES names nats" in run.stdout
+
+
+def test_a_run_that_has_nothing_to_do_with_dws_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(
+        "import sys\n"
+        "class TestOwn:\n"
+        "    def test_nothing_is_imported_for_it(self):\n"
+        "        assert 'dws_core.testing._conformance' not in sys.modules\n"
+    )
+    run = run_pytest(tmp_path, "-q", "-W", "error")
+    assert run.returncode == 0, run.stdout
+    assert "1 passed" in run.stdout

@@ -1,0 +1,88 @@
+"""The demo, as a user starts it and as a person sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from services.chromium import ARGUMENTS, find_chromium
+
+APP = Path(__file__).parents[2] / "examples/chat/app.py"
+
+
+def _load() -> Any:
+    spec = importlib.util.spec_from_file_location("chat_example", APP)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_scripted_exchange_succeeds() -> None:
+    run = subprocess.run([sys.executable, str(APP), "--check"], capture_output=True, text=True, check=False, timeout=40)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "The demo works." in run.stdout
+
+
+@asynccontextmanager
+async def _browser() -> AsyncIterator[Any]:
+    playwright_api = pytest.importorskip("playwright.async_api")
+    path = find_chromium()
+    async with playwright_api.async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+async def _write(page: Any, text: str) -> None:
+    await page.fill("#text", text)
+    await page.press("#text", "Enter")
+
+
+@pytest.mark.browser
+async def test_two_windows_on_two_nodes_talk_and_find_each_other_again(tmp_path: Path) -> None:
+    demo = _load()
+    async with _browser() as browser, demo.serve("A", 0) as node_a:
+        async with demo.serve("B", 0) as node_b:
+            port_b = node_b.port
+            ann = await browser.new_page(viewport={"width": 820, "height": 520})
+            bo = await browser.new_page(viewport={"width": 820, "height": 520})
+            for page, node, name in ((ann, node_a, "Ann"), (bo, node_b, "Bo")):
+                await page.goto(f"http://127.0.0.1:{node.port}/")
+                await page.fill("#name", name)
+                await page.wait_for_selector("#state[data-state=open]")
+            await _write(ann, "Hello from node A")
+            await bo.wait_for_selector("#messages li:not(.own) >> text=Hello from node A")
+            await _write(bo, "<b>And hello</b> from node B")
+            await ann.wait_for_selector("#messages li:not(.own) >> text=<b>And hello</b> from node B")
+            await ann.wait_for_selector("#messages li.own:not(.pending) >> text=Hello from node A")
+            assert await ann.locator("#messages li").count() == 2
+            assert await ann.locator("#messages b").count() == 0
+            await ann.screenshot(path=tmp_path / "a.png")
+            await bo.screenshot(path=tmp_path / "b.png")
+
+            await bo.click("#rooms >> text=# random")
+            await _write(ann, "only in the lobby")
+            await bo.wait_for_selector("#rooms .count >> text=1")
+            assert await bo.locator("#messages >> text=only in the lobby").count() == 0
+            await bo.click("#rooms >> text=# lobby")
+            await bo.wait_for_selector("#messages >> text=only in the lobby")
+
+        await bo.wait_for_selector("#state[data-state=waiting]")
+        await bo.screenshot(path=tmp_path / "waiting.png")
+        await _write(bo, "written while away")
+        await bo.wait_for_selector("#messages li.pending >> text=written while away")
+        async with demo.serve("B", port_b):
+            await bo.wait_for_selector("#state[data-state=open]")
+            await ann.wait_for_selector("#messages >> text=written while away")
+            assert await ann.locator("#messages >> text=written while away").count() == 1
+            await bo.wait_for_selector("#messages li.own:not(.pending) >> text=written while away")
+    assert not asyncio.all_tasks() - {asyncio.current_task()}

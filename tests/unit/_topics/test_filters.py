@@ -1,0 +1,210 @@
+"""Which topics and filters are valid, and which filters match (MQTT 5.0 §4.7)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from unit._topics.naive import filters, naive, topics
+
+from dws_core._errors import DWSError, InvalidFilter, InvalidTopic
+from dws_core._topics.filters import (
+    MAX_LEVELS,
+    MAX_TOPIC_BYTES,
+    check_filter,
+    check_topic,
+    has_wildcard,
+    matches,
+    matches_filter,
+    reserved,
+)
+
+VALID = ["a", "/", "//", "a/", "/a", "a//b", " ", "Ä/日本語/😀", "$all", "$conn/x", "a.b*?[c]", "a\tb", "\ufeff"]
+VALID += ["x" * MAX_TOPIC_BYTES, "é" * 512, "😀" * 256, "/".join("a" * MAX_LEVELS), "/" * (MAX_LEVELS - 1)]
+
+INVALID = [  # text, position, part of the reason; true of topics and filters
+    ("", 0, "empty"),
+    ("\0", 0, "U+0000"),
+    ("a/b\0c", 3, "U+0000"),
+    ("a/\ud800", 2, "surrogate U+D800"),
+    ("\udfff", 0, "surrogate U+DFFF"),
+    ("x" * 1025, 1024, "1,025 bytes, the limit is 1,024"),
+    ("x" * 1_000_000, 1024, "1,000,000 bytes"),
+    ("é" * 513, 512, "1,026 bytes"),
+    ("x" + "é" * 512, 512, "1,025 bytes"),  # the last character begins inside the limit and ends outside
+    ("😀" * 257, 256, "1,028 bytes"),
+    ("/".join("a" * 33), 63, "33 levels, the limit is 32"),
+    ("/" * 32, 31, "33 levels"),
+    ("/" * 1024, 31, "1025 levels"),
+]
+
+
+@pytest.mark.parametrize("check", [check_topic, check_filter])
+@pytest.mark.parametrize("text", VALID, ids=lambda text: f"{text[:12]!a}-{len(text)}")
+def test_valid_text_comes_back_unchanged(check: type, text: str) -> None:
+    assert check(text) is text
+
+
+@pytest.mark.parametrize(("check", "error"), [(check_topic, InvalidTopic), (check_filter, InvalidFilter)])
+@pytest.mark.parametrize(("text", "position", "reason"), INVALID, ids=lambda value: f"{value!a}"[:24])
+def test_invalid_text_is_refused_with_its_position(
+    check: type, error: type[InvalidTopic], text: str, position: int, reason: str
+) -> None:
+    with pytest.raises(InvalidTopic) as caught:
+        check(text)
+    assert type(caught.value) is error
+    assert (caught.value.text, caught.value.position) == (text, position)
+    assert reason in caught.value.reason
+    assert "Fix: " in str(caught.value)
+    assert len(str(caught.value)) < 600, "a long text is shortened"
+
+
+@pytest.mark.parametrize(
+    ("topic", "position"), [("+", 0), ("#", 0), ("a/+/b", 2), ("a/#", 2), ("ab+", 2), ("a#+", 1), ("ä/é#", 3)]
+)
+def test_a_topic_has_no_wildcards(topic: str, position: int) -> None:
+    with pytest.raises(InvalidTopic) as caught:
+        check_topic(topic)
+    assert not isinstance(caught.value, InvalidFilter)
+    assert caught.value.position == position
+    assert caught.value.reason == f"wildcard {topic[position]!r} in a topic"
+
+
+@pytest.mark.parametrize(
+    "filter_", ["+", "#", "+/+", "a/+", "+/a", "a/#", "/#", "/+/", "+/#", "$x/#", "$x/+", "日/+/#"]
+)
+def test_wildcards_stand_as_whole_levels_of_a_filter(filter_: str) -> None:
+    assert check_filter(filter_) is filter_
+
+
+@pytest.mark.parametrize(
+    ("filter_", "position", "reason"),
+    [
+        ("a+", 1, "'+' must be a whole level"),
+        ("+a", 0, "'+' must be a whole level"),
+        ("a/b+/c", 3, "'+' must be a whole level"),
+        ("a/+b/c", 2, "'+' must be a whole level"),
+        ("++", 0, "'+' must be a whole level"),
+        ("a#", 1, "'#' must be a whole level"),
+        ("é/#b", 2, "'#' must be a whole level"),
+        ("##", 0, "'#' must be a whole level"),
+        ("a/+#", 2, "'+' must be a whole level"),
+        ("#/", 0, "'#' must be the last level"),
+        ("#/a", 0, "'#' must be the last level"),
+        ("a/#/b", 2, "'#' must be the last level"),
+        ("+/#/#", 2, "'#' must be the last level"),
+        ("+/a/b#", 5, "'#' must be a whole level"),
+    ],
+)
+def test_a_misplaced_wildcard_is_refused_with_its_position(filter_: str, position: int, reason: str) -> None:
+    with pytest.raises(InvalidFilter) as caught:
+        check_filter(filter_)
+    assert (caught.value.position, caught.value.reason) == (position, reason)
+
+
+@given(text=st.text(alphabet="a/+#$\0é\ud800", max_size=12))
+@settings(max_examples=300)
+def test_any_text_is_valid_or_refused_at_a_character_of_it(text: str) -> None:
+    for check in (check_topic, check_filter):
+        try:
+            assert check(text) == text
+        except InvalidTopic as error:
+            assert 0 <= error.position < max(len(text), 1)
+            assert isinstance(error, DWSError)
+
+
+@given(text=st.text(alphabet="a/+#$é", min_size=1, max_size=10))
+@settings(max_examples=300)
+def test_what_is_valid_as_topic_is_valid_as_filter_without_wildcards(text: str) -> None:
+    try:
+        check_topic(text)
+    except InvalidTopic:
+        assert set(text) & {"+", "#"}
+    else:
+        assert not has_wildcard(check_filter(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("$all", True), ("$conn/#", True), ("$", True), ("a/$all", False), ("/$", False), ("#", False)],
+)
+def test_a_dollar_at_the_start_reserves_a_topic_for_the_node(text: str, expected: bool) -> None:
+    assert reserved(text) is expected
+
+
+EXAMPLES = [
+    ("a", "a", True),
+    ("a", "b", False),
+    ("a", "A", False),
+    ("a/b", "a", False),
+    ("a", "a/", False),
+    ("a/b", "a/+", True),
+    ("a/b/c", "a/+", False),
+    ("a", "a/+", False),
+    ("a/", "a/+", True),
+    ("/a", "+/a", True),
+    ("a//b", "a/+/b", True),
+    ("a/b", "+", False),
+    ("a", "#", True),
+    ("/", "#", True),
+    ("a", "a/#", True),
+    ("a/", "a/#", True),
+    ("a/b/c", "a/#", True),
+    ("ab", "a/#", False),
+    ("b/a", "a/#", False),
+    ("a", "+/#", True),
+    ("a", "a/b/#", False),
+    ("a/x/c", "a/+/c/#", True),
+    ("$all", "#", False),
+    ("$all", "+", False),
+    ("$conn/1", "+/1", False),
+    ("$conn/1", "+/#", False),
+    ("$conn/1", "$conn/+", True),
+    ("$conn", "$conn/#", True),
+    ("$conn/1", "$conn/1", True),
+    ("a/$b", "a/+", True),
+    ("日本/語", "日本/+", True),
+    ("caf\u00e9", "cafe\u0301", False),  # characters are compared, not how they look
+]
+
+
+@pytest.mark.parametrize(("topic", "filter_", "expected"), EXAMPLES)
+def test_a_filter_matches_by_levels(topic: str, filter_: str, expected: bool) -> None:
+    assert matches_filter(topic, filter_) is expected
+    assert naive(topic, filter_) is expected
+    assert matches(topic, [filter_]) is expected
+
+
+@given(topic=topics, filter_=filters)
+@example(topic="a", filter_="a/#")
+@example(topic="$x/a", filter_="+/a")
+@settings(max_examples=300)
+def test_matching_agrees_with_a_naive_matcher(topic: str, filter_: str) -> None:
+    assert check_filter(filter_) == filter_
+    assert matches_filter(topic, filter_) is naive(topic, filter_)
+
+
+@pytest.mark.parametrize("deep", [32, 100_000])
+def test_matching_does_not_recurse(deep: int) -> None:
+    topic = "/".join("a" * deep)
+    assert matches_filter(topic, "/".join("+" * deep))
+    assert matches_filter(topic, "a/#")
+    assert not matches_filter(topic, "/".join(["+"] * (deep - 1) + ["b"]))
+
+
+def test_a_topic_matches_if_any_filter_does() -> None:
+    assert matches("chat/1/typing", {"chat/+/typing", "news/#"})
+    assert not matches("chat/1/typing", {"chat/+", "news/#"})
+    assert not matches("chat/1/typing", ())
+    assert matches("b", (pattern for pattern in ["a", "b"])), "any iterable will do"
+
+
+@pytest.mark.parametrize("patterns", [["a/#/b", "a"], ["a", "a/#/b"]])
+def test_an_invalid_pattern_is_refused_wherever_it_stands(patterns: list[str]) -> None:
+    with pytest.raises(InvalidFilter, match="'a/#/b' is invalid at position 2"):
+        matches("a", patterns)
+
+
+def test_one_string_is_not_taken_for_a_collection_of_one_character_filters() -> None:
+    with pytest.raises(TypeError, match=r"Fix: pass \{'a/\+'\}"):
+        matches("a", "a/+")

@@ -1,0 +1,297 @@
+"""Who gets what, and when answers are forgotten."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from collections.abc import Set as AbstractSet
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from unit._topics.naive import filters, naive, topics
+
+from dws_core._errors import InvalidFilter
+from dws_core._topics.router import Router
+from dws_core._topics.trie import MqttMatcher, TrieIndex
+
+
+class CountingIndex(TrieIndex[object]):
+    """A real index that notes which topics it was asked for: what the router did not remember."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def lookup(self, topic: str) -> AbstractSet[object]:
+        self.asked.append(topic)
+        return super().lookup(topic)
+
+
+class CountingMatcher(MqttMatcher):
+    def __init__(self) -> None:
+        self.made = CountingIndex()
+
+    def index(self) -> TrieIndex[object]:
+        return self.made
+
+    def asked(self, router: Router[str], *wanted: str) -> list[str]:
+        """Return for which of the topics the router has to ask."""
+        self.made.asked.clear()
+        for topic in wanted:
+            router.receivers(topic)
+        return list(self.made.asked)
+
+
+@pytest.fixture
+def matcher() -> CountingMatcher:
+    return CountingMatcher()
+
+
+@pytest.fixture
+def router(matcher: CountingMatcher) -> Router[str]:
+    return Router(matcher)
+
+
+def test_receivers_are_those_with_a_matching_filter_each_once_in_order(router: Router[str]) -> None:
+    router.subscribe("x", "a/b")
+    router.subscribe("y", "a/+")
+    router.subscribe("x", "a/#")
+    router.subscribe("z", "c")
+    assert router.receivers("a/b") == ("x", "y")
+    assert router.receivers("c") == ("z",)
+    assert router.receivers("d") == ()
+
+
+def test_subscribing_twice_is_once(router: Router[str]) -> None:
+    assert [router.subscribe("x", "a"), router.subscribe("x", "a")] == [True, False]
+    assert len(router) == 1
+    assert router.receivers("a") == ("x",)
+    assert [router.unsubscribe("x", "a"), router.unsubscribe("x", "a")] == [True, False]
+    assert len(router) == 0
+    assert router.receivers("a") == ()
+
+
+def test_unsubscribing_what_another_has_changes_nothing(router: Router[str]) -> None:
+    router.subscribe("x", "a")
+    router.subscribe("y", "b")
+    assert not router.unsubscribe("y", "a")
+    assert not router.unsubscribe("nobody", "a")
+    assert router.receivers("a") == ("x",)
+    assert len(router) == 2
+
+
+def test_an_invalid_filter_is_refused_and_leaves_nothing(router: Router[str]) -> None:
+    with pytest.raises(InvalidFilter):
+        router.subscribe("x", "a/#/b")
+    assert len(router) == 0
+    assert not router.filters("x")
+    assert not router.unsubscribe("x", "a/#/b")
+
+
+def test_filters_are_listed_in_the_order_they_were_added(router: Router[str]) -> None:
+    for filter_ in ("b", "a/+", "#"):
+        router.subscribe("x", filter_)
+    router.subscribe("y", "c")
+    assert list(router.filters("x")) == ["b", "a/+", "#"]
+    assert router.filters("x") == {"#", "b", "a/+"}
+    assert router.filters("nobody") == set()
+    router.unsubscribe("x", "a/+")
+    assert list(router.filters("x")) == ["b", "#"]
+
+
+def test_removing_a_receiver_removes_all_its_filters_and_no_others(router: Router[str]) -> None:
+    for filter_ in ("a", "a/+", "#"):
+        router.subscribe("x", filter_)
+        router.subscribe("y", filter_)
+    assert router.receivers("a") == ("x", "y")
+    router.remove("x")
+    router.remove("nobody")
+    assert router.receivers("a") == ("y",)
+    assert router.receivers("a/1") == ("y",)
+    assert router.filters("x") == set()
+    assert len(router) == 3
+
+
+def test_a_second_look_at_a_topic_does_not_ask_the_index(router: Router[str], matcher: CountingMatcher) -> None:
+    router.subscribe("x", "a")
+    assert matcher.asked(router, "a", "a", "nobody", "nobody") == ["a", "nobody"]
+    assert router.receivers("a") is router.receivers("a")
+
+
+@pytest.mark.parametrize("change", ["subscribe", "unsubscribe", "remove"])
+def test_a_change_of_an_exact_filter_forgets_only_its_topic(
+    router: Router[str], matcher: CountingMatcher, change: str
+) -> None:
+    if change != "subscribe":
+        router.subscribe("x", "a")
+    matcher.asked(router, "a", "b", "a/b")
+    getattr(router, change)(*(("x",) if change == "remove" else ("x", "a")))
+    assert matcher.asked(router, "a", "b", "a/b") == ["a"]
+    assert router.receivers("a") == (("x",) if change == "subscribe" else ())
+
+
+@pytest.mark.parametrize("change", ["subscribe", "unsubscribe", "remove"])
+@pytest.mark.parametrize("filter_", ["a/+", "a/#", "+/b", "#"])
+def test_a_change_of_a_wildcard_is_seen_at_once(router: Router[str], change: str, filter_: str) -> None:
+    if change != "subscribe":
+        router.subscribe("x", filter_)
+    before = router.receivers("a/b")
+    getattr(router, change)(*(("x",) if change == "remove" else ("x", filter_)))
+    assert (before, router.receivers("a/b")) == (((), ("x",)) if change == "subscribe" else (("x",), ()))
+
+
+def test_what_changes_nothing_forgets_nothing(router: Router[str], matcher: CountingMatcher) -> None:
+    router.subscribe("x", "+")
+    matcher.asked(router, "a")
+    router.subscribe("x", "+")
+    router.unsubscribe("y", "+")
+    router.remove("y")
+    assert matcher.asked(router, "a") == []
+
+
+def test_the_oldest_topic_is_forgotten_when_the_cache_is_full(matcher: CountingMatcher) -> None:
+    router: Router[str] = Router(matcher, cache_size=2)
+    assert matcher.asked(router, "a", "b", "c") == ["a", "b", "c"]
+    assert matcher.asked(router, "b", "c") == []
+    assert matcher.asked(router, "a", "c", "b") == ["a", "b"]
+
+
+def test_a_cache_of_no_topics_remembers_nothing(matcher: CountingMatcher) -> None:
+    router: Router[str] = Router(matcher, cache_size=0)
+    router.subscribe("x", "a")
+    assert matcher.asked(router, "a", "a") == ["a", "a"]
+    assert router.receivers("a") == ("x",)
+
+
+def test_topics_with_many_receivers_are_remembered_for_fewer_topics(matcher: CountingMatcher) -> None:
+    router: Router[str] = Router(matcher, cache_size=10)  # 160 receivers
+    for number in range(50):
+        router.subscribe(f"receiver-{number}", "big/+")
+    assert matcher.asked(router, "big/1", "big/2", "big/3") == ["big/1", "big/2", "big/3"]
+    assert matcher.asked(router, "big/1", "big/2", "big/3") == []
+    assert matcher.asked(router, "big/4", "big/1") == ["big/4", "big/1"]
+    assert matcher.asked(router, "big/4", "big/1", "small") == ["small"]
+
+
+@pytest.mark.parametrize("filter_", ["big", "big/#"])
+def test_one_topic_is_remembered_however_many_its_receivers(matcher: CountingMatcher, filter_: str) -> None:
+    router: Router[str] = Router(matcher, cache_size=10)
+    for number in range(1000):
+        router.subscribe(f"receiver-{number}", filter_)
+    assert matcher.asked(router, "big", "big") == ["big"]
+    assert len(router.receivers("big")) == 1000
+
+
+@pytest.mark.parametrize("filter_", ["topic", "topic/#"])
+def test_forgotten_answers_do_not_count_against_the_cache(matcher: CountingMatcher, filter_: str) -> None:
+    router: Router[str] = Router(matcher, cache_size=10)
+    for number in range(100):
+        router.subscribe(f"receiver-{number}", filter_)
+    for _ in range(10):
+        router.receivers("topic")
+        router.unsubscribe("receiver-0", filter_)
+        router.subscribe("receiver-0", filter_)
+    assert matcher.asked(router, "topic", "other", "third") == ["topic", "other", "third"]
+    assert matcher.asked(router, "topic", "other", "third") == []
+
+
+def test_a_receiver_without_filters_costs_nothing_and_one_with_a_filter_little() -> None:
+    router: Router[int] = Router(MqttMatcher())
+    own = [f"$conn/{number}" for number in range(10_000)]
+    tracemalloc.start()
+    try:
+        for receiver in range(len(own)):
+            router.remove(receiver)
+            router.filters(receiver)
+        idle = tracemalloc.get_traced_memory()[0]
+        for receiver, filter_ in enumerate(own):
+            router.subscribe(receiver, filter_)
+        one_each = tracemalloc.get_traced_memory()[0]
+        for receiver in range(len(own)):
+            router.remove(receiver)
+        after = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert idle < 2_000
+    assert (one_each - idle) / len(own) < 1_000
+    assert after < one_each / 5, "only the table of the largest number of receivers stays"
+
+
+def test_ten_thousand_receivers_of_one_topic_cost_the_same_each() -> None:
+    """Count the calls of Python functions: a cost that grows with the receivers shows, the machine's speed does not."""
+    router: Router[int] = Router(MqttMatcher())
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    def cost(receivers: range) -> int:
+        nonlocal calls
+        calls = 0
+        sys.setprofile(count)
+        try:
+            for receiver in receivers:
+                router.subscribe(receiver, "news")
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    first = cost(range(100))
+    for receiver in range(100, 9_900):
+        router.subscribe(receiver, "news")
+    assert cost(range(9_900, 10_000)) <= first
+    assert router.receivers("news") == tuple(range(10_000))
+
+
+class RouterModel(RuleBasedStateMachine):
+    """A router and a set of pairs live through the same changes."""
+
+    @initialize(cache_size=st.sampled_from([0, 1, 3, 65_536]))
+    def start(self, cache_size: int) -> None:
+        self.router: Router[int] = Router(MqttMatcher(), cache_size=cache_size)
+        self.pairs: set[tuple[int, str]] = set()
+        self.seen = ["a", "a/b", "$x"]
+
+    @rule(receiver=st.integers(0, 3), filter_=filters)
+    def subscribe(self, receiver: int, filter_: str) -> None:
+        assert self.router.subscribe(receiver, filter_) is ((receiver, filter_) not in self.pairs)
+        self.pairs.add((receiver, filter_))
+
+    @rule(receiver=st.integers(0, 3), filter_=filters)
+    def unsubscribe(self, receiver: int, filter_: str) -> None:
+        assert self.router.unsubscribe(receiver, filter_) is ((receiver, filter_) in self.pairs)
+        self.pairs.discard((receiver, filter_))
+
+    @rule(data=st.data())
+    def unsubscribe_one_that_is_there(self, data: st.DataObject) -> None:
+        if self.pairs:
+            self.unsubscribe(*data.draw(st.sampled_from(sorted(self.pairs))))
+
+    @rule(receiver=st.integers(0, 3))
+    def remove(self, receiver: int) -> None:
+        self.router.remove(receiver)
+        self.pairs = {pair for pair in self.pairs if pair[0] != receiver}
+
+    @rule(topic=topics)
+    def look_at(self, topic: str) -> None:
+        self.seen = [*self.seen[-5:], topic]
+
+    @invariant()
+    def topics_reach_whom_they_should(self) -> None:
+        for topic in self.seen:
+            found = self.router.receivers(topic)
+            assert set(found) == {receiver for receiver, filter_ in self.pairs if naive(topic, filter_)}
+            assert len(set(found)) == len(found)
+
+    @invariant()
+    def filters_and_length_agree(self) -> None:
+        assert len(self.router) == len(self.pairs)
+        for receiver in range(4):
+            assert self.router.filters(receiver) == {filter_ for other, filter_ in self.pairs if other == receiver}
+
+
+RouterModel.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestRouterModel = RouterModel.TestCase
