@@ -70,6 +70,22 @@ def test_discarding_a_filter_leaves_those_above_and_below_it(index: TrieIndex[st
     assert not index._root["+"]["a"].get("b"), "the branch without filters is gone"
 
 
+@pytest.mark.parametrize("filter_", KINDS)
+def test_nothing_of_a_discarded_filter_stays_beside_others(index: TrieIndex[str], filter_: str) -> None:
+    index.add("kept", "x")
+    index.add("kept/+", "x")
+    index.add(filter_, "y")
+    index.discard(filter_, "y")
+    assert list(index._exact) == list(index._root) == ["kept"]
+
+
+def test_a_filter_stays_when_a_longer_one_goes(index: TrieIndex[str]) -> None:
+    index.add("+/a", "x")
+    index.add("+/a/b", "y")
+    index.discard("+/a/b", "y")
+    assert index.lookup("1/a") == {"x"}
+
+
 @pytest.mark.parametrize("level", ["+", "#", "a"])
 def test_a_filter_is_found_wherever_its_levels_lead(index: TrieIndex[str], level: str) -> None:
     filter_ = f"+/{level}"
