@@ -69,8 +69,8 @@ class TailState:
     """
 
     def __init__(self, head: Head, *, dedupe: SeqFilter | None = None, max_buffered: int = 10_000) -> None:
-        self.partition = head.partition
-        self.epoch = head.epoch
+        self.partition: int = head.partition
+        self.epoch: str = head.epoch
         self.watermark: Offset = head.offset
         self._dedupe = dedupe
         self._max_buffered = max_buffered
@@ -124,7 +124,8 @@ class TailState:
 
     def give_up(self, reason: GapReason, head: Head) -> list[TailEvent]:
         """Take a new baseline: the hole cannot be filled."""
-        self.epoch, self.watermark = head.epoch, head.offset
+        self.epoch = head.epoch
+        self.watermark = head.offset
         return [Lost(reason=reason, head=head), *self._replay()]
 
     def _hold(self, pushed: _Range) -> None:

@@ -124,13 +124,13 @@ class Connection:
         codec: Codec | None = None,
         host: ConnectionHost | None = None,
     ) -> None:
-        self.websocket = websocket
-        self.id = conn_id
-        self.principal = principal
+        self.websocket: WebSocket = websocket
+        self.id: str = conn_id
+        self.principal: Principal | None = principal
         self.codec: Codec = codec or JSONCodec()
         self._host: ConnectionHost = host or _Alone()
         limits = self._host.limits
-        self.outbox = Outbox(
+        self.outbox: Outbox = Outbox(
             self._write,
             start_writer=self._start_writer,
             on_overflow=self._on_overflow,

@@ -83,8 +83,8 @@ class WebSocketManager:
     ) -> None:
         plugins = registry or default_registry()
         self.broker_channel = broker_channel
-        self.limits = limits or Limits()
-        self.tasks = Tasks()
+        self.limits: Limits = limits or Limits()
+        self.tasks: Tasks = Tasks()
         self.broker: BrokerInterface | LogBroker = _make_broker(plugins, broker_url, broker_class, broker, kwargs)
         matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
         self._matcher = matcher

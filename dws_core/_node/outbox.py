@@ -48,8 +48,8 @@ class Outbox:
         self._queue: deque[Frame] | None = None  # most connections are silent most of the time
         self._writing = False
         self._drained: asyncio.Event | None = None
-        self.closed = False
-        self.size_bytes = 0
+        self.closed: bool = False
+        self.size_bytes: int = 0
 
     def push(self, frame: Frame) -> bool:
         """Queue a frame. False: the outbox is closed, or this frame is over its limit; nothing was queued."""

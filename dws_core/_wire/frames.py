@@ -17,8 +17,8 @@ class Frame:
     __slots__ = ("_text", "binary", "payload")
 
     def __init__(self, payload: bytes, *, binary: bool) -> None:
-        self.payload = payload
-        self.binary = binary
+        self.payload: bytes = payload
+        self.binary: bool = binary
         self._text: str | None = None
 
     @property

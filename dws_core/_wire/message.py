@@ -37,12 +37,12 @@ class Message:
         id: str | int | None = None,
         key: str | None = None,
     ) -> None:
-        self.data = data
-        self.type = typ
-        self.topic = topic
-        self.conn_id = conn_id
-        self.id = id
-        self.key = key
+        self.data: JSON = data
+        self.type: str = typ
+        self.topic: str | None = topic
+        self.conn_id: str | list[str] | None = conn_id
+        self.id: str | int | None = id
+        self.key: str | None = key
 
     @property
     def typ(self) -> str:
@@ -89,8 +89,6 @@ class Message:
         if not isinstance(other, Message):
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
-
-    __hash__ = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in ("type", "topic", "conn_id", "id", "key", "data")}

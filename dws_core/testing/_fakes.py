@@ -64,7 +64,7 @@ class FakeWebSocket(WebSocket):
             "extensions": {"websocket.http.response": {}},
         }
         self.sent: list[dict[str, Any]] = []
-        self.gate = asyncio.Event()
+        self.gate: asyncio.Event = asyncio.Event()
         self.gate.set()
         self._frames: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._from_client: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
