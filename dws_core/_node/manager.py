@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
 from dws_core._auth.refusal import refuse_full
-from dws_core._errors import BrokerClosed, ConfigurationError, ConnectionClosed
+from dws_core._errors import BrokerClosed, ConfigurationError, ConnectionClosed, InvalidTopic
 from dws_core._log.interface import BrokerInterface, Layout, LogBroker, Receipt
 from dws_core._node.adapter import AdaptedBroker
 from dws_core._node.connection import Connection
@@ -285,7 +285,7 @@ class WebSocketManager:
         """
         self._matcher.check_topic(topic)
         if topic.startswith("$"):
-            raise ConfigurationError(f"topic {topic!r} belongs to the node.", fix="use broadcast() or send_to()")
+            raise InvalidTopic(topic, position=0, reason="it belongs to the node", fix="use broadcast() or send_to()")
         return Sending([self._publisher.publish(topic, data, key=key)], topic)
 
     def broadcast(self, message: Message | JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:

@@ -13,7 +13,7 @@ JSON: TypeAlias = Any
 _HEADERS = ("type", "topic", "conn_id", "id", "key")
 
 
-class Message:
+class Message:  # noqa: PLW1641 -- mutable, so not hashable
     """A message between a client and the node, or between nodes.
 
     Attributes:

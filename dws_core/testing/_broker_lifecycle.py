@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dws_core.plugin import BrokerClosed, LayoutMismatch
+from dws_core.plugin import BrokerClosed, Delivery, LayoutMismatch
 from dws_core.testing._broker_base import BrokerBase, OpenPeer
 from dws_core.testing._conformance import needs
 from dws_core.testing._peers import LogPeer, Peer, PlainPeer
@@ -55,7 +55,11 @@ class BrokerLifecycleTests(BrokerBase):
         await peer.publish(b"x")
         assert (await peer.within(anext(deliveries))).payload == b"x"
         await peer.close()
-        assert [d async for d in deliveries] == []
+
+        async def read_to_the_end() -> list[Delivery]:
+            return [delivery async for delivery in deliveries]
+
+        assert await peer.within(read_to_the_end()) == []
 
     @needs("log")
     async def test_before_start_and_after_stop_everything_raises_broker_closed(
@@ -95,6 +99,7 @@ class BrokerLifecycleTests(BrokerBase):
         await other.publish(b"after the stop")
         assert await other.hear(1) == [b"after the stop"]
         assert stopped.heard == []
+        assert stopped.faults == []
 
     @needs("log")
     async def test_a_stop_sends_what_waits_and_leaves_no_publish_unanswered(self, open_peer: OpenPeer) -> None:

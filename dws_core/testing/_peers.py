@@ -150,8 +150,11 @@ class Peer(ABC):
 
     async def within(self, awaited: Awaitable[T]) -> T:
         """Await something that must not hang."""
-        async with asyncio.timeout(self._hang_limit_s):
-            return await awaited
+        try:
+            async with asyncio.timeout(self._hang_limit_s):
+                return await awaited
+        except TimeoutError:
+            raise AssertionError(f"the broker did not answer within {self._hang_limit_s} s") from None
 
     async def until(self, happened: Callable[[], bool], what: str) -> None:
         """Wait until something has happened."""
@@ -175,7 +178,7 @@ class Peer(ABC):
     def _take(self, end: int) -> list[bytes]:
         taken = self.heard[self._taken : end]
         self._taken = end
-        assert not self.faults, self.faults
+        assert self.faults == []
         return taken
 
 

@@ -167,31 +167,33 @@ def test_a_scheme_that_nobody_has_is_explained(tmp_path: Path) -> None:
 # -- opting out
 
 
-@pytest.mark.parametrize(
-    ("override", "complaint"),
-    [
-        ("    def test_it_works_in_several_threads(self): pass", "it is not marked xfail"),
-        ("    test_it_works_in_several_threads = None", "it is not marked xfail"),
-        (
-            '    @pytest.mark.xfail(reason="slow")\n    def test_it_works_in_several_threads(self): assert 0',
-            "its mark is not strict",
-        ),
-        (
-            "    @pytest.mark.xfail(strict=True)\n    def test_it_works_in_several_threads(self): assert 0",
-            "its mark has no reason",
-        ),
-        (
-            '    @pytest.mark.xfail(True, reason="x", strict=True)\n    def test_it_works_in_several_threads(self): assert 0',
-            "its mark has a condition",
-        ),
-        ('    pytestmark = pytest.mark.xfail(reason="all", strict=True)', "the whole class is marked xfail"),
-    ],
-)
-def test_opting_out_in_silence_fails(tmp_path: Path, override: str, complaint: str) -> None:
-    write_test(tmp_path, CODEC_SUITE + override.replace("    ", "    ", 1) + "\n")
+OPT_OUTS = {
+    "NotMarked": ("def test_it_works_in_several_threads(self): pass", "it is not marked xfail"),
+    "Deleted": ("test_it_works_in_several_threads = None", "it is not marked xfail"),
+    "NotStrict": (
+        '@pytest.mark.xfail(reason="slow")\n    def test_it_works_in_several_threads(self): assert 0',
+        "its mark is not strict",
+    ),
+    "NoReason": (
+        "@pytest.mark.xfail(strict=True)\n    def test_it_works_in_several_threads(self): assert 0",
+        "its mark has no reason",
+    ),
+    "Condition": (
+        '@pytest.mark.xfail(True, reason="x", strict=True)\n    def test_it_works_in_several_threads(self): assert 0',
+        "its mark has a condition",
+    ),
+    "WholeClass": ('pytestmark = pytest.mark.xfail(reason="all", strict=True)', "the whole class is marked xfail"),
+}
+
+
+def test_opting_out_in_silence_fails(tmp_path: Path) -> None:
+    suites = [CODEC_SUITE.replace("TestJSON", f"Test{n}") + f"\n    {text}\n" for n, (text, _) in OPT_OUTS.items()]
+    write_test(tmp_path, "".join(suites))
     run = run_pytest(tmp_path, "-q", "--runxfail", "-k", "every_standard_test")
-    assert run.returncode == 1, run.stdout
-    assert complaint in run.stdout
+    assert f"{len(OPT_OUTS)} failed" in run.stdout
+    for name, (_, complaint) in OPT_OUTS.items():
+        report = run.stdout.partition(f" Test{name}.test_every_standard_test_is_kept ")[2]
+        assert complaint in report[: report.index("_conformance.py:")], name
 
 
 def test_opting_out_with_a_reason_is_shown_as_a_known_limit(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dws_core.plugin import (
     BrokerCapabilities,
     BrokerClosed,
     BrokerInterface,
+    BrokerUnavailable,
     BrokerURL,
     Delivery,
     PayloadTooLarge,
@@ -79,7 +80,19 @@ class SmallBroker(BrokerInterface):
 
 
 class CorrectSmallBroker(SmallBroker):
-    """No flaw."""
+    """No flaw. Cut off, it loses three messages."""
+
+    lost = 0
+
+    @classmethod
+    async def sever(cls) -> None:
+        cls.lost = 3
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        if self.lost:
+            type(self).lost -= 1
+            raise BrokerUnavailable("this broker was cut off.")
+        await super().publish(channel, message)
 
 
 class TestCorrectSmallBroker(BrokerSuiteInNoHurry):
@@ -200,17 +213,22 @@ class MixesUpChannels(SmallBroker):
 @flawed_broker("test_all_nodes_see_one_order_where_it_is_promised")
 class HasAnOrderForEachNode(SmallBroker):
     async def publish(self, channel: str, message: bytes) -> None:
-        if self is self.everybody[0]:
-            await asyncio.sleep(0)
-            self.queue.put_nowait(Delivery(channel=channel, payload=message))
-            await asyncio.sleep(0)
-            self.channels.discard(channel)
-            await super().publish(channel, message)
-            self.channels.add(channel)
-        else:
-            await super().publish(channel, message)
+        delivery = Delivery(channel=channel, payload=message)
+        self.queue.put_nowait(delivery)
+        await asyncio.sleep(0)
+        for broker in self.everybody:
+            if broker is not self:
+                broker.queue.put_nowait(delivery)
 
 
 @flawed_broker("test_the_record_loads_a_class_that_promises_the_same")
 class PromisesMoreThanItHas(SmallBroker):
     promised = BrokerCapabilities(cross_process=True)
+
+
+@flawed_broker("test_after_a_broken_connection_messages_arrive_again")
+class StaysAwayWhenItWasCutOff(SmallBroker):
+    @classmethod
+    async def sever(cls) -> None:
+        for broker in cls.everybody:
+            broker.channels.clear()

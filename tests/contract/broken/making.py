@@ -26,6 +26,10 @@ class BrokerSuite(BrokerConformance):
         return 0.3
 
     @pytest.fixture
+    def sever(self) -> Any:
+        return getattr(self.kind, "sever", None)
+
+    @pytest.fixture
     def broker_spec(self) -> BrokerSpec:
         def load() -> type[Any]:
             return self.kind
