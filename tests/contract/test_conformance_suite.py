@@ -33,7 +33,7 @@ def run_pytest(folder: Path, *arguments: str, **environment: str) -> subprocess.
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=280,
         check=False,
     )
 
