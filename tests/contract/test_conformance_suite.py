@@ -24,6 +24,8 @@ CORRECT = {
 }
 ALONE = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:timeout", "-p", "no:cov"]
 
+pytestmark = pytest.mark.timeout(300)  # one run of all flawed plugins stands behind the first test
+
 
 def run_pytest(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run pytest as a foreign repository does: in its own folder, with anyio's plugin and the one of the core."""
