@@ -20,7 +20,9 @@ from dws_core._log.interface import BrokerInterface, Layout, LogBroker, Receipt
 from dws_core._node.adapter import AdaptedBroker
 from dws_core._node.connection import Connection
 from dws_core._node.connections import Connections
+from dws_core._node.counters import Counters
 from dws_core._node.delivery import Delivery
+from dws_core._node.fanout import Fanout
 from dws_core._node.guard import HandlerGuard
 from dws_core._node.handshake import Door
 from dws_core._node.inbound import Inbound
@@ -85,6 +87,8 @@ class WebSocketManager:
         self.broker_channel = broker_channel
         self.limits: Limits = limits or Limits()
         self.tasks: Tasks = Tasks()
+        self.counters: Counters = Counters()
+        self.fanout: Fanout = Fanout(self.counters)
         self.broker: BrokerInterface | LogBroker = _make_broker(plugins, broker_url, broker_class, broker, kwargs)
         matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
         self._matcher = matcher
@@ -99,7 +103,7 @@ class WebSocketManager:
         self._door = Door(codecs, node_codec, authenticator, allowed_origins)
         self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
-        self._delivery = Delivery(self.router, self._connections, codecs)
+        self._delivery = Delivery(self.router, self._connections, codecs, self.fanout)
         self._publisher = Publisher(self._log, node_codec, self._layout)
         self._inbound = Inbound(self._publisher, matcher, self.limits, authorize)
         self.guards: dict[Connection, HandlerGuard] = {}
