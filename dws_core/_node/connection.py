@@ -178,6 +178,11 @@ class Connection:
         return self._close_code is not None
 
     @property
+    def takes_ready_frames(self) -> bool:
+        """Whether the server takes frames that are framed already: the quicker way, same behaviour."""
+        return isinstance(self.outbox, ReadyOutbox)
+
+    @property
     def close_code(self) -> int | None:
         """Close code (RFC 6455 §7.4), 1006 where no close frame came; None while it is open."""
         return self._close_code

@@ -9,6 +9,7 @@ from typing import Any
 from dws_core._log.interface import BrokerState, GapReason, Head, Offset, Record
 from dws_core._node.connection import Connection
 from dws_core._node.connections import Connections
+from dws_core._node.counters import Counters
 from dws_core._node.fanout import Fanout
 from dws_core._topics.router import Router
 from dws_core._wire.codecs import Codec, splice
@@ -27,16 +28,23 @@ class Delivery:
     """
 
     def __init__(
-        self, router: Router[Connection], connections: Connections, codecs: Mapping[str, Codec], fanout: Fanout
+        self,
+        router: Router[Connection],
+        connections: Connections,
+        codecs: Mapping[str, Codec],
+        fanout: Fanout,
+        counters: Counters,
     ) -> None:
         self._router = router
         self._connections = connections
         self._codecs = codecs
         self._fanout = fanout
+        self._counters = counters
         self.state: BrokerState = "connecting"
 
     def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
         """Deliver records in order."""
+        self._counters.received += len(records)
         for record in records:
             try:
                 self._deliver(partition, epoch, record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from operator import attrgetter, itemgetter
 from typing import Final, Protocol
@@ -20,8 +20,8 @@ from dws_core._wire.frames import Frame
 
 logger = logging.getLogger("dws")
 
-_JOIN_BYTES: Final = 65_536
-"""A longer write goes out frame by frame, so that a socket which is full in the middle of it is noticed."""
+_CHUNK_BYTES: Final = 65_536
+"""What is longer goes out in several writes, so that a socket which is full after the first is noticed."""
 
 _OUTBOX = attrgetter("outbox")
 
@@ -88,10 +88,11 @@ class Fanout:
             if parts != joined.parts or outbox.codec is not joined.codec:
                 joined = _Joined(parts, outbox.codec)
             try:
-                if outbox.direct and joined.data is not None:
-                    outbox.write(joined.data)
-                else:
-                    outbox.put(joined.frames)
+                for data, frames in joined.chunks:
+                    if outbox.direct:
+                        outbox.write(data)
+                    else:
+                        outbox.put(frames)
             except Exception:
                 logger.exception("a connection could not be written to; it is closed")
                 outbox.close()
@@ -135,22 +136,32 @@ class _Joined:
     """The messages of batches, in the order they were sent, for connections of one codec.
 
     Attributes:
-        frames: One for each message.
-        data: All of them for one write; None: nothing, or too long for one.
+        chunks: Joined frames for one write, and the frames themselves for connections that cannot take the write.
     """
 
-    __slots__ = ("codec", "data", "frames", "parts")
+    __slots__ = ("chunks", "codec", "parts")
 
     def __init__(self, parts: list[_Batch], codec: Codec | None) -> None:
         self.parts = parts
         self.codec = codec
-        self.frames: list[Frame] = []
-        self.data: bytes | None = None
+        self.chunks: list[tuple[bytes, list[Frame]]] = []
         if codec is not None:
             encoded = [message.frame(codec) for message in _in_order(parts)]
-            self.frames = [frame for frame in encoded if frame is not None]
-            if 0 < sum(map(len, self.frames)) <= _JOIN_BYTES:
-                self.data = b"".join([frame.ready for frame in self.frames])
+            chunks = _chunks(frame for frame in encoded if frame is not None)
+            self.chunks = [(b"".join([frame.ready for frame in chunk]), chunk) for chunk in chunks]
+
+
+def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    chunk: list[Frame] = []
+    size = 0
+    for frame in frames:
+        if chunk and size + len(frame) > _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(frame)
+        size += len(frame)
+    if chunk:
+        yield chunk
 
 
 def _in_order(parts: list[_Batch]) -> list[Encodable]:

@@ -24,7 +24,8 @@ class Limits:
         handler_stall_s: Seconds for which a full inbox waits for its handler; then messages are answered by
             `overloaded`, so that the end of the connection is still noticed.
         handler_grace_s: Seconds a handler may go on after its client is gone; then it is cancelled.
-        outbox_bytes: Bytes that wait to be written to one connection, in the server's buffer too.
+        outbox_bytes: Bytes that wait to be written to one connection, in the server's buffer too, which alone may hold
+            128 KiB.
         slow_consumer: What happens over `outbox_bytes`: `close` with 4000, `drop-oldest`, `drop-newest`, `keep-latest`
             of each topic.
         connections: Connections of this node; more are refused with 1013.

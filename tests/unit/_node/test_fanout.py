@@ -90,15 +90,18 @@ async def test_a_codec_that_cannot_express_a_message_costs_only_its_own_connecti
     assert other.sink.writes == [Frame(b"mb", binary=True).ready]
 
 
-async def test_a_write_over_64_kib_goes_out_frame_by_frame() -> None:
-    socket = Ready(room=1)
-    fanout, receivers = Fanout(Counters()), (socket,)
-    for text in "ab":
-        fanout.push(receivers, _Text(text * 40_000))
+async def test_what_is_over_64_kib_goes_out_in_several_writes() -> None:
+    quick, slow = Ready(), Ready(room=1)
+    fanout = Fanout(Counters())
+    texts = [letter * 30_000 for letter in "abc"]
+    receivers = (quick, slow)
+    for text in texts:
+        fanout.push(receivers, _Text(text))
     fanout.flush()
-    assert socket.sink.writes == [_in_json("a" * 40_000)]
-    socket.sink.read()
-    assert socket.written == _in_json("a" * 40_000, "b" * 40_000)
+    assert quick.sink.writes == [_in_json(*texts[:2]), _in_json(texts[2])]
+    assert slow.sink.writes == [_in_json(*texts[:2])]
+    slow.sink.read()
+    assert slow.written == _in_json(*texts)
 
 
 async def test_a_slow_connection_takes_nothing_from_its_neighbours() -> None:
