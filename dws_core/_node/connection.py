@@ -357,7 +357,7 @@ class Connection:
 
     async def _run_writer(self, outbox: TaskOutbox) -> None:
         try:
-            await outbox.drain()
+            await outbox.run()
         except _GONE:
             self._end(1006, "")
 

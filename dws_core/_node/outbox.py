@@ -168,15 +168,15 @@ class ReadyOutbox(Outbox):
 
 
 class TaskOutbox(Outbox):
-    """Writes through ASGI messages: one task, which runs only while something waits.
+    """Writes through ASGI messages: one task from the first frame to the end, which sleeps while nothing waits.
 
     Args:
         write: Writes one frame to the socket; raises when the socket is gone.
-        start_writer: Runs `drain()` in the background.
+        start_writer: Runs `run()` in the background.
         **kwargs: See `Outbox`.
     """
 
-    __slots__ = ("_in_flight_bytes", "_start_writer", "_write", "_writing")
+    __slots__ = ("_in_flight_bytes", "_start_writer", "_wake", "_write", "_writing")
 
     def __init__(
         self,
@@ -195,6 +195,7 @@ class TaskOutbox(Outbox):
         self._write = write
         self._start_writer = start_writer
         self._writing = False
+        self._wake: asyncio.Future[None] | None = None
         self._in_flight_bytes = 0
 
     def write(self, data: bytes) -> None:
@@ -203,31 +204,49 @@ class TaskOutbox(Outbox):
 
     def put(self, frames: Iterable[Frame]) -> None:
         """Queue and see that the writer runs."""
+        starts = self._backlog is None
         for frame in frames:
             if not self.closed:
                 self._queue(frame)
-        if not self._writing and not self.closed:
+        if not self.closed:
             self._writing = True
-            self._start_writer(self)
+            if starts:
+                self._start_writer(self)
+            else:
+                self._wake_up()
+
+    def close(self) -> None:
+        """Take no more frames, drop those that wait, end the writer when its last write has ended."""
+        super().close()
+        self._wake_up()
 
     def abort(self) -> None:
         """Not possible through ASGI: the socket is left to the server's own time-outs."""
 
-    async def drain(self) -> None:
-        """Write until nothing waits. A failed write closes the outbox: the socket is gone."""
+    async def run(self) -> None:
+        """Write until closed. A failed write closes the outbox: the socket is gone."""
         try:
-            while self._backlog:
-                frame = self._backlog.take()
-                self._in_flight_bytes = len(frame)  # a stalled write counts
-                await self._write(frame)
-        except BaseException:
-            self.close()
-            raise
+            while self._backlog is not None:
+                await self._write_all(self._backlog)
+                if self._backlog is not None:
+                    self._wake = asyncio.get_running_loop().create_future()
+                    await self._wake
         finally:
             self._writing = False
-            self._in_flight_bytes = 0
-            self._backlog = None
-            self._notify()
+            self.close()
+
+    async def _write_all(self, backlog: Backlog) -> None:
+        while backlog and not self.closed:
+            frame = backlog.take()
+            self._in_flight_bytes = len(frame)  # a stalled write counts
+            await self._write(frame)
+        self._in_flight_bytes = 0
+        self._writing = False
+        self._notify()
+
+    def _wake_up(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
     def _waits(self) -> bool:
         return self._writing

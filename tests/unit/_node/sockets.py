@@ -88,7 +88,7 @@ class Asgi:
         self.tasks: list[asyncio.Task[Any]] = []
         self.outbox = TaskOutbox(
             self._write,
-            lambda box: self.tasks.append(asyncio.get_running_loop().create_task(box.drain())),
+            lambda box: self.tasks.append(asyncio.get_running_loop().create_task(box.run())),
             codec=JSON,
             limit_bytes=limit,
             policy=policy,

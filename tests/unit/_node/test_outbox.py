@@ -85,7 +85,7 @@ async def test_a_socket_that_is_gone_closes_the_outbox() -> None:
 # -- ASGI messages
 
 
-async def test_frames_are_written_in_order_by_one_writer_that_ends_when_done() -> None:
+async def test_frames_are_written_in_order_by_one_writer_that_sleeps_in_between() -> None:
     socket = Asgi()
     socket.outbox.put(frames(b"0", b"1", b"2"))
     socket.outbox.put(frames(b"3"))
@@ -93,12 +93,15 @@ async def test_frames_are_written_in_order_by_one_writer_that_ends_when_done() -
         socket.permits.release()
     await socket.outbox.flushed()
     assert socket.written == [b"0", b"1", b"2", b"3"]
-    assert len(socket.tasks) == 1
     assert socket.outbox.size_bytes == 0
     socket.outbox.put(frames(b"4"))
     socket.permits.release()
     await socket.outbox.flushed()
-    assert len(socket.tasks) == 2
+    assert socket.written[4:] == [b"4"]
+    (writer,) = socket.tasks
+    assert not writer.done()
+    socket.outbox.close()
+    await writer
 
 
 async def test_a_stalled_write_counts_against_the_limit() -> None:
