@@ -62,14 +62,24 @@ def rows(seconds: float) -> list[Row]:
         return ours.splice(MEMBERS, open_envelope(stored)[1])
 
     return [
-        Row(what="decode, json", per_s=rate(lambda: ours.decode(text), seconds), baseline="json.loads", baseline_per_s=std_decode),
+        Row(
+            what="decode, json",
+            per_s=rate(lambda: ours.decode(text), seconds),
+            baseline="json.loads",
+            baseline_per_s=std_decode,
+        ),
         Row(
             what="decode, msgpack",
             per_s=rate(lambda: binary.decode(packed), seconds),
             baseline="json.loads",
             baseline_per_s=std_decode,
         ),
-        Row(what="encode, json", per_s=rate(lambda: ours.encode(SENT), seconds), baseline="json.dumps", baseline_per_s=std_encode),
+        Row(
+            what="encode, json",
+            per_s=rate(lambda: ours.encode(SENT), seconds),
+            baseline="json.dumps",
+            baseline_per_s=std_encode,
+        ),
         Row(
             what="encode, msgpack",
             per_s=rate(lambda: binary.encode(SENT), seconds),
@@ -96,7 +106,9 @@ def main() -> None:
     found = rows(0.05 if arguments.quick else 1.0)
     print(f"{'':40}{'per CPU s':>14}{'baseline':>14}{'ratio':>8}  baseline is")
     for row in found:
-        print(f"{row.what:40}{row.per_s:14,.0f}{row.baseline_per_s:14,.0f}{row.per_s / row.baseline_per_s:8.2f}  {row.baseline}")
+        print(
+            f"{row.what:40}{row.per_s:14,.0f}{row.baseline_per_s:14,.0f}{row.per_s / row.baseline_per_s:8.2f}  {row.baseline}"
+        )
     if path := keep("codecs", [asdict(row) for row in found], arguments):
         print(f"written to {path}")
 

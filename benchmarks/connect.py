@@ -12,22 +12,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from harness.contenders import CONTENDERS, PLAIN, chosen
+from harness.contenders import ALONE, CONTENDERS, chosen
 from harness.results import in_rounds, keep, parser
 from harness.running import Cores, Load, run
 
-QUICK = [PLAIN.name, "dws", "naive"]
+QUICK = ["plain", "dws", "naive"]
 
 
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--connections", type=int, default=10_000)
-    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--rounds", type=int, default=1)
     arguments = options.parse_args()
     count = 500 if arguments.quick else arguments.connections
     cores = Cores.of_this_machine()
     load = Load(subs=count, pubs=0, seconds=0, filter="bench/0")
-    wanted = chosen(arguments.only, QUICK if arguments.quick else [PLAIN.name, *CONTENDERS])
+    wanted = chosen(arguments.only, QUICK if arguments.quick else [*ALONE, *CONTENDERS])
     cells: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         (one.name, partial(run, one, load, cores)) for one in wanted
     ]

@@ -15,8 +15,19 @@ from harness.results import keep, median_run, parser
 from harness.running import Cores, Load, run
 
 SUBSCRIBERS = 100
-RATES = (50, 100, 200, 400, 600, 800, 1200)
-CONTENDERS = ["floor", "uvloop", "dws-server", "dws", "naive", "broadcaster", "fdws", "fastapi-websockets", "socketio", "channels"]
+RATES = (50, 100, 200, 400, 800)
+CONTENDERS = [
+    "floor",
+    "uvloop",
+    "dws-server",
+    "dws",
+    "naive",
+    "broadcaster",
+    "fdws",
+    "fastapi-websockets",
+    "socketio",
+    "channels",
+]
 QUICK = ["dws", "naive"]
 
 
@@ -33,7 +44,7 @@ def at_rate(contender: Contender, rate: int, cores: Cores, seconds: float, round
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--seconds", type=float, default=4.0)
+    options.add_argument("--seconds", type=float, default=3.0)
     options.add_argument("--rounds", type=int, default=3)
     arguments = options.parse_args()
     seconds, rounds = (0.4, 1) if arguments.quick else (arguments.seconds, arguments.rounds)
@@ -42,7 +53,11 @@ def main() -> None:
     wanted = chosen(arguments.only, QUICK if arguments.quick else CONTENDERS)
     most = {one.name: saturation(one, cores, seconds) for one in wanted}
     for name, found in most.items():
-        print(f"{name:20} saturates at {found['messages_per_s']:.0f}/s" if "error" not in found else f"{name}: {found['error']}")
+        print(
+            f"{name:20} saturates at {found['messages_per_s']:.0f}/s"
+            if "error" not in found
+            else f"{name}: {found['error']}"
+        )
     table: dict[str, dict[str, Any]] = {}
     for rate in rates:
         row = table[str(rate)] = {}

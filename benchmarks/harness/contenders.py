@@ -172,13 +172,29 @@ CONTENDERS = {
         ),
     )
 }
-PLAIN = Contender(name="plain", title="Starlette alone", app="plain", package="starlette")
+ALONE = {
+    one.name: one
+    for one in (
+        Contender(name="plain", title="Starlette alone", app="plain", package="starlette"),
+        Contender(name="plain-fastapi", title="FastAPI alone", app="plain_fastapi", package="fastapi"),
+        Contender(name="dws-starlette", title="**dws** in a Starlette route", app="dws_starlette", package="dws-core"),
+        Contender(
+            name="dws-server-starlette",
+            title="**dws** in a Starlette route, `--ws dws_core.server:WebSocketProtocol`",
+            app="dws_starlette",
+            ws=OURS,
+            needs=("dws_core.server",),
+            package="dws-core",
+        ),
+    )
+}
+"""Take part only where connections are counted and weighed."""
 
 
 def chosen(names: str | None, default: list[str] | None = None) -> list[Contender]:
     """Return the contenders of a comma-separated list; None: the default, or all."""
     wanted = names.split(",") if names else default or list(CONTENDERS)
-    known = {**CONTENDERS, PLAIN.name: PLAIN}
+    known = {**CONTENDERS, **ALONE}
     if unknown := [name for name in wanted if name not in known]:
         raise SystemExit(f"unknown contenders {', '.join(unknown)}; known: {', '.join(known)}")
     return [known[name] for name in wanted]

@@ -6,8 +6,10 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,6 +22,25 @@ from harness.running import Cores
 
 RESULTS = Path(__file__).parents[1] / "results"
 _PACKAGES = ("dws-core", "fastapi", "starlette", "uvicorn", "uvloop", "websockets", "msgspec")
+
+
+def _busy_s() -> float:
+    """Return the CPU seconds that this machine has spent on anything: all but idle and waiting (proc_stat(5))."""
+    user, nice, system, _, _, *interrupts = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    return sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_s() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+_STARTED = (time.monotonic(), _busy_s(), _own_s(), os.getloadavg()[0])
+
+
+def _others_busy() -> float:
+    """Return the share of one core that processes other than this benchmark's used while it ran."""
+    return max(0.0, (_busy_s() - _STARTED[1]) - (_own_s() - _STARTED[2])) / (time.monotonic() - _STARTED[0])
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -51,7 +72,8 @@ def machine(cores: Cores | None) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores_of_the_machine": os.cpu_count(),
         "cores_used": asdict(cores) if cores else None,
-        "load_average": round(os.getloadavg()[0], 2),
+        "load_average_at_start": round(_STARTED[3], 2),
+        "cores_used_by_others": round(_others_busy(), 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": {name: found for name in sorted(packages) if (found := _version(name))},
@@ -94,11 +116,17 @@ def in_rounds(rounds: int, cells: list[tuple[str, Callable[[], dict[str, Any]]]]
     runs: dict[str, list[dict[str, Any]]] = {key: [] for key, _ in cells}
     for _ in range(rounds):
         for key, measure in cells:
-            if runs[key] and "error" in runs[key][0] and "delivered" not in runs[key][0]:
-                continue  # it does not run here
+            if _hopeless(runs[key]):
+                continue
             runs[key].append(measure())
             print(f"  {key:44} {_line(runs[key][-1], by)}", flush=True)
     return {key: median_run(found, by) for key, found in runs.items()}
+
+
+def _hopeless(runs: list[dict[str, Any]]) -> bool:
+    """Say whether all tries so far failed: once where it is not installed, twice otherwise."""
+    failed = [run["error"] for run in runs if "error" in run]
+    return len(failed) == len(runs) and (len(failed) > 1 or any("not installed" in error for error in failed))
 
 
 def _line(run: dict[str, Any], by: str) -> str:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +78,10 @@ class Cores:
         return cls(server=allowed[0], client=allowed[-1])
 
 
+class NotStarted(Exception):
+    """A server or broker ended, or did not listen in time."""
+
+
 def run(contender: Contender, load: Load, cores: Cores) -> dict[str, Any]:
     """Start a contender, load it once, end it; return what wsload says, or `{"error": why}`."""
     if (why := contender.missing()) is not None:
@@ -85,7 +89,7 @@ def run(contender: Contender, load: Load, cores: Cores) -> dict[str, Any]:
     try:
         with _redis(cores) if contender.redis else nullcontext() as redis, _server(contender, cores, redis) as server:
             return _load(contender, load, cores, server, redis)
-    except TimeoutError as error:
+    except NotStarted as error:
         return {"error": str(error)}
 
 
@@ -93,10 +97,6 @@ def run(contender: Contender, load: Load, cores: Cores) -> dict[str, Any]:
 class _Running:
     port: int
     pid: int
-
-
-def _pinned(core: int) -> Callable[[], None]:
-    return lambda: os.sched_setaffinity(0, {core})
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def _server(contender: Contender, cores: Cores, redis: _Running | None) -> Itera
         line = process.stdout.readline()
         if not line:
             errors.seek(0)
-            raise TimeoutError(f"{contender.name} did not start: {(errors.read().strip().splitlines() or ['?'])[-1]}")
+            raise NotStarted(f"{contender.name} did not start: {(errors.read().strip().splitlines() or ['?'])[-1]}")
         yield _Running(port=int(line), pid=process.pid)
 
 
@@ -126,7 +126,7 @@ def _redis(cores: Cores) -> Iterator[_Running]:
         until = time.monotonic() + START_S
         while not _listens(port):
             if time.monotonic() > until or broker.poll() is not None:
-                raise TimeoutError("redis-server did not start")
+                raise NotStarted("redis-server did not start")
             time.sleep(0.02)
         yield _Running(port=port, pid=broker.pid)
 
@@ -138,8 +138,9 @@ def _listens(port: int) -> bool:
 
 @contextmanager
 def _process(command: list[str], core: int, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(command, text=True, preexec_fn=_pinned(core), **options)
+    process = subprocess.Popen(command, text=True, **options)
     try:
+        os.sched_setaffinity(process.pid, {core})  # before it can have started threads, which inherit it
         yield process
     finally:
         process.send_signal(signal.SIGKILL)  # nothing is kept, and thousands of connections would be closed politely

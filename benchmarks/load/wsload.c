@@ -6,7 +6,7 @@
  *   --rate R      R messages a second whatever comes back; a message's latency counts from when it was due;
  *   --ack MARK    each publisher sends its next message when the ack of its last has arrived.
  * Every delivery of every message is checked: none lost, none twice, none to the wrong subscriber. The result is one line
- * of JSON, with the CPU seconds of the server (--pid), of a broker (--broker) and of this client.
+ * of JSON (after --stall seconds without any delivery, what is missing is lost), with the CPU seconds of the server (--pid), of a broker (--broker) and of this client.
  *
  * Templates: %d number of the connection, %g its topic (number modulo --topics; for a publish: of the message), %s number
  * of the message, %m stamp by which deliveries are recognised, %p padding of --size bytes.
@@ -20,16 +20,15 @@
 
 #include "connection.h"
 
-#define STALL_NS 15000000000ull
 #define SAMPLED_FROM 50 /* connections open before memory is first read: the first ones pay for imports and pools */
 
 static struct {
     int subs, pubs, size, window, topics, everything, dialing, rate, pid, broker;
     long sub_frames, pub_frames;
-    double seconds, warm_s;
+    double seconds, warm_s, stall_s;
     const char *sub[8], *hello[8], *publish, *ack, *ping, *pong;
     int sub_count, hello_count;
-} opt = {.subs = 100, .pubs = 1, .size = 64, .window = 1, .topics = 1, .dialing = 32, .seconds = 3, .warm_s = 0.5};
+} opt = {.subs = 100, .pubs = 1, .size = 64, .window = 1, .topics = 1, .dialing = 32, .seconds = 3, .warm_s = 0.5, .stall_s = 15};
 
 static Connection *all, **idle;
 static int idle_count, timer;
@@ -124,7 +123,7 @@ static void on_received(Connection *c, const char *text, size_t size, uint64_t a
 }
 
 static void await(const long *count, long wanted, const char *what) {
-    uint64_t until = now_ns() + 4 * STALL_NS;
+    uint64_t until = now_ns() + (uint64_t)(4e9 * opt.stall_s);
     while (*count < wanted) {
         pump(50);
         if (now_ns() > until) fail("only %ld of %ld connections %s", *count, wanted, what);
@@ -159,7 +158,7 @@ static void publish(Connection *c, uint64_t due) {
 
 static int going(uint64_t until) {
     uint64_t now = now_ns();
-    stalled = stalled || now - progress > STALL_NS;
+    stalled = stalled || (double)(now - progress) > 1e9 * opt.stall_s;
     return now < until && !stalled;
 }
 
@@ -235,7 +234,7 @@ static void read_options(int argc, char **argv) {
         {"topics", 1, 0, 'g'}, {"everything", 0, 0, 'e'}, {"dialing", 1, 0, 'd'}, {"rate", 1, 0, 'r'}, {"pid", 1, 0, 'i'},
         {"broker", 1, 0, 'b'}, {"seconds", 1, 0, 't'}, {"warm", 1, 0, 'W'}, {"sub", 1, 0, 'S'}, {"hello", 1, 0, 'H'},
         {"sub-frames", 1, 0, 'f'}, {"pub-frames", 1, 0, 'F'}, {"publish", 1, 0, 'T'}, {"ack", 1, 0, 'a'}, {"ping", 1, 0, '1'},
-        {"pong", 1, 0, '2'}, {0}};
+        {"pong", 1, 0, '2'}, {"stall", 1, 0, 'l'}, {0}};
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (c) {
         case 'p': wire.port = atoi(optarg); break;
         case 'P': wire.path = optarg; break;
@@ -259,6 +258,7 @@ static void read_options(int argc, char **argv) {
         case 'a': opt.ack = optarg; break;
         case '1': opt.ping = optarg; break;
         case '2': opt.pong = optarg; break;
+        case 'l': opt.stall_s = atof(optarg); break;
         default: exit(2);
     }
     if (opt.subs < 0 || opt.pubs < 0 || opt.topics < 1 || (!opt.everything && opt.subs % opt.topics)) fail("--topics must divide --subs");
@@ -293,9 +293,9 @@ int main(int argc, char **argv) {
     Sample dialled = open_all(), open = sample(), from, to;
     if (opt.warm_s > 0 && opt.publish) load(opt.warm_s, 1);
     memset(&latency, 0, sizeof latency), memset(&ack_latency, 0, sizeof latency), memset(&lateness, 0, sizeof latency);
-    from = sample();
+    from = opt.seconds > 0 ? sample() : dialled; /* only connecting: the figures are those of connecting */
     if (opt.seconds > 0) load(opt.seconds, opt.window);
-    to = sample();
+    to = opt.seconds > 0 ? sample() : open;
     for (uint64_t until = now_ns() + 100000000ull; now_ns() < until;) pump(20); /* what comes twice comes late */
     report(dialled, open, from, to, rss_kb(opt.pid));
     return stalled ? 3 : 0;
