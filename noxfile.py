@@ -48,6 +48,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure beside floors and peers and write docs/explanation/performance.md; `-- --quick` only shows that it works."""
+    install_workspace(session, "bench")
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check format, style and the import rules."""
     install_workspace(session, "lint", "test")

@@ -42,11 +42,13 @@ from dws_core._errors import (
 )
 from dws_core._log.interface import BrokerInterface, History, Receipt
 from dws_core._node.connection import Connection
+from dws_core._node.counters import NodeStats
 from dws_core._node.manager import WebSocketManager
 from dws_core._proxy import WebSocketProxy
 from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
 from dws_core._topics.filters import matches
 from dws_core._url import BrokerURL
+from dws_core._wire.backlog import SlowConsumer
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.limits import Limits
 from dws_core._wire.message import Message
@@ -84,6 +86,7 @@ __all__ = [
     "LayoutMismatch",
     "Limits",
     "Message",
+    "NodeStats",
     "OriginNotAllowed",
     "PayloadTooLarge",
     "PluginConflict",
@@ -93,6 +96,7 @@ __all__ = [
     "PublishOutcomeUnknown",
     "Receipt",
     "RedisBroker",
+    "SlowConsumer",
     "WebSocketException",
     "WebSocketManager",
     "WebSocketOAuth2PasswordBearer",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, MutableMapping, MutableSet
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping, MutableSet
+from typing import Any, Protocol, TypedDict
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from dws_core._auth.interface import Principal
 from dws_core._errors import CodecError, ConnectionClosed, InvalidMessage
+from dws_core._node.counters import Counters
+from dws_core._node.fanout import Fanout
 from dws_core._node.inbox import Inbox, InboxEnded
-from dws_core._node.outbox import Outbox
+from dws_core._node.outbox import Outbox, ReadyOutbox, TaskOutbox
+from dws_core._node.sink import sink_of
 from dws_core._node.tasks import Tasks
 from dws_core._topics.router import Router
 from dws_core._topics.trie import MqttMatcher
+from dws_core._wire.backlog import SlowConsumer
 from dws_core._wire.client_errors import ClientError, Refused, describe
 from dws_core._wire.close_codes import CloseCode, reason_of
 from dws_core._wire.codecs import Codec, JSONCodec
@@ -36,10 +40,20 @@ class ConnectionHost(Protocol):
     tasks: Tasks
     router: Router[Any]
     limits: Limits
+    fanout: Fanout
+    counters: Counters
 
     def on_closed(self, connection: Connection) -> None:
         """Forget the connection. Called once."""
         ...
+
+
+class _OutboxSettings(TypedDict):
+    codec: Codec
+    limit_bytes: int | None
+    policy: SlowConsumer
+    counters: Counters
+    on_overflow: Callable[[], None]
 
 
 class _Alone:
@@ -49,6 +63,8 @@ class _Alone:
         self.tasks = Tasks()
         self.router: Router[Any] = Router(MqttMatcher())
         self.limits = Limits(message_bytes=None, messages_per_s=None)
+        self.counters = Counters()
+        self.fanout = Fanout(self.counters)
 
     def on_closed(self, connection: Connection) -> None:
         """Nothing to forget."""
@@ -101,6 +117,10 @@ class Connection:
         websocket: Starlette's or FastAPI's WebSocket.
         conn_id: The id that direct messages are sent to.
         topic: A filter to subscribe to at once; None: none.
+        principal: Who the client is.
+        codec: How its messages are encoded; None: JSON.
+        slow_consumer: What happens when it does not read fast enough; None: as `Limits.slow_consumer` says.
+        host: The node; None: it works alone.
 
     Attributes:
         websocket: The socket underneath. Do not send through it: the outbox owns the writing side.
@@ -122,6 +142,7 @@ class Connection:
         *,
         principal: Principal | None = None,
         codec: Codec | None = None,
+        slow_consumer: SlowConsumer | None = None,
         host: ConnectionHost | None = None,
     ) -> None:
         self.websocket: WebSocket = websocket
@@ -130,12 +151,7 @@ class Connection:
         self.codec: Codec = codec or JSONCodec()
         self._host: ConnectionHost = host or _Alone()
         limits = self._host.limits
-        self.outbox: Outbox = Outbox(
-            self._write,
-            start_writer=self._start_writer,
-            on_overflow=self._on_overflow,
-            limit_bytes=limits.outbox_bytes,
-        )
+        self.outbox: Outbox = self._make_outbox(slow_consumer or limits.slow_consumer)
         self._inbox: Inbox | None = None
         self._bucket = None
         if limits.messages_per_s is not None:
@@ -160,6 +176,11 @@ class Connection:
     def closed(self) -> bool:
         """Whether the socket is closed or closing; what is sent now goes nowhere."""
         return self._close_code is not None
+
+    @property
+    def takes_ready_frames(self) -> bool:
+        """Whether the server takes frames that are framed already: the quicker way, same behaviour."""
+        return isinstance(self.outbox, ReadyOutbox)
 
     @property
     def close_code(self) -> int | None:
@@ -296,12 +317,16 @@ class Connection:
             CodecError: The connection's codec cannot express the value.
         """
         pushed = self.push(encode_frame(self.codec, data))
+        await self._host.fanout.flushed()
         await self.outbox.flushed()
         return pushed and not self.outbox.closed
 
     def push(self, frame: Frame) -> bool:
-        """Queue an encoded frame; never waits. False: it went nowhere."""
-        return self.outbox.push(frame)
+        """Queue an encoded frame; never waits. False: the connection is closed, and it went nowhere."""
+        if self.outbox.closed:
+            return False
+        self._host.fanout.push_one(self, frame)
+        return True
 
     def send_error(self, error: BaseException | ClientError, *, request_id: str | int | None = None) -> None:
         """Tell the client that its message was not carried out; queued, never waits."""
@@ -309,18 +334,30 @@ class Connection:
         if told is not None:
             self.push(encode_frame(self.codec, told.to_message(request_id)))
 
+    def _make_outbox(self, policy: SlowConsumer) -> Outbox:
+        settings: _OutboxSettings = {
+            "codec": self.codec,
+            "limit_bytes": self._host.limits.outbox_bytes,
+            "policy": policy,
+            "counters": self._host.counters,
+            "on_overflow": self._on_overflow,
+        }
+        if (sink := sink_of(self.websocket.scope)) is not None:
+            return ReadyOutbox(sink, **settings)
+        return TaskOutbox(self._write, self._start_writer, **settings)
+
     async def _write(self, frame: Frame) -> None:
         if frame.binary:
             await self.websocket.send_bytes(frame.payload)
         else:
             await self.websocket.send_text(frame.text)
 
-    def _start_writer(self, outbox: Outbox) -> None:
+    def _start_writer(self, outbox: TaskOutbox) -> None:
         self._host.tasks.spawn(self._run_writer(outbox), name=f"write to connection {self.id!r}")
 
-    async def _run_writer(self, outbox: Outbox) -> None:
+    async def _run_writer(self, outbox: TaskOutbox) -> None:
         try:
-            await outbox.drain()
+            await outbox.run()
         except _GONE:
             self._end(1006, "")
 
@@ -351,11 +388,13 @@ class Connection:
     async def _finish(self) -> None:
         try:
             async with asyncio.timeout(self._host.limits.close_timeout_s):
+                self._host.fanout.flush()
                 await self.outbox.flushed()
                 self.outbox.close()
                 await self.websocket.close(self._close_code or CloseCode.NORMAL, self._close_reason)
         except TimeoutError:
-            logger.warning("connection %r does not take its close frame; it is left to the server", self.id)
+            logger.warning("connection %r does not take its close frame; its socket is dropped", self.id)
+            self.outbox.abort()
         except _GONE:
             pass  # the client was faster
         finally:

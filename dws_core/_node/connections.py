@@ -13,12 +13,20 @@ class Connections:
     def __init__(self) -> None:
         self._by_id: dict[str, tuple[Connection, ...]] = {}
         self._all: dict[Connection, None] = {}
+        self._everyone: tuple[Connection, ...] | None = None
 
     def __len__(self) -> int:
         return len(self._all)
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(tuple(self._all))
+        return iter(self.everyone)
+
+    @property
+    def everyone(self) -> tuple[Connection, ...]:
+        """All connections: the same tuple until one comes or goes."""
+        if self._everyone is None:
+            self._everyone = tuple(self._all)
+        return self._everyone
 
     def __contains__(self, connection: object) -> bool:
         return connection in self._all
@@ -26,6 +34,7 @@ class Connections:
     def add(self, connection: Connection) -> None:
         """Add a connection under its id."""
         self._all[connection] = None
+        self._everyone = None
         self._by_id[connection.id] = (*self._by_id.get(connection.id, ()), connection)
 
     def discard(self, connection: Connection) -> bool:
@@ -33,6 +42,7 @@ class Connections:
         if connection not in self._all:
             return False
         del self._all[connection]
+        self._everyone = None
         left = tuple(c for c in self._by_id[connection.id] if c is not connection)
         if left:
             self._by_id[connection.id] = left

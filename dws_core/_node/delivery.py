@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dws_core._log.interface import BrokerState, GapReason, Head, Offset, Record
 from dws_core._node.connection import Connection
 from dws_core._node.connections import Connections
+from dws_core._node.counters import Counters
+from dws_core._node.fanout import Fanout
 from dws_core._topics.router import Router
 from dws_core._wire.codecs import Codec, splice
 from dws_core._wire.cursor import format_position
@@ -25,14 +27,24 @@ class Delivery:
     Nothing here waits, and nothing that goes wrong with one record or connection reaches another.
     """
 
-    def __init__(self, router: Router[Connection], connections: Connections, codecs: dict[str, Codec]) -> None:
+    def __init__(
+        self,
+        router: Router[Connection],
+        connections: Connections,
+        codecs: Mapping[str, Codec],
+        fanout: Fanout,
+        counters: Counters,
+    ) -> None:
         self._router = router
         self._connections = connections
         self._codecs = codecs
+        self._fanout = fanout
+        self._counters = counters
         self.state: BrokerState = "connecting"
 
     def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
         """Deliver records in order."""
+        self._counters.received += len(records)
         for record in records:
             try:
                 self._deliver(partition, epoch, record)
@@ -61,12 +73,13 @@ class Delivery:
 
     def _deliver(self, partition: int, epoch: str, record: Record) -> None:
         members: dict[str, Any] = {"type": "message"}
-        if not record.topic.startswith("$"):
-            receivers: Sequence[Connection] = self._router.receivers(record.topic)
-            members["topic"] = record.topic
-        elif record.topic == ALL:
-            receivers = tuple(self._connections)
-        elif (conn_id := conn_id_of(record.topic)) is not None:
+        topic = record.topic
+        if not topic.startswith("$"):
+            receivers: Sequence[Connection] = self._router.receivers(topic)
+            members["topic"] = topic
+        elif topic == ALL:
+            receivers = self._connections.everyone
+        elif (conn_id := conn_id_of(topic)) is not None:
             receivers = self._connections.by_id(conn_id)
             members["conn_id"] = conn_id
         else:
@@ -75,25 +88,35 @@ class Delivery:
             return
         if record.offset is not None:
             members["pos"] = format_position(partition, epoch, record.offset)
-        self._fan_out(receivers, members, record.payload)
+        self._fanout.push(receivers, _Shared(topic, members, record.payload, self._codecs))
 
-    def _fan_out(self, receivers: Sequence[Connection], members: dict[str, Any], payload: bytes) -> None:
-        name, data = open_envelope(payload)
-        frames: dict[str, Frame | None] = {}
-        for connection in receivers:
-            codec = connection.codec
-            try:
-                frame = frames[codec.name]
-            except KeyError:
-                frame = frames[codec.name] = self._frame(codec, name, members, data)
-            if frame is not None:
-                connection.push(frame)
 
-    def _frame(self, codec: Codec, name: str, members: dict[str, Any], data: bytes) -> Frame | None:
+class _Shared:
+    """A message for many connections, encoded at most once for each codec."""
+
+    __slots__ = ("_codec", "_codecs", "_data", "_frames", "_members", "_topic")
+
+    def __init__(self, topic: str, members: dict[str, Any], payload: bytes, codecs: Mapping[str, Codec]) -> None:
+        self._topic = topic
+        self._members = members
+        self._codec, self._data = open_envelope(payload)
+        self._codecs = codecs
+        self._frames: dict[str, Frame | None] = {}
+
+    def frame(self, codec: Codec) -> Frame | None:
+        """Return the frame for connections of a codec; None: the codec cannot express it, which is logged."""
+        if codec.name not in self._frames:
+            self._frames[codec.name] = self._encoded(codec)
+        return self._frames[codec.name]
+
+    def _encoded(self, codec: Codec) -> Frame | None:
         try:
-            if codec.name == name:
-                return Frame(splice(codec, members, data), binary=codec.binary)
-            return Frame(codec.encode({**members, "data": self._codecs[name].decode(data)}), binary=codec.binary)
+            if codec.name == self._codec:
+                payload = splice(codec, self._members, self._data)
+            else:
+                payload = codec.encode({**self._members, "data": self._codecs[self._codec].decode(self._data)})
         except Exception:  # a plugin's codec may raise anything; the other codecs' clients still get the message
-            logger.exception("codec %r cannot express a message encoded by %r; its clients miss it", codec.name, name)
+            text = "codec %r cannot express a message encoded by %r; its clients miss it"
+            logger.exception(text, codec.name, self._codec)
             return None
+        return Frame(payload, binary=codec.binary, topic=self._topic)

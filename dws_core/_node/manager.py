@@ -20,7 +20,9 @@ from dws_core._log.interface import BrokerInterface, Layout, LogBroker, Receipt
 from dws_core._node.adapter import AdaptedBroker
 from dws_core._node.connection import Connection
 from dws_core._node.connections import Connections
+from dws_core._node.counters import Counters, NodeStats
 from dws_core._node.delivery import Delivery
+from dws_core._node.fanout import Fanout
 from dws_core._node.guard import HandlerGuard
 from dws_core._node.handshake import Door
 from dws_core._node.inbound import Inbound
@@ -30,6 +32,7 @@ from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
 from dws_core._url import BrokerURL
+from dws_core._wire.backlog import SlowConsumer
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
 from dws_core._wire.frames import encode_frame
@@ -38,6 +41,12 @@ from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
 
 logger = logging.getLogger("dws")
+
+_READY = "the server takes ready frames: deliveries are written once framed"
+_NOT_READY = (
+    "the server takes no ready frames: deliveries go through ASGI messages, same behaviour, slower. "
+    "With uvicorn: --ws dws_core.server:WebSocketProtocol"
+)
 
 
 class WebSocketManager:
@@ -85,6 +94,8 @@ class WebSocketManager:
         self.broker_channel = broker_channel
         self.limits: Limits = limits or Limits()
         self.tasks: Tasks = Tasks()
+        self.counters: Counters = Counters()
+        self.fanout: Fanout = Fanout(self.counters)
         self.broker: BrokerInterface | LogBroker = _make_broker(plugins, broker_url, broker_class, broker, kwargs)
         matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
         self._matcher = matcher
@@ -99,11 +110,12 @@ class WebSocketManager:
         self._door = Door(codecs, node_codec, authenticator, allowed_origins)
         self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
-        self._delivery = Delivery(self.router, self._connections, codecs)
-        self._publisher = Publisher(self._log, node_codec, self._layout)
+        self._delivery = Delivery(self.router, self._connections, codecs, self.fanout, self.counters)
+        self._publisher = Publisher(self._log, node_codec, self._layout, self.counters)
         self._inbound = Inbound(self._publisher, matcher, self.limits, authorize)
         self.guards: dict[Connection, HandlerGuard] = {}
         self._running = False
+        self._way_logged = False
 
     # -- life cycle
 
@@ -158,6 +170,20 @@ class WebSocketManager:
         """The open connections of this node: a new list."""
         return list(self._connections)
 
+    def stats(self) -> NodeStats:
+        """Return the node in numbers, as they are now."""
+        counters = self.counters
+        return NodeStats(
+            connections=len(self._connections),
+            filters=len(self.router),
+            ready_connections=sum(connection.takes_ready_frames for connection in self._connections),
+            published=counters.published,
+            received=counters.received,
+            deliveries=counters.deliveries,
+            dropped=counters.dropped,
+            overflows=counters.overflows,
+        )
+
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._connections)
 
@@ -174,6 +200,7 @@ class WebSocketManager:
         topic: str | None = None,
         *,
         principal: Principal | None = None,
+        slow_consumer: SlowConsumer | None = None,
     ) -> Connection:
         """Check and accept a handshake and add the connection. Prefer `connect`, which also removes it.
 
@@ -183,6 +210,7 @@ class WebSocketManager:
                 unguessable one.
             topic: A filter to subscribe to at once.
             principal: Who the client is, where the application knows; None: the authenticator is asked.
+            slow_consumer: What happens when the client does not read fast enough; None: as the node's limits say.
 
         Raises:
             AuthenticationFailed: Refused, also as `OriginNotAllowed`. Let it pass: FastAPI answers the client.
@@ -201,7 +229,12 @@ class WebSocketManager:
         codec, principal = await self._door.admit(websocket, principal)
         if conn_id is None:
             conn_id = principal.id if principal is not None else secrets.token_urlsafe(16)
-        connection = Connection(websocket, conn_id, topic, principal=principal, codec=codec, host=self)
+        connection = Connection(
+            websocket, conn_id, topic, principal=principal, codec=codec, slow_consumer=slow_consumer, host=self
+        )
+        if not self._way_logged:
+            self._way_logged = True
+            logger.info(_READY if connection.takes_ready_frames else _NOT_READY)
         self._connections.add(connection)
         self.guards[connection] = HandlerGuard(self.limits.handler_grace_s)
         connection.start_reading()
@@ -214,6 +247,7 @@ class WebSocketManager:
         *,
         topic: str | None = None,
         principal: Principal | None = None,
+        slow_consumer: SlowConsumer | None = None,
     ) -> AbstractAsyncContextManager[Connection]:
         """Serve a client: `async with manager.connect(websocket, conn_id) as connection`.
 
@@ -221,7 +255,7 @@ class WebSocketManager:
         waits for something else when the client is gone is cancelled after `Limits.handler_grace_s`, silently.
         Arguments and errors: see `new_connection`.
         """
-        return _Serving(self, websocket, conn_id, topic, principal)
+        return _Serving(self, websocket, conn_id, topic, principal, slow_consumer)
 
     async def close_connection(
         self, connection: Connection, code: int = CloseCode.NORMAL, reason: str | None = None
@@ -338,13 +372,16 @@ class _Serving:
         conn_id: str | None,
         topic: str | None,
         principal: Principal | None,
+        slow_consumer: SlowConsumer | None,
     ) -> None:
         self._manager = manager
-        self._asked = (websocket, conn_id, topic, principal)
+        self._asked = (websocket, conn_id, topic, principal, slow_consumer)
 
     async def __aenter__(self) -> Connection:
-        websocket, conn_id, topic, principal = self._asked
-        self._connection = await self._manager.new_connection(websocket, conn_id, topic, principal=principal)
+        websocket, conn_id, topic, principal, slow_consumer = self._asked
+        self._connection = await self._manager.new_connection(
+            websocket, conn_id, topic, principal=principal, slow_consumer=slow_consumer
+        )
         self._guard = self._manager.guards[self._connection]
         return self._connection
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dws_core._log.interface import History, Layout, LogBroker, Receipt
 from dws_core._log.partition import partition_of
+from dws_core._node.counters import Counters
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import format_position
 from dws_core._wire.envelope import header_of
@@ -58,11 +59,12 @@ class Done:
 class Publisher:
     """Encodes data once and publishes it to the topic's partition."""
 
-    def __init__(self, broker: LogBroker, codec: Codec, layout: Layout) -> None:
+    def __init__(self, broker: LogBroker, codec: Codec, layout: Layout, counters: Counters) -> None:
         self._broker = broker
         self._codec = codec
         self._header = header_of(codec.name)
         self._layout = layout
+        self._counters = counters
 
     def publish(self, topic: str, data: JSON, *, key: str | None = None) -> asyncio.Future[Receipt]:
         """Publish without waiting; the future is the broker's answer.
@@ -71,6 +73,7 @@ class Publisher:
             CodecError: The node's codec cannot express the data.
         """
         payload = self._header + self._codec.encode(data)
+        self._counters.published += 1
         return self._broker.publish(partition_of(topic, self._layout), topic, payload, history=HISTORY, key=key)
 
     def position(self, topic: str, receipt: Receipt) -> str | None:

@@ -1,4 +1,4 @@
-"""What is written to connections: encoded once, shared by all that have the codec."""
+"""What is written to connections: encoded once, framed once, shared by all that have the codec."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ class Frame:
     Attributes:
         payload: The encoded bytes; UTF-8 if not `binary`.
         binary: Whether it goes out as a binary frame (RFC 6455 §5.6).
+        topic: The topic of a delivery; None for an answer, which no slow-consumer policy drops.
     """
 
-    __slots__ = ("_text", "binary", "payload")
+    __slots__ = ("_ready", "_text", "binary", "payload", "topic")
 
-    def __init__(self, payload: bytes, *, binary: bool) -> None:
+    def __init__(self, payload: bytes, *, binary: bool, topic: str | None = None) -> None:
         self.payload: bytes = payload
         self.binary: bool = binary
+        self.topic: str | None = topic
         self._text: str | None = None
+        self._ready: bytes | None = None
 
     @property
     def text(self) -> str:
@@ -27,6 +30,17 @@ class Frame:
         if self._text is None:
             self._text = self.payload.decode()
         return self._text
+
+    @property
+    def ready(self) -> bytes:
+        """The whole frame as it goes on the wire, made once for all connections: a server's frames carry no mask."""
+        if self._ready is None:
+            self._ready = frame_header(len(self.payload), binary=self.binary) + self.payload
+        return self._ready
+
+    def frame(self, codec: Codec) -> Frame:
+        """Return itself: it is for one connection and encoded for it."""
+        return self
 
     def __len__(self) -> int:
         return len(self.payload)
@@ -39,3 +53,18 @@ def encode_frame(codec: Codec, value: JSON) -> Frame:
         CodecError: The codec cannot express the value.
     """
     return Frame(codec.encode(value), binary=codec.binary)
+
+
+def frame_header(length: int, *, binary: bool) -> bytes:
+    """Return the header of an unfragmented, unmasked, uncompressed data frame (RFC 6455 §5.2).
+
+    Args:
+        length: Bytes of payload.
+        binary: Opcode 2; else 1, text.
+    """
+    first = 0x82 if binary else 0x81
+    if length < 126:
+        return bytes((first, length))
+    if length < 65_536:
+        return bytes((first, 126)) + length.to_bytes(2, "big")
+    return bytes((first, 127)) + length.to_bytes(8, "big")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from dws_core._errors import ConfigurationError
+from dws_core._wire.backlog import SLOW_CONSUMER, SlowConsumer
 
 _ZERO_ALLOWED = frozenset({"handler_grace_s"})
 
@@ -23,7 +24,10 @@ class Limits:
         handler_stall_s: Seconds for which a full inbox waits for its handler; then messages are answered by
             `overloaded`, so that the end of the connection is still noticed.
         handler_grace_s: Seconds a handler may go on after its client is gone; then it is cancelled.
-        outbox_bytes: Bytes that wait to be written to one connection; more close it with 4000.
+        outbox_bytes: Bytes that wait to be written to one connection, in the server's buffer too, which alone may hold
+            128 KiB.
+        slow_consumer: What happens over `outbox_bytes`: `close` with 4000, `drop-oldest`, `drop-newest`, `keep-latest`
+            of each topic.
         connections: Connections of this node; more are refused with 1013.
         close_timeout_s: Seconds for the last frames and the close frame to be written.
     """
@@ -37,11 +41,19 @@ class Limits:
     handler_stall_s: float = 10.0
     handler_grace_s: float = 5.0
     outbox_bytes: int | None = 1_048_576
+    slow_consumer: SlowConsumer = "close"
     connections: int | None = None
     close_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
+        if self.slow_consumer not in SLOW_CONSUMER:
+            raise ConfigurationError(
+                f"Limits(slow_consumer={self.slow_consumer!r}) is not known.",
+                fix=f"use one of {', '.join(SLOW_CONSUMER)}",
+            )
         for field in fields(self):
+            if field.name == "slow_consumer":
+                continue
             value = getattr(self, field.name)
             lowest_allowed = field.name in _ZERO_ALLOWED
             if value is not None and (value < 0 or (value == 0 and not lowest_allowed)):

@@ -62,7 +62,9 @@ class Server(uvicorn.Server):
 @asynccontextmanager
 async def serve(node: str, port: int) -> AsyncIterator[Server]:
     """Serve one node until the block ends. Port 0: a free one."""
-    config = uvicorn.Config(create_app(node), host="127.0.0.1", port=port, log_level="warning")
+    config = uvicorn.Config(
+        create_app(node), host="127.0.0.1", port=port, log_level="warning", ws="dws_core.server:WebSocketProtocol"
+    )
     server = Server(config)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.serve())

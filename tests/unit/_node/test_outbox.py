@@ -1,89 +1,131 @@
-"""The outbox of one connection."""
+"""The outboxes of one connection."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
+from unit._node.sockets import Asgi, Ready, frames, ready
 
-from dws_core._node.outbox import Outbox
-from dws_core._wire.frames import Frame
-
-
-class _Socket:
-    """Writes into a list, one frame for each permit."""
-
-    def __init__(self, limit: int | None = None) -> None:
-        self.written: list[bytes] = []
-        self.permits = asyncio.Semaphore(0)
-        self.writing = asyncio.Event()
-        self.overflows = 0
-        self.tasks: list[asyncio.Task[Any]] = []
-        self.outbox = Outbox(
-            self._write,
-            start_writer=lambda box: self.tasks.append(asyncio.get_running_loop().create_task(box.drain())),
-            on_overflow=self._on_overflow,
-            limit_bytes=limit,
-        )
-
-    async def _write(self, frame: Frame) -> None:
-        self.writing.set()
-        await self.permits.acquire()
-        if frame.payload == b"break":
-            raise OSError("gone")
-        self.written.append(frame.payload)
-
-    def _on_overflow(self) -> None:
-        self.overflows += 1
-
-    def push(self, payload: bytes) -> bool:
-        return self.outbox.push(Frame(payload, binary=True))
+# -- ready frames
 
 
-async def test_frames_are_written_in_order_by_one_writer_that_ends_when_done() -> None:
-    socket = _Socket()
-    assert all(socket.push(str(n).encode()) for n in range(5))
-    for _ in range(5):
+def test_ready_frames_go_out_at_once_while_the_server_has_room() -> None:
+    socket = Ready()
+    socket.outbox.write(ready(b"a", b"b"))
+    socket.outbox.put(frames(b"c"))
+    assert socket.sink.writes == [ready(b"a", b"b"), ready(b"c")]
+    assert socket.outbox.size_bytes == 0
+
+
+def test_a_full_server_makes_frames_wait_and_room_writes_them_joined_in_order() -> None:
+    socket = Ready(room=1)
+    socket.outbox.put(frames(b"a", b"b", b"c"))
+    assert socket.sink.writes == [ready(b"a")]
+    assert not socket.outbox.direct
+    assert socket.outbox.size_bytes == len(ready(b"a")) + 2
+    socket.sink.read()
+    assert socket.sink.writes == [ready(b"a"), ready(b"b", b"c")]
+    assert socket.outbox.direct
+
+
+def test_a_server_that_fills_up_again_stops_the_writing() -> None:
+    socket = Ready(room=1)
+    big = [bytes([n]) * 50_000 for n in range(5)]
+    socket.outbox.put(frames(b"first", *big))
+    socket.sink.read(room=1)
+    assert len(socket.sink.writes) == 2
+    assert not socket.outbox.direct
+    socket.outbox.put(frames(b"last"))
+    socket.sink.read()
+    assert socket.written == ready(b"first", *big, b"last")
+
+
+async def test_flushed_waits_until_the_server_has_everything() -> None:
+    socket = Ready(room=1)
+    await socket.outbox.flushed()
+    socket.outbox.put(frames(b"a", b"b"))
+    waiting = asyncio.get_running_loop().create_task(socket.outbox.flushed())
+    await asyncio.wait({waiting}, timeout=0)
+    assert not waiting.done()
+    socket.sink.read()
+    await waiting
+
+
+def test_over_the_limit_it_closes_once_and_takes_nothing_more() -> None:
+    socket = Ready(room=1, limit=10)
+    socket.outbox.put(frames(b"a", b"1234567890", b"more", b"more"))
+    assert (socket.overflows, socket.counters.overflows) == (1, 1)
+    assert socket.outbox.closed
+    socket.sink.read()
+    assert socket.written == ready(b"a")
+    socket.outbox.abort()
+    assert socket.sink.aborted
+
+
+def test_dropped_deliveries_are_counted() -> None:
+    socket = Ready(room=1, limit=12, policy="drop-oldest")
+    socket.outbox.put(frames(b"first", b"1234", b"5678"))
+    assert socket.counters.dropped == 1
+    socket.sink.read()
+    assert socket.written == ready(b"first", b"5678")
+
+
+async def test_a_socket_that_is_gone_closes_the_outbox() -> None:
+    socket = Ready()
+    socket.sink.open = False
+    socket.outbox.write(ready(b"a"))
+    assert socket.outbox.closed
+    await socket.outbox.flushed()
+    socket.outbox.put(frames(b"b"))
+    socket.outbox.resume()
+    assert not socket.outbox.direct
+
+
+# -- ASGI messages
+
+
+async def test_frames_are_written_in_order_by_one_writer_that_sleeps_in_between() -> None:
+    socket = Asgi()
+    socket.outbox.put(frames(b"0", b"1", b"2"))
+    socket.outbox.put(frames(b"3"))
+    for _ in range(4):
         socket.permits.release()
     await socket.outbox.flushed()
-    assert socket.written == [b"0", b"1", b"2", b"3", b"4"]
-    assert len(socket.tasks) == 1
+    assert socket.written == [b"0", b"1", b"2", b"3"]
     assert socket.outbox.size_bytes == 0
-    socket.push(b"5")
+    socket.outbox.put(frames(b"4"))
     socket.permits.release()
     await socket.outbox.flushed()
-    assert len(socket.tasks) == 2
+    assert socket.written[4:] == [b"4"]
+    (writer,) = socket.tasks
+    assert not writer.done()
+    socket.outbox.close()
+    await writer
 
 
-async def test_over_the_limit_it_closes_once_and_takes_nothing_more() -> None:
-    socket = _Socket(limit=10)
-    assert socket.push(b"x" * 50)  # one frame may be larger than the limit: nothing else waits
+async def test_a_stalled_write_counts_against_the_limit() -> None:
+    socket = Asgi(limit=10)
+    socket.outbox.put(frames(b"x" * 50))  # one frame may be larger than the limit: nothing else waits
     await socket.writing.wait()
-    assert not socket.push(b"y")
-    assert not socket.push(b"z")
+    assert socket.outbox.size_bytes == 50
+    socket.outbox.put(frames(b"y"))
+    socket.outbox.put(frames(b"z"))
     assert socket.overflows == 1
-    assert socket.outbox.size_bytes == 0
     socket.permits.release()
     await asyncio.gather(*socket.tasks)
     assert socket.written == [b"x" * 50]
-
-
-async def test_bytes_on_their_way_count_until_they_are_written() -> None:
-    socket = _Socket(limit=10)
-    socket.push(b"12345")
-    await socket.writing.wait()
-    assert socket.push(b"12345")
-    assert not socket.push(b"1")
+    socket.outbox.abort()
 
 
 async def test_a_failed_write_closes_it_and_reaches_the_writers_owner() -> None:
-    socket = _Socket()
-    socket.push(b"break")
-    socket.push(b"never")
+    socket = Asgi()
+    socket.outbox.put(frames(b"break", b"never"))
     socket.permits.release()
     await socket.outbox.flushed()
     with pytest.raises(OSError, match="gone"):
         await socket.tasks[0]
-    assert not socket.push(b"later")
+    assert socket.outbox.closed
     assert socket.written == []
+    with pytest.raises(NotImplementedError):
+        socket.outbox.write(b"")

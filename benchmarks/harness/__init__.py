@@ -1,0 +1,1 @@
+"""What all benchmarks share: who takes part, how they are started and loaded, how results are kept."""

@@ -1,0 +1,22 @@
+"""dws as its README shows it, with every check on. Only the rate limit is off: the load is meant to be high."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, WebSocket
+
+from dws_core import Limits, Principal, WebSocketManager
+
+
+def authorize(principal: Principal | None, action: str, topic: str) -> bool:
+    return topic.startswith("bench")
+
+
+manager = WebSocketManager("bench", broker_url="memory://", authorize=authorize, limits=Limits(messages_per_s=None))
+app = FastAPI(lifespan=manager.lifespan)
+
+
+@app.websocket("/ws")
+async def serve(websocket: WebSocket) -> None:
+    async with manager.connect(websocket) as connection:
+        async for message in connection:
+            await manager.receive(connection, message)

@@ -1,0 +1,31 @@
+"""Serve one of the applications beside this file with uvicorn, in one process; print the port first.
+
+python benchmarks/servers/serve.py naive --ws websockets-sansio
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import resource
+import socket
+
+import uvicorn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("app", help="a module beside this file with an `app`")
+    parser.add_argument("--ws", default="websockets-sansio", help="uvicorn's WebSocket protocol")
+    arguments = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    app = importlib.import_module(arguments.app).app
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    print(listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(app, ws=arguments.ws, loop="uvloop", log_level="warning", access_log=False)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

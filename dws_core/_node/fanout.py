@@ -1,0 +1,171 @@
+"""From messages to writes: what arrives in one tick of the loop leaves in one write for each connection.
+
+Messages for the same receivers are kept together and joined once for each codec, however many receivers there are. The
+cost of a message does not grow with its receivers until the write, and a write carries all messages of the tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
+from operator import attrgetter, itemgetter
+from typing import Final, Protocol
+
+from dws_core._node.counters import Counters
+from dws_core._node.outbox import Outbox
+from dws_core._wire.codecs import Codec
+from dws_core._wire.frames import Frame
+
+logger = logging.getLogger("dws")
+
+_CHUNK_BYTES: Final = 65_536
+"""What is longer goes out in several writes, so that a socket which is full after the first is noticed."""
+
+_OUTBOX = attrgetter("outbox")
+
+
+class Receiver(Protocol):
+    """Whatever has an outbox."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """Where its frames go."""
+        ...
+
+
+class Encodable(Protocol):
+    """One message, encoded at most once for each codec."""
+
+    def frame(self, codec: Codec) -> Frame | None:
+        """Return the frame for connections of a codec; None: the codec cannot express it."""
+        ...
+
+
+class _Batch:
+    """Messages of one tick for the same receivers, each with its number in the tick."""
+
+    __slots__ = ("messages", "receivers")
+
+    def __init__(self, receivers: Sequence[Receiver]) -> None:
+        self.receivers = receivers
+        self.messages: list[tuple[int, Encodable]] = []
+
+
+class Fanout:
+    """Collects what is sent in one tick of the event loop and writes it at the end of the tick, in order.
+
+    Args:
+        counters: Where deliveries are counted.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._batches: dict[int, _Batch] = {}
+        self._number = 0
+        self._flushed: asyncio.Future[None] | None = None
+
+    def push(self, receivers: Sequence[Receiver], message: Encodable) -> None:
+        """Send a message to receivers; the sequence must not be changed afterwards.
+
+        Cheapest where the same sequence object comes again.
+        """
+        self._push(id(receivers), receivers, message)
+        self._counters.deliveries += len(receivers)
+
+    def push_one(self, receiver: Receiver, message: Encodable) -> None:
+        """Send a message to one receiver, in order with what it gets through `push`."""
+        self._push(id(receiver), (receiver,), message)
+
+    def flush(self) -> None:
+        """Write now what waits for the end of the tick."""
+        if not self._batches:
+            return
+        batches, self._batches, self._number = list(self._batches.values()), {}, 0
+        joined = _Joined([], None)
+        for outbox, parts in _by_outbox(batches):
+            if parts != joined.parts or outbox.codec is not joined.codec:
+                joined = _Joined(parts, outbox.codec)
+            try:
+                for data, frames in joined.chunks:
+                    if outbox.direct:
+                        outbox.write(data)
+                    else:
+                        outbox.put(frames)
+            except Exception:
+                logger.exception("a connection could not be written to; it is closed")
+                outbox.close()
+        if self._flushed is not None:
+            self._flushed.set_result(None)
+            self._flushed = None
+
+    async def flushed(self) -> None:
+        """Wait for the end of the tick."""
+        if self._batches:
+            if self._flushed is None:
+                self._flushed = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._flushed)
+
+    def _push(self, key: int, receivers: Sequence[Receiver], message: Encodable) -> None:
+        batch = self._batches.get(key)
+        if batch is None:
+            if not self._batches:
+                asyncio.get_running_loop().call_soon(self.flush)
+            batch = self._batches[key] = _Batch(receivers)  # keeps the receivers alive, and so the key unique
+        self._number += 1
+        batch.messages.append((self._number, message))
+
+
+def _by_outbox(batches: list[_Batch]) -> Iterable[tuple[Outbox, list[_Batch]]]:
+    """Return each outbox with the batches it has a part in."""
+    if len(batches) == 1:
+        return zip(map(_OUTBOX, batches[0].receivers), repeat(batches))
+    found: dict[Outbox, list[_Batch]] = {}
+    for batch in batches:
+        for receiver in batch.receivers:
+            parts = found.get(receiver.outbox)
+            if parts is None:
+                found[receiver.outbox] = [batch]
+            else:
+                parts.append(batch)
+    return found.items()
+
+
+class _Joined:
+    """The messages of batches, in the order they were sent, for connections of one codec.
+
+    Attributes:
+        chunks: Joined frames for one write, and the frames themselves for connections that cannot take the write.
+    """
+
+    __slots__ = ("chunks", "codec", "parts")
+
+    def __init__(self, parts: list[_Batch], codec: Codec | None) -> None:
+        self.parts = parts
+        self.codec = codec
+        self.chunks: list[tuple[bytes, list[Frame]]] = []
+        if codec is not None:
+            encoded = [message.frame(codec) for message in _in_order(parts)]
+            chunks = _chunks(frame for frame in encoded if frame is not None)
+            self.chunks = [(b"".join([frame.ready for frame in chunk]), chunk) for chunk in chunks]
+
+
+def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    chunk: list[Frame] = []
+    size = 0
+    for frame in frames:
+        if chunk and size + len(frame) > _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(frame)
+        size += len(frame)
+    if chunk:
+        yield chunk
+
+
+def _in_order(parts: list[_Batch]) -> list[Encodable]:
+    numbered = parts[0].messages
+    if len(parts) > 1:
+        numbered = sorted(chain.from_iterable(part.messages for part in parts), key=itemgetter(0))
+    return [message for _, message in numbered]

@@ -1,0 +1,97 @@
+"""The benchmarks work and their client finds what is wrong. Nothing here asserts a time."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+LINUX = sys.platform == "linux" and shutil.which("cc") is not None
+pytestmark = pytest.mark.skipif(
+    not LINUX, reason="the load client needs Linux and a C compiler: apt install gcc libc6-dev"
+)
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+def test_the_quick_fan_out_of_dws_and_the_naive_application_reports_figures(tmp_path: Path) -> None:
+    file = tmp_path / "fanout.json"
+    command = [sys.executable, "fanout.py", "--quick", "--only", "dws-server,naive", "--rows", "1 in flight"]
+    ran = subprocess.run([*command, "--json", str(file)], cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    row = json.loads(file.read_text())["rows"]["1 in flight"]
+    assert set(row) == {"dws-server", "naive"}
+    for found in row.values():
+        assert "error" not in found, found
+        assert found["delivered"] == found["messages"] * found["subs"] > 0
+        assert found["lost"] == found["twice"] == found["stray"] == 0
+        assert found["deliveries_per_cpu_s"] > 0
+        assert found["p99_ms"] >= found["p50_ms"] > 0
+
+
+class Room:
+    """A server that sends each message to everyone, with a flaw if asked."""
+
+    def __init__(self, flaw: str | None) -> None:
+        self.flaw = flaw
+        self.sockets: list[ServerConnection] = []
+
+    async def handle(self, socket: ServerConnection) -> None:
+        async for text in socket:
+            if text == "join":
+                self.sockets.append(socket)
+                await socket.send("joined")
+                continue
+            for receiver in self.sockets[1:] if self.flaw == "lost" else self.sockets:
+                for _ in range(2 if self.flaw == "twice" else 1):
+                    await receiver.send(text)
+
+
+@pytest.mark.parametrize("flaw", [None, "lost", "twice", "stray"])
+async def test_the_client_notices_what_is_wrong(harness: Any, flaw: str | None) -> None:
+    program = harness("harness.build").compiled(BENCHMARKS / "load" / "wsload.c")
+    topics = "2" if flaw == "stray" else "1"  # of two topics, everyone should get one; the room sends both
+    options = ["--subs", "4", "--topics", topics, "--sub", "join", "--sub-frames", "1", "--publish", "%m%p"]
+    timing = ["--seconds", "0.2", "--warm", "0", "--stall", "0.5"]
+    async with serve(Room(flaw).handle, "127.0.0.1", 0) as server:
+        port = str(next(iter(server.sockets)).getsockname()[1])
+        client = await asyncio.create_subprocess_exec(
+            program, "--port", port, *options, *timing, stdout=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(20):
+            output, _ = await client.communicate()
+    found = json.loads(output)
+    assert found["delivered"] > 0 or flaw == "lost", found
+    assert {name for name in ("lost", "twice", "stray") if found[name]} == ({flaw} if flaw else set()), found
+
+
+def test_goals_that_were_not_measured_are_not_called_reached(harness: Any) -> None:
+    assert {goal.verdict for goal in harness("harness.goals").goals({})} == {"?"}
+
+
+def test_a_goal_is_judged_by_the_figures_of_the_same_row(harness: Any) -> None:
+    row = {"uvloop": {"deliveries_per_cpu_s": 100}, "dws": {"deliveries_per_cpu_s": 89}}
+    verdicts = []
+    for ours in (89, 90):
+        row["dws"]["deliveries_per_cpu_s"] = ours
+        verdicts.append(harness("harness.goals").goals({"fanout": {"rows": {"1 in flight": row}}})[0].verdict)
+    assert verdicts == ["**no**", "yes"]
+
+
+def test_every_table_of_the_page_has_its_place() -> None:
+    page = (BENCHMARKS.parent / "docs/explanation/performance.md").read_text()
+    for name in ("goals", "fanout", "topics", "latency", "inbound", "connect", "idle", "routing", "codecs", "machine"):
+        assert page.count(f"<!-- begin:{name} -->") == page.count(f"<!-- end:{name} -->") == 1, name

@@ -1,0 +1,94 @@
+"""Servers that take no ready frames: same behaviour, through ASGI messages."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from hypercorn.asyncio import serve as serve_hypercorn
+from hypercorn.config import Config
+from starlette.testclient import TestClient
+from support.apps import chat
+from support.raw import TEXT, RawClient
+from support.servers import HANG_S, Client
+
+from dws_core import Limits
+
+
+@asynccontextmanager
+async def _hypercorn(app: Any) -> AsyncIterator[str]:
+    """Serve with hypercorn until the block ends."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = Config()
+    port = listener.getsockname()[1]
+    config.bind = [f"fd://{listener.detach()}"]
+    config.accesslog = config.errorlog = None
+    config.graceful_timeout = config.shutdown_timeout = 0.2
+    stop, started = asyncio.Event(), asyncio.Event()
+
+    async def noticing(scope: Any, receive: Any, send: Any) -> None:
+        async def noticed(message: Any) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                started.set()
+
+        await app(scope, receive, noticed if scope["type"] == "lifespan" else send)
+
+    task = asyncio.get_running_loop().create_task(serve_hypercorn(noticing, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
+    try:
+        await asyncio.wait_for(started.wait(), HANG_S)
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, HANG_S)
+
+
+async def test_a_chat_works_on_hypercorn() -> None:
+    manager, app = chat()
+    async with _hypercorn(app) as url:
+        async with Client.open(f"{url}/ws/a") as a, Client.open(f"{url}/ws/b") as b:
+            await a.subscribe("t")
+            await b.subscribe("t")
+            for number in range(50):
+                await a.send(type="send", topic="t", data=number)
+            assert [(await b.receive())["data"] for _ in range(50)] == list(range(50))
+            assert manager.stats().ready_connections == 0
+            await manager.send_to("b", "directly")
+            assert (await b.receive())["data"] == "directly"
+        async with Client.open(f"{url}/ws/c", close_timeout=0.2) as c:  # hypercorn leaves the TCP close to the client
+            (connection,) = [one for one in manager.active_connections if one.id == "c"]
+            await connection.close(4500, "out")
+            closed = await c.closed()
+            assert closed.rcvd is not None
+            assert (closed.rcvd.code, closed.rcvd.reason) == (4500, "out")
+
+
+async def test_a_slow_client_on_hypercorn_is_closed_and_the_others_go_on() -> None:
+    manager, app = chat(limits=Limits(outbox_bytes=100_000, close_timeout_s=0.2, handler_grace_s=0))
+    async with _hypercorn(app) as url, Client.open(f"{url}/ws/quick") as quick:
+        async with RawClient.open(f"{url}/ws/slow", receive_buffer=4096) as slow:
+            await quick.subscribe("small")
+            slow.send(TEXT, b'{"type":"subscribe","topic":"#","id":1}')
+            await slow.receive()
+            (slow_one,) = [one for one in manager.active_connections if one.id == "slow"]
+            number = 0
+            while not slow_one.closed:
+                await manager.publish("large", "x" * 50_000)
+                await manager.publish("small", number)
+                assert (await quick.receive())["data"] == number
+                number += 1
+                assert number < 500, "the slow client is never noticed"
+            assert slow_one.close_code == 4000
+
+
+def test_a_chat_works_in_starlettes_test_client() -> None:
+    _, app = chat()
+    with TestClient(app) as client, client.websocket_connect("/ws/a") as a, client.websocket_connect("/ws/b") as b:
+        for one in (a, b):
+            one.send_json({"type": "subscribe", "topic": "t", "id": 1})
+            assert one.receive_json() == {"type": "ack", "id": 1}
+        a.send_json({"type": "send", "topic": "t", "data": "hello"})
+        assert [one.receive_json()["data"] for one in (a, b)] == ["hello", "hello"]

@@ -1,0 +1,115 @@
+"""Sockets that tests hold in their hands."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from dws_core._node.counters import Counters
+from dws_core._node.outbox import ReadyOutbox, TaskOutbox
+from dws_core._node.sink import FrameListener
+from dws_core._wire.backlog import SlowConsumer
+from dws_core._wire.codecs import Codec, JSONCodec
+from dws_core._wire.frames import Frame
+
+JSON = JSONCodec()
+
+
+class Sink:
+    """A server's buffer: full after `room` writes, until `read`."""
+
+    def __init__(self, room: int = 1_000_000) -> None:
+        self.writes: list[bytes] = []
+        self.room = room
+        self.open = True
+        self.aborted = False
+        self.waiting = 0
+        self.listener: FrameListener
+
+    def attach(self, listener: FrameListener) -> None:
+        self.listener = listener
+
+    def write_frames(self, data: bytes) -> bool:
+        if not self.open:
+            return False
+        self.writes.append(data)
+        self.room -= 1
+        if self.room == 0:
+            self.waiting = len(data)
+            self.listener.pause()
+        return True
+
+    def buffered_bytes(self) -> int:
+        return self.waiting
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def read(self, room: int = 1_000_000) -> None:
+        self.waiting, self.room = 0, room
+        self.listener.resume()
+
+
+class Ready:
+    """A connection to a server that takes ready frames."""
+
+    def __init__(
+        self, room: int = 1_000_000, *, limit: int | None = None, policy: SlowConsumer = "close", codec: Codec = JSON
+    ) -> None:
+        self.sink = Sink(room)
+        self.counters = Counters()
+        self.overflows = 0
+        self.outbox = ReadyOutbox(
+            self.sink,
+            codec=codec,
+            limit_bytes=limit,
+            policy=policy,
+            counters=self.counters,
+            on_overflow=self._on_overflow,
+        )
+
+    def _on_overflow(self) -> None:
+        self.overflows += 1
+
+    @property
+    def written(self) -> bytes:
+        return b"".join(self.sink.writes)
+
+
+class Asgi:
+    """A connection to a server without ready frames: one frame is written for each permit."""
+
+    def __init__(self, limit: int | None = None, *, policy: SlowConsumer = "close") -> None:
+        self.written: list[bytes] = []
+        self.permits = asyncio.Semaphore(0)
+        self.writing = asyncio.Event()
+        self.overflows = 0
+        self.counters = Counters()
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.outbox = TaskOutbox(
+            self._write,
+            lambda box: self.tasks.append(asyncio.get_running_loop().create_task(box.run())),
+            codec=JSON,
+            limit_bytes=limit,
+            policy=policy,
+            counters=self.counters,
+            on_overflow=self._on_overflow,
+        )
+
+    async def _write(self, frame: Frame) -> None:
+        self.writing.set()
+        await self.permits.acquire()
+        if frame.payload == b"break":
+            raise OSError("gone")
+        self.written.append(frame.payload)
+
+    def _on_overflow(self) -> None:
+        self.overflows += 1
+
+
+def frames(*payloads: bytes, topic: str | None = "t") -> list[Frame]:
+    return [Frame(payload, binary=False, topic=topic) for payload in payloads]
+
+
+def ready(*payloads: bytes) -> bytes:
+    return b"".join(frame.ready for frame in frames(*payloads))
