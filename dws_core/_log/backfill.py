@@ -1,0 +1,135 @@
+"""Joining the reads of many clients that come back at once: one read of a partition instead of one for each.
+
+While a read is on its way, others wait; then they leave together as one. What it cannot answer for all is halved, by
+age, so that one client that was away for too long does not spoil the answer of the others.
+
+No I/O: the caller does the reads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Final, TypeAlias
+
+from dws_core._log.cache import LogCache
+from dws_core._log.interface import GapReason, Head, ReadResult, TopicMatch
+from dws_core._log.recovery import Span, Topics
+
+Answered: TypeAlias = list[tuple[Span, ReadResult]]
+
+_SPLIT: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY})
+"""Gaps of a joint read that need not be gaps of its parts. All others are of the log, and so everyone's."""
+
+
+class Backfill:
+    """The reads of one partition, one at a time.
+
+    Args:
+        max_records: Records of a joint read; what needs more is read in parts.
+        max_bytes: Bytes of payload of a joint read.
+    """
+
+    def __init__(self, *, max_records: int = 100_000, max_bytes: int = 67_108_864) -> None:
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._waiting: list[Span] = []
+        self._groups: deque[list[Span]] = deque()  # halves of a group that had no common answer
+        self._reading: tuple[Span, list[Span]] | None = None
+
+    def add(self, span: Span) -> None:
+        """Want a read; all of one backfill are of one partition."""
+        self._waiting.append(span)
+
+    def next_read(self) -> Span | None:
+        """Return the read to do now; None: one is on its way, or nothing waits."""
+        if self._reading is not None:
+            return None
+        group = self._groups.popleft() if self._groups else self._of_one_epoch()
+        if not group:
+            return None
+        joint = group[0] if len(group) == 1 else self._join(group)
+        self._reading = joint, group
+        return joint
+
+    def answered(self, result: ReadResult) -> Answered:
+        """Take the answer to the read on its way; return whose wishes are answered by it, and how."""
+        joint, group = self._end()
+        if len(group) == 1 or (result.gap is not None and result.gap not in _SPLIT):
+            return [(span, result) for span in group]
+        if result.gap is not None:
+            self._split(group)
+            return []
+        return _parts(joint, group, result)
+
+    def failed(self) -> list[Span]:
+        """Note that the read on its way raised; return whose it was."""
+        return self._end()[1]
+
+    def _end(self) -> tuple[Span, list[Span]]:
+        if self._reading is None:
+            raise RuntimeError("no read is on its way")
+        reading, self._reading = self._reading, None
+        return reading
+
+    def _of_one_epoch(self) -> list[Span]:
+        """Take out what can be joined: what waits, of the epoch of the first."""
+        group = [span for span in self._waiting if span.epoch == self._waiting[0].epoch]
+        self._waiting = [span for span in self._waiting if span.epoch != self._waiting[0].epoch]
+        return group
+
+    def _join(self, group: list[Span]) -> Span:
+        return Span(
+            partition=group[0].partition,
+            epoch=group[0].epoch,
+            since=min(span.since for span in group),
+            until=max(span.until for span in group),
+            topics=_any_of([span.topics for span in group]),
+            limit=min(self._max_records, sum(span.limit for span in group)),
+            max_bytes=min(self._max_bytes, sum(span.max_bytes for span in group)),
+        )
+
+    def _split(self, group: list[Span]) -> None:
+        by_age = sorted(group, key=_since)
+        half = len(by_age) // 2
+        self._groups.extendleft((by_age[:half], by_age[half:]))  # the newer half first: it has the better chance
+
+
+def _since(span: Span) -> int:
+    return span.since
+
+
+def _any_of(wishes: Iterable[Topics]) -> Topics:
+    """Return what at least one of them wants: names as long as all are names."""
+    names: list[Iterable[str]] = []
+    matches: dict[TopicMatch, None] = {}
+    for topics in wishes:
+        if callable(topics):
+            matches[topics] = None
+        else:
+            names.append(topics)
+    exact = frozenset(chain.from_iterable(names))
+    return _match_any(exact, tuple(matches)) if matches else exact
+
+
+def _match_any(exact: frozenset[str], matches: tuple[TopicMatch, ...]) -> Callable[[str], bool]:
+    def match(topic: str) -> bool:
+        return topic in exact or any(wanted(topic) for wanted in matches)
+
+    return match
+
+
+def _parts(joint: Span, group: list[Span], result: ReadResult) -> Answered:
+    """Give each its part of a joint answer."""
+    head = Head(partition=joint.partition, epoch=joint.epoch, offset=joint.since)
+    index = LogCache(head, max_records=len(result.records), max_bytes=2**63, max_age_s=1.0)
+    index.advance(joint.epoch, joint.since, joint.until, result.records, now=0.0)
+    return [(span, _part(span, index)) for span in group]
+
+
+def _part(span: Span, index: LogCache) -> ReadResult:
+    records = index.read(span.since, span.until, span.topics) or ()
+    if len(records) > span.limit or sum(len(record.payload) for record in records) > span.max_bytes:
+        return ReadResult(gap=GapReason.TOO_MANY)
+    return ReadResult(records=records)

@@ -1,0 +1,161 @@
+"""The recent records of one partition, held by the node: most clients that come back are served from here.
+
+Fed with all that the tail hears, so it knows everything in its range `(lo, hi]`; `hi` is the node's watermark. Shared
+by all connections of the node.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+from dws_core._log.interface import Head, Offset, Record, TopicMatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_RECORD_BYTES: Final = 256
+"""What a record takes beside its payload: the objects around it."""
+
+_OFFSET = attrgetter("offset")
+
+
+class LogCache:
+    """What a node knows of one partition: epoch, watermark, and the newest records by topic.
+
+    Args:
+        head: The baseline that the tail begins at.
+        max_records: Records to hold; the oldest go first. 0: only epoch and watermark are kept.
+        max_bytes: Bytes to hold, an estimate that counts payloads and what is around them.
+        max_age_s: Seconds for which a record is held, by the `now` of the calls.
+
+    Attributes:
+        partition: Number of the partition.
+        epoch: Its epoch.
+        lo: Everything behind it, up to `hi`, is here.
+        hi: The node's watermark: what the tail has heard.
+        size_bytes: Bytes held.
+    """
+
+    __slots__ = (
+        "_arrivals", "_max_age_s", "_max_bytes", "_max_records", "_records", "_topics", "epoch", "hi", "lo",
+        "partition", "size_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self, head: Head, *, max_records: int = 50_000, max_bytes: int = 33_554_432, max_age_s: float = 60.0
+    ) -> None:
+        self.partition: int = head.partition
+        self.epoch: str = head.epoch
+        self.lo: Offset = head.offset
+        self.hi: Offset = head.offset
+        self.size_bytes: int = 0
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._records: deque[Record] = deque()
+        self._arrivals: deque[tuple[float, Offset]] = deque()  # when the records up to an offset came
+        self._topics: OrderedDict[str, deque[Record]] = OrderedDict()  # least recently published first
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def advance(self, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record], *, now: float) -> None:
+        """Take everything in `(lo, hi]`, as `TailSink.on_records` says; records without offset are not kept.
+
+        A range that does not continue this one begins a new one.
+        """
+        if epoch != self.epoch or lo != self.hi:
+            self._begin(epoch, lo)
+        for record in records:
+            if record.offset is not None:
+                self._add(record)
+        if self._records and (self._records[-1].offset or 0) > lo:
+            self._arrivals.append((now, hi))
+        self.hi = hi
+        self.expire(now)
+
+    def reset(self, head: Head) -> None:
+        """Take a new baseline, as `TailSink.on_discontinuity` says: nothing before it is known."""
+        self._begin(head.epoch, head.offset)
+
+    def expire(self, now: float) -> None:
+        """Drop what is too old or too much."""
+        while self._arrivals and self._arrivals[0][0] <= now - self._max_age_s:
+            self._evict_to(self._arrivals[0][1])
+        while len(self._records) > self._max_records or self.size_bytes > self._max_bytes:
+            self._evict()
+
+    def forget(self, topic: str) -> None:
+        """Drop the records of a topic, and with them whatever is older."""
+        if (found := self._topics.get(topic)) is not None:
+            self._evict_to(found[-1].offset or 0)
+
+    def read(self, since: Offset, until: Offset, topics: Collection[str] | TopicMatch) -> tuple[Record, ...] | None:
+        """Return the records of `(since, until]` that have one of the topics, ascending; the epoch is the caller's care.
+
+        Returns:
+            None: that range is not covered here.
+        """
+        if since < self.lo or until > self.hi:
+            return None
+        wanted = self._changed_since(since, topics) if callable(topics) else self._named(topics)
+        found = [record for queue in wanted for record in _between(queue, since, until)]
+        found.sort(key=_OFFSET)
+        return tuple(found)
+
+    def _named(self, topics: Iterable[str]) -> Iterator[deque[Record]]:
+        return (queue for name in topics if (queue := self._topics.get(name)) is not None)
+
+    def _changed_since(self, since: Offset, match: TopicMatch) -> Iterator[deque[Record]]:
+        for name, queue in reversed(self._topics.items()):
+            if (queue[-1].offset or 0) <= since:
+                return  # those before it were published to earlier still
+            if match(name):
+                yield queue
+
+    def _begin(self, epoch: str, offset: Offset) -> None:
+        self._records.clear()
+        self._arrivals.clear()
+        self._topics.clear()
+        self.size_bytes = 0
+        self.epoch, self.lo, self.hi = epoch, offset, offset
+
+    def _add(self, record: Record) -> None:
+        self._records.append(record)
+        self.size_bytes += len(record.payload) + _RECORD_BYTES
+        if (queue := self._topics.get(record.topic)) is not None:
+            queue.append(record)
+            self._topics.move_to_end(record.topic)
+        else:
+            self._topics[record.topic] = deque((record,))
+
+    def _evict(self) -> None:
+        record = self._records.popleft()
+        self.size_bytes -= len(record.payload) + _RECORD_BYTES
+        queue = self._topics[record.topic]
+        queue.popleft()  # it is the oldest of its topic, too
+        if not queue:
+            del self._topics[record.topic]
+        self.lo = record.offset or 0
+        while self._arrivals and self._arrivals[0][1] <= self.lo:
+            self._arrivals.popleft()
+
+    def _evict_to(self, offset: Offset) -> None:
+        while self._records and (self._records[0].offset or 0) <= offset:
+            self._evict()
+        self.lo = max(self.lo, offset)
+        while self._arrivals and self._arrivals[0][1] <= self.lo:
+            self._arrivals.popleft()
+
+
+def _between(queue: deque[Record], since: Offset, until: Offset) -> Iterator[Record]:
+    """Return the records of one topic in `(since, until]`, newest first: what a client missed is at the end."""
+    for record in reversed(queue):
+        offset = record.offset or 0
+        if offset <= since:
+            return
+        if offset <= until:
+            yield record

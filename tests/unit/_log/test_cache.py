@@ -1,0 +1,196 @@
+"""The node's recent records against a plain list of all that ever was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dws_core._log.cache import LogCache
+from dws_core._log.interface import Head, Offset, Record
+
+
+def rec(offset: Offset | None, topic: str = "t", payload: bytes = b"") -> Record:
+    return Record(offset=offset, topic=topic, payload=payload, ts_ms=0, publisher=b"p", seq=1)
+
+
+def cache(offset: Offset = 0, **bounds: float) -> LogCache:
+    return LogCache(Head(partition=3, epoch="e", offset=offset), **bounds)  # type: ignore[arg-type]
+
+
+def fill(made: LogCache, *topics: str, now: float = 0.0) -> LogCache:
+    """Add one record for each topic, in one range."""
+    lo = made.hi
+    made.advance("e", lo, lo + len(topics), [rec(lo + n, topic) for n, topic in enumerate(topics, 1)], now=now)
+    return made
+
+
+def offsets(found: tuple[Record, ...] | None) -> list[Offset | None] | None:
+    return None if found is None else [record.offset for record in found]
+
+
+def test_it_begins_at_the_baseline_and_knows_nothing_before() -> None:
+    made = cache(7)
+    assert (made.partition, made.epoch, made.lo, made.hi, len(made)) == (3, "e", 7, 7, 0)
+    assert made.read(7, 7, {"t"}) == ()
+    assert made.read(6, 7, {"t"}) is None
+
+
+def test_an_exact_topic_is_read_in_order() -> None:
+    made = fill(cache(), "t", "u", "t", "v", "t")
+    assert offsets(made.read(0, 5, {"t"})) == [1, 3, 5]
+    assert offsets(made.read(1, 4, {"t"})) == [3]
+    assert offsets(made.read(0, 5, ["u", "t", "nothing"])) == [1, 2, 3, 5]
+    assert made.read(5, 5, {"t"}) == ()
+
+
+def test_a_wildcard_asks_once_for_each_topic_that_changed() -> None:
+    made = fill(cache(), "a", "b", "c", "a", "b", "a")
+    asked: list[str] = []
+
+    def match(topic: str) -> bool:
+        asked.append(topic)
+        return topic != "b"
+
+    assert offsets(made.read(3, 6, match)) == [4, 6]
+    assert asked == ["a", "b"], "c did not change since"
+
+
+def test_what_the_node_has_not_heard_yet_is_not_covered() -> None:
+    assert fill(cache(), "t").read(0, 2, {"t"}) is None
+
+
+def test_a_range_without_records_moves_the_watermark_only() -> None:
+    made = fill(cache(), "t")
+    made.advance("e", 1, 900, [], now=0)
+    assert (made.lo, made.hi) == (0, 900)
+    assert offsets(made.read(0, 900, {"t"})) == [1]
+
+
+def test_records_without_offset_are_not_kept() -> None:
+    made = cache(4)
+    made.advance("e", 4, 4, [rec(None)], now=0)
+    assert (len(made), made.hi, made.size_bytes) == (0, 4, 0)
+
+
+@pytest.mark.parametrize("forwards", [("e", 9), ("f", 1)])
+def test_a_range_that_does_not_continue_begins_anew(forwards: tuple[str, int]) -> None:
+    epoch, lo = forwards
+    made = fill(cache(), "t")
+    made.advance(epoch, lo, lo + 1, [rec(lo + 1)], now=0)
+    assert (made.epoch, made.lo, made.hi, len(made)) == (epoch, lo, lo + 1, 1)
+    assert made.read(0, 1, {"t"}) is None
+
+
+def test_a_discontinuity_forgets_everything() -> None:
+    made = fill(cache(), "t", "u")
+    made.reset(Head(partition=3, epoch="f", offset=40))
+    assert (made.epoch, made.lo, made.hi, len(made), made.size_bytes) == ("f", 40, 40, 0, 0)
+    assert made.read(40, 40, lambda _: True) == ()
+
+
+def test_the_oldest_records_give_way_to_the_bound_in_records() -> None:
+    made = fill(cache(max_records=2), "a", "b", "a", "c")
+    assert (made.lo, len(made)) == (2, 2)
+    assert made.read(1, 4, {"a"}) is None
+    assert offsets(made.read(2, 4, {"a", "b", "c"})) == [3, 4]
+
+
+def test_the_oldest_records_give_way_to_the_bound_in_bytes() -> None:
+    made = cache(max_bytes=1_000)
+    for offset in range(1, 4):
+        made.advance("e", offset - 1, offset, [rec(offset, payload=b"x" * 300)], now=0)
+    assert (made.lo, len(made), made.size_bytes) == (2, 1, 556)
+
+
+def test_a_record_over_the_bound_in_bytes_is_not_kept() -> None:
+    made = cache(max_bytes=1_000)
+    made.advance("e", 0, 1, [rec(1, payload=b"x" * 5_000)], now=0)
+    assert (made.lo, made.hi, len(made), made.size_bytes) == (1, 1, 0, 0)
+
+
+def test_without_room_only_epoch_and_watermark_are_kept() -> None:
+    made = fill(cache(max_records=0), "a", "b")
+    assert (made.lo, made.hi, made.size_bytes) == (2, 2, 0)
+
+
+def test_old_records_go_by_the_given_time() -> None:
+    made = cache(max_age_s=10)
+    fill(made, "a", "b", now=0)
+    fill(made, "a", now=5)
+    assert made.lo == 0
+    made.expire(9.9)
+    assert made.lo == 0
+    fill(made, "c", now=10)
+    assert (made.lo, len(made)) == (2, 2)
+    made.expire(100)
+    assert (made.lo, made.hi, len(made), made.size_bytes) == (4, 4, 0, 0)
+
+
+def test_a_forgotten_topic_is_not_covered_any_more() -> None:
+    made = fill(cache(), "a", "secret", "b")
+    made.forget("nothing")
+    assert made.lo == 0
+    made.forget("secret")
+    assert made.lo == 2
+    assert made.read(1, 3, {"secret"}) is None
+    assert offsets(made.read(2, 3, lambda _: True)) == [3]
+
+
+def test_fifty_missed_messages_are_found_without_looking_at_the_others() -> None:
+    compared: list[int] = []
+
+    class Counted(int):
+        def __le__(self, other: int) -> bool:
+            compared.append(self)
+            return super().__le__(other)
+
+    made = cache()
+    records = [rec(Counted(n), "t" if n > 19_950 else f"other/{n % 100}") for n in range(1, 20_001)]
+    made.advance("e", 0, 20_000, records, now=0)
+    compared.clear()
+    assert offsets(made.read(19_950, 20_000, {"t"})) == list(range(19_951, 20_001))
+    assert len(compared) <= 100, "one look at each end of the range"
+
+
+step = st.one_of(
+    st.tuples(st.just("add"), st.lists(st.sampled_from(["a", "b", "c/d", ""]), max_size=5)),
+    st.tuples(st.just("expire"), st.integers(0, 8)),
+    st.tuples(st.just("forget"), st.sampled_from(["a", "b"])),
+)
+wanted: dict[str, Callable[[str], bool]] = {"all": lambda _: True, "a or b": lambda t: t in ("a", "b")}
+
+
+@given(st.lists(step, max_size=25), st.data())
+def test_it_answers_exactly_or_not_at_all(steps: list[tuple[str, list[str] | int | str]], data: st.DataObject) -> None:
+    made = cache(max_records=8, max_bytes=256 * 6, max_age_s=10)
+    log: list[Record] = []
+    now = 0.0
+    for kind, value in steps:
+        if kind == "add":
+            assert isinstance(value, list)
+            lo = made.hi
+            batch = [rec(lo + 2 * n if topic else None, topic) for n, topic in enumerate(value, 1)]
+            log += [record for record in batch if record.topic]
+            made.advance("e", lo, lo + 2 * len(value) + 1, batch, now=now)
+        elif kind == "expire":
+            assert isinstance(value, int)
+            made.expire(now := now + value)
+        else:
+            made.forget(str(value))
+    assert len(made) <= 8
+    assert made.size_bytes == len(made) * 256
+    since = data.draw(st.integers(0, made.hi))
+    until = data.draw(st.integers(since, made.hi))
+    match = data.draw(st.sampled_from(sorted(wanted)))
+    found = made.read(since, until, wanted[match])
+    named = made.read(since, until, {"a", "b"})
+    truth = [r.offset for r in log if since < (r.offset or 0) <= until and wanted[match](r.topic)]
+    if since >= made.lo:
+        assert offsets(found) == truth
+        assert offsets(named) == [r.offset for r in log if since < (r.offset or 0) <= until and r.topic in ("a", "b")]
+    else:
+        assert found is None
+        assert named is None

@@ -1,0 +1,84 @@
+"""Clients that roam between nodes under every kind of trouble: each gets exactly what it should, or is told a gap.
+
+Each rule that is broken on purpose must be found. The world and the oracle are in `roaming`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+from hypothesis import Phase, given, settings
+from unit._log.roaming import CASES, Case, Rules, play
+
+from dws_core._log.interface import GapReason, Head, ReadResult, Record
+from dws_core._log.recovery import Recovery, Span, watermarks
+
+
+@settings(max_examples=1_500, deadline=None)
+@given(CASES)
+def test_a_roaming_client_gets_everything_once_in_order_or_is_told_a_gap(case: Case) -> None:
+    play(Rules(), case)
+
+
+class NoLastCheck(Recovery):
+    def on_record(self, partition: int, epoch: str, record: Record) -> None:
+        self._floor[partition] = -1
+        super().on_record(partition, epoch, record)
+
+
+class RoutedAfterHistory(Recovery):
+    def on_record(self, partition: int, epoch: str, record: Record) -> None:
+        if not self.waits:
+            super().on_record(partition, epoch, record)
+
+
+class GapAnsweredAsEmpty(Recovery):
+    def found(self, span: Span, result: ReadResult) -> None:
+        super().found(span, ReadResult(records=result.records))
+
+
+class AnswersWithWatermark(Recovery):
+    def _go_on(self) -> None:
+        self._start = watermarks(self._logs, self._start)
+        super()._go_on()
+
+
+class KeepsFloorOverGap(Recovery):
+    def on_discontinuity(self, reason: GapReason, head: Head) -> None:
+        floor = self._floor.get(head.partition, 0)
+        super().on_discontinuity(reason, head)
+        if head.partition in self._floor:
+            self._floor[head.partition] = floor
+
+
+class DropsWhatItCannotHold(Recovery):
+    def _catch_up(self) -> None:
+        self._behind = False
+
+
+class Mutants:
+    """One rule broken in each; the first five are those that the design names."""
+
+    ALL: ClassVar[dict[str, Rules]] = {
+        "no catch-up": Rules(catches_up=False),
+        "history not bounded by the watermark": Rules(bounds_history=False),
+        "no check against the last": Rules(recovery=NoLastCheck),
+        "routing added after history": Rules(recovery=RoutedAfterHistory),
+        "pos is the broker's head": Rules(pos_is_watermark=False),
+        "a gap answered as nothing missed": Rules(recovery=GapAnsweredAsEmpty),
+        "the answer's cursor is the watermark": Rules(recovery=AnswersWithWatermark),
+        "the last is kept over a gap": Rules(recovery=KeepsFloorOverGap),
+        "what cannot be held is dropped": Rules(recovery=DropsWhatItCannotHold),
+    }
+
+
+@pytest.mark.parametrize("name", Mutants.ALL)
+def test_a_broken_rule_is_found(name: str) -> None:
+    @settings(max_examples=3_000, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+    @given(CASES)
+    def search(case: Case) -> None:
+        play(Mutants.ALL[name], case)
+
+    with pytest.raises(AssertionError):
+        search()
