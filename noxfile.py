@@ -35,11 +35,16 @@ def _runs(version: str) -> bool:
     if program is not None and _answers(program):
         return True
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    for program in sorted(map(str, versions.glob(f"{version}.*/bin/python{version}")), reverse=True):
-        if _answers(program):
-            os.environ["PATH"] = f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}"
+    for program in sorted(versions.glob(f"{version}.*/bin/python{version}"), key=_patch_level, reverse=True):
+        if _answers(str(program)):
+            os.environ["PATH"] = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
             return True
     return False
+
+
+def _patch_level(program: Path) -> int:
+    patch = program.parts[-3].split(".")[2]  # …/versions/3.13.0/bin/python3.13
+    return int(patch) if patch.isdecimal() else -1
 
 
 def _answers(program: str) -> bool:

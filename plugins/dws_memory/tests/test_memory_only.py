@@ -236,6 +236,7 @@ async def test_a_sink_that_fails_harms_nobody_and_is_reported() -> None:
     await good.sink.wait()
     assert [record.payload for record in good.sink.records] == [b"x", b"y"]
     assert [str(context["exception"]) for context in reported] == ["this sink is broken"] * 2
+    await bad.sink.wait()
     assert bad.sink.told == ["live", b"control"]
     bad.sink.fails = False
     await good.broker.publish(0, "t", b"z", history=History())
