@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -30,3 +32,14 @@ def test_a_plugin_has_the_cores_version_a_range_and_its_papers(folder: Path) -> 
 def test_the_core_is_typed_and_licensed() -> None:
     assert (ROOT / "dws_core/py.typed").exists()
     assert "MIT" in (ROOT / "LICENSE").read_text()
+
+
+def test_the_pytest_plugin_costs_other_test_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "test_other.py").write_text(
+        "import sys\n\ndef test_nothing_of_dws_is_here():\n"
+        "    assert '_dws_pytest' in sys.modules\n"
+        "    assert not {'dws_core', 'fastapi', 'starlette', 'msgspec'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout

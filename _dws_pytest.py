@@ -1,7 +1,7 @@
 """The pytest plugin that comes with the core: it makes the suites of `dws_core.testing` read and behave well.
 
-It is loaded in every test run of an environment that has dws installed, so it imports nothing but pytest and does
-nothing unless a test uses it.
+It is loaded in every test run of an environment that has dws installed, so it does nothing unless a test uses it, and
+stands beside the package, not in it: importing a module of `dws_core` imports `dws_core`, and that a web framework.
 """
 
 from __future__ import annotations
