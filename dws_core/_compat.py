@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
 
 from dws_core._errors import PluginNotFound
 from dws_core._log.interface import BrokerInterface, LogBroker
@@ -64,7 +65,7 @@ def create_broker(broker_url: str, **kwargs: Any) -> BrokerInterface | LogBroker
         PluginNotFound: No installed plugin handles the scheme.
         InvalidBrokerURL: The URL or an option is malformed.
     """
-    query = "&".join(f"{name}={value}" for name, value in kwargs.items())
+    query = urlencode(kwargs)
     text = broker_url + (("&" if "?" in broker_url else "?") + query if query else "")
     url = BrokerURL.parse(text)
     return default_registry().broker_class(url).from_url(url)

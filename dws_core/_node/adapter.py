@@ -9,7 +9,15 @@ from typing import Any, Self
 
 import msgspec
 
-from dws_core._errors import BrokerClosed, BrokerError, BrokerOverloaded, BrokerUnavailable, DWSError, PayloadTooLarge
+from dws_core._errors import (
+    BrokerClosed,
+    BrokerError,
+    BrokerOverloaded,
+    BrokerUnavailable,
+    DWSError,
+    PayloadTooLarge,
+    PublishOutcomeUnknown,
+)
 from dws_core._log.backoff import Backoff
 from dws_core._log.interface import (
     BrokerInterface,
@@ -55,7 +63,7 @@ class AdaptedBroker(LogBroker):
         self.inner = inner
         self._original_style = type(inner).deliveries is BrokerInterface.deliveries
         self._tasks = Tasks()
-        self._waiting: asyncio.Queue[tuple[Any, asyncio.Future[Receipt]]] = asyncio.Queue(_MAX_WAITING)
+        self._waiting: asyncio.Queue[tuple[str, Any, asyncio.Future[Receipt]]] = asyncio.Queue(_MAX_WAITING)
         self._seq = 0
         self._started = False
         self._encode = msgspec.msgpack.Encoder().encode
@@ -90,7 +98,7 @@ class AdaptedBroker(LogBroker):
         finally:
             await self._tasks.stop()
             while not self._waiting.empty():
-                self._settle(self._waiting.get_nowait()[1], BrokerClosed("the broker was stopped."))
+                self._settle(self._waiting.get_nowait()[2], BrokerClosed("the broker was stopped."))
             self._sink.on_state("closed", "stopped")
 
     async def set_interest(self, partitions: frozenset[int]) -> Mapping[int, Head]:
@@ -118,7 +126,7 @@ class AdaptedBroker(LogBroker):
         elif self._waiting.full():
             self._settle(future, BrokerOverloaded(f"{_MAX_WAITING} publishes wait for the broker.", fix="slow down"))
         else:
-            self._waiting.put_nowait((self._message(topic, payload), future))
+            self._waiting.put_nowait((topic, self._message(topic, payload), future))
         return future
 
     async def read(
@@ -158,9 +166,12 @@ class AdaptedBroker(LogBroker):
 
     async def _write(self) -> None:
         while True:
-            message, future = await self._waiting.get()
+            topic, message, future = await self._waiting.get()
             try:
                 await self.inner.publish(self._channel, message)
+            except asyncio.CancelledError:  # stopped while the broker had it in its hands
+                self._settle(future, PublishOutcomeUnknown(topic))
+                raise
             except BrokerError as error:
                 self._settle(future, error)
             except Exception as error:  # noqa: BLE001 -- a plugin may raise anything; the publisher is told
