@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from importlib.metadata import entry_points
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 import pytest
 
 from dws_core import create_broker
-from dws_core.plugin import BrokerInterface, BrokerSpec, BrokerURL, LogBroker
+from dws_core.plugin import BrokerInterface, BrokerSpec, BrokerURL, LogBroker, PluginRegistry
 from dws_core.testing._conformance import Conformance
 from dws_core.testing._peers import LogPeer, Peer, PlainPeer
 
@@ -58,8 +57,7 @@ class BrokerBase(Conformance):
     def broker_spec(self, broker_url: str) -> BrokerSpec:
         """The record of the plugin that handles the URL, as it is installed."""
         create_broker(broker_url)  # where no plugin has the scheme, this says so, and why
-        scheme = BrokerURL.parse(broker_url).scheme
-        return next(spec for spec in _installed_specs() if scheme in spec.schemes)
+        return PluginRegistry().broker_spec(BrokerURL.parse(broker_url).scheme, where=broker_url)
 
     @pytest.fixture
     def broker_class(self, broker_spec: BrokerSpec) -> type[BrokerInterface] | type[LogBroker]:
@@ -120,12 +118,3 @@ class BrokerBase(Conformance):
         for capability in capabilities:
             if not getattr(broker_class.capabilities, capability):
                 pytest.skip(f"not promised: {capability}")
-
-
-def _installed_specs() -> Iterator[BrokerSpec]:
-    for entry_point in entry_points(group="dws_core"):
-        try:
-            register = getattr(entry_point.load(), "dws_register_brokers", tuple)
-            yield from register()
-        except Exception:  # noqa: BLE001, S112 -- a broken plugin is another one: ours has made a broker
-            continue
