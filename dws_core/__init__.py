@@ -57,6 +57,9 @@ from dws_core._wire.message import Message
 
 # Names of plugins are importable one by one. They are not in `__all__`: a star import would need every plugin.
 if TYPE_CHECKING:
+    from dws_core._compat import BrokerT as BrokerT
+    from dws_core._compat import is_valid_broker as is_valid_broker
+
     InMemoryBroker: type[BrokerInterface]
     RedisBroker: type[BrokerInterface]
     __version__: str
@@ -113,14 +116,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version("dws-core")
-    if name in _LAZY:
-        return _load_lazy(name)
-    if name in _DEPRECATED:
-        return _load_deprecated(name)
-    raise AttributeError(f"module 'dws_core' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker, every misspelled name would be there
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version("dws-core")
+        if name in _LAZY:
+            return _load_lazy(name)
+        if name in _DEPRECATED:
+            return _load_deprecated(name)
+        raise AttributeError(f"module 'dws_core' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -38,10 +38,12 @@ _WHERE: Final = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"dws_core.testing.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'dws_core.testing' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker, every misspelled name would be there
+
+    def __getattr__(name: str) -> Any:
+        if name in _WHERE:
+            return getattr(importlib.import_module(f"dws_core.testing.{_WHERE[name]}"), name)
+        raise AttributeError(f"module 'dws_core.testing' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

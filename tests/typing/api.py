@@ -7,6 +7,8 @@ from typing import Any, assert_type
 
 from fastapi import FastAPI, WebSocket
 
+import dws_core
+import dws_core.testing
 from dws_core import (
     BrokerInterface,
     BrokerURL,
@@ -22,9 +24,10 @@ from dws_core import (
     ahandle,
     create_broker,
     handle,
+    is_valid_broker,
     matches,
 )
-from dws_core.plugin import BrokerCapabilities, BrokerSpec, LogBroker
+from dws_core.plugin import BrokerCapabilities, BrokerSpec, LogBroker, PluginRegistry
 
 
 async def application(websocket: WebSocket) -> None:
@@ -79,3 +82,17 @@ def plugin(cls: type[LogBroker]) -> BrokerSpec:
     return BrokerSpec(
         schemes=("x",), load=lambda: cls, capabilities=BrokerCapabilities(cross_process=True), summary="X."
     )
+
+
+def record(url: BrokerURL) -> BrokerSpec:
+    """Find what handles a URL."""
+    assert_type(PluginRegistry().broker_class(url), type[BrokerInterface] | type[LogBroker])
+    return PluginRegistry().broker_spec(url.scheme, where=url)
+
+
+def names_of_the_original() -> None:
+    """Be typed where they are looked up at run time, and nothing else with them."""
+    assert_type(dws_core.RedisBroker, type[BrokerInterface])
+    assert_type(is_valid_broker(1), bool)
+    dws_core.Nonsense  # type: ignore[attr-defined]  # noqa: B018 -- the ignore is unused, and fails, if anything goes
+    dws_core.testing.Nonsense  # type: ignore[attr-defined]  # noqa: B018 -- as above
