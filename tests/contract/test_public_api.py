@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-DOORS = ["dws_core", "dws_core.plugin", "dws_core.testing"]
+DOORS = ["dws_core", "dws_core.plugin", "dws_core.testing", "dws_core.client"]
 LATER = {"RedisBroker"}
 """Lazy names whose plugin is not there yet."""
 
