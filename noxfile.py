@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -27,10 +28,22 @@ def found_pythons() -> list[str]:
 
 
 def _runs(version: str) -> bool:
+    """Say whether an interpreter is present; one of pyenv's whose shim is switched off is put on the path."""
     if sys.version_info[:2] == tuple(map(int, version.split("."))):
         return True
     program = shutil.which(f"python{version}")
-    return program is not None and subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0
+    if program is not None and _answers(program):
+        return True
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for program in sorted(map(str, versions.glob(f"{version}.*/bin/python{version}")), reverse=True):
+        if _answers(program):
+            os.environ["PATH"] = f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}"
+            return True
+    return False
+
+
+def _answers(program: str) -> bool:
+    return subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 def install_workspace(session: nox.Session, *groups: str, plugins: bool = True) -> None:
@@ -68,7 +81,7 @@ def types(session: nox.Session) -> None:
     """Check types: mypy strict, and complete types on the public doors."""
     install_workspace(session, "typing", "test")
     session.run("mypy")
-    for door in ("dws_core", "dws_core.plugin"):
+    for door in ("dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"):
         session.run("basedpyright", "--verifytypes", door, "--ignoreexternal")
 
 
@@ -77,6 +90,22 @@ def tests(session: nox.Session) -> None:
     """Run the whole suite; what was skipped is listed with the command that enables it."""
     install_workspace(session, "test")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Check coverage: every branch of the pure modules by their own tests, and the whole."""
+    install_workspace(session, "test", "coverage")
+    for package in ("_wire", "_topics", "_log"):
+        session.run("coverage", "erase")
+        own = f"tests/unit/{package}"
+        session.run(
+            "coverage", "run", "--branch", f"--source=dws_core/{package}", "-m", "pytest", "-q", own, silent=True
+        )
+        session.run("coverage", "report", "--fail-under=100", "--skip-covered", "--show-missing")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "--source=dws_core,dws_memory", "-m", "pytest", "-q", "tests", "plugins")
+    session.run("coverage", "report", "--fail-under=95", "--skip-covered", "--show-missing")
 
 
 def build_wheels(session: nox.Session, *folders: Path) -> list[str]:

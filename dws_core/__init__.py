@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from dws_core._auth.bearer import BearerAuthenticator, WebSocketOAuth2PasswordBearer
 from dws_core._auth.interface import Handshake, Principal
+from dws_core._compat import DEPRECATED as _DEPRECATED
 from dws_core._compat import LAZY as _LAZY
 from dws_core._compat import create_broker
+from dws_core._compat import load_deprecated as _load_deprecated
 from dws_core._compat import load_lazy as _load_lazy
 from dws_core._decorators import ahandle, handle
 from dws_core._errors import (
@@ -53,6 +55,7 @@ from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.limits import Limits
 from dws_core._wire.message import Message
 
+# Names of plugins are importable one by one. They are not in `__all__`: a star import would need every plugin.
 if TYPE_CHECKING:
     InMemoryBroker: type[BrokerInterface]
     RedisBroker: type[BrokerInterface]
@@ -76,7 +79,6 @@ __all__ = [
     "DWSError",
     "Handshake",
     "History",
-    "InMemoryBroker",
     "InvalidBrokerURL",
     "InvalidFilter",
     "InvalidMessage",
@@ -95,7 +97,6 @@ __all__ = [
     "Principal",
     "PublishOutcomeUnknown",
     "Receipt",
-    "RedisBroker",
     "SlowConsumer",
     "WebSocketException",
     "WebSocketManager",
@@ -117,8 +118,10 @@ def __getattr__(name: str) -> Any:
         return _version("dws-core")
     if name in _LAZY:
         return _load_lazy(name)
+    if name in _DEPRECATED:
+        return _load_deprecated(name)
     raise AttributeError(f"module 'dws_core' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, *_LAZY])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Final
+import warnings
+from typing import Any, Final, TypeVar
 
 from dws_core._errors import PluginNotFound
 from dws_core._log.interface import BrokerInterface, LogBroker
@@ -12,6 +13,27 @@ from dws_core._url import BrokerURL
 
 LAZY: Final = {"InMemoryBroker": ("dws_memory", "dws-memory"), "RedisBroker": ("dws_redis", "dws-redis")}
 """Name: the module that has it, and the distribution to install."""
+
+
+DEPRECATED: Final = {
+    "BrokerT": "a TypeVar of your own",
+    "is_valid_broker": "isinstance(value, (BrokerInterface, LogBroker))",
+}
+"""Name: what to write instead. Both leave in 0.4.0, not before 2027-06-01."""
+
+BrokerT = TypeVar("BrokerT", bound=BrokerInterface)
+
+
+def is_valid_broker(obj: object) -> bool:
+    """Say whether an object can be a node's broker."""
+    return isinstance(obj, BrokerInterface | LogBroker)
+
+
+def load_deprecated(name: str) -> Any:
+    """Return a name that is on its way out, with a DeprecationWarning."""
+    text = f"dws_core.{name} is deprecated and leaves in 0.4.0, not before 2027-06-01. Use {DEPRECATED[name]} instead"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    return {"BrokerT": BrokerT, "is_valid_broker": is_valid_broker}[name]
 
 
 def load_lazy(name: str) -> Any:

@@ -41,9 +41,10 @@ from dws_core._log.interface import (
 )
 from dws_core._log.partition import partition_of
 from dws_core._log.seqfilter import SeqFilter
-from dws_core._log.tail import TailState
+from dws_core._log.tail import Advance, Lost, TailEvent, TailState
 from dws_core._log.watchdog import Watchdog
 from dws_core._plugins.markers import hookimpl
+from dws_core._plugins.registry import PluginRegistry
 from dws_core._plugins.specs import AuthenticatorSpec, BrokerSpec, CodecSpec, TopicMatcherSpec
 from dws_core._topics.interface import TopicIndex, TopicMatcher
 from dws_core._url import BrokerURL
@@ -51,6 +52,7 @@ from dws_core._wire.codecs import Codec
 from dws_core._wire.message import JSON, Message
 
 __all__ = [
+    "Advance",
     "AuthenticationFailed",
     "Authenticator",
     "AuthenticatorFactory",
@@ -84,15 +86,18 @@ __all__ = [
     "LayoutMismatch",
     "LogBroker",
     "LogCapabilities",
+    "Lost",
     "Message",
     "Offset",
     "PayloadTooLarge",
+    "PluginRegistry",
     "Principal",
     "PublishOutcomeUnknown",
     "ReadResult",
     "Receipt",
     "Record",
     "SeqFilter",
+    "TailEvent",
     "TailSink",
     "TailState",
     "TokenVerifier",

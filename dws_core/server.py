@@ -17,11 +17,11 @@ from dws_core._node.sink import EXTENSION, FrameListener
 
 try:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-except ImportError as error:  # pragma: no cover -- tried by hand; tests have uvicorn
+except ImportError as _error:  # pragma: no cover -- tried by hand; tests have uvicorn
     raise ConfigurationError(
         "dws_core.server needs uvicorn with its sans-I/O WebSocket protocol, and it is not there.",
         fix="pip install 'uvicorn[standard]>=0.35'",
-    ) from error
+    ) from _error
 
 __all__ = ["WebSocketProtocol"]
 

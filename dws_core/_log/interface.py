@@ -372,6 +372,11 @@ class Delivery:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NoOptions:
+    """What a URL without options may have."""
+
+
 class BrokerInterface(ABC):
     """The smallest broker: publish/subscribe on channels, at most once, no history.
 
@@ -392,7 +397,12 @@ class BrokerInterface(ABC):
 
     @classmethod
     def from_url(cls, url: BrokerURL) -> Self:
-        """Build a broker; no I/O. The default takes no arguments from the URL."""
+        """Build a broker; no I/O. The default takes nothing from the URL.
+
+        Raises:
+            InvalidBrokerURL: The URL has an option: there is none.
+        """
+        url.read_options(_NoOptions)
         return cls()
 
     @abstractmethod

@@ -116,6 +116,8 @@ async def test_a_slow_connection_takes_nothing_from_its_neighbours() -> None:
         without.permits.release()
     await without.outbox.flushed()
     assert without.written == [f"j{text}".encode() for text in "abcdef"]
+    without.outbox.close()
+    await asyncio.gather(*without.tasks)
 
 
 async def test_a_connection_whose_socket_raises_is_closed_and_logged(caplog: pytest.LogCaptureFixture) -> None:

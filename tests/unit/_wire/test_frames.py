@@ -14,6 +14,7 @@ from dws_core._wire.frames import Frame, encode_frame, frame_header
 
 def test_a_frame_knows_its_text_and_its_kind() -> None:
     frame = encode_frame(JSONCodec(), "é")
+    assert frame.text is frame.text
     assert (frame.text, frame.payload, frame.binary, len(frame)) == ('"é"', '"é"'.encode(), False, 4)
     assert encode_frame(MsgpackCodec(), 1).binary
     assert frame.frame(MsgpackCodec()) is frame

@@ -23,3 +23,9 @@ def test_a_limit_that_cannot_work_is_refused_by_name(wrong: dict[str, Any]) -> N
 
 def test_none_means_no_limit_and_a_grace_of_zero_is_possible() -> None:
     assert Limits(filters=None, handler_grace_s=0).filters is None
+
+
+def test_a_slow_consumer_policy_that_is_not_known_is_refused() -> None:
+    assert Limits(slow_consumer="keep-latest").slow_consumer == "keep-latest"
+    with pytest.raises(ConfigurationError, match=r"'drop-all'.*close, drop-oldest, drop-newest, keep-latest"):
+        Limits(slow_consumer="drop-all")  # type: ignore[arg-type]  # what a configuration file may say

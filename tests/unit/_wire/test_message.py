@@ -60,3 +60,7 @@ def test_messages_compare_and_show_what_they_hold() -> None:
     assert repr(message) == "Message(type='send', topic='t', data=1)"
     assert message != Message(data=2, typ="send", topic="t")
     assert message != "something else"
+
+
+def test_the_type_has_the_originals_name_too() -> None:
+    assert Message(data=1, typ="send", topic="t").typ == "send"

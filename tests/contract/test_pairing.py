@@ -1,0 +1,58 @@
+"""Every module of the core has tests that mirror its place, or a stated place where it is tested instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "dws_core"
+
+ELSEWHERE = {
+    "_auth/bearer.py": "tests/integration/test_auth.py",
+    "_auth/interface.py": "tests/integration/test_auth.py",
+    "_auth/refusal.py": "tests/integration/test_auth.py",
+    "_builtin.py": "tests/contract/test_builtins_conform.py",
+    "_compat.py": "tests/contract/test_original_names.py",
+    "_decorators.py": "tests/integration/test_original_readme.py",
+    "_node/adapter.py": "tests/integration/test_original_readme.py",
+    "_node/connection.py": "tests/integration/test_bad_input.py",
+    "_node/connections.py": "tests/integration/test_node.py",
+    "_node/counters.py": "tests/integration/test_fanout.py",
+    "_node/delivery.py": "tests/integration/test_fanout.py",
+    "_node/guard.py": "tests/integration/test_lifecycle.py",
+    "_node/handshake.py": "tests/integration/test_auth.py",
+    "_node/inbound.py": "tests/integration/test_bad_input.py",
+    "_node/manager.py": "tests/integration/test_node.py",
+    "_node/publisher.py": "tests/integration/test_node.py",
+    "_node/sink.py": "tests/integration/test_server.py",
+    "_node/tasks.py": "tests/integration/test_lifecycle.py",
+    "_plugins/markers.py": "tests/unit/_plugins/test_registry.py",
+    "_proxy.py": "tests/integration/test_proxy_basics.py",
+    "_subscriptions.py": "tests/integration/test_original_readme.py",
+    "_topics/interface.py": "tests/contract/test_builtins_conform.py",
+    "__main__.py": "tests/unit/test_main.py",
+    "hookspecs.py": "tests/contract/test_docs.py",
+    "plugin.py": "tests/contract/test_public_api.py",
+    "server.py": "tests/integration/test_server.py",
+}
+"""Modules whose work is I/O or wiring: tested where they do it."""
+
+MODULES = sorted(
+    str(path.relative_to(CORE))
+    for path in CORE.rglob("*.py")
+    if path.name != "__init__.py" and "testing" not in path.parts
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_its_tests(module: str) -> None:
+    path = Path(module)
+    mirror = ROOT / "tests/unit" / path.parent / f"test_{path.stem.strip('_')}.py"
+    tests = ROOT / ELSEWHERE[module] if module in ELSEWHERE else mirror
+    assert tests.exists(), f"{module} has no tests at {tests.relative_to(ROOT)}"
+
+
+def test_no_place_is_stated_for_a_module_that_is_gone_or_has_its_mirror() -> None:
+    assert set(ELSEWHERE) <= set(MODULES)

@@ -1,0 +1,68 @@
+"""What brokers and the core hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from dws_core import BrokerURL, InvalidBrokerURL
+from dws_core._log.interface import BrokerInterface, Delivery, History
+
+
+class _Broker(BrokerInterface):
+    async def connect(self) -> None: ...
+
+    async def disconnect(self) -> None: ...
+
+    async def subscribe(self, channel: str) -> None: ...
+
+    async def unsubscribe(self, channel: str) -> None: ...
+
+    async def publish(self, channel: str, message: Any) -> None: ...
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        yield Delivery(channel="c", payload=b'{"topic": "t", "data": 1}')
+
+
+def test_a_broker_without_options_refuses_every_option() -> None:
+    assert isinstance(_Broker.from_url(BrokerURL.parse("x://host")), _Broker)
+    with pytest.raises(InvalidBrokerURL, match=r"unknown option 'size'.*none"):
+        _Broker.from_url(BrokerURL.parse("x://host?size=1"))
+
+
+async def test_deliveries_can_be_read_as_messages_until_they_end() -> None:
+    broker = _Broker()
+    message = await broker.get_message()
+    assert message is not None
+    assert (message.topic, message.data) == ("t", 1)
+
+    class _Ended(_Broker):
+        async def deliveries(self) -> AsyncIterator[Delivery]:
+            return
+            yield
+
+    assert await _Ended().get_message() is None
+
+
+async def test_a_broker_that_overrides_get_message_has_no_deliveries() -> None:
+    class _Original(_Broker):
+        deliveries = BrokerInterface.deliveries
+
+        async def get_message(self, **kwargs: Any) -> None: ...
+
+    with pytest.raises(NotImplementedError, match="get_message"):
+        await anext(_Original().deliveries())
+
+
+def test_a_broker_that_can_receive_nothing_is_refused() -> None:
+    with pytest.raises(TypeError, match="overrides neither"):
+        type("Deaf", (_Broker,), {"deliveries": BrokerInterface.deliveries})
+
+
+@pytest.mark.parametrize(("size", "ttl_s"), [(-1, 1.0), (1, 0.0), (1, -1.0)])
+def test_a_history_that_makes_no_sense_is_refused(size: int, ttl_s: float) -> None:
+    with pytest.raises(ValueError, match=r"History\.none"):
+        History(size=size, ttl_s=ttl_s)
+    assert History.none().size == 0
