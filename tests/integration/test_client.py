@@ -105,23 +105,47 @@ async def test_more_publishes_than_the_node_takes_at_once_are_all_stored_in_the_
 
 async def test_a_node_that_goes_down_and_another_that_comes_up_in_its_place() -> None:
     gaps = Gaps()
-    _, first = chat("memory://reborn")
-    _, second = chat("memory://reborn")
-    async with serve(first) as a:
+    manager, first = chat("memory://reborn")
+    other, second = chat("memory://reborn")
+    async with serve(first) as a, other:
         port = a.port
         alice = client(f"{a.url}/ws/a", on_gap=gaps)
         messages = alice.subscribe("t")
         await alice.__aenter__()
-        await messages.ready()
-    try:
+        await manager.publish("t", "before")
+        assert await take(messages, 1) == ["before"]
+    async with other:
         assert not alice.connected
+        await other.publish("t", "while away")
+    try:
         async with serve(second, port=port):
-            await gaps.came()
-            assert gaps == [Gap(filters=("t",), reason="unavailable")], "this node does not resume"
-            await alice.publish("t", "hello")
-            assert await take(messages, 1) == ["hello"]
+            await alice.publish("t", "after")
+            assert await take(messages, 2) == ["while away", "after"]
     finally:
         await alice.aclose()
+    assert gaps == []
+
+
+async def test_a_node_that_knows_no_connect_is_served_and_a_lost_connection_there_is_a_gap() -> None:
+    gaps = Gaps()
+    manager = WebSocketManager("c", broker_url="memory://")
+    app = FastAPI(lifespan=manager.lifespan)
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        async with manager.connect(websocket) as connection:
+            async for message in connection:
+                message.type = "of old" if message.type == "connect" else message.type
+                await manager.receive(connection, message)
+
+    async with serve(app) as server, client(f"{server.url}/ws", on_gap=gaps) as alice:
+        async with alice.subscribe("t") as messages:
+            await alice.publish("t", 1)
+            manager.active_connections[0].disconnect(4002)
+            await gaps.came()
+            assert gaps == [Gap(filters=("t",), reason="unavailable")]
+            await alice.publish("t", 2)
+            assert await take(messages, 2) == [1, 2]
 
 
 async def test_the_token_is_asked_for_each_connection_and_a_wrong_one_is_final() -> None:
