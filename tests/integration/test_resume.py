@@ -8,43 +8,13 @@ from typing import Any
 
 import pytest
 from support.apps import chat, chat_app
-from support.brokers import PlainBroker, SlowBroker
+from support.brokers import PlainBroker
+from support.resume import hello, missed, offset_of, slow
 from support.servers import HANG_S, Client, serve
 
 from dws_core import Limits, WebSocketManager
 from dws_core._log.interface import GapReason, Head
 from dws_core._log.partition import partition_of
-
-OURS = "dws_core.server:WebSocketProtocol"
-BOTH = pytest.mark.parametrize("ws", [OURS, "websockets-sansio"], ids=["ready", "asgi"])
-
-
-async def hello(client: Client, *filters: str, cursor: str | None = None) -> Any:
-    """Send `connect`; return the answer."""
-    data: dict[str, Any] = {"filters": list(filters)}
-    if cursor is not None:
-        data["cursor"] = cursor
-    return await client.ask(type="connect", id="hello", data=data)
-
-
-async def missed(client: Client) -> list[Any]:
-    """Return what comes up to the `pos` that ends a replay; a gap as its reason."""
-    found: list[Any] = []
-    while (frame := await client.receive())["type"] != "pos":
-        found.append(frame["data"] if frame["type"] == "message" else frame["reason"])
-    return found
-
-
-def slow(name: str = "", *, partitions: int = 1, **kwargs: Any) -> tuple[SlowBroker, WebSocketManager, Any]:
-    """Return a node on a broker that the test can hold up."""
-    broker = SlowBroker(name, partitions=partitions)
-    manager = WebSocketManager("chat", broker=broker, **kwargs)
-    return broker, manager, chat_app(manager)
-
-
-def offset_of(cursor: str) -> int:
-    return int(cursor.split(":")[2])
-
 
 # -- from node to node
 
@@ -330,143 +300,6 @@ async def test_filters_change_only_after_the_replay() -> None:
             frames = [await client.receive() for _ in range(6)]
     kinds = [frame.get("data", frame["type"]) for frame in frames]
     assert kinds == ["connected", 1, 2, "pos", "ack", "ack"]
-
-
-# -- live traffic and slow readers
-
-
-async def test_roamers_between_two_nodes_get_everything_once_in_order_under_load() -> None:
-    total = 600
-    managers, servers = [], []
-    async with AsyncExitStack() as stack:
-        for _ in range(2):
-            _, manager, app = slow("roam", partitions=4)
-            managers.append(manager)
-            servers.append(await stack.enter_async_context(serve(app)))
-        topics = [f"t/{n}" for n in range(5)]
-
-        async def publish() -> None:
-            for n in range(total):
-                await managers[n % 2].publish(topics[n % 5], n)
-                if n % 5 == 0:
-                    await asyncio.sleep(0.001)  # spread over the roamers' lives
-
-        async def roam(number: int, *filters: str) -> list[int]:
-            got: list[int] = []
-            cursor: dict[str, str] | None = None
-            wanted = sum(1 for n in range(total) if "#" in filters[0] or topics[n % 5] in filters)
-            for hop in range(1_000):
-                server = servers[(hop + number) % 2]
-                async with Client.open(f"{server.url}/ws/r{number}") as client:
-                    text = None if cursor is None else ",".join(cursor.values())
-                    answer = await hello(client, *filters, cursor=text)
-                    assert answer.get("recovered", True) is True, await client.receive()
-                    cursor = {position.split(":")[0]: position for position in answer["cursor"].split(",")}
-                    started.release()
-                    for _ in range(5 + (hop * 7 + number * 3) % 23):
-                        frame = await client.receive()
-                        news = frame["pos"] if frame["type"] == "message" else frame["cursor"]
-                        cursor |= {position.split(":")[0]: position for position in news.split(",")}
-                        if frame["type"] == "message":
-                            got.append(frame["data"])
-                        if len(got) >= wanted:
-                            return got
-                    client.socket.transport.abort()
-            raise AssertionError(f"only {len(got)} of {wanted}")
-
-        started = asyncio.Semaphore(0)
-        wishes = [("#",), ("t/#",), ("t/0",), ("t/1", "t/3"), ("t/#", "t/0")]
-        async with asyncio.TaskGroup() as group:
-            roamers = [group.create_task(roam(n, *filters)) for n, filters in enumerate(wishes)]
-            for _ in wishes:
-                await started.acquire()
-            group.create_task(publish())
-        for filters, roamer in zip(wishes, roamers, strict=True):
-            got = roamer.result()
-            for topic in range(5):
-                expected = list(range(topic, total, 5))
-                if "#" in filters[0] or topics[topic] in filters:
-                    assert [n for n in got if n % 5 == topic] == expected
-
-
-async def test_what_is_published_while_the_past_is_read_comes_after_it_once() -> None:
-    broker, _, app = slow("while")
-    _, manager, first = slow("while")
-    async with serve(first):
-        for n in range(3):
-            await manager.publish("t", n)
-        async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-            async with Client.open(f"{server.url}/ws/other") as other:
-                epoch = (await hello(other, "#"))["cursor"].split(":")[1]
-                broker.may_read.clear()
-                await client.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{epoch}:0"})
-                await asyncio.wait_for(broker.reading.wait(), HANG_S)
-                for n in range(3, 6):
-                    await manager.publish("t", n)
-                await manager.broadcast("all")
-                assert [(await other.receive())["data"] for _ in range(4)] == [3, 4, 5, "all"], "others are served"
-                broker.may_read.set()
-                assert (await client.receive())["recovered"] is True
-                assert await missed(client) == [0, 1, 2, 3, 4, 5, "all"]
-    assert len(broker.reads) == 1
-    assert (broker.reads[0]["since"], broker.reads[0]["until"]) == (0, 3)
-
-
-async def test_many_that_come_back_at_once_share_reads() -> None:
-    broker, _, app = slow("storm")
-    _, manager, first = slow("storm")
-    count = 30
-    async with serve(first):
-        for n in range(20):
-            await manager.publish("t", n)
-        async with serve(app) as server, AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(Client.open(f"{server.url}/ws/{n}")) for n in range(count)]
-            epoch = (await clients[0].ask(type="subscribe", topic="x", id=1))["cursor"].split(":")[1]
-            broker.may_read.clear()
-            for n, client in enumerate(clients):
-                data = {"filters": ["t"] if n % 2 else ["#"], "cursor": f"0:{epoch}:{n % 20}"}
-                await client.send(type="connect", data=data)
-            await asyncio.wait_for(broker.reading.wait(), HANG_S)
-            await manager.publish("t", "live")
-            await _all_wait(server, count)
-            broker.may_read.set()
-            for n, client in enumerate(clients):
-                assert (await client.receive())["recovered"] is True
-                assert await missed(client) == [*range(n % 20, 20), "live"]
-    assert len(broker.reads) <= 3
-
-
-async def _all_wait(server: Any, count: int) -> None:
-    """Wait until the node has read what the clients sent: each has its answer to a later ping in the queue only."""
-    async with Client.open(f"{server.url}/ws/last") as last:
-        for _ in range(count):
-            await last.ask(type="ping")
-
-
-@BOTH
-@pytest.mark.parametrize("outbox_bytes", [300_000, 20_000])
-async def test_a_replay_is_as_slow_as_its_reader_and_never_too_slow(ws: str, outbox_bytes: int) -> None:
-    manager, app = chat(limits=Limits(outbox_bytes=outbox_bytes, message_bytes=None))
-    text = "x" * 15_000
-    async with serve(app, ws=ws) as server:
-        async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
-        for n in range(250):
-            await manager.publish("t", f"{n} {text}")
-        async with Client.open(f"{server.url}/ws/me", max_queue=1) as client:
-            await client.send(type="connect", data={"filters": ["t"], "cursor": cursor})
-            for n in range(250, 260):
-                await manager.publish("t", f"{n} {text}")
-            assert (await client.receive())["recovered"] is True
-            got = []
-            while len(got) < 260:
-                frame = await client.receive()
-                assert frame["type"] == "message", frame
-                got.append(int(frame["data"].split(" ")[0]))
-            assert got == list(range(260))
-            assert (await client.receive())["type"] == "pos"
-            await manager.publish("t", "live")
-            assert (await client.receive())["data"] == "live"
 
 
 # -- pos
