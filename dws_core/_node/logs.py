@@ -10,21 +10,13 @@ from dws_core._log.interface import Head, Offset, Record
 
 
 class NodeLogs(dict[int, LogCache]):
-    """The caches by partition, fed by the tail.
-
-    Args:
-        cached: Whether records are worth keeping: the broker has a history that clients may resume from.
-    """
-
-    def __init__(self, *, cached: bool) -> None:
-        super().__init__()
-        self._rooms = {} if cached else {"max_records": 0}
+    """The caches by partition, fed by the tail."""
 
     def begin(self, heads: Iterable[Head]) -> None:
         """Take the baselines of the tail; news that came before them count."""
         for head in heads:
             if head.partition not in self:
-                self[head.partition] = LogCache(head, **self._rooms)
+                self[head.partition] = LogCache(head)
 
     def advance(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
         """Take what the tail heard."""

@@ -115,7 +115,7 @@ class WebSocketManager:
         self._door = Door(codecs, node_codec, authenticator, allowed_origins)
         self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
-        self._logs = NodeLogs(cached=self._log.capabilities.recovery)
+        self._logs = NodeLogs()
         interest = Interest(self.router, matcher, self._layout)
         self._positions = Positions(self._logs, interest, recovers=self._log.capabilities.recovery)
         self._attach = Attach(self._log, self, self._logs, interest, self._positions, codecs)

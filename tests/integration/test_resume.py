@@ -13,8 +13,11 @@ from support.resume import hello, missed, offset_of, slow
 from support.servers import HANG_S, Client, serve
 
 from dws_core import Limits, WebSocketManager
-from dws_core._log.interface import GapReason, Head
+from dws_core._log.interface import GapReason, Head, Layout
 from dws_core._log.partition import partition_of
+
+_LAYOUT = Layout(channel="chat", partitions=8)
+
 
 # -- from node to node
 
@@ -220,6 +223,28 @@ async def test_a_node_that_loses_its_place_tells_those_concerned() -> None:
             assert frame["filters"] == []
             frame = await other.receive()
         assert frame["type"] == "pong"
+        async with Client.open(f"{server.url}/ws/late") as late:
+            cursor = (await hello(late, there))["cursor"]
+            assert f"{number}:new:40" in cursor.split(","), "the new baseline, before anything new has come"
+
+
+async def test_a_node_that_loses_its_place_before_it_has_answered_answers_by_one_gap() -> None:
+    broker, _, app = slow("late")
+    _, manager, first = slow("late")
+    async with serve(first):
+        await manager.publish("t", 1)
+        async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+            epoch = (await client.ask(type="subscribe", topic="x", id=0))["cursor"].split(":")[1]
+            broker.may_read.clear()
+            await client.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{epoch}:0"})
+            await asyncio.wait_for(broker.reading.wait(), HANG_S)
+            broker.sink.on_discontinuity(0, GapReason.TRIMMED, Head(partition=0, epoch=epoch, offset=9))
+            broker.may_read.set()
+            await client.send(type="ping")
+            frames = [await client.receive() for _ in range(3)]
+    assert [(f["type"], f.get("cursor")) for f in frames] == [
+        ("connected", f"0:{epoch}:9"), ("gap", f"0:{epoch}:9"), ("pong", None),
+    ]  # fmt: skip
 
 
 async def test_a_broker_that_keeps_nothing_says_so() -> None:
@@ -281,6 +306,19 @@ async def test_subscribe_with_a_cursor_leaves_other_partitions_live() -> None:
             assert answer["recovered"] is True
             assert live["pos"] in answer["cursor"].split(","), "what was live goes on where it is"
             assert await missed(client) == [1]
+
+
+async def test_subscribe_with_a_cursor_does_not_repeat_what_other_partitions_had() -> None:
+    _, manager, app = slow(partitions=8)
+    there, _ = _topics_in_different_partitions()
+    beside = _topic_in(partition_of("$all", manager._layout))
+    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+        cursor = (await hello(client, there, beside))["cursor"]
+        await manager.broadcast("once")
+        await client.receive()
+        await client.ask(type="unsubscribe", topic=there, id=1)
+        assert (await client.ask(type="subscribe", topic=there, id=2, cursor=cursor))["recovered"] is True
+        assert await missed(client) == []
 
 
 async def test_filters_change_only_after_the_replay() -> None:
@@ -380,12 +418,13 @@ async def test_history_asks_for_leave() -> None:
 
 
 def _topics_in_different_partitions() -> tuple[str, str]:
-    from dws_core._log.interface import Layout
-
-    layout = Layout(channel="chat", partitions=8)
-    taken = {partition_of(topic, layout) for topic in ("$all", "$conn/me", "$conn/one", "$conn/other")}
+    taken = {partition_of(topic, _LAYOUT) for topic in ("$all", "$conn/me", "$conn/one", "$conn/other")}
     free: dict[int, str] = {}
     for n in range(100):
-        free.setdefault(partition_of(f"t{n}", layout), f"t{n}")
+        free.setdefault(partition_of(f"t{n}", _LAYOUT), f"t{n}")
     there, elsewhere = [topic for partition, topic in free.items() if partition not in taken][:2]
     return there, elsewhere
+
+
+def _topic_in(partition: int) -> str:
+    return next(f"t{n}" for n in range(1_000) if partition_of(f"t{n}", _LAYOUT) == partition)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -139,27 +140,53 @@ async def _all_wait(server: Any, count: int) -> None:
             await last.ask(type="ping")
 
 
+async def test_no_position_is_told_to_one_that_has_not_been_sent_what_lies_before_it() -> None:
+    broker, _, app = slow("pos", limits=Limits(pos_interval_s=0.01))
+    _, manager, first = slow("pos")
+    async with serve(first):
+        await manager.publish("t", 1)
+        async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+            async with Client.open(f"{server.url}/ws/other") as other:
+                epoch = (await hello(other, "x"))["cursor"].split(":")[1]
+                broker.may_read.clear()
+                await client.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{epoch}:0"})
+                await asyncio.wait_for(broker.reading.wait(), HANG_S)
+                for n in range(2):
+                    await manager.publish("t", n + 2)
+                    assert (await other.receive())["type"] == "pos", "the others hear of it"
+                broker.may_read.set()
+                assert (await client.receive())["type"] == "connected"
+                assert await missed(client) == [1, 2, 3]
+
+
+def _small_window(port: int) -> socket.socket:
+    """Return a connected socket that takes little before its reader does."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    made.connect(("127.0.0.1", port))
+    made.setblocking(False)
+    return made
+
+
 @BOTH
 @pytest.mark.parametrize("outbox_bytes", [300_000, 20_000])
 async def test_a_replay_is_as_slow_as_its_reader_and_never_too_slow(ws: str, outbox_bytes: int) -> None:
-    manager, app = chat(limits=Limits(outbox_bytes=outbox_bytes, message_bytes=None))
-    text = "x" * 15_000
-    async with serve(app, ws=ws) as server:
-        async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
-        for n in range(250):
+    limits = Limits(outbox_bytes=outbox_bytes, messages_per_s=None)
+    manager, app = chat(limits=limits)
+    text, past, total = "x" * 15_000, 250, 260
+    async with serve(app, ws=ws) as server, Client.open(f"{server.url}/ws/other") as other:
+        cursor = (await hello(other))["cursor"]
+        for n in range(past):
             await manager.publish("t", f"{n} {text}")
-        async with Client.open(f"{server.url}/ws/me", max_queue=1) as client:
+        url, window = f"{server.url}/ws/me", _small_window(server.port)
+        async with Client.open(url, sock=window, max_queue=1, compression=None) as client:
             await client.send(type="connect", data={"filters": ["t"], "cursor": cursor})
-            for n in range(250, 260):
+            await client.send(type="unsubscribe", topic="t", id="later")
+            for n in range(past, total):
                 await manager.publish("t", f"{n} {text}")
+            for _ in range(200):  # time for a node that would not wait for its reader
+                await other.ask(type="ping")
             assert (await client.receive())["recovered"] is True
-            got = []
-            while len(got) < 260:
-                frame = await client.receive()
-                assert frame["type"] == "message", frame
-                got.append(int(frame["data"].split(" ")[0]))
-            assert got == list(range(260))
-            assert (await client.receive())["type"] == "pos"
-            await manager.publish("t", "live")
-            assert (await client.receive())["data"] == "live"
+            got = await missed(client)
+            assert [int(found.split(" ")[0]) for found in got] == list(range(total))
+            assert (await client.receive())["id"] == "later"
