@@ -86,7 +86,7 @@ def types(session: nox.Session) -> None:
     """Check types: mypy strict, and complete types on the public doors."""
     install_workspace(session, "typing", "test")
     session.run("mypy")
-    for door in ("dws_core", "dws_core.plugin", "dws_core.server", "dws_core.testing"):
+    for door in ("dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"):
         session.run("basedpyright", "--verifytypes", door, "--ignoreexternal")
 
 

@@ -189,6 +189,11 @@ class Recovery:
         return frozenset(self._unconfirmed)
 
     @property
+    def partitions(self) -> Collection[int]:
+        """The partitions that it is about."""
+        return self._wanted.keys()
+
+    @property
     def waits(self) -> bool:
         """Whether an answer or a read is still to come."""
         return self.answer is None or bool(self._unread)

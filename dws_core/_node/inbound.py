@@ -1,11 +1,11 @@
-"""Client messages to actions: subscribe, unsubscribe, send, broadcast, send_by_conn_id, ping."""
+"""Client messages to actions: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, ping."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 from asyncio import Future
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from dws_core._auth.interface import Action, Authorize
@@ -13,9 +13,11 @@ from dws_core._errors import InvalidMessage
 from dws_core._log.interface import Receipt
 from dws_core._node.connection import Connection
 from dws_core._node.publisher import Publisher
+from dws_core._node.resume import Resume, over_limit
 from dws_core._topics.interface import TopicMatcher
 from dws_core._wire.client_errors import INTERNAL, Refused, describe
 from dws_core._wire.frames import encode_frame
+from dws_core._wire.hello import read_cursor, read_hello
 from dws_core._wire.limits import Limits
 from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
@@ -27,18 +29,26 @@ class Inbound:
     """Carries out what clients ask for and answers them. Errors are answered; the connection lives on."""
 
     def __init__(
-        self, publisher: Publisher, matcher: TopicMatcher, limits: Limits, authorize: Authorize | None
+        self,
+        publisher: Publisher,
+        matcher: TopicMatcher,
+        limits: Limits,
+        authorize: Authorize | None,
+        resume: Resume,
     ) -> None:
         self._publisher = publisher
         self._matcher = matcher
         self._limits = limits
         self._authorize = authorize
+        self._resume = resume
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
+            "connect": self._connect,
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
             "send": self._send,
             "broadcast": self._broadcast,
             "send_by_conn_id": self._send_by_conn_id,
+            "history": self._history,
             "ping": self._ping,
         }
 
@@ -69,17 +79,37 @@ class Inbound:
         if not allowed:
             raise Refused("forbidden", f"{action} is not allowed here")
 
+    async def _connect(self, connection: Connection, message: Message) -> None:
+        hello = read_hello(message.data)
+        self._resume.check_first(connection)
+        await self._resume.live(connection)
+        await self._check_filters(connection, hello.filters)
+        await self._resume.connect(connection, hello.filters, hello.cursor, message.id)
+
     async def _subscribe(self, connection: Connection, message: Message) -> None:
-        filter_ = self._matcher.check_filter(_required(message.topic, "topic"))
-        _refuse_reserved(filter_)
-        topics = connection.topics
-        if self._limits.filters is not None and len(topics) >= self._limits.filters and filter_ not in topics:
+        filter_ = _required(message.topic, "topic")
+        cursor = read_cursor(message.data) if isinstance(message.data, dict) else None
+        await self._resume.live(connection)
+        await self._check_filters(connection, (filter_,))
+        await self._resume.subscribe(connection, filter_, cursor, message.id)
+
+    async def _check_filters(self, connection: Connection, filters: Collection[str]) -> None:
+        for filter_ in filters:
+            _refuse_reserved(self._matcher.check_filter(filter_))
+        if over_limit(self._limits.filters, connection.topics, filters):
             raise Refused("too-many-filters", f"a connection may have {self._limits.filters} filters")
-        await self._check(connection, "subscribe", filter_)
-        topics.add(filter_)
-        acknowledge(connection, message.id)
+        for filter_ in filters:
+            await self._check(connection, "subscribe", filter_)
+
+    async def _history(self, connection: Connection, message: Message) -> None:
+        topic = self._matcher.check_topic(_required(message.topic, "topic"))
+        _refuse_reserved(topic)
+        await self._check(connection, "history", topic)
+        limit = message.data.get("limit") if isinstance(message.data, dict) else None
+        await self._resume.history(connection, topic, limit, message.id)
 
     async def _unsubscribe(self, connection: Connection, message: Message) -> None:
+        await self._resume.live(connection)
         connection.topics.discard(_required(message.topic, "topic"))
         acknowledge(connection, message.id)
 

@@ -18,6 +18,7 @@ from dws_core._auth.refusal import refuse_full
 from dws_core._errors import BrokerClosed, ConfigurationError, ConnectionClosed, InvalidTopic
 from dws_core._log.interface import BrokerInterface, Layout, LogBroker, Receipt
 from dws_core._node.adapter import AdaptedBroker
+from dws_core._node.attach import Attach
 from dws_core._node.connection import Connection
 from dws_core._node.connections import Connections
 from dws_core._node.counters import Counters, NodeStats
@@ -26,7 +27,11 @@ from dws_core._node.fanout import Fanout
 from dws_core._node.guard import HandlerGuard
 from dws_core._node.handshake import Door
 from dws_core._node.inbound import Inbound
+from dws_core._node.interest import Interest
+from dws_core._node.logs import NodeLogs
+from dws_core._node.positions import Positions
 from dws_core._node.publisher import Done, Publisher, Sending
+from dws_core._node.resume import Resume
 from dws_core._node.tasks import Tasks
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._topics.interface import TopicMatcher
@@ -110,9 +115,24 @@ class WebSocketManager:
         self._door = Door(codecs, node_codec, authenticator, allowed_origins)
         self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
-        self._delivery = Delivery(self.router, self._connections, codecs, self.fanout, self.counters)
+        self._logs = NodeLogs()
+        interest = Interest(self.router, matcher, self._layout)
+        self._positions = Positions(self._logs, interest, recovers=self._log.capabilities.recovery)
+        self._attach = Attach(self._log, self, self._logs, interest, self._positions, codecs)
+        self._delivery = Delivery(
+            self.router,
+            self._connections,
+            codecs,
+            self.fanout,
+            self.counters,
+            self._logs,
+            interest,
+            self._positions,
+            self._attach.recovering,
+        )
         self._publisher = Publisher(self._log, node_codec, self._layout, self.counters)
-        self._inbound = Inbound(self._publisher, matcher, self.limits, authorize)
+        resume = Resume(self._log, self._layout, self._logs, interest, self._positions, self._attach, codecs)
+        self._inbound = Inbound(self._publisher, matcher, self.limits, authorize, resume)
         self.guards: dict[Connection, HandlerGuard] = {}
         self._running = False
         self._way_logged = False
@@ -128,8 +148,10 @@ class WebSocketManager:
         if self._running:
             return
         await self._log.start(node=os.urandom(8), layout=self._layout, sink=self._delivery)
-        await self._log.set_interest(frozenset(range(self._layout.partitions)))
+        heads = await self._log.set_interest(frozenset(range(self._layout.partitions)))
+        self._logs.begin(heads.values())
         self._running = True
+        self.tasks.spawn(self._tell_positions(), name="positions of quiet topics")
 
     async def shutdown(self) -> None:
         """Close all connections with 1012, stop the broker, end all tasks. Stopping a stopped node does nothing.
@@ -140,12 +162,19 @@ class WebSocketManager:
         if not self._running:
             return
         self._running = False
+        self._positions.tell(but=self._attach.recovering)
         closing = [c.close(CloseCode.SERVICE_RESTART) for c in self._connections]
         await asyncio.gather(*closing)
         try:
             await self._log.stop()
         finally:
             await self.tasks.stop()
+
+    async def _tell_positions(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.pos_interval_s)
+            self._logs.expire()
+            self._positions.tell(but=self._attach.recovering)
 
     async def __aenter__(self) -> Self:
         await self.startup()
@@ -280,6 +309,8 @@ class WebSocketManager:
     def _forget(self, connection: Connection) -> None:
         self.router.remove(connection)
         self._connections.discard(connection)
+        self._positions.forget(connection)
+        self._attach.recovering.remove(connection)
 
     def set_conn_id(self, connection: Connection, conn_id: str) -> Awaitable[None]:
         """Give a connection another id and tell the client. Works at once; awaiting is optional.

@@ -89,8 +89,17 @@ class Outbox(ABC):
             self._drained = self._drained or asyncio.Event()
             await self._drained.wait()
 
+    async def idle(self) -> None:
+        """Wait until nothing waits and the socket takes more, or the outbox is closed: the reader's own pace."""
+        while self._busy() and not self.closed:
+            self._drained = self._drained or asyncio.Event()
+            await self._drained.wait()
+
     def _waits(self) -> bool:
         return self._backlog is not None
+
+    def _busy(self) -> bool:
+        return self._waits()
 
     def _queue(self, frame: Frame) -> None:
         if self._backlog is None:
@@ -165,6 +174,9 @@ class ReadyOutbox(Outbox):
 
     def _beside_bytes(self) -> int:
         return self._sink.buffered_bytes()
+
+    def _busy(self) -> bool:
+        return not self.direct
 
 
 class TaskOutbox(Outbox):

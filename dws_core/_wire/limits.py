@@ -28,6 +28,10 @@ class Limits:
             128 KiB.
         slow_consumer: What happens over `outbox_bytes`: `close` with 4000, `drop-oldest`, `drop-newest`, `keep-latest`
             of each topic.
+        replay_messages: Messages that a client which comes back is sent of the past; more are answered by the gap
+            `too-many`. Also the most of one `history` answer.
+        replay_bytes: Bytes of them.
+        pos_interval_s: Seconds between `pos` frames on quiet topics.
         connections: Connections of this node; more are refused with 1013.
         close_timeout_s: Seconds for the last frames and the close frame to be written.
     """
@@ -42,6 +46,9 @@ class Limits:
     handler_grace_s: float = 5.0
     outbox_bytes: int | None = 1_048_576
     slow_consumer: SlowConsumer = "close"
+    replay_messages: int | None = 10_000
+    replay_bytes: int | None = 16_777_216
+    pos_interval_s: float = 25.0
     connections: int | None = None
     close_timeout_s: float = 5.0
 

@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-DOORS = ["dws_core", "dws_core.plugin", "dws_core.server", "dws_core.testing"]
+DOORS = ["dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"]
 
 BUILT_ON = {"dws_core.server": {"ConfigurationError", "FrameListener"}}
 """What a door that is a module with code imports for itself."""

@@ -99,7 +99,7 @@ async def test_msgpack_and_json_clients_share_a_topic() -> None:
         async with Client.open(f"{server.url}/ws/m", subprotocols=["x", "dws.v1.msgpack"]) as packed:
             assert packed.socket.subprotocol == "dws.v1.msgpack"
             await packed.socket.send(msgspec.msgpack.encode({"type": "subscribe", "topic": "t", "id": 1}))
-            assert msgspec.msgpack.decode(await packed.socket.recv()) == {"type": "ack", "id": 1}
+            assert msgspec.msgpack.decode(await packed.socket.recv())["type"] == "ack"
             await json_client.subscribe("t")
             await json_client.send(type="send", topic="t", data={"é": [1, None]})
             assert (await json_client.receive())["data"] == {"é": [1, None]}

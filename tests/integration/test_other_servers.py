@@ -89,6 +89,6 @@ def test_a_chat_works_in_starlettes_test_client() -> None:
     with TestClient(app) as client, client.websocket_connect("/ws/a") as a, client.websocket_connect("/ws/b") as b:
         for one in (a, b):
             one.send_json({"type": "subscribe", "topic": "t", "id": 1})
-            assert one.receive_json() == {"type": "ack", "id": 1}
+            assert one.receive_json()["type"] == "ack"
         a.send_json({"type": "send", "topic": "t", "data": "hello"})
         assert [one.receive_json()["data"] for one in (a, b)] == ["hello", "hello"]

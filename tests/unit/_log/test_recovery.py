@@ -165,6 +165,7 @@ def test_a_partition_that_is_not_named_starts_at_the_watermark() -> None:
 
 def test_an_entry_that_is_not_needed_is_ignored() -> None:
     recovery = Node(5, 8).attach("0:e:4,1:e:1", {0: A})
+    assert list(recovery.partitions) == [0]
     assert told(recovery) == ("0:e:4", None)
     assert taken(recovery) == ["0:e:5"]
 

@@ -1,0 +1,192 @@
+"""What clients ask about the past: `connect`, `subscribe` with a cursor, `history`; and the cursors of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+from weakref import WeakSet
+
+from dws_core._errors import InvalidMessage
+from dws_core._log.interface import Layout, LogBroker, Record
+from dws_core._log.partition import partition_of
+from dws_core._log.recovery import Answer
+from dws_core._node.attach import Attach
+from dws_core._node.connection import Connection
+from dws_core._node.history import last_records
+from dws_core._node.interest import Interest
+from dws_core._node.logs import NodeLogs
+from dws_core._node.positions import Positions
+from dws_core._wire.client_errors import Refused
+from dws_core._wire.codecs import Codec
+from dws_core._wire.cursor import Position, format_cursor, format_position
+from dws_core._wire.envelope import open_envelope
+from dws_core._wire.frames import encode_frame
+from dws_core._wire.message import JSON
+
+PING_S: Final = 20
+"""Seconds between the WebSocket pings of uvicorn, as it is delivered; the node does not hear of another setting."""
+
+_HISTORY_BYTES: Final = 1_048_576
+
+
+class Resume:
+    """Carries out what has been checked; see `Inbound` for the checks.
+
+    Args:
+        broker: Where the logs are.
+        layout: Of the channel.
+        logs: What the node knows.
+        interest: What connections want.
+        positions: Where live connections stand.
+        attach: Brings connections from their cursors to live delivery.
+        codecs: Of the node, by name.
+    """
+
+    def __init__(
+        self,
+        broker: LogBroker,
+        layout: Layout,
+        logs: NodeLogs,
+        interest: Interest,
+        positions: Positions,
+        attach: Attach,
+        codecs: Mapping[str, Codec],
+    ) -> None:
+        self._broker = broker
+        self._layout = layout
+        self._logs = logs
+        self._interest = interest
+        self._positions = positions
+        self._attach = attach
+        self._codecs = codecs
+        self._greeted: WeakSet[Connection] = WeakSet()
+
+    async def live(self, connection: Connection) -> None:
+        """Wait until the replay of a connection has ended: changes of its filters come after it."""
+        await self._attach.recovering.ended(connection)
+
+    def check_first(self, connection: Connection) -> None:
+        """Refuse a second `connect`.
+
+        Raises:
+            InvalidMessage: The connection was answered by `connected` before.
+        """
+        if connection in self._greeted:
+            raise InvalidMessage("a connection sends connect once.", fix="use subscribe and unsubscribe from now on")
+
+    async def connect(
+        self,
+        connection: Connection,
+        filters: Iterable[str],
+        cursor: Mapping[int, Position] | None,
+        request_id: str | int | None,
+    ) -> None:
+        """Subscribe to all filters, resume from the cursor, answer by `connected`."""
+        frame: dict[str, Any] = {"type": "connected", "conn_id": connection.id, "ping_s": PING_S}
+        if request_id is not None:
+            frame["id"] = request_id
+        self._greeted.add(connection)
+        for filter_ in filters:
+            connection.topics.add(filter_)
+        self._positions.follow(connection)
+        if cursor is None:
+            self._answer(connection, frame, self._positions.cursor(connection), None)
+            return
+
+        def on_answer(answer: Answer) -> None:
+            cursor = answer.cursor if self._broker.capabilities.recovery else {}
+            self._answer(connection, frame, cursor, answer)
+
+        wanted = self._interest.wanted(connection, connection.topics)
+        await self._attach.attach(connection, cursor, wanted, on_answer)
+
+    async def subscribe(
+        self,
+        connection: Connection,
+        filter_: str,
+        cursor: Mapping[int, Position] | None,
+        request_id: str | int | None,
+    ) -> None:
+        """Add a filter, resume its partitions from the cursor, answer by `ack`.
+
+        Raises:
+            InvalidMessage: There is a cursor, and the connection has a filter in those partitions already.
+        """
+        frame: dict[str, Any] = {"type": "ack", "id": request_id}
+        if cursor is None:
+            connection.topics.add(filter_)
+            self._acknowledge(connection, frame)
+            return
+        others = [other for other in connection.topics if other != filter_]
+        followed = self._interest.partitions_of(others)
+        new = self._interest.partitions_of((filter_,))
+        if filter_ in connection.topics or not followed.isdisjoint(new):
+            raise InvalidMessage(
+                "a cursor needs partitions in which the connection has no filter yet.",
+                fix="resume several filters by one connect message",
+            )
+        wanted = self._interest.wanted(connection, (filter_,))
+        wanted = {partition: topics for partition, topics in wanted.items() if partition not in followed}
+        connection.topics.add(filter_)
+        self._positions.follow(connection)
+
+        def on_answer(answer: Answer) -> None:
+            if request_id is not None:
+                recovers = self._broker.capabilities.recovery
+                whole = {**self._positions.cursor(connection), **answer.cursor} if recovers else {}
+                self._answer(connection, frame, whole, answer)
+
+        await self._attach.attach(connection, cursor, wanted, on_answer)
+
+    async def history(self, connection: Connection, topic: str, limit: JSON, request_id: str | int | None) -> None:
+        """Answer by the last messages of a topic.
+
+        Raises:
+            InvalidMessage: The limit is not a positive integer.
+            Refused: The broker keeps no history.
+            BrokerUnavailable: It cannot be read.
+        """
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise InvalidMessage("member 'limit' of history must be a positive integer.")
+        if not self._broker.capabilities.recovery:
+            raise Refused("unavailable", "this channel's broker keeps no history")
+        limit = min(limit, self._attach.limits.messages)
+        log = self._logs[partition_of(topic, self._layout)]
+        epoch, until = log.epoch, log.hi
+        records = await last_records(self._broker, log, topic, limit=limit, max_bytes=_HISTORY_BYTES)
+        frame: dict[str, Any] = {"type": "history", "topic": topic}
+        if request_id is not None:
+            frame["id"] = request_id
+        frame["messages"] = [self._message(log.partition, epoch, record) for record in records]
+        frame["cursor"] = format_position(log.partition, epoch, until)
+        connection.push(encode_frame(connection.codec, frame))
+
+    def _message(self, partition: int, epoch: str, record: Record) -> dict[str, Any]:
+        codec, data = open_envelope(record.payload)
+        position = format_position(partition, epoch, record.offset or 0)
+        return {"data": self._codecs[codec].decode(data), "pos": position}
+
+    def _acknowledge(self, connection: Connection, frame: dict[str, Any]) -> None:
+        if frame["id"] is None:
+            return
+        if cursor := self._positions.cursor(connection):
+            self._positions.follow(connection)
+            frame["cursor"] = format_cursor(cursor)
+        connection.push(encode_frame(connection.codec, frame))
+
+    def _answer(
+        self,
+        connection: Connection,
+        frame: dict[str, Any],
+        cursor: Mapping[int, Position],
+        answer: Answer | None,
+    ) -> None:
+        frame["cursor"] = format_cursor(cursor)
+        if answer is not None:
+            frame["recovered"] = answer.gap is None
+        connection.push(encode_frame(connection.codec, frame))
+
+
+def over_limit(limit: int | None, known: Collection[str], new: Iterable[str]) -> bool:
+    """Say whether a connection would have more filters than it may."""
+    return limit is not None and len({*known, *new}) > max(limit, len(known))

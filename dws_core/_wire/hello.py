@@ -1,0 +1,54 @@
+"""The data of a `connect` message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dws_core._errors import InvalidMessage
+from dws_core._wire.cursor import Position, parse_cursor
+from dws_core._wire.message import JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What a client says first.
+
+    Attributes:
+        filters: What it subscribes to; not checked yet.
+        cursor: Where it left off; None: it starts with what is new.
+    """
+
+    filters: tuple[str, ...] = ()
+    cursor: Mapping[int, Position] | None = None
+
+
+def read_hello(data: JSON) -> Hello:
+    """Read the data of a `connect` message; members that are not known are ignored.
+
+    Raises:
+        InvalidMessage: A member has the wrong type, or the cursor is malformed.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidMessage("the data of connect must be an object.", fix='send {"filters": [...]}')
+    for name in ("token", "name", "version"):
+        if not isinstance(data.get(name, ""), str):
+            raise InvalidMessage(f"member {name!r} of connect must be a string.")
+    filters = data.get("filters", ())
+    if not isinstance(filters, list | tuple) or not all(isinstance(filter_, str) for filter_ in filters):
+        raise InvalidMessage("member 'filters' of connect must be an array of strings.")
+    return Hello(filters=tuple(dict.fromkeys(filters)), cursor=read_cursor(data))
+
+
+def read_cursor(members: Mapping[str, JSON]) -> dict[int, Position] | None:
+    """Read the member `cursor`; None: there is none.
+
+    Raises:
+        InvalidMessage: Not a string, or malformed.
+    """
+    text = members.get("cursor")
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise InvalidMessage("member 'cursor' must be a string.", fix="send back what the node sent, unchanged")
+    return parse_cursor(text)

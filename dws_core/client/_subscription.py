@@ -1,0 +1,205 @@
+"""What arrives for one part of the application: a bounded queue to iterate over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+from dws_core._errors import DWSError
+from dws_core._topics.router import Router
+from dws_core._topics.trie import MqttMatcher
+from dws_core.client._state import Gap, Message, NotSubscribed, Subscribed
+
+HARD_BOUND: Final = 10
+"""How many times `queue_messages` a queue may hold while the client has to go on reading for an answer."""
+
+
+class Subscription:
+    """An async iterator of messages. Use it as a context manager to unsubscribe at the end of the block.
+
+    ```python
+    async with client.subscribe("chat/#") as messages:
+        async for message in messages:
+            print(message.topic, message.data)
+    ```
+
+    Made by `Client.subscribe` and `Client.inbox`. Entering the block waits until the node has the filter: nothing that
+    is sent after that is missed. Iterating without a block works too; the filter then stays until the client is closed.
+
+    Attributes:
+        filter: What was subscribed to; None: broadcasts and direct messages.
+    """
+
+    def __init__(
+        self,
+        filter_: str | None,
+        *,
+        queue_messages: int,
+        on_change: Callable[[], None],
+        on_close: Callable[[Subscription], None],
+    ) -> None:
+        self.filter: str | None = filter_
+        self._queue: deque[Message] = deque()
+        self._queue_messages = queue_messages
+        self._on_change = on_change
+        self._on_close = on_close
+        self._in_force = asyncio.Event()
+        self._news = asyncio.Event()
+        self._end: DWSError | None = None
+        self._closed = False
+        self._overflowing = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the client should stop reading until something is taken."""
+        return len(self._queue) >= self._queue_messages
+
+    def close(self) -> None:
+        """Unsubscribe; what waits is dropped and the iteration ends. Closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._queue.clear()
+            self._wake()
+            self._on_close(self)
+
+    async def ready(self) -> None:
+        """Wait until the node has the filter.
+
+        Raises:
+            Refused: The node does not allow it, or it is not a filter.
+            ConnectionClosed: The client is closed.
+        """
+        await self._in_force.wait()
+        if self._end is not None and not self._queue:
+            raise self._end
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        while not self._queue:
+            if self._closed:
+                raise StopAsyncIteration
+            if self._end is not None:
+                raise self._end
+            self._news.clear()
+            await self._news.wait()
+        message = self._queue.popleft()
+        self._on_change()
+        return message
+
+    # -- called by the client
+
+    def put(self, message: Message) -> bool:
+        """Queue a message. False: far too many wait already; this one is dropped, the first of a row."""
+        was_overflowing = self._overflowing
+        self._overflowing = len(self._queue) >= self._queue_messages * HARD_BOUND
+        if self._overflowing:
+            return was_overflowing
+        self._queue.append(message)
+        self._news.set()
+        return True
+
+    def in_force(self) -> None:
+        """Note that the node has the filter."""
+        self._in_force.set()
+
+    def fail(self, error: DWSError) -> None:
+        """End the iteration by an error, after what waits."""
+        self._end = self._end or error
+        self._wake()
+
+    def _wake(self) -> None:
+        self._in_force.set()
+        self._news.set()
+        self._on_change()
+
+
+class Subscriptions:
+    """All subscriptions of a client.
+
+    Args:
+        queue_messages: Messages that may wait in each.
+        on_change: Called when there is more room, or one less.
+        on_close: Called with one that the application has closed.
+    """
+
+    def __init__(
+        self, *, queue_messages: int, on_change: Callable[[], None], on_close: Callable[[Subscription], None]
+    ) -> None:
+        self._all: dict[Subscription, None] = {}
+        self._router: Router[Subscription] = Router(MqttMatcher())
+        self._queue_messages = queue_messages
+        self._on_change = on_change
+        self._on_close = on_close
+
+    @property
+    def full(self) -> bool:
+        """Whether one of them is."""
+        return any(subscription.full for subscription in self._all)
+
+    def add(self, filter_: str | None) -> Subscription:
+        """Make one; None: for broadcasts and direct messages.
+
+        Raises:
+            InvalidFilter: It breaks a rule of MQTT 5.0 §4.7.
+        """
+        made = Subscription(
+            filter_, queue_messages=self._queue_messages, on_change=self._on_change, on_close=self._closed
+        )
+        if filter_ is not None:
+            self._router.subscribe(made, filter_)
+        self._all[made] = None
+        return made
+
+    def deliver(self, message: Message) -> list[Gap]:
+        """Queue a message for all who want it; return what that cost those who are far too slow."""
+        if message.topic is None:
+            receivers = tuple(subscription for subscription in self._all if subscription.filter is None)
+        else:
+            receivers = self._router.receivers(message.topic)
+        slow = [subscription for subscription in receivers if not subscription.put(message)]
+        return [Gap(filters=(subscription.filter or "",), reason="overflow") for subscription in slow]
+
+    def answered(self, event: Subscribed | NotSubscribed) -> None:
+        """Take the node's answer to a filter."""
+        for subscription in [found for found in self._all if found.filter == event.filter]:
+            if isinstance(event, NotSubscribed):
+                self._remove(subscription)
+                subscription.fail(event.error)
+            else:
+                subscription.in_force()
+
+    def fail(self, error: DWSError) -> None:
+        """End all iterations by an error, after what waits."""
+        for subscription in self._all:
+            subscription.fail(error)
+
+    def close(self) -> None:
+        """Close all."""
+        for subscription in tuple(self._all):
+            subscription.close()
+
+    def _closed(self, subscription: Subscription) -> None:
+        if self._remove(subscription):
+            self._on_close(subscription)
+
+    def _remove(self, subscription: Subscription) -> bool:
+        self._router.remove(subscription)
+        return self._all.pop(subscription, self) is None

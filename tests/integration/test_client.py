@@ -1,0 +1,205 @@
+"""The Python client against a node as it is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from support.apps import chat
+from support.clients import Gaps, client, take
+from support.servers import HANG_S, serve
+
+from dws_core import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    InvalidFilter,
+    Principal,
+    WebSocketManager,
+)
+from dws_core.client import Gap, Message, Refused
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_what_one_client_publishes_another_receives(codec: str) -> None:
+    _, app = chat()
+    async with serve(app) as server, client(f"{server.url}/ws/a", codec=codec) as alice:
+        async with client(f"{server.url}/ws/b") as bob, bob.subscribe("chat/+") as messages:
+            position = await alice.publish("chat/1", {"n": 1})
+            async with asyncio.timeout(HANG_S):
+                got = await anext(messages)
+            assert got == Message(data={"n": 1}, topic="chat/1", position=position)
+            assert alice.connected
+
+
+async def test_each_subscription_gets_what_matches_it_once() -> None:
+    _, app = chat()
+    async with serve(app) as server, client(f"{server.url}/ws/a") as alice:
+        async with alice.subscribe("#") as all_, alice.subscribe("a/+") as some, alice.subscribe("a/+") as same:
+            for n, topic in enumerate(["a/1", "b", "a/2"]):
+                await alice.publish(topic, n)
+            assert await take(all_, 3) == [0, 1, 2]
+            assert await take(some, 2) == await take(same, 2) == [0, 2]
+            same.close()
+            await alice.publish("a/3", 3)
+            assert await take(some, 1) == [3]
+            with pytest.raises(StopAsyncIteration):
+                await anext(same)
+
+
+async def test_a_filter_that_nobody_wants_any_more_is_removed_at_the_node() -> None:
+    manager, app = chat()
+    async with serve(app) as server, client(f"{server.url}/ws/a") as alice:
+        async with alice.subscribe("a") as first, alice.subscribe("b"):
+            assert manager.active_connections[0].topics == {"a", "b"}
+            first.close()
+            first.close()
+            await alice.publish("b", 1)  # the node has read what came before
+            assert manager.active_connections[0].topics == {"b"}
+
+
+async def test_broadcasts_and_direct_messages_come_to_the_inbox() -> None:
+    _, app = chat()
+    async with serve(app) as server, client(f"{server.url}/ws/a") as alice, client(f"{server.url}/ws/b") as bob:
+        inbox = bob.inbox()
+        await alice.broadcast("all")
+        await alice.send_to(["b", "nobody"], "you")
+        await alice.send_to("b", "you again")
+        assert await take(inbox, 3) == ["all", "you", "you again"]
+
+
+async def test_a_publish_under_the_same_key_is_delivered_once() -> None:
+    _, app = chat()
+    async with serve(app) as server, client(f"{server.url}/ws/a") as alice, alice.subscribe("t") as messages:
+        first = await alice.publish("t", 1, key="k")
+        assert await alice.publish("t", 2, key="k") == first
+        await alice.publish("t", 3)
+        assert await take(messages, 2) == [1, 3]
+
+
+async def test_a_refusal_is_raised_where_it_was_caused() -> None:
+    _, app = chat()
+    async with serve(app) as server, client(f"{server.url}/ws/a") as alice:
+        with pytest.raises(Refused, match="belong to the node"):
+            await alice.publish("$all", 1)
+        with pytest.raises(Refused, match="belong to the node"):
+            async with alice.subscribe("$all"):
+                pass
+        with pytest.raises(Refused, match="wildcard"):
+            await alice.publish("a/+", 1)
+        with pytest.raises(InvalidFilter):
+            alice.subscribe("a#")
+        assert await alice.publish("t", 1)
+
+
+async def test_more_publishes_than_the_node_takes_at_once_are_all_stored_in_the_end() -> None:
+    from dws_core import Limits
+
+    _, app = chat(limits=Limits(messages_per_s=200, burst=20))
+    async with serve(app) as server, client(f"{server.url}/ws/a") as alice, alice.subscribe("t") as messages:
+        async with asyncio.TaskGroup() as publishes:
+            for n in range(60):
+                publishes.create_task(alice.publish("t", n))
+        assert sorted(await take(messages, 60)) == list(range(60))
+
+
+async def test_a_node_that_goes_down_and_another_that_comes_up_in_its_place() -> None:
+    gaps = Gaps()
+    manager, first = chat("memory://reborn")
+    other, second = chat("memory://reborn")
+    async with serve(first) as a, other:
+        port = a.port
+        alice = client(f"{a.url}/ws/a", on_gap=gaps)
+        messages = alice.subscribe("t")
+        await alice.__aenter__()
+        await manager.publish("t", "before")
+        assert await take(messages, 1) == ["before"]
+    async with other:
+        assert not alice.connected
+        await other.publish("t", "while away")
+    try:
+        async with serve(second, port=port):
+            await alice.publish("t", "after")
+            assert await take(messages, 2) == ["while away", "after"]
+    finally:
+        await alice.aclose()
+    assert gaps == []
+
+
+async def test_a_node_that_knows_no_connect_is_served_and_a_lost_connection_there_is_a_gap() -> None:
+    gaps = Gaps()
+    manager = WebSocketManager("c", broker_url="memory://")
+    app = FastAPI(lifespan=manager.lifespan)
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        async with manager.connect(websocket) as connection:
+            async for message in connection:
+                message.type = "of old" if message.type == "connect" else message.type
+                await manager.receive(connection, message)
+
+    async with serve(app) as server, client(f"{server.url}/ws", on_gap=gaps) as alice:
+        async with alice.subscribe("t") as messages:
+            await alice.publish("t", 1)
+            manager.active_connections[0].disconnect(4002)
+            await gaps.came()
+            assert gaps == [Gap(filters=("t",), reason="unavailable")]
+            await alice.publish("t", 2)
+            assert await take(messages, 2) == [1, 2]
+
+
+async def test_the_token_is_asked_for_each_connection_and_a_wrong_one_is_final() -> None:
+    manager = WebSocketManager("c", broker_url="memory://", verify_token=_verify)
+    tokens = iter(["user:ann", "user:bo", "wrong"])
+
+    async def next_token() -> str:
+        return next(tokens)
+
+    async with serve(_app(manager)) as server:
+        alice = client(f"{server.url}/ws", token=next_token)
+        async with alice:
+            await alice.publish("t", 1)
+            assert [c.id for c in manager.active_connections] == ["ann"]
+            manager.active_connections[0].disconnect(4002)
+            await alice.publish("t", 2)
+            assert [c.id for c in manager.active_connections] == ["bo"]
+            manager.active_connections[0].disconnect(4002)
+            with pytest.raises(AuthenticationFailed, match="HTTP 401"):
+                await alice.publish("t", 3)
+            with pytest.raises(AuthenticationFailed):
+                alice.subscribe("t")
+        with pytest.raises(AuthenticationFailed, match="HTTP 401"):
+            async with client(f"{server.url}/ws", token="wrong"):
+                pass
+
+
+@pytest.mark.parametrize(("path", "error"), [("/nothing", AuthenticationFailed), ("/busy", ConnectionClosed)])
+async def test_a_refused_handshake_is_final_or_not_by_its_status(path: str, error: type[Exception]) -> None:
+    app = FastAPI()
+
+    @app.websocket("/busy")
+    async def busy(websocket: WebSocket) -> None:
+        from starlette.responses import PlainTextResponse
+
+        await websocket.send_denial_response(PlainTextResponse("later", 503))
+
+    async with serve(app, lifespan="off") as server:
+        with pytest.raises(error):
+            async with client(server.url + path, connect_timeout_s=0.3):
+                pass
+
+
+def _verify(token: str) -> Principal | None:
+    return Principal(id=token.removeprefix("user:")) if token.startswith("user:") else None
+
+
+def _app(manager: WebSocketManager) -> FastAPI:
+    app = FastAPI(lifespan=manager.lifespan)
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        async with manager.connect(websocket) as connection:
+            async for message in connection:
+                await manager.receive(connection, message)
+
+    return app

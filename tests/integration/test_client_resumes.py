@@ -1,0 +1,414 @@
+"""The Python client against a node whose part is played by the test: resuming, gaps, lost answers, ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.clients import Gaps, client, take
+from support.scripted import Peer, scripted
+from support.servers import HANG_S
+
+from dws_core import (
+    ConfigurationError,
+    ConnectionClosed,
+    InvalidMessage,
+    PublishOutcomeUnknown,
+    WebSocketException,
+)
+from dws_core._log.backoff import Backoff
+from dws_core.client import Client, Gap, Refused, Subscription
+
+
+async def test_after_a_lost_connection_it_resumes_where_it_was() -> None:
+    hellos: list[dict[str, Any]] = []
+
+    async def first(node: Peer) -> None:
+        await node.welcome("0:e:3,1:e:8")
+        asked = await node.receive("subscribe")
+        await node.send(type="ack", id=asked["id"], cursor="0:e:4,1:e:8")
+        await node.message(5, "five")
+        await node.socket.close(4000, "too slow")
+
+    async def second(node: Peer) -> None:
+        hellos.append(await node.welcome("0:e:5,1:e:8", recovered=True))
+        await node.message(6, "six")
+        await node.send(type="pos", cursor="0:e:60")
+
+    async def third(node: Peer) -> None:
+        hellos.append(await node.welcome("0:e:60,1:e:8", recovered=True))
+        await node.message(61, "last")
+
+    drop = asyncio.Event()
+
+    async def second_until_dropped(node: Peer) -> None:
+        await second(node)
+        await drop.wait()
+        node.socket.transport.abort()
+
+    gaps = Gaps()
+    async with scripted(first, second_until_dropped, third) as url, client(url, on_gap=gaps) as alice:
+        assert alice.conn_id == "me"
+        async with alice.subscribe("t") as messages:
+            assert await take(messages, 2) == ["five", "six"]
+            drop.set()
+            assert await take(messages, 1) == ["last"]
+        assert alice.cursor == "0:e:61,1:e:8"
+    assert gaps == []
+    assert hellos == [{"filters": ["t"], "cursor": "0:e:5,1:e:8"}, {"filters": ["t"], "cursor": "0:e:60,1:e:8"}]
+
+
+async def test_a_gap_is_told_and_the_client_goes_on_from_there() -> None:
+    async def node_after_a_loss(node: Peer) -> None:
+        data = await node.welcome("0:new:7", recovered=False)
+        assert data == {"filters": ["t"], "cursor": "0:old:99"}
+        await node.send(type="gap", filters=["t"], reason="epoch", cursor="0:new:7")
+        await node.send(type="message", topic="t", data="fresh", pos="0:new:8")
+
+    gaps = Gaps()
+    async with scripted(node_after_a_loss) as url:
+        alice = client(url, cursor="0:old:99", on_gap=gaps)
+        messages = alice.subscribe("t")
+        async with alice, messages:
+            assert await take(messages, 1) == ["fresh"]
+            assert gaps == [Gap(filters=("t",), reason="epoch")]
+            assert alice.cursor == "0:new:8"
+
+
+async def test_an_async_gap_callback_may_use_the_client_and_its_failure_harms_nobody() -> None:
+    loaded: list[str] = []
+
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        for reason in ("trimmed", "epoch", "ahead"):
+            await peer.send(type="gap", filters=["t"], reason=reason, cursor="0:e:1")
+        asked = await peer.receive("history")
+        await peer.send(type="history", id=asked["id"], topic="t", messages=[{"data": "x", "pos": "0:e:1"}], cursor="")
+        await peer.message(2, "on")
+
+    async def reload(gap: Gap) -> None:
+        if gap.reason != "trimmed":
+            raise RuntimeError("an application's mistake")
+        loaded.extend(f"{m.data} at {m.position}" for m in await alice.history("t", limit=5))
+        done.set()
+
+    done = asyncio.Event()
+    async with scripted(node) as url:
+        alice = client(url, on_gap=reload)
+        messages = alice.subscribe("t")
+        async with alice:
+            assert await take(messages, 1) == ["on"]
+            await asyncio.wait_for(done.wait(), HANG_S)
+    assert loaded == ["x at 0:e:1"]
+
+
+async def test_a_publish_without_answer_is_repeated_under_its_key_on_the_next_connection() -> None:
+    sends: list[dict[str, Any]] = []
+
+    async def first(node: Peer) -> None:
+        await node.welcome()
+        sends.append(await node.receive("send"))
+        node.socket.transport.abort()
+
+    async def second(node: Peer) -> None:
+        await node.welcome(recovered=True)
+        sends.append(await node.receive("send"))
+        await node.send(type="ack", id=sends[1]["id"], pos="0:e:1")
+
+    async with scripted(first, second) as url, client(url) as alice:
+        assert await alice.publish("t", "once") == "0:e:1"
+    assert sends[0] == sends[1]
+    assert sends[0]["key"]
+
+
+async def test_a_temporary_refusal_is_tried_again_under_the_same_key() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        first = await peer.receive("send")
+        refusal = {"code": "unavailable", "message": "no", "temporary": True, "retry_in_s": 0.001}
+        await peer.send(type="error", id=first["id"], **refusal)
+        again = await peer.receive("send")
+        assert again["key"] == first["key"]
+        assert again["id"] != first["id"]
+        await peer.send(type="ack", id=again["id"])
+
+    async with scripted(node) as url, client(url) as alice:
+        assert await alice.publish("t", 1) is None
+
+
+async def test_a_publish_that_is_not_answered_in_time_has_an_unknown_outcome() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.receive("send")
+
+    async with scripted(node) as url, client(url) as alice:
+        with pytest.raises(PublishOutcomeUnknown, match="'t'"):
+            await alice.publish("t", 1, timeout_s=0.05)
+
+
+async def test_what_was_published_while_offline_leaves_in_order_when_connected() -> None:
+    async def first(node: Peer) -> None:
+        await node.welcome()
+        await node.socket.close(1012)
+
+    async def second(node: Peer) -> None:
+        offline.set()
+        await asyncio.wait_for(asked.wait(), HANG_S)
+        await node.welcome(recovered=True)
+        for n in range(20):
+            frame = await node.receive("send")
+            assert frame["data"] == n
+            await node.send(type="ack", id=frame["id"])
+
+    asked, offline = asyncio.Event(), asyncio.Event()
+    async with scripted(first, second) as url, client(url) as alice:
+        await asyncio.wait_for(offline.wait(), HANG_S)
+        assert not alice.connected
+        async with asyncio.TaskGroup() as publishes:
+            for n in range(20):
+                publishes.create_task(alice.publish("t", n))
+            asked.set()
+
+
+@pytest.mark.parametrize("code", [4500, 4503, 1008])
+async def test_a_final_close_code_ends_everything(code: int) -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.message(1, "last words")
+        await peer.receive("send")
+        await peer.socket.close(code, "go away")
+
+    async with scripted(node) as url:
+        alice = client(url)
+        messages = alice.subscribe("t")
+        async with alice:
+            with pytest.raises(ConnectionClosed, match="go away") as closed:
+                await alice.publish("t", 1)
+            assert closed.value.code == code
+            assert await take(messages, 1) == ["last words"], "what came before is not lost"
+            with pytest.raises(ConnectionClosed):
+                await take(messages, 1)
+            with pytest.raises(ConnectionClosed):
+                await alice.history("t")
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 4000, 4001, 4002, 4003])
+async def test_any_other_close_code_brings_it_back(code: int) -> None:
+    async def first(node: Peer) -> None:
+        await node.welcome()
+        await node.socket.close(code)
+
+    async def second(node: Peer) -> None:
+        await node.welcome(recovered=True)
+        came_back.set()
+
+    came_back = asyncio.Event()
+    async with scripted(first, second) as url, client(url):
+        await asyncio.wait_for(came_back.wait(), HANG_S)
+
+
+async def test_a_draining_node_is_left_when_it_says_so() -> None:
+    async def first(node: Peer) -> None:
+        await node.welcome()
+        await node.send(type="reconnect", in_s=0.01)
+        assert await node.gone() == 1000
+
+    async def second(node: Peer) -> None:
+        await node.welcome(recovered=True)
+        came_back.set()
+
+    came_back = asyncio.Event()
+    slow = Backoff(first_s=1_000, max_s=1_000)  # not used: it leaves by order
+    async with scripted(first, second) as url, Client(url, proxy=False, backoff=slow):
+        await asyncio.wait_for(came_back.wait(), HANG_S)
+
+
+async def test_an_expiring_token_is_refreshed_on_the_open_connection() -> None:
+    async def node(peer: Peer) -> None:
+        assert peer.socket.request is not None
+        assert peer.socket.request.headers["Authorization"] == "Bearer one"
+        await peer.welcome()
+        await peer.send(type="expiring", in_s=30)
+        asked = await peer.receive("refresh")
+        assert asked["data"] == {"token": "two"}
+        await peer.send(type="error", id=asked["id"], code="unknown-type", message="not here", temporary=False)
+        done.set()
+
+    done = asyncio.Event()
+    tokens = iter(["one", "two"])
+    async with scripted(node) as url, client(url, token=lambda: next(tokens)):
+        await asyncio.wait_for(done.wait(), HANG_S)
+
+
+async def test_a_fixed_token_is_not_refreshed() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(type="expiring", in_s=30)
+        await peer.receive("send")  # and not `refresh`
+
+    async with scripted(node) as url, client(url, token="one") as alice:
+        with pytest.raises(PublishOutcomeUnknown):
+            await alice.publish("t", 1, timeout_s=0.1)
+
+
+async def test_a_frame_that_is_not_of_the_protocol_costs_the_connection_only() -> None:
+    async def first(node: Peer) -> None:
+        await node.welcome()
+        await node.socket.send("{not json")
+
+    async def second(node: Peer) -> None:
+        await node.welcome(recovered=True)
+        await node.send(type="message")
+
+    async def third(node: Peer) -> None:
+        await node.welcome(recovered=True)
+        await node.message(1, "well")
+
+    async with scripted(first, second, third) as url:
+        alice = client(url)
+        messages = alice.subscribe("t")
+        async with alice:
+            assert await take(messages, 1) == ["well"]
+
+
+async def test_a_client_whose_filters_are_refused_says_so_when_it_is_entered() -> None:
+    async def node(peer: Peer) -> None:
+        hello = await peer.receive("connect")
+        await peer.send(type="error", id=hello["id"], code="forbidden", message="not yours", temporary=False)
+
+    async with scripted(node) as url:
+        alice = client(url)
+        alice.subscribe("secret")
+        with pytest.raises(Refused, match="not yours"):
+            await alice.__aenter__()
+
+
+# -- slow consumers
+
+
+async def test_a_client_that_does_not_take_its_messages_stops_reading_and_loses_nothing() -> None:
+    total = 3_000
+
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        for n in range(1, total + 1):
+            await peer.message(n, n)
+
+    async with scripted(node) as url:
+        gaps = Gaps()
+        alice = client(url, queue_messages=10, on_gap=gaps)
+        messages = alice.subscribe("t")
+        async with alice:
+            assert await take(messages, 1) == [1]
+            assert int((alice.cursor or "").split(":")[2]) < 50
+            assert await take(messages, total - 1) == list(range(2, total + 1))
+        assert gaps == []
+
+
+async def test_one_that_answers_each_message_does_not_block_itself() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        for n in range(1, 31):
+            await peer.message(n, n)
+        for _ in range(30):
+            frame = await peer.receive("send")
+            await peer.send(type="ack", id=frame["id"])
+
+    async with scripted(node) as url:
+        alice = client(url, queue_messages=5)
+        messages = alice.subscribe("t")
+        async with alice, asyncio.timeout(HANG_S):
+            for n in range(1, 31):
+                assert (await anext(messages)).data == n
+                await alice.publish("reply", n)
+
+
+async def test_far_too_many_messages_while_an_answer_is_awaited_are_a_gap() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        frame = await peer.receive("send")
+        for n in range(1, 41):
+            await peer.message(n, n)
+        await peer.send(type="ack", id=frame["id"])
+
+    gaps = Gaps()
+    async with scripted(node) as url:
+        alice = client(url, queue_messages=3, on_gap=gaps)
+        messages = alice.subscribe("t")
+        async with alice:
+            await alice.publish("reply", 1)
+            assert gaps == [Gap(filters=("t",), reason="overflow")], "told once"
+            assert await take(messages, 30) == list(range(1, 31))
+
+
+# -- ends
+
+
+async def test_closing_ends_iterations_and_fails_what_is_awaited() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.receive("send")
+        asked.set()
+        assert await peer.gone() == 1000
+
+    asked = asyncio.Event()
+    async with scripted(node) as url:
+        alice = client(url)
+        messages = alice.subscribe("t")
+        async with asyncio.TaskGroup() as group:
+            async with alice:
+                publishing = group.create_task(_error_of(alice.publish("t", 1)))
+                reading = group.create_task(_all(messages))
+                await asyncio.wait_for(asked.wait(), HANG_S)
+            await alice.aclose()
+        assert isinstance(publishing.result(), ConnectionClosed)
+        assert reading.result() == []
+        with pytest.raises(ConnectionClosed):
+            alice.inbox()
+
+
+async def test_no_node_at_all_is_an_error_after_the_time_for_the_first_connection() -> None:
+    async with scripted() as url:
+        pass
+    with pytest.raises(ConnectionClosed, match="no connection in"):
+        async with client(url, connect_timeout_s=0.2):
+            pass
+
+
+async def test_a_token_function_that_fails_is_tried_again() -> None:
+    asked: list[int] = []
+
+    def token() -> str:
+        asked.append(1)
+        if len(asked) < 3:
+            raise OSError("the token service is away")
+        return "t"
+
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+
+    async with scripted(node) as url, client(url, token=token):
+        assert len(asked) == 3
+
+
+async def test_what_cannot_work_is_said_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="'xml' is not known"):
+        client("ws://localhost", codec="xml")
+    with pytest.raises(InvalidMessage, match="cursor is malformed"):
+        client("ws://localhost", cursor="x")
+    with pytest.raises(ConfigurationError, match=r"not a valid|isn't a valid"):
+        async with client("http://localhost"):
+            pass
+
+
+async def _error_of(awaitable: Any) -> BaseException | None:
+    try:
+        await awaitable
+    except (ConnectionClosed, WebSocketException) as error:
+        return error
+    return None
+
+
+async def _all(subscription: Subscription) -> list[Any]:
+    return [message.data async for message in subscription]

@@ -1,0 +1,430 @@
+"""Resuming on real nodes: `connect`, `subscribe` with a cursor, gaps, `pos`, as they are on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from support.apps import chat, chat_app
+from support.log_brokers import PlainBroker
+from support.resume import hello, missed, offset_of, slow
+from support.servers import HANG_S, Client, serve
+
+from dws_core import Limits, WebSocketManager
+from dws_core._log.interface import GapReason, Head, Layout
+from dws_core._log.partition import partition_of
+
+_LAYOUT = Layout(channel="chat", partitions=8)
+
+
+# -- from node to node
+
+
+@pytest.mark.parametrize("filter_", ["room/1", "room/+", "#"])
+async def test_a_client_that_changes_nodes_gets_what_it_missed_and_then_what_is_new(filter_: str) -> None:
+    manager, first = chat("memory://hop")
+    _, second = chat("memory://hop")
+    async with serve(first) as a:
+        async with Client.open(f"{a.url}/ws/me") as client:
+            connected = await hello(client, filter_)
+            assert connected == {
+                "type": "connected", "id": "hello", "conn_id": "me", "cursor": connected["cursor"],
+                "ping_s": connected["ping_s"],
+            }  # fmt: skip
+            await manager.publish("room/1", 1)
+            cursor = (await client.receive())["pos"]
+        for n in range(2, 5):
+            await manager.publish("room/1", n)
+            if filter_ != "#":
+                await manager.publish("elsewhere", "foreign")
+        async with serve(second) as b, Client.open(f"{b.url}/ws/me") as client:
+            answer = await hello(client, filter_, cursor=cursor)
+            assert answer["recovered"] is True
+            assert answer["cursor"] == cursor, "the position before the first of what follows"
+            assert await missed(client) == [2, 3, 4]
+            await manager.publish("room/1", 5)
+            assert (await client.receive())["data"] == 5
+
+
+async def test_broadcasts_and_direct_messages_are_recovered_without_any_filter() -> None:
+    manager, app = chat()
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            cursor = (await hello(client))["cursor"]
+        await manager.broadcast("all")
+        await manager.send_to("me", "you")
+        await manager.send_to("another", "not you")
+        await manager.publish("t", "no filter")
+        async with Client.open(f"{server.url}/ws/me") as client:
+            assert (await hello(client, cursor=cursor))["recovered"] is True
+            frames = [await client.receive() for _ in range(3)]
+    assert [(f.get("data"), f.get("conn_id")) for f in frames] == [("all", None), ("you", "me"), (None, None)]
+    assert [f["type"] for f in frames] == ["message", "message", "pos"]
+
+
+async def test_a_client_that_goes_during_its_replay_has_lost_nothing() -> None:
+    manager, app = chat()
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            cursor = (await hello(client, "t"))["cursor"]
+        for n in range(10):
+            await manager.publish("t", n)
+        got: list[Any] = []
+        for _ in range(4):
+            async with Client.open(f"{server.url}/ws/me") as client:
+                cursor = (await hello(client, "t", cursor=cursor))["cursor"]
+                for _ in range(2):
+                    frame = await client.receive()
+                    cursor = frame["pos"]
+                    got.append(frame["data"])
+    assert got == list(range(8))
+
+
+async def test_a_filter_that_is_new_starts_with_what_is_new_and_spoils_nothing() -> None:
+    _, manager, app = slow(partitions=8)
+    there, elsewhere = _topics_in_different_partitions()
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            cursor = (await hello(client, there))["cursor"]
+        await manager.publish(there, 1)
+        await manager.publish(elsewhere, "before")
+        async with Client.open(f"{server.url}/ws/me") as client:
+            answer = await hello(client, there, elsewhere, cursor=cursor)
+            assert answer["recovered"] is True
+            assert len(answer["cursor"].split(",")) >= 2
+            assert await missed(client) == [1]
+            await manager.publish(elsewhere, "after")
+            assert (await client.receive())["data"] == "after"
+
+
+async def test_msgpack_clients_resume_as_well() -> None:
+    import msgspec
+
+    manager, app = chat()
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            cursor = (await hello(client, "t"))["cursor"]
+        await manager.publish("t", {"n": 1})
+        async with Client.open(f"{server.url}/ws/me", subprotocols=["dws.v1.msgpack"]) as client:
+            data = {"filters": ["t"], "cursor": cursor}
+            await client.socket.send(msgspec.msgpack.encode({"type": "connect", "data": data}))
+            frames = [msgspec.msgpack.decode(await client.socket.recv()) for _ in range(3)]
+    assert [frame["type"] for frame in frames] == ["connected", "message", "pos"]
+    assert frames[1]["data"] == {"n": 1}
+
+
+# -- gaps
+
+
+async def _gap(client: Client, *filters: str, cursor: str) -> str:
+    """Resume where it cannot be done; return the reason."""
+    answer = await hello(client, *filters, cursor=cursor)
+    assert answer["recovered"] is False
+    gap = await client.receive()
+    assert gap == {
+        "type": "gap", "filters": sorted(filters), "reason": gap["reason"], "cursor": answer["cursor"],
+    }  # fmt: skip
+    reason: str = gap["reason"]
+    return reason
+
+
+async def test_a_cursor_of_another_epoch_or_of_another_layout_is_a_gap_and_what_is_new_follows() -> None:
+    manager, app = chat()
+    async with serve(app) as server:
+        await manager.publish("t", "old")
+        for cursor, reason in (("0:gone:0", "epoch"), ("7:gone:0", "layout-changed")):
+            async with Client.open(f"{server.url}/ws/me") as client:
+                assert await _gap(client, "t", cursor=cursor) == reason
+                await manager.publish("t", "new")
+                assert (await client.receive())["data"] == "new"
+
+
+async def test_more_than_the_limits_is_too_many() -> None:
+    manager, app = chat(limits=Limits(replay_messages=5))
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            cursor = (await hello(client, "t"))["cursor"]
+        for n in range(6):
+            await manager.publish("t", n)
+        async with Client.open(f"{server.url}/ws/me") as client:
+            assert await _gap(client, "t", cursor=cursor) == "too-many"
+            await manager.publish("t", "new")
+            assert (await client.receive())["data"] == "new", "and nothing of the past"
+
+
+async def test_a_cursor_that_is_ahead_of_the_log_is_a_gap() -> None:
+    manager, app = chat()
+    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+        receipt = (await manager.publish("t", 1))[0]
+        assert await _gap(client, "t", cursor=f"0:{receipt.epoch}:99") == "ahead"
+
+
+async def test_a_cursor_that_is_ahead_of_this_node_only_waits_and_gets_nothing_twice() -> None:
+    broker, _, app = slow("lag")
+    _, manager, fast = slow("lag")
+    async with serve(fast) as b, serve(app) as a:
+        broker.sink.shut()
+        async with Client.open(f"{b.url}/ws/me") as client:
+            await hello(client, "t")
+            for n in range(3):
+                await manager.publish("t", n)
+            cursor = [(await client.receive())["pos"] for _ in range(3)][-1]
+        async with Client.open(f"{a.url}/ws/me") as client:
+            answer = await hello(client, "t", cursor=cursor)
+            assert (answer["recovered"], answer["cursor"]) == (True, cursor)
+            await manager.publish("t", 3)
+            broker.sink.let_through()
+            frames = [await client.receive() for _ in range(2)]
+            assert [frame.get("data") for frame in frames] == [3, None]
+            assert offset_of(frames[1]["cursor"]) == offset_of(cursor) + 1
+
+
+async def test_a_log_that_cannot_be_read_is_a_gap() -> None:
+    broker, _, app = slow("away")
+    _, manager, first = slow("away")
+    async with serve(first):
+        await manager.publish("t", 1)
+        async with serve(app) as server:
+            broker.away = True
+            async with Client.open(f"{server.url}/ws/me") as client:
+                epoch = (await hello(client))["cursor"].split(":")[1]
+            for cursor in (f"0:{epoch}:0", f"0:{epoch}:99"):  # to be read; to be confirmed
+                async with Client.open(f"{server.url}/ws/me") as client:
+                    assert await _gap(client, "t", cursor=cursor) == "unavailable"
+
+
+async def test_a_node_that_loses_its_place_tells_those_concerned() -> None:
+    broker, manager, app = slow(partitions=8)
+    there, elsewhere = _topics_in_different_partitions()
+    number = partition_of(there, manager._layout)
+    async with serve(app) as server, AsyncExitStack() as stack:
+        one, other, silent = [
+            await stack.enter_async_context(Client.open(f"{server.url}/ws/{name}")) for name in ("one", "other", "s")
+        ]
+        await one.subscribe(there)
+        await one.subscribe(elsewhere)
+        await one.subscribe("+/nothing")
+        await other.subscribe(elsewhere)
+        await silent.ask(type="ping")
+        head = Head(partition=number, epoch="new", offset=40)
+        broker.sink.on_discontinuity(number, GapReason.TRIMMED, head)
+        gap = {
+            "type": "gap",
+            "filters": sorted(["+/nothing", there]),
+            "reason": "trimmed",
+            "cursor": f"{number}:new:40",
+        }
+        assert await one.receive() == gap
+        assert (await silent.ask(type="ping"))["type"] == "pong"
+        frame = await other.ask(type="ping")
+        while frame["type"] == "gap":  # where $all lies in that partition
+            assert frame["filters"] == []
+            frame = await other.receive()
+        assert frame["type"] == "pong"
+        async with Client.open(f"{server.url}/ws/late") as late:
+            cursor = (await hello(late, there))["cursor"]
+            assert f"{number}:new:40" in cursor.split(","), "the new baseline, before anything new has come"
+
+
+async def test_a_node_that_loses_its_place_before_it_has_answered_answers_by_one_gap() -> None:
+    broker, _, app = slow("late")
+    _, manager, first = slow("late")
+    async with serve(first):
+        await manager.publish("t", 1)
+        async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+            epoch = (await client.ask(type="subscribe", topic="x", id=0))["cursor"].split(":")[1]
+            broker.may_read.clear()
+            await client.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{epoch}:0"})
+            await asyncio.wait_for(broker.reading.wait(), HANG_S)
+            broker.sink.on_discontinuity(0, GapReason.TRIMMED, Head(partition=0, epoch=epoch, offset=9))
+            broker.may_read.set()
+            await client.send(type="ping")
+            frames = [await client.receive() for _ in range(3)]
+    assert [(f["type"], f.get("cursor")) for f in frames] == [
+        ("connected", f"0:{epoch}:9"), ("gap", f"0:{epoch}:9"), ("pong", None),
+    ]  # fmt: skip
+
+
+async def test_a_broker_that_keeps_nothing_says_so() -> None:
+    manager = WebSocketManager("chat", broker=PlainBroker())
+    async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/me") as client:
+        assert await _gap(client, "t", cursor="0:e:5") == "unavailable"
+        error = await client.ask(type="history", topic="t", limit=5, id=1)
+        assert (error["type"], error["code"]) == ("error", "unavailable")
+        await manager.publish("t", 1)
+        assert (await client.receive())["data"] == 1
+
+
+# -- the rules of the messages
+
+
+async def test_connect_is_all_or_nothing_and_comes_once() -> None:
+    def authorize(principal: object, action: str, subject: str) -> bool:
+        return subject != "secret"
+
+    manager, app = chat(authorize=authorize, limits=Limits(filters=2))
+    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+        assert (await hello(client, "a", "secret"))["code"] == "forbidden"
+        assert (await hello(client, "a", "b", "c"))["code"] == "too-many-filters"
+        assert manager.active_connections[0].topics == set()
+        assert (await hello(client, "a", "b"))["type"] == "connected"
+        assert (await hello(client, "a"))["code"] == "invalid-message"
+        assert manager.active_connections[0].topics == {"a", "b"}
+
+
+async def test_one_filter_resumes_by_subscribe() -> None:
+    manager, app = chat()
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            ack = await client.ask(type="subscribe", topic="t", id=1)
+            assert ack.keys() == {"type", "id", "cursor"}
+        await manager.publish("t", 1)
+        await manager.broadcast("all")
+        async with Client.open(f"{server.url}/ws/me") as client:
+            answer = await client.ask(type="subscribe", topic="t", id=2, cursor=ack["cursor"])
+            assert answer == {"type": "ack", "id": 2, "cursor": ack["cursor"], "recovered": True}
+            assert await missed(client) == [1, "all"]
+            refused = await client.ask(type="subscribe", topic="u", id=3, cursor=ack["cursor"])
+            assert (refused["code"], refused["id"]) == ("invalid-message", 3)
+            assert manager.active_connections[-1].topics == {"t"}
+
+
+async def test_subscribe_with_a_cursor_leaves_other_partitions_live() -> None:
+    _, manager, app = slow(partitions=8)
+    there, elsewhere = _topics_in_different_partitions()
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            cursor = (await client.ask(type="subscribe", topic=there, id=1))["cursor"]
+        await manager.publish(there, 1)
+        async with Client.open(f"{server.url}/ws/me") as client:
+            await client.subscribe(elsewhere)
+            await manager.publish(elsewhere, "live")
+            live = await client.receive()
+            answer = await client.ask(type="subscribe", topic=there, id=2, cursor=cursor)
+            assert answer["recovered"] is True
+            assert live["pos"] in answer["cursor"].split(","), "what was live goes on where it is"
+            assert await missed(client) == [1]
+
+
+async def test_subscribe_with_a_cursor_does_not_repeat_what_other_partitions_had() -> None:
+    _, manager, app = slow(partitions=8)
+    there, _ = _topics_in_different_partitions()
+    beside = _topic_in(partition_of("$all", manager._layout))
+    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+        cursor = (await hello(client, there, beside))["cursor"]
+        await manager.broadcast("once")
+        await client.receive()
+        await client.ask(type="unsubscribe", topic=there, id=1)
+        assert (await client.ask(type="subscribe", topic=there, id=2, cursor=cursor))["recovered"] is True
+        assert await missed(client) == []
+
+
+async def test_filters_change_only_after_the_replay() -> None:
+    broker, _, app = slow("order")
+    _, manager, first = slow("order")
+    async with serve(first):
+        await manager.publish("t", 1)
+        async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+            epoch = (await client.ask(type="subscribe", topic="x", id=0))["cursor"].split(":")[1]
+            broker.may_read.clear()
+            await client.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{epoch}:0"})
+            await client.send(type="subscribe", topic="u", id=2)
+            await client.send(type="unsubscribe", topic="t", id=3)
+            await asyncio.wait_for(broker.reading.wait(), HANG_S)
+            await manager.publish("t", 2)
+            broker.may_read.set()
+            frames = [await client.receive() for _ in range(6)]
+    kinds = [frame.get("data", frame["type"]) for frame in frames]
+    assert kinds == ["connected", 1, 2, "pos", "ack", "ack"]
+
+
+# -- pos
+
+
+async def test_a_quiet_topic_keeps_its_cursor_young() -> None:
+    manager, app = chat(limits=Limits(pos_interval_s=0.01, replay_messages=3))
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client, Client.open(f"{server.url}/ws/bare") as bare:
+            await hello(client, "quiet")
+            await bare.send(type="subscribe", topic="quiet")  # without id: it wants to know of nothing but messages
+            receipts = [(await manager.publish("busy", n))[0] for n in range(10)]
+            pos = await client.receive()
+            while offset_of(pos["cursor"]) < (receipts[-1].offset or 0):
+                pos = await client.receive()
+            assert pos["type"] == "pos"
+            assert (await bare.ask(type="ping"))["type"] == "pong"
+        async with Client.open(f"{server.url}/ws/me") as client:
+            assert (await hello(client, "#", cursor=pos["cursor"]))["recovered"] is True
+            assert await missed(client) == []
+
+
+async def test_a_node_that_goes_tells_the_last_positions() -> None:
+    manager, app = chat()
+    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+        await hello(client, "quiet")
+        async with Client.open(f"{server.url}/ws/other") as other:
+            await other.subscribe("busy")
+            receipt = (await manager.publish("busy", 1))[0]
+            await other.receive()
+        await manager.shutdown()
+        pos = await client.receive()
+        assert (pos["type"], offset_of(pos["cursor"])) == ("pos", receipt.offset)
+        assert (await client.closed()).rcvd.code == 1012  # type: ignore[union-attr]
+
+
+# -- history
+
+
+async def test_history_gives_the_last_messages_oldest_first() -> None:
+    manager, app = chat()
+    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+        receipts = [(await manager.publish(f"t/{n % 2}", n))[0] for n in range(10)]
+        answer = await client.ask(type="history", topic="t/1", limit=3, id="h")
+        position = [f"0:{receipt.epoch}:{receipt.offset}" for receipt in receipts]
+        messages = [{"data": n, "pos": position[n]} for n in (5, 7, 9)]
+        assert answer == {
+            "type": "history", "id": "h", "topic": "t/1", "messages": messages, "cursor": position[9],
+        }  # fmt: skip
+        assert len((await client.ask(type="history", topic="t/1", limit=99, id=1))["messages"]) == 5
+        assert (await client.ask(type="history", topic="never", limit=9, id=1))["messages"] == []
+
+
+async def test_history_reaches_back_before_the_node_was_started_and_over_what_was_trimmed() -> None:
+    broker, _, app = slow("past")
+    _, manager, first = slow("past")
+    async with serve(first):
+        for n in range(400):  # the history of a topic has 300
+            await manager.publish("t", n)
+        async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+            answer = await client.ask(type="history", topic="t", limit=350, id=1)
+            assert [message["data"] for message in answer["messages"]] == list(range(100, 400))
+            assert len(broker.reads) < 20
+            answer = await client.ask(type="history", topic="t", limit=2, id=1)
+            assert [message["data"] for message in answer["messages"]] == [398, 399]
+            broker.away = True
+            error = await client.ask(type="history", topic="t", limit=2, id=1)
+            assert (error["code"], error["temporary"]) == ("unavailable", True)
+
+
+async def test_history_asks_for_leave() -> None:
+    def authorize(principal: object, action: str, subject: str) -> bool:
+        return action != "history"
+
+    _, app = chat(authorize=authorize)
+    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+        assert (await client.ask(type="history", topic="t", limit=2, id=1))["code"] == "forbidden"
+
+
+def _topics_in_different_partitions() -> tuple[str, str]:
+    taken = {partition_of(topic, _LAYOUT) for topic in ("$all", "$conn/me", "$conn/one", "$conn/other")}
+    free: dict[int, str] = {}
+    for n in range(100):
+        free.setdefault(partition_of(f"t{n}", _LAYOUT), f"t{n}")
+    there, elsewhere = [topic for partition, topic in free.items() if partition not in taken][:2]
+    return there, elsewhere
+
+
+def _topic_in(partition: int) -> str:
+    return next(f"t{n}" for n in range(1_000) if partition_of(f"t{n}", _LAYOUT) == partition)

@@ -1,0 +1,39 @@
+"""The Python client in tests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from support.servers import HANG_S
+
+from dws_core._log.backoff import Backoff
+from dws_core.client import Client, Gap, Subscription
+
+
+def client(url: str, **kwargs: Any) -> Client:
+    """Return a client that comes back at once."""
+    return Client(url, proxy=False, backoff=Backoff(first_s=0.01, max_s=0.02), **kwargs)
+
+
+async def take(subscription: Subscription, count: int) -> list[Any]:
+    """Return the data of the next messages."""
+    async with asyncio.timeout(HANG_S):
+        return [(await anext(subscription)).data for _ in range(count)]
+
+
+class Gaps(list[Gap]):
+    """Collects gaps, and says when there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._came = asyncio.Event()
+
+    def __call__(self, gap: Gap) -> None:
+        self.append(gap)
+        self._came.set()
+
+    async def came(self) -> None:
+        """Wait for one."""
+        async with asyncio.timeout(HANG_S):
+            await self._came.wait()

@@ -1,0 +1,104 @@
+"""Brokers that can be made slow, and count what they are asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from dws_memory import MemoryBroker
+
+from dws_core.plugin import BrokerInterface, BrokerUnavailable, Delivery, Head, Layout, ReadResult, Record, TailSink
+
+
+class GatedSink:
+    """Passes on to a node what its broker tells, or keeps it until the gate opens."""
+
+    def __init__(self, sink: TailSink) -> None:
+        self._sink = sink
+        self._kept: list[Callable[[], None]] = []
+        self.open = True
+
+    def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Sequence[Record]) -> None:
+        self._tell(lambda: self._sink.on_records(partition, epoch, lo, hi, records))
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: self._tell(lambda: getattr(self._sink, name)(*arguments))
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        if self.open:
+            call()
+        else:
+            self._kept.append(call)
+
+    def shut(self) -> None:
+        """Keep what comes."""
+        self.open = False
+
+    def let_through(self) -> None:
+        """Open, and hand over what was kept."""
+        self.open = True
+        kept, self._kept = self._kept, []
+        for call in kept:
+            call()
+
+
+class SlowBroker(MemoryBroker):
+    """A memory broker whose tail can be held up, whose reads can be held up or fail, and are counted."""
+
+    sink: GatedSink
+
+    def __init__(self, name: str = "", *, partitions: int = 1) -> None:
+        super().__init__(name)
+        self.partitions = partitions  # type: ignore[misc]  # this object's own
+        self.reads: list[Mapping[str, Any]] = []
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self.reading = asyncio.Event()
+        self.away = False
+
+    async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
+        self.sink = GatedSink(sink)
+        await super().start(node=node, layout=layout, sink=self.sink)
+
+    async def read(self, partition: int, **arguments: Any) -> ReadResult:
+        self.reads.append({"partition": partition, **arguments})
+        self.reading.set()
+        await self.may_read.wait()
+        if self.away:
+            raise BrokerUnavailable("away, for the test")
+        return await super().read(partition, **arguments)
+
+    async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
+        if self.away:
+            raise BrokerUnavailable("away, for the test")
+        return await super().heads(partitions)
+
+
+class PlainBroker(BrokerInterface):
+    """A broker without history, for one node."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
+
+    async def connect(self) -> None:
+        """Nothing to connect to."""
+
+    async def disconnect(self) -> None:
+        """End the deliveries."""
+        self._queue.put_nowait(None)
+
+    async def subscribe(self, channel: str) -> None:
+        """There is one channel."""
+
+    async def unsubscribe(self, channel: str) -> None:
+        """There is one channel."""
+
+    async def publish(self, channel: str, message: Any) -> None:
+        """Deliver to the own node."""
+        self._queue.put_nowait(Delivery(channel=channel, payload=message))
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        """Iterate until disconnected."""
+        while (delivery := await self._queue.get()) is not None:
+            yield delivery

@@ -1,0 +1,38 @@
+"""Resuming, as tests do it on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.apps import chat_app
+from support.log_brokers import SlowBroker
+from support.servers import Client
+
+from dws_core import WebSocketManager
+
+
+async def hello(client: Client, *filters: str, cursor: str | None = None) -> Any:
+    """Send `connect`; return the answer."""
+    data: dict[str, Any] = {"filters": list(filters)}
+    if cursor is not None:
+        data["cursor"] = cursor
+    return await client.ask(type="connect", id="hello", data=data)
+
+
+async def missed(client: Client) -> list[Any]:
+    """Return what comes up to the `pos` that ends a replay; a gap as its reason."""
+    found: list[Any] = []
+    while (frame := await client.receive())["type"] != "pos":
+        found.append(frame["data"] if frame["type"] == "message" else frame["reason"])
+    return found
+
+
+def slow(name: str = "", *, partitions: int = 1, **kwargs: Any) -> tuple[SlowBroker, WebSocketManager, Any]:
+    """Return a node on a broker that the test can hold up."""
+    broker = SlowBroker(name, partitions=partitions)
+    manager = WebSocketManager("chat", broker=broker, **kwargs)
+    return broker, manager, chat_app(manager)
+
+
+def offset_of(cursor: str) -> int:
+    return int(cursor.split(":")[2])

@@ -1,0 +1,80 @@
+"""A node whose part is played by the test: a real WebSocket server, one script for each connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+from support.servers import HANG_S
+from websockets.asyncio.server import ServerConnection, serve
+
+
+class Peer:
+    """One connection of the client under test."""
+
+    def __init__(self, socket: ServerConnection) -> None:
+        self.socket = socket
+
+    async def send(self, **frame: Any) -> None:
+        """Send a frame."""
+        await self.socket.send(json.dumps(frame))
+
+    async def receive(self, type_: str) -> dict[str, Any]:
+        """Return the client's next message, which must be of this type."""
+        async with asyncio.timeout(HANG_S):
+            frame: dict[str, Any] = json.loads(await self.socket.recv())
+        assert frame["type"] == type_, frame
+        return frame
+
+    async def welcome(self, cursor: str = "0:e:0", **members: Any) -> dict[str, Any]:
+        """Take the first message, answer it, and return its data."""
+        hello = await self.receive("connect")
+        await self.send(type="connected", id=hello["id"], conn_id="me", cursor=cursor, ping_s=20, **members)
+        data: dict[str, Any] = hello["data"]
+        return data
+
+    async def message(self, offset: int, data: object, topic: str = "t") -> None:
+        """Deliver."""
+        await self.send(type="message", topic=topic, data=data, pos=f"0:e:{offset}")
+
+    async def gone(self) -> int:
+        """Wait until the client has closed; return its code."""
+        async with asyncio.timeout(HANG_S):
+            await self.socket.wait_closed()
+        return self.socket.close_code or 0
+
+
+Script: TypeAlias = Callable[[Peer], Awaitable[None]]
+
+
+@asynccontextmanager
+async def scripted(*scripts: Script) -> AsyncIterator[str]:
+    """Serve the scripts, one for each connection in turn; at the end all must have been played, without an error.
+
+    A script that returns leaves its connection open until the client closes it.
+    """
+    played: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in scripts]
+    count = 0
+
+    async def on_connection(socket: ServerConnection) -> None:
+        nonlocal count
+        number, count = count, count + 1
+        if number >= len(scripts):
+            await socket.close(4500, "no more scripts")
+            return
+        try:
+            await scripts[number](Peer(socket))
+        except BaseException as error:
+            played[number].set_exception(error)
+            raise
+        played[number].set_result(None)
+        await socket.wait_closed()
+
+    async with serve(on_connection, "127.0.0.1", 0, subprotocols=["dws.v1.json"]) as server:  # type: ignore[list-item]
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"ws://127.0.0.1:{port}"
+        async with asyncio.timeout(HANG_S):
+            await asyncio.gather(*played)
