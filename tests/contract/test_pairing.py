@@ -31,7 +31,7 @@ ELSEWHERE = {
     "_node/shared.py": "tests/integration/test_fanout.py",
     "_node/sink.py": "tests/integration/test_server.py",
     "_plugins/markers.py": "tests/unit/_plugins/test_registry.py",
-    "_proxy.py": "tests/integration/test_proxy_basics.py",
+    "_proxy/proxy.py": "tests/integration/test_proxy_ends.py",
     "_topics/interface.py": "tests/contract/test_builtins_conform.py",
     "client/_announcer.py": "tests/integration/test_client_resumes.py",
     "client/_client.py": "tests/integration/test_client.py",
