@@ -88,11 +88,10 @@ class Fanout:
             if parts != joined.parts or outbox.codec is not joined.codec:
                 joined = _Joined(parts, outbox.codec)
             try:
-                for data, frames in joined.chunks:
-                    if outbox.direct:
-                        outbox.write(data)
-                    else:
-                        outbox.put(frames)
+                if outbox.direct and joined.whole is not None:
+                    outbox.write(joined.whole)
+                else:
+                    joined.write_to(outbox)
             except Exception:
                 logger.exception("a connection could not be written to; it is closed")
                 outbox.close()
@@ -136,19 +135,28 @@ class _Joined:
     """The messages of batches, in the order they were sent, for connections of one codec.
 
     Attributes:
-        chunks: Joined frames for one write, and the frames themselves for connections that cannot take the write.
+        whole: All of them for one write; None: they are too much, or nothing.
     """
 
-    __slots__ = ("chunks", "codec", "parts")
+    __slots__ = ("_chunks", "codec", "parts", "whole")
 
     def __init__(self, parts: list[_Batch], codec: Codec | None) -> None:
         self.parts = parts
         self.codec = codec
-        self.chunks: list[tuple[bytes, list[Frame]]] = []
+        self._chunks: list[tuple[bytes, list[Frame]]] = []
         if codec is not None:
             encoded = [message.frame(codec) for message in _in_order(parts)]
             chunks = _chunks(frame for frame in encoded if frame is not None)
-            self.chunks = [(b"".join([frame.ready for frame in chunk]), chunk) for chunk in chunks]
+            self._chunks = [(b"".join([frame.ready for frame in chunk]), chunk) for chunk in chunks]
+        self.whole = self._chunks[0][0] if len(self._chunks) == 1 else None
+
+    def write_to(self, outbox: Outbox) -> None:
+        """Write chunk by chunk, or hand over the frames where the socket takes no more."""
+        for data, frames in self._chunks:
+            if outbox.direct:
+                outbox.write(data)
+            else:
+                outbox.put(frames)
 
 
 def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:

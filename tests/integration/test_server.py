@@ -17,6 +17,7 @@ from support.raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawClient, RawFra
 from support.servers import HANG_S, Server, serve
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from dws_core.server import WebSocketProtocol
 
@@ -42,6 +43,24 @@ class _App:
         await side.done.wait()
 
 
+class _Listener:
+    def __init__(self) -> None:
+        self.paused = False
+        self.closed = False
+        self.resumed = asyncio.Event()
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        self.resumed.set()
+
+    def close(self) -> None:
+        assert not self.closed, "the end is told once"
+        self.closed = True
+
+
 class _Side:
     """The application's side of one connection."""
 
@@ -50,6 +69,15 @@ class _Side:
         self.receive: Callable[[], Awaitable[dict[str, Any]]] = receive
         self.send: Callable[[dict[str, Any]], Awaitable[None]] = send
         self.done = asyncio.Event()
+        self.listener = _Listener()
+        self._write = self.sink.attach(self.listener)
+
+    def write(self, data: bytes) -> bool:
+        """Write ready frames, if the sink says that they may be."""
+        if self.listener.closed or self.listener.paused:
+            return False
+        self._write(data)
+        return True
 
     async def accept(self) -> None:
         assert (await self.receive())["type"] == "websocket.connect"
@@ -87,10 +115,10 @@ async def test_before_the_handshake_is_accepted_ready_frames_go_nowhere() -> Non
         opening = RawClient.open(server.url)
         task = group.create_task(opening.__aenter__())
         side = await app.opened.get()
-        assert side.sink.write_frames(_ready(b"early")) is False
+        assert side.write(_ready(b"early")) is False
         await side.accept()
         client = await task
-        assert side.sink.write_frames(_ready(b"now")) is True
+        assert side.write(_ready(b"now")) is True
         assert await client.receive() == RawFrame(TEXT, b"now")
         side.done.set()
         await opening.__aexit__(None, None, None)
@@ -98,16 +126,16 @@ async def test_before_the_handshake_is_accepted_ready_frames_go_nowhere() -> Non
 
 async def test_open_ready_frames_and_the_servers_own_keep_their_order() -> None:
     async with _open() as (side, client, _):
-        assert side.sink.write_frames(_ready(b"1") + _ready(b"2"))
+        assert side.write(_ready(b"1") + _ready(b"2"))
         await side.send({"type": "websocket.send", "text": "3"})
-        assert side.sink.write_frames(_ready(b"4"))
+        assert side.write(_ready(b"4"))
         assert [(await client.receive()).payload for _ in range(4)] == [b"1", b"2", b"3", b"4"]
 
 
 async def test_pings_are_answered_between_ready_frames() -> None:
     async with _open() as (side, client, _):
         for number in range(20):
-            side.sink.write_frames(_ready(b"x" * number))
+            side.write(_ready(b"x" * number))
             client.send(PING, b"p%d" % number)
         got = [await client.receive() for _ in range(40)]
         assert [frame.payload for frame in got if frame.opcode == PONG] == [b"p%d" % n for n in range(20)]
@@ -118,7 +146,7 @@ async def test_keepalive_pings_of_the_server_go_out_between_ready_frames() -> No
     async with _open(ws_ping_interval=0.01, ws_ping_timeout=5) as (side, client, _):
         ping = await client.receive()
         assert ping.opcode == PING
-        side.sink.write_frames(_ready(b"still here"))
+        side.write(_ready(b"still here"))
         client.send(PONG, ping.payload)
         kinds = [(await client.receive()).opcode for _ in range(2)]
         assert kinds == [TEXT, PING]
@@ -127,7 +155,7 @@ async def test_keepalive_pings_of_the_server_go_out_between_ready_frames() -> No
 async def test_after_the_applications_close_ready_frames_go_nowhere() -> None:
     async with _open() as (side, client, _):
         await side.send({"type": "websocket.close", "code": 4001, "reason": "bye"})
-        assert side.sink.write_frames(_ready(b"late")) is False
+        assert side.write(_ready(b"late")) is False
         assert await client.receive() == RawFrame(CLOSE, (4001).to_bytes(2, "big") + b"bye")
         client.send(CLOSE, (4001).to_bytes(2, "big"))
         await client.ended()
@@ -138,7 +166,7 @@ async def test_after_the_clients_close_ready_frames_go_nowhere() -> None:
         client.send(CLOSE, (1000).to_bytes(2, "big") + b"done")
         event = await side.next()
         assert (event["type"], event["code"], event["reason"]) == ("websocket.disconnect", 1000, "done")
-        assert side.sink.write_frames(_ready(b"late")) is False
+        assert side.write(_ready(b"late")) is False
         assert await client.receive() == RawFrame(CLOSE, (1000).to_bytes(2, "big") + b"done")
         await client.ended()
 
@@ -147,7 +175,7 @@ async def test_after_the_connection_is_lost_ready_frames_go_nowhere() -> None:
     async with _open() as (side, client, _):
         client.writer.transport.abort()
         assert (await side.next())["type"] == "websocket.disconnect"
-        assert side.sink.write_frames(_ready(b"late")) is False
+        assert side.write(_ready(b"late")) is False
         side.sink.abort()
 
 
@@ -156,15 +184,49 @@ async def test_after_the_servers_shutdown_ready_frames_go_nowhere() -> None:
         server.should_exit = True
         event = await side.next()
         assert event["code"] == 1012
-        assert side.sink.write_frames(_ready(b"late")) is False
+        assert side.write(_ready(b"late")) is False
         assert await client.close_code() == 1012
+
+
+async def test_a_listener_that_comes_after_the_close_is_told_at_once() -> None:
+    async with _open() as (side, client, _):
+        client.send(CLOSE, (1000).to_bytes(2, "big"))
+        await side.next()
+        late = _Listener()
+        side.sink.attach(late)
+        assert late.closed
+
+
+async def test_after_a_refused_handshake_ready_frames_go_nowhere() -> None:
+    app = _App()
+    async with serve(app, ws=OURS, lifespan="off") as server, asyncio.TaskGroup() as group:
+        opening = group.create_task(_refused(server.url))
+        side = await app.opened.get()
+        assert side.listener.paused
+        await side.receive()
+        await side.send({"type": "websocket.close"})
+        assert side.listener.closed
+        await opening
+        side.done.set()
+
+
+async def _refused(url: str) -> None:
+    with pytest.raises(InvalidStatus):
+        await connect(url, proxy=None)
+
+
+async def test_after_the_application_has_returned_ready_frames_go_nowhere() -> None:
+    async with _open() as (side, client, _):
+        side.done.set()
+        await client.ended()
+        assert side.write(_ready(b"late")) is False
 
 
 async def test_after_a_malformed_frame_ready_frames_go_nowhere() -> None:
     async with _open() as (side, client, _):
         client.send(TEXT, b"unmasked", mask=False)
         assert (await side.next())["code"] == 1002
-        assert side.sink.write_frames(_ready(b"late")) is False
+        assert side.write(_ready(b"late")) is False
         assert await client.close_code() == 1002
 
 
@@ -175,27 +237,11 @@ async def test_abort_drops_the_connection_without_a_close_frame() -> None:
         assert await client.close_code() is None
 
 
-class _Listener:
-    def __init__(self) -> None:
-        self.paused = False
-        self.resumed = asyncio.Event()
-
-    def pause(self) -> None:
-        self.paused = True
-
-    def resume(self) -> None:
-        self.paused = False
-        self.resumed.set()
-
-
 async def test_a_client_that_does_not_read_pauses_the_listener_and_resumes_it_when_it_reads() -> None:
     async with _open() as (side, client, _):
-        listener = _Listener()
-        side.sink.attach(listener)
         frame = b"\x82\x7e" + (60_000).to_bytes(2, "big") + b"x" * 60_000
         sent = 0
-        while not listener.paused:
-            assert side.sink.write_frames(frame)
+        while side.write(frame):
             sent += 1
             assert sent < 1_000, "the buffer never fills"
             await asyncio.sleep(0)
@@ -203,6 +249,7 @@ async def test_a_client_that_does_not_read_pauses_the_listener_and_resumes_it_wh
         late = _Listener()
         side.sink.attach(late)
         assert late.paused, "a listener that comes later is told"
+        assert not late.closed
         for _ in range(sent):
             assert (await client.receive()).payload == b"x" * 60_000
         await asyncio.wait_for(late.resumed.wait(), HANG_S)
@@ -212,9 +259,9 @@ async def test_a_client_that_does_not_read_pauses_the_listener_and_resumes_it_wh
 async def test_ready_frames_are_legal_where_compression_was_negotiated() -> None:
     async with _open(DEFLATE) as (side, client, _):
         assert "permessage-deflate" in client.head
-        side.sink.write_frames(_ready(b"plain"))
+        side.write(_ready(b"plain"))
         await side.send({"type": "websocket.send", "text": "packed " * 20})
-        side.sink.write_frames(_ready(b"plain again"))
+        side.write(_ready(b"plain again"))
         await side.send({"type": "websocket.send", "text": "packed " * 20})
         inflate = zlib.decompressobj(wbits=-12)
         texts = []
@@ -232,7 +279,7 @@ async def test_a_library_client_with_compression_reads_ready_frames() -> None:
         side = await app.opened.get()
         await side.accept()
         client = await opening
-        side.sink.write_frames(_ready(b"plain"))
+        side.write(_ready(b"plain"))
         await side.send({"type": "websocket.send", "text": "packed"})
         assert [await client.recv(), await client.recv()] == ["plain", "packed"]
         await client.send("to the server " * 50)
@@ -262,7 +309,7 @@ async def test_ready_frames_go_through_tls(tmp_path: Any) -> None:
             side = await app.opened.get()
             await side.accept()
             client = await task
-        side.sink.write_frames(_ready(b"secret"))
+        side.write(_ready(b"secret"))
         assert await client.receive() == RawFrame(TEXT, b"secret")
         side.done.set()
         await opening.__aexit__(None, None, None)
@@ -316,7 +363,7 @@ async def test_what_breaks_the_protocol_is_closed_with_its_code(
         for opcode, payload, how in frames:
             client.send(opcode, payload, **how)
         assert await client.close_code() == code
-        assert side.sink.write_frames(_ready(b"late")) is False
+        assert side.write(_ready(b"late")) is False
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x00\xff", b"x" * 125])
@@ -345,15 +392,35 @@ async def test_an_empty_close_is_answered() -> None:
 # -- what we rely on in uvicorn
 
 
+_OVERRIDDEN = (
+    "run_asgi", "pause_writing", "resume_writing", "data_received", "send", "keepalive_timeout", "shutdown",
+    "on_task_complete", "connection_lost",
+)  # fmt: skip
+_ENDINGS = {
+    "connection_lost", "shutdown", "send", "keepalive_timeout",  # overridden
+    "handle_connect", "send_receive_event_to_app", "handle_close", "handle_parser_exception",  # within data_received
+    "run_asgi", "send_500_response",  # then on_task_complete; or within shutdown
+}  # fmt: skip
+"""Where uvicorn's class closes a transport or sends a close frame, as far as we know."""
+
+
+def _ends(found: object) -> bool:
+    source = inspect.getsource(found) if inspect.isfunction(found) else ""
+    return any(end in source for end in (".close(", "send_close(", ".fail(", ".reject(", ".abort("))
+
+
 def test_uvicorn_still_has_what_the_class_builds_on() -> None:
     changed = (
         f"uvicorn {uvicorn.__version__} changed its sans-I/O WebSocket protocol: read dws_core/server.py and the notes in "
         "docs/explanation/performance.md against its source, then correct this test"
     )
     assert WebSocketProtocol.__mro__[1] is WebSocketsSansIOProtocol, changed
-    for method in ("run_asgi", "pause_writing", "resume_writing"):
+    for method in _OVERRIDDEN:
         assert callable(getattr(WebSocketsSansIOProtocol, method, None)), f"{changed} ({method} is gone)"
-    assert inspect.iscoroutinefunction(WebSocketsSansIOProtocol.run_asgi), changed
+    for method in ("run_asgi", "send"):
+        assert inspect.iscoroutinefunction(getattr(WebSocketsSansIOProtocol, method)), changed
+    endings = {name for name, found in vars(WebSocketsSansIOProtocol).items() if _ends(found)}
+    assert endings <= _ENDINGS, f"{changed} (it may end a connection in {endings - _ENDINGS}, and no listener is told)"
     source = inspect.getsource(WebSocketsSansIOProtocol)
     for fact in ("self.conn = ServerProtocol(", "self.transport = transport", '"extensions": {', "self.run_asgi()"):
         assert fact in source, f"{changed} ({fact!r} is gone)"
