@@ -18,7 +18,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from dws_core.server import WebSocketProtocol
+from dws_core import ConfigurationError
+from dws_core.server import WebSocketProtocol, _check_version
 
 # -- ready frames, state by state
 
@@ -230,6 +231,14 @@ async def test_ready_frames_go_through_tls(tmp_path: Any) -> None:
 
 
 # -- what we rely on in uvicorn
+
+
+@pytest.mark.parametrize("version", ["0.52.4", "0.9"])
+def test_a_uvicorn_that_is_too_old_is_refused_with_what_to_type(version: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"this is {version}.*pip install"):
+        _check_version(version)
+    for new in ("0.53.0", "0.54.0rc1", "1.0"):
+        _check_version(new)
 
 
 _OVERRIDDEN = (
