@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from dws_core.testing._codec import CodecConformance as CodecConformance
     from dws_core.testing._conformance import Conformance as Conformance
     from dws_core.testing._fakes import FakeWebSocket as FakeWebSocket
+    from dws_core.testing._faults import BrokerFaults as BrokerFaults
+    from dws_core.testing._faulty import FaultyBroker as FaultyBroker
     from dws_core.testing._matcher import TopicMatcherConformance as TopicMatcherConformance
     from dws_core.testing._services import requires_service as requires_service
 
 __all__ = [
     "AuthenticatorConformance",
     "BrokerConformance",
+    "BrokerFaults",
     "CodecConformance",
     "Conformance",
     "FakeWebSocket",
+    "FaultyBroker",
     "TopicMatcherConformance",
     "requires_service",
 ]
@@ -30,9 +34,11 @@ __all__ = [
 _WHERE: Final = {
     "AuthenticatorConformance": "_authenticator",
     "BrokerConformance": "_broker",
+    "BrokerFaults": "_faults",
     "CodecConformance": "_codec",
     "Conformance": "_conformance",
     "FakeWebSocket": "_fakes",
+    "FaultyBroker": "_faulty",
     "TopicMatcherConformance": "_matcher",
     "requires_service": "_services",
 }

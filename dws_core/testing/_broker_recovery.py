@@ -42,6 +42,7 @@ class BrokerRecoveryTests(BrokerBase):
 
             try:
                 always(STORIES, lambda story: runner.run(world.play(*story)))
+                assert world.recovered > len(world.nodes), "the stories are of some use"
             finally:
                 runner.run(nodes.__aexit__(None, None, None))
 
@@ -52,6 +53,7 @@ class World:
     def __init__(self, nodes: list[LogPeer]) -> None:
         self.nodes = nodes
         self.stories = 0
+        self.recovered = 0
 
     async def play(self, size: int, steps: list[Step]) -> None:
         """Play a story; `size` is that of the topics' history."""
@@ -69,11 +71,13 @@ class World:
                 await self.detach(number)
         for client in self.clients:
             client.check(self.sent)
+            self.recovered += client.recovered
             assert size < len(self.sent) or not client.gaps, f"a gap {client.gaps} although everything was kept"
 
-    async def publish(self, node: int, topic: int) -> None:
+    async def publish(self, node: int, topic: int, count: int) -> None:
         """Publish through a node."""
-        await _publish(self.nodes[node], self.topics[topic], self.sent, history=self.history)
+        for _ in range(count):
+            await _publish(self.nodes[node], self.topics[topic], self.sent, history=self.history)
 
     async def attach(self, client: int, node: int) -> None:
         """Begin to come to a node; what follows happens meanwhile."""
@@ -124,13 +128,17 @@ async def _publish_while_they_hop(nodes: list[LogPeer], clients: list[Roamer]) -
             node, topic = nodes[number % 2], f"room/{(publisher + number) % 4}"
             await asyncio.gather(*(_publish(node, topic, sent) for _ in range(5)))
 
+    def or_over(happened: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: over or happened()
+
     async def hop(client: Roamer, turn: int) -> None:
         while not over:
-            had = client.count
             client.detach()
+            heard = len(nodes[0].heard)
+            await nodes[0].until(or_over(lambda: len(nodes[0].heard) > heard), "a message for a client that is away")  # noqa: B023 -- awaited here
+            had, turn = client.count, turn + 1
             await client.attach(nodes[turn % 2])
-            await nodes[turn % 2].until(lambda: over or client.count > had, "a message for a client that has come")  # noqa: B023 -- awaited here
-            turn += 1
+            await nodes[turn % 2].until(or_over(lambda: client.count > had), "a message for a client that has come")  # noqa: B023 -- awaited here
 
     async with asyncio.TaskGroup() as group:
         for number, client in enumerate(clients):
@@ -146,6 +154,7 @@ async def _publish_while_they_hop(nodes: list[LogPeer], clients: list[Roamer]) -
         client.check(sent)
         assert client.gaps == []
         assert client.hops > 3
+        assert client.recovered > 0
 
 
 async def _publish(node: LogPeer, topic: str, sent: list[Sent], *, history: History | None = None) -> None:

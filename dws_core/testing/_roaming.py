@@ -63,12 +63,14 @@ class Roamer:
         cursor: Its place in each partition.
         gaps: What it was told about losses.
         hops: How often it has come to a node.
+        recovered: How many messages it was given that came while it was away.
     """
 
     def __init__(self, topics: Collection[str] | Callable[[str], bool]) -> None:
         self.cursor: dict[int, tuple[str, Offset]] = {}
         self.gaps: list[GapReason] = []
         self.hops = 0
+        self.recovered = 0
         self._topics = topics
         self._wants = topics if callable(topics) else topics.__contains__
         self._base: dict[int, Offset] = {}  # where its last answer, or gap, put it
@@ -96,6 +98,7 @@ class Roamer:
             else:
                 self.cursor.setdefault(partition, (epoch, offset))
                 self._base.setdefault(partition, offset)
+                self.recovered += len(result.records)
                 self._take(partition, epoch, offset, result.records)
         held, self._held = self._held, None
         for call in held:

@@ -21,7 +21,7 @@ def _step(name: str, *arguments: SearchStrategy[int]) -> SearchStrategy[tuple[st
     return st.tuples(st.just(name), *arguments)
 
 
-_PUBLISH: Final = _step("publish", _NODE, _TOPIC)
+_PUBLISH: Final = _step("publish", _NODE, _TOPIC, st.integers(1, 3))
 _ATTACH: Final = _step("attach", _CLIENT, _NODE)
 _REST: Final = [
     _step("wait", _CLIENT),
@@ -33,7 +33,7 @@ _REST: Final = [
 
 STORIES: Final[SearchStrategy[Story]] = st.tuples(
     st.sampled_from([2, 100]),
-    st.lists(st.one_of(_PUBLISH, _PUBLISH, _PUBLISH, _ATTACH, _ATTACH, *_REST), min_size=5, max_size=30),
+    st.lists(st.one_of(_PUBLISH, _PUBLISH, _PUBLISH, _ATTACH, _ATTACH, *_REST), min_size=15, max_size=30),
 )
 """Coming and publishing weigh more than the rest: that is where things go wrong."""
 
