@@ -140,7 +140,7 @@ class ServesWhoRoamsFromOneLater(ReadsFromOneLater): ...
 class TellsWhoRoamsNoGap(AnswersAGapByNothing): ...
 
 
-@flawed_broker("test_clients_that_roam_in_any_way_get_everything_or_are_told_a_gap")
+@flawed_broker("test_clients_that_change_nodes_under_load_get_everything_once_in_order")
 class LosesOneInAThousand(Answering):
     read_so_far = 0
 

@@ -154,7 +154,7 @@ class ComesBackWithoutCatchingUp(Correct):
         """What comes in between is gone, and the tail goes on as if nothing were."""
         tail: Any = self._tail
         real, tail.on_records = tail.on_records, lambda *_: None
-        asyncio.get_running_loop().call_soon(setattr, tail, "on_records", real)
+        asyncio.get_running_loop().call_later(0.005, setattr, tail, "on_records", real)
 
 
 @flawed_broker("test_broken_connections_under_load_lose_nothing_and_repeat_nothing")
