@@ -141,14 +141,14 @@ class TellsWhoRoamsNoGap(AnswersAGapByNothing): ...
 
 
 @flawed_broker("test_clients_that_change_nodes_under_load_get_everything_once_in_order")
-class LosesOneInAThousand(Answering):
+class LosesOneReadInAThousand(Answering):
     read_so_far = 0
 
     def change(self, result: ReadResult, asked: Any) -> ReadResult:
         kept = []
         for record in result.records:
-            LosesOneInAThousand.read_so_far += 1
-            if LosesOneInAThousand.read_so_far % 1000:
+            LosesOneReadInAThousand.read_so_far += 1
+            if LosesOneReadInAThousand.read_so_far % 1000:
                 kept.append(record)
         return replace(result, records=tuple(kept))
 
