@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from dws_core import ConfigurationError
+from dws_core import ConfigurationError as _ConfigurationError
 
 if TYPE_CHECKING:
     from dws_core.testing._app_client import AppClient as AppClient
@@ -68,7 +68,7 @@ def _load(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("dws_core"):
             raise
-        raise ConfigurationError(
+        raise _ConfigurationError(
             f"dws_core.testing.{name} needs the package {error.name!r}, which is not installed.",
             fix="pip install 'dws-core[testing]'",
         ) from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import ClassVar, Self
 
 from dws_core import create_broker
 from dws_core.plugin import (
@@ -20,6 +20,7 @@ from dws_core.plugin import (
     History,
     Layout,
     LogBroker,
+    LogCapabilities,
     Offset,
     PublishOutcomeUnknown,
     ReadResult,
@@ -52,11 +53,14 @@ class FaultyBroker(LogBroker):
         broker = FaultyBroker("memory://test")
         manager = WebSocketManager("chat", broker=broker)
         ...
-        with broker.unreachable():
+        async with broker.unreachable():
             with pytest.raises(BrokerUnavailable):
                 await manager.publish("chat/lobby", "nobody hears this")
         ```
     """
+
+    capabilities: ClassVar[LogCapabilities] = LogCapabilities()
+    partitions: ClassVar[int] = 1
 
     def __init__(self, broker: LogBroker | str) -> None:
         inner = create_broker(broker) if isinstance(broker, str) else broker
@@ -65,7 +69,7 @@ class FaultyBroker(LogBroker):
                 f"FaultyBroker needs a LogBroker, not {type(inner).__name__}.", fix='give it one, or "memory://test"'
             )
         self.broker: LogBroker = inner
-        self.capabilities = inner.capabilities  # type: ignore[misc]  # this object's own
+        self.capabilities = inner.capabilities  # type: ignore[misc]  # as the one behind has it
         self.partitions = inner.partitions  # type: ignore[misc]  # as above
         self._tail = FaultyTail()
         self._thawed = asyncio.Event()
@@ -114,23 +118,27 @@ class FaultyBroker(LogBroker):
         finally:
             self._delay_s = 0.0
 
-    @contextmanager
-    def tail_cut(self, reason: GapReason = GapReason.UNAVAILABLE) -> Iterator[None]:
+    @asynccontextmanager
+    async def tail_cut(self, reason: GapReason = GapReason.UNAVAILABLE) -> AsyncIterator[None]:
         """Keep from the node what is stored meanwhile; at the end of the block it is told the gap, with this reason.
 
-        Publishes and reads go on.
+        Publishes and reads go on. Use it by `async with`: to come back, it asks where the log is by then.
         """
         self._tail.cut()
         try:
             yield
         finally:
-            self._tail.mend(reason)
+            tailed = self._tail.partitions
+            self._tail.mend(reason, await self.broker.heads(tailed) if tailed else {})
 
-    @contextmanager
-    def unreachable(self, reason: GapReason = GapReason.UNAVAILABLE) -> Iterator[None]:
-        """Cut everything: publishes and reads raise `BrokerUnavailable`, nothing arrives; a gap at the end."""
+    @asynccontextmanager
+    async def unreachable(self, reason: GapReason = GapReason.UNAVAILABLE) -> AsyncIterator[None]:
+        """Cut everything: publishes and reads raise `BrokerUnavailable`, nothing arrives; a gap at the end.
+
+        Use it by `async with`.
+        """
         self._away = True
-        with self.tail_cut(reason):
+        async with self.tail_cut(reason):
             try:
                 yield
             finally:

@@ -40,7 +40,12 @@ class FaultyTail:
 
     def forget(self) -> None:
         """Tell nobody any more."""
-        self._sink = None
+        self._sink, self._heads = None, {}
+
+    @property
+    def partitions(self) -> list[int]:
+        """What the node tails."""
+        return list(self._heads)
 
     def tune(self, partitions: frozenset[int]) -> None:
         """Note what the node is about to tail."""
@@ -57,11 +62,12 @@ class FaultyTail:
         self._held.clear()
         self._tell(lambda sink: sink.on_state("degraded", "cut off by a FaultyBroker"))
 
-    def mend(self, reason: GapReason) -> None:
-        """Begin anew where the log is by now."""
+    def mend(self, reason: GapReason, heads: Mapping[int, Head]) -> None:
+        """Begin anew at these heads, where the log is by now. What comes late of the time before is dropped."""
         self._cuts -= 1
         if self._cuts == 0:
-            for head in self._heads.values():
+            self._heads = dict(heads)
+            for head in heads.values():
                 self._tell(_lost(head, reason))
             self._tell(lambda sink: sink.on_state("live", "joined again by a FaultyBroker"))
 
@@ -80,6 +86,11 @@ class FaultyTail:
     # -- called by the broker behind
 
     def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
+        known = self._heads.get(partition)
+        if known is not None and known.epoch == epoch and lo < known.offset:  # it was on its way when the cut ended
+            if hi <= known.offset:
+                return
+            lo, records = known.offset, [r for r in records if r.offset is None or r.offset > known.offset]
         self._heads[partition] = Head(partition=partition, epoch=epoch, offset=hi)
         self._tell_unless_cut(lambda sink: sink.on_records(partition, epoch, lo, hi, records))
 

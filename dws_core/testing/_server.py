@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +66,12 @@ class Server(uvicorn.Server):
             RuntimeError: The application did not start.
         """
         loop = asyncio.get_running_loop()
-        task = self._task = loop.create_task(self.serve(), name="a server of dws_core.testing")
+        task = self._task = loop.create_task(self._run(), name="a server of dws_core.testing")
         listening = loop.create_task(self._listening.wait())
         await asyncio.wait({listening, task}, return_when=asyncio.FIRST_COMPLETED)
         listening.cancel()
         if task.done():
-            raise RuntimeError("the server did not start: the application's lifespan failed; see the log")
+            raise RuntimeError("the server did not start: most likely the application's lifespan failed; see the log")
 
     async def stop(self) -> None:
         """Stop as a deploy does: the application shuts down, its connections are closed. Again: nothing happens."""
@@ -79,6 +79,10 @@ class Server(uvicorn.Server):
         if self._task is not None:
             async with asyncio.timeout(_STOP_S):
                 await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        with suppress(SystemExit):  # uvicorn's way to say that the start failed
+            await self.serve()
 
 
 @asynccontextmanager

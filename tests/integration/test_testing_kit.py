@@ -122,7 +122,7 @@ async def test_what_came_before_an_answer_is_not_overlooked() -> None:
 async def test_a_sentinel_that_is_refused_says_what_to_do() -> None:
     manager = WebSocketManager("chat", broker_url="memory://", authorize=lambda who, action, topic: topic == "mine")
     async with serve(chat_app(manager)) as server, server.connect("/ws/alice") as alice:
-        with pytest.raises(AssertionError, match="the sentinel could not be published: .*forbidden.*manager.publish"):
+        with pytest.raises(AssertionError, match=r"the sentinel could not be published: .*forbidden.*manager.publish"):
             await alice.assert_nothing_received()
         await alice.subscribe("mine")
         await alice.assert_nothing_received(topic="mine", publish=manager.publish)
@@ -206,7 +206,7 @@ async def test_a_cut_broker_is_a_gap_for_the_clients_of_that_node_only() -> None
         async with one.connect("/ws/alice") as alice, two.connect("/ws/bob") as bob:
             await alice.subscribe("t")
             await bob.subscribe("t")
-            with one.broker.unreachable():
+            async with one.broker.unreachable():
                 with pytest.raises(BrokerUnavailable):
                     await manager_of(one.server).publish("t", "nowhere")
                 await manager_of(two.server).publish("t", "missed by alice")
@@ -215,15 +215,15 @@ async def test_a_cut_broker_is_a_gap_for_the_clients_of_that_node_only() -> None
             await alice.assert_received("after")
             await bob.assert_received("missed by alice", "after")
             await bob.assert_nothing_received()
+            await bob.publish("t", "last")
             with pytest.raises(AssertionError, match="expected a gap because of epoch, but got 'last' on topic 't'"):
-                await bob.publish("t", "last")
                 await bob.assert_gap("epoch")
 
 
 async def test_a_gap_where_a_message_was_expected_is_shown() -> None:
     async with serve_nodes(make_app, count=1) as (node,), node.connect("/ws/alice") as alice:
         await alice.subscribe("t")
-        with node.broker.tail_cut():
+        async with node.broker.tail_cut():
             pass
         with pytest.raises(AssertionError, match="but got a gap because of unavailable"):
             await alice.assert_received("x")
@@ -247,12 +247,9 @@ async def test_a_client_that_does_not_read_is_closed_as_too_slow_and_the_others_
             await alice.subscribe("t")
             await bob.subscribe("t")
             alice.stop_reading()
-            sent = 0
-            while len(manager.active_connections) == 2:
-                assert sent < 2_000, "a node does not hold 100 MB for one client"
+            for _ in range(300):  # more than the systems' buffers and the outbox hold
                 await manager.publish("t", "x" * 50_000)
                 await bob.assert_received("x" * 50_000)
-                sent += 1
             alice.resume_reading()
             await alice.assert_closed(4000)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import pytest
@@ -60,16 +60,16 @@ class Fragile(FaultyBroker):
     def wipe(self) -> None:
         wipe(self.broker, "00wiped0")
 
-    def freeze(self) -> None:
-        self.trouble = ExitStack()
+    async def freeze(self) -> None:
+        self.trouble = AsyncExitStack()
         self.trouble.enter_context(self.frozen())
 
-    def take_down(self) -> None:
-        self.trouble = ExitStack()
-        self.trouble.enter_context(self.unreachable())
+    async def take_down(self) -> None:
+        self.trouble = AsyncExitStack()
+        await self.trouble.enter_async_context(self.unreachable())
 
-    def recover(self) -> None:
-        self.trouble.close()
+    async def recover(self) -> None:
+        await self.trouble.aclose()
 
 
 def wipe(broker: Any, epoch: str) -> None:
@@ -91,34 +91,35 @@ class Faults(BrokerFaults):
         self.kind = kind
 
     async def cut_tail(self) -> None:
-        self.each("cut_tail")
+        await self.each("cut_tail")
 
     async def cut_commands(self) -> None:
-        self.each("cut_commands")
+        await self.each("cut_commands")
 
     async def restart(self) -> None:
-        self.each("cut_both")
+        await self.each("cut_both")
 
     async def wipe(self) -> None:
-        self.each("wipe")
+        await self.each("wipe")
 
     async def freeze(self) -> None:
-        self.each("freeze")
+        await self.each("freeze")
 
     async def thaw(self) -> None:
-        self.each("recover")
+        await self.each("recover")
 
     async def take_down(self) -> None:
-        self.each("take_down")
+        await self.each("take_down")
         self.kind.down = True  # type: ignore[attr-defined]
 
     async def bring_up(self) -> None:
         self.kind.down = False  # type: ignore[attr-defined]
-        self.each("recover")
+        await self.each("recover")
 
-    def each(self, name: str) -> None:
+    async def each(self, name: str) -> None:
         for broker in tuple(self.kind.everybody):
-            getattr(broker, name)()
+            if (done := getattr(broker, name)()) is not None:
+                await done
 
 
 class FaultSuite(BrokerSuite):
@@ -136,7 +137,7 @@ class Correct(Fragile):
         if not self.down:
             await super().start(**arguments)
             return
-        with self.unreachable():
+        async with self.unreachable():
             await super().start(**arguments)
 
 
@@ -159,8 +160,8 @@ class ComesBackWithoutCatchingUp(Correct):
 
 @flawed_broker("test_broken_connections_under_load_lose_nothing_and_repeat_nothing")
 class TellsAGapInsteadOfCatchingUp(Correct):
-    def cut_tail(self) -> None:
-        with self.tail_cut():
+    async def cut_tail(self) -> None:  # type: ignore[override]
+        async with self.tail_cut():
             pass
 
 
@@ -200,10 +201,10 @@ class TellsNobodyOfAWipe(Correct):
 
 @flawed_broker("test_a_frozen_broker_is_noticed_and_costs_nothing")
 class NoticesNothing(Correct):
-    def freeze(self) -> None:
+    async def freeze(self) -> None:
         tail: Any = self._tail
         tail.on_state, tail.hold = (lambda *_: None), (lambda: None)
-        super().freeze()
+        await super().freeze()
 
 
 @flawed_broker("test_a_frozen_broker_is_noticed_and_costs_nothing")
@@ -220,4 +221,4 @@ class StartsWhateverIsThere(Correct):
 
 @flawed_broker("test_a_broker_that_is_down_refuses_in_time_and_comes_back")
 class DoesNotComeBack(Correct):
-    def recover(self) -> None: ...
+    async def recover(self) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -48,8 +49,9 @@ class TestWithoutFaults(BrokerConformance):
 @pytest.fixture
 async def nodes() -> AsyncIterator[tuple[LogPeer, LogPeer]]:
     """One node on a faulty broker, one on a sound one, of the same log."""
-    faulty = LogPeer(FaultyBroker("memory://faults"), "chat", 10)
-    sound = LogPeer(MemoryBroker("faults"), "chat", 10)
+    name = f"faults-{secrets.token_hex(4)}"
+    faulty = LogPeer(FaultyBroker(f"memory://{name}"), "chat", 10)
+    sound = LogPeer(MemoryBroker(name), "chat", 10)
     for node in (faulty, sound):
         await node.open()
     yield faulty, sound
@@ -127,7 +129,7 @@ async def test_a_cut_tail_is_told_as_a_gap_and_goes_on_behind_it(nodes: tuple[Lo
     faulty, sound = nodes
     await sound.send("t", b"before")
     await faulty.hear(1)
-    with faults_of(faulty).tail_cut(GapReason.TRIMMED):
+    async with faults_of(faulty).tail_cut(GapReason.TRIMMED):
         await faulty.send("t", b"stored, not heard")
         missed = await sound.send("t", b"missed")
         await sound.broker.send_control(b"missed as well")
@@ -144,7 +146,7 @@ async def test_a_cut_tail_is_told_as_a_gap_and_goes_on_behind_it(nodes: tuple[Lo
 
 async def test_cuts_may_be_nested_and_are_told_once(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, _ = nodes
-    with faults_of(faulty).tail_cut(), faults_of(faulty).unreachable(GapReason.EPOCH):
+    async with faults_of(faulty).tail_cut(), faults_of(faulty).unreachable(GapReason.EPOCH):
         pass
     assert faulty.sink.take_losses() == {GapReason.UNAVAILABLE}
     assert faulty.sink.states == ["live", "degraded", "degraded", "live"]
@@ -153,7 +155,7 @@ async def test_cuts_may_be_nested_and_are_told_once(nodes: tuple[LogPeer, LogPee
 async def test_an_unreachable_broker_refuses_everything_and_comes_back(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, sound = nodes
     broker = faults_of(faulty)
-    with broker.unreachable():
+    async with broker.unreachable():
         asked = [
             broker.publish(0, "t", b"x", history=History()),
             broker.heads([0]),
@@ -205,7 +207,7 @@ async def test_a_stop_in_the_middle_of_a_fault_leaves_nobody_waiting_and_tells_n
         with pytest.raises(BrokerClosed):
             await waiting
         assert node.sink.states[-1] == "closed"
-    with faults_of(node).tail_cut():
+    async with faults_of(node).tail_cut():
         pass
     assert node.sink.states[-1] == "closed"
     assert node.faults == []
@@ -216,7 +218,7 @@ async def test_partitions_that_are_chosen_under_a_cut_begin_behind_it() -> None:
     sound = LogPeer(MemoryBroker("chosen"), "chat", 10, partitions=2)
     await node.start()
     await sound.open()
-    with faults_of(node).tail_cut():
+    async with faults_of(node).tail_cut():
         await node.tail(0)
         await node.tail(1)
         await sound.broker.publish(1, "t", b"missed", history=History())
