@@ -95,6 +95,7 @@ class AppClient:
             additional_headers=fields,
             origin=None if origin is None else Origin(origin),
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+            compression=None,  # sizes in tests are sizes on the wire
             open_timeout=within_s,
             close_timeout=within_s,
             max_size=None,
@@ -217,13 +218,15 @@ class AppClient:
     async def assert_closed(self, code: int) -> None:
         """Check that the node closes with this code; 1006: the connection ends without a close frame.
 
+        Frames that come before it are only kept in `frames`.
+
         Raises:
             AssertionError: It closes with another one, or not in time.
         """
         try:
             async with asyncio.timeout(self._within_s):
                 while True:
-                    self._kept.append(json.loads(await self.socket.recv()))
+                    self.frames.append(json.loads(await self.socket.recv()))
         except TimeoutError:
             raise AssertionError(f"the connection was not closed in {self._within_s} s; {self._so_far()}") from None
         except ConnectionClosed as error:
