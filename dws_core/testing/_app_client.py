@@ -6,7 +6,6 @@ import asyncio
 import json
 import secrets
 import socket
-import struct
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +23,6 @@ _NEWS: Final = frozenset({"message", "gap", "error"})
 """Types of frames that assertions look at; the others answer or tell positions."""
 
 _SHOWN: Final = 5
-_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 class AppClient:
@@ -246,9 +244,7 @@ class AppClient:
         self.socket.transport.resume_reading()
 
     def vanish(self) -> None:
-        """Be dead: the connection is reset without a close frame, as when a process is killed."""
-        raw = self.socket.transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        """Be dead: the connection ends without a close frame, as when a process is killed."""
         self.socket.transport.abort()
 
     async def close(self) -> None:

@@ -216,8 +216,13 @@ async def test_a_cut_broker_is_a_gap_for_the_clients_of_that_node_only() -> None
             await bob.assert_received("missed by alice", "after")
             await bob.assert_nothing_received()
             await bob.publish("t", "last")
+            await alice.assert_received("last")
             with pytest.raises(AssertionError, match="expected a gap because of epoch, but got 'last' on topic 't'"):
                 await bob.assert_gap("epoch")
+            async with one.broker.unreachable():
+                pass
+            with pytest.raises(AssertionError, match="expected a gap because of epoch, but got a gap because of unav"):
+                await alice.assert_gap("epoch")
 
 
 async def test_a_gap_where_a_message_was_expected_is_shown() -> None:
@@ -263,21 +268,24 @@ async def test_a_client_that_stops_reading_gets_everything_when_it_goes_on() -> 
             await manager.publish("t", number)
         alice.resume_reading()
         await alice.assert_received(*range(10))
-        alice.stop_reading()  # and leaving the block does not hang
+        alice.stop_reading()
+        async with asyncio.timeout(5):  # less than a client waits for the answer to its close frame
+            await alice.close()
+
+
+async def test_a_client_that_stops_reading_answers_no_ping() -> None:
+    left = asyncio.Event()
+    manager, app = _noting_who_leaves(left)
+    async with serve(app, ws_ping_interval=0.05, ws_ping_timeout=0.05) as server, server.connect() as alice:
+        await alice.request(type="ping")
+        alice.stop_reading()
+        await asyncio.wait_for(left.wait(), 10)
+    assert manager.active_connections == []
 
 
 async def test_a_client_that_vanishes_is_gone_without_a_close_frame() -> None:
     left = asyncio.Event()
-    manager = WebSocketManager("chat", broker_url="memory://")
-    app = FastAPI(lifespan=manager.lifespan)
-
-    @app.websocket("/ws")
-    async def handler(websocket: WebSocket) -> None:
-        async with manager.connect(websocket, "alice") as connection:
-            async for message in connection:
-                await manager.receive(connection, message)
-            left.set()
-
+    manager, app = _noting_who_leaves(left)
     async with serve(app) as server, server.connect() as alice:
         await alice.request(type="ping")
         alice.vanish()
@@ -295,3 +303,17 @@ async def test_the_client_needs_no_server_of_ours() -> None:
     with pytest.raises(OSError, match=r"(?i)connect"):
         async with AppClient.open(f"{server_url}/ws/alice"):
             raise AssertionError("nobody is there")
+
+
+def _noting_who_leaves(left: asyncio.Event) -> tuple[WebSocketManager, FastAPI]:
+    manager = WebSocketManager("chat", broker_url="memory://")
+    app = FastAPI(lifespan=manager.lifespan)
+
+    @app.websocket("/ws")
+    async def handler(websocket: WebSocket) -> None:
+        async with manager.connect(websocket, "alice") as connection:
+            async for message in connection:
+                await manager.receive(connection, message)
+            left.set()
+
+    return manager, app

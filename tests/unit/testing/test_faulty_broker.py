@@ -152,6 +152,15 @@ async def test_cuts_may_be_nested_and_are_told_once(nodes: tuple[LogPeer, LogPee
     assert faulty.sink.states == ["live", "degraded", "degraded", "live"]
 
 
+async def test_what_the_broker_behind_says_of_its_state_does_not_belie_a_cut(nodes: tuple[LogPeer, LogPeer]) -> None:
+    faulty, _ = nodes
+    async with faults_of(faulty).tail_cut():
+        faults_of(faulty)._tail.on_state("live", "says the broker behind")
+        assert faulty.sink.states == ["live", "degraded"]
+    assert faulty.sink.states == ["live", "degraded", "live"]
+    faulty.sink.take_losses()
+
+
 async def test_an_unreachable_broker_refuses_everything_and_comes_back(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, sound = nodes
     broker = faults_of(faulty)
