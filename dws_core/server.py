@@ -7,8 +7,9 @@ limits, compression of what comes in, close and shutdown stay uvicorn's.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from websockets.protocol import State
 
@@ -23,9 +24,12 @@ except ImportError as _error:  # pragma: no cover -- tried by hand; tests have u
         fix="pip install 'uvicorn[standard]>=0.35'",
     ) from _error
 
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
+
 __all__ = ["WebSocketProtocol"]
 
-_OPEN = State.OPEN
+_USABLE = (State.CONNECTING, State.OPEN)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -47,22 +51,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     # -- the extension: see FrameSink
 
-    def attach(self, listener: FrameListener) -> None:
-        """Choose who hears of the buffer."""
+    def attach(self, listener: FrameListener) -> Callable[[bytes], object]:
+        """Choose who hears of the connection; return what writes ready frames between uvicorn's own."""
         self._listener = listener
-        if self._paused:
+        if self._paused or self.conn.state is State.CONNECTING:
             listener.pause()
-
-    def write_frames(self, data: bytes) -> bool:
-        """Write ready frames between uvicorn's own; False: not open, they went nowhere.
-
-        The connection is open from the accepted handshake until a close frame is sent or received (RFC 6455 §4.2.2,
-        §5.5.1), whoever sends it: the application, the client, a shutdown, a failed ping or a malformed frame.
-        """
-        if self.conn.state is not _OPEN or self.transport.is_closing():
-            return False
-        self.transport.write(data)
-        return True
+        self._tell_end()
+        return self.transport.write
 
     def buffered_bytes(self) -> int:
         """Return the bytes that the transport has not passed to the system."""
@@ -71,6 +66,52 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def abort(self) -> None:
         """Drop the connection and what its buffer holds."""
         self.transport.abort()
+
+    # -- open or not: whatever begins or ends that passes here
+    #
+    # Ready frames may be written from the accepted handshake until a close frame is sent or received (RFC 6455 §4.2.2,
+    # §5.5.1), whoever sends it: the application, the client, a shutdown, a failed ping or a malformed frame.
+
+    def _tell_end(self) -> None:
+        """Tell the listener, once, that frames may no longer be written."""
+        if self._listener is not None and (self.conn.state not in _USABLE or self.transport.is_closing()):
+            listener, self._listener = self._listener, None
+            listener.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent: perhaps its close frame, or a malformed one."""
+        super().data_received(data)
+        self._tell_end()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Take what the application sends: perhaps the accept, or a close."""
+        opening = self.conn.state is State.CONNECTING
+        try:
+            await super().send(message)
+        finally:
+            self._tell_end()
+        if opening and self._listener is not None and self.conn.state is State.OPEN and not self._paused:
+            self._listener.resume()
+
+    def keepalive_timeout(self) -> None:
+        """Close a connection that answers no pings."""
+        super().keepalive_timeout()
+        self._tell_end()
+
+    def shutdown(self) -> None:
+        """Close because the server stops."""
+        super().shutdown()
+        self._tell_end()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        """Take that the application has returned: the transport is closing."""
+        super().on_task_complete(task)
+        self._tell_end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take that the connection is gone."""
+        super().connection_lost(exc)
+        self._tell_end()
 
     # -- flow control: called by the transport
 

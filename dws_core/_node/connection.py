@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping, MutableSet
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypedDict
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -17,6 +17,7 @@ from dws_core._node.inbox import Inbox, InboxEnded
 from dws_core._node.outbox import Outbox, ReadyOutbox, TaskOutbox
 from dws_core._node.sink import sink_of
 from dws_core._node.tasks import Tasks
+from dws_core._node.topics import Topics
 from dws_core._topics.router import Router
 from dws_core._topics.trie import MqttMatcher
 from dws_core._wire.backlog import SlowConsumer
@@ -68,44 +69,6 @@ class _Alone:
 
     def on_closed(self, connection: Connection) -> None:
         """Nothing to forget."""
-
-
-class Topics(MutableSet[str]):
-    """The filters of one connection: a live set."""
-
-    __slots__ = ("_connection", "_router")
-
-    def __init__(self, router: Router[Any], connection: Connection) -> None:
-        self._router = router
-        self._connection = connection
-
-    def __contains__(self, value: object) -> bool:
-        return value in self._router.filters(self._connection)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._router.filters(self._connection)))
-
-    def __len__(self) -> int:
-        return len(self._router.filters(self._connection))
-
-    def __repr__(self) -> str:
-        return f"Topics({set(self)!r})"
-
-    def add(self, value: str) -> None:
-        """Subscribe to a filter.
-
-        Raises:
-            InvalidFilter: It breaks a rule of MQTT 5.0 §4.7.
-        """
-        self._router.subscribe(self._connection, value)
-
-    def discard(self, value: str) -> None:
-        """Remove a filter; one that is not there is no error."""
-        self._router.unsubscribe(self._connection, value)
-
-    @classmethod
-    def _from_iterable(cls, it: Iterable[Any]) -> set[Any]:
-        return set(it)
 
 
 class Connection:

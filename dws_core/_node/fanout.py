@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, repeat
+from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from typing import Final, Protocol
 
@@ -83,19 +83,8 @@ class Fanout:
         if not self._batches:
             return
         batches, self._batches, self._number = list(self._batches.values()), {}, 0
-        joined = _Joined([], None)
-        for outbox, parts in _by_outbox(batches):
-            if parts != joined.parts or outbox.codec is not joined.codec:
-                joined = _Joined(parts, outbox.codec)
-            try:
-                for data, frames in joined.chunks:
-                    if outbox.direct:
-                        outbox.write(data)
-                    else:
-                        outbox.put(frames)
-            except Exception:
-                logger.exception("a connection could not be written to; it is closed")
-                outbox.close()
+        for parts, outboxes in _by_parts(batches):
+            _write(parts, outboxes)
         if self._flushed is not None:
             self._flushed.set_result(None)
             self._flushed = None
@@ -117,10 +106,10 @@ class Fanout:
         batch.messages.append((self._number, message))
 
 
-def _by_outbox(batches: list[_Batch]) -> Iterable[tuple[Outbox, list[_Batch]]]:
-    """Return each outbox with the batches it has a part in."""
+def _by_parts(batches: list[_Batch]) -> Iterable[tuple[list[_Batch], Iterable[Outbox]]]:
+    """Return batches that have receivers in common, with their outboxes; each outbox once."""
     if len(batches) == 1:
-        return zip(map(_OUTBOX, batches[0].receivers), repeat(batches))
+        return [(batches, map(_OUTBOX, batches[0].receivers))]
     found: dict[Outbox, list[_Batch]] = {}
     for batch in batches:
         for receiver in batch.receivers:
@@ -129,26 +118,53 @@ def _by_outbox(batches: list[_Batch]) -> Iterable[tuple[Outbox, list[_Batch]]]:
                 found[receiver.outbox] = [batch]
             else:
                 parts.append(batch)
-    return found.items()
+    grouped = groupby(found.items(), key=itemgetter(1))
+    return ((parts, map(itemgetter(0), items)) for parts, items in grouped)
+
+
+def _write(parts: list[_Batch], outboxes: Iterable[Outbox]) -> None:
+    """Write messages to outboxes, joined once for each codec. The loop runs once for each delivery: see benchmarks."""
+    joined: dict[str, _Joined] = {}
+    codec: Codec | None = None
+    for outbox in outboxes:
+        if outbox.codec is not codec:
+            codec = outbox.codec
+            if codec.name not in joined:
+                joined[codec.name] = _Joined(parts, codec)
+            frames = joined[codec.name]
+            whole = frames.whole
+        try:
+            if outbox.direct and whole is not None:
+                outbox.write(whole)
+            else:
+                frames.write_to(outbox)
+        except Exception:
+            logger.exception("a connection could not be written to; it is closed")
+            outbox.close()
 
 
 class _Joined:
     """The messages of batches, in the order they were sent, for connections of one codec.
 
     Attributes:
-        chunks: Joined frames for one write, and the frames themselves for connections that cannot take the write.
+        whole: All of them for one write; None: they are too much, or nothing.
     """
 
-    __slots__ = ("chunks", "codec", "parts")
+    __slots__ = ("_chunks", "whole")
 
-    def __init__(self, parts: list[_Batch], codec: Codec | None) -> None:
-        self.parts = parts
-        self.codec = codec
-        self.chunks: list[tuple[bytes, list[Frame]]] = []
-        if codec is not None:
-            encoded = [message.frame(codec) for message in _in_order(parts)]
-            chunks = _chunks(frame for frame in encoded if frame is not None)
-            self.chunks = [(b"".join([frame.ready for frame in chunk]), chunk) for chunk in chunks]
+    def __init__(self, parts: list[_Batch], codec: Codec) -> None:
+        encoded = [message.frame(codec) for message in _in_order(parts)]
+        chunks = _chunks(frame for frame in encoded if frame is not None)
+        self._chunks = [(b"".join([frame.ready for frame in chunk]), chunk) for chunk in chunks]
+        self.whole: bytes | None = self._chunks[0][0] if len(self._chunks) == 1 else None
+
+    def write_to(self, outbox: Outbox) -> None:
+        """Write chunk by chunk, or hand over the frames where the socket takes no more."""
+        for data, frames in self._chunks:
+            if outbox.direct:
+                outbox.write(data)
+            else:
+                outbox.put(frames)
 
 
 def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:

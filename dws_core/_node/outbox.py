@@ -30,10 +30,11 @@ class Outbox(ABC):
     Attributes:
         direct: Whether `write` may be used: nothing waits, and the socket takes more.
         closed: Whether everything goes nowhere.
+        write: Writes ready frames at once; only while `direct`. An attribute, since it is called for each delivery.
     """
 
     __slots__ = (
-        "_backlog", "_counters", "_drained", "_limit_bytes", "_on_overflow", "_policy", "closed", "codec", "direct",
+        "_backlog", "_counters", "_drained", "_limit_bytes", "_on_overflow", "_policy", "closed", "codec", "direct", "write",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +49,7 @@ class Outbox(ABC):
         self.codec: Codec = codec
         self.closed: bool = False
         self.direct: bool = False
+        self.write: Callable[[bytes], object] = _nothing
         self._limit_bytes = limit_bytes
         self._policy = policy
         self._counters = counters
@@ -59,10 +61,6 @@ class Outbox(ABC):
     def size_bytes(self) -> int:
         """Bytes that wait, those in the server's buffer included."""
         return self._beside_bytes() + (self._backlog.size_bytes if self._backlog is not None else 0)
-
-    @abstractmethod
-    def write(self, data: bytes) -> None:
-        """Write ready frames at once; only while `direct`."""
 
     @abstractmethod
     def put(self, frames: Iterable[Frame]) -> None:
@@ -138,12 +136,7 @@ class ReadyOutbox(Outbox):
         )
         self._sink = sink
         self.direct = True
-        sink.attach(self)
-
-    def write(self, data: bytes) -> None:
-        """Write; a socket that takes nothing any more closes the outbox."""
-        if not self._sink.write_frames(data):
-            self.close()
+        self.write = sink.attach(self)
 
     def put(self, frames: Iterable[Frame]) -> None:
         """Write one by one for as long as the server's buffer has room; queue the others."""
@@ -210,10 +203,6 @@ class TaskOutbox(Outbox):
         self._wake: asyncio.Future[None] | None = None
         self._in_flight_bytes = 0
 
-    def write(self, data: bytes) -> None:
-        """Never used: such a socket takes no ready frames."""
-        raise NotImplementedError
-
     def put(self, frames: Iterable[Frame]) -> None:
         """Queue and see that the writer runs."""
         starts = self._backlog is None
@@ -265,6 +254,10 @@ class TaskOutbox(Outbox):
 
     def _beside_bytes(self) -> int:
         return self._in_flight_bytes
+
+
+def _nothing(data: bytes) -> None:
+    """Stand for the write of an outbox that is never direct."""
 
 
 def _joined(backlog: Backlog) -> bytes:

@@ -8,7 +8,7 @@ compression, too (RFC 7692 §6). Accepting, closing and pings stay with the ordi
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final, Protocol, cast
 
 EXTENSION: Final = "dws.frames"
@@ -18,23 +18,28 @@ class FrameListener(Protocol):
     """What a sink tells its connection."""
 
     def pause(self) -> None:
-        """Take that the server's buffer is full: what is written now makes it grow."""
+        """Take that the server's buffer is full, and what is written makes it grow; or that nothing may be written yet."""
         ...
 
     def resume(self) -> None:
         """Take that the server's buffer has room again."""
         ...
 
+    def close(self) -> None:
+        """Take that the connection is open no more: what is written from now on goes nowhere, or where it must not."""
+        ...
+
 
 class FrameSink(Protocol):
     """Takes ready frames of one connection. All methods return at once; none raises."""
 
-    def attach(self, listener: FrameListener) -> None:
-        """Choose who hears of the buffer. A sink that is full already says so at once."""
-        ...
+    def attach(self, listener: FrameListener) -> Callable[[bytes], object]:
+        """Choose who hears of the connection; return what writes one or more ready frames.
 
-    def write_frames(self, data: bytes) -> bool:
-        """Write one or more ready frames; False: the connection is not open, and they went nowhere."""
+        A sink that is full, not accepted yet or open no more says so at once: `pause`, `pause`, `close`. What is
+        returned asks nothing, since it is called for each delivery: it must not be called once the listener was told
+        of the close, nor before the accept.
+        """
         ...
 
     def buffered_bytes(self) -> int:

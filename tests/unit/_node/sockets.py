@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from dws_core._node.counters import Counters
@@ -26,18 +27,21 @@ class Sink:
         self.waiting = 0
         self.listener: FrameListener
 
-    def attach(self, listener: FrameListener) -> None:
+    def attach(self, listener: FrameListener) -> Callable[[bytes], object]:
         self.listener = listener
+        return self.write
 
-    def write_frames(self, data: bytes) -> bool:
-        if not self.open:
-            return False
+    def write(self, data: bytes) -> None:
+        assert self.open, "the outbox was told of the close"
         self.writes.append(data)
         self.room -= 1
         if self.room == 0:
             self.waiting = len(data)
             self.listener.pause()
-        return True
+
+    def close(self) -> None:
+        self.open = False
+        self.listener.close()
 
     def buffered_bytes(self) -> int:
         return self.waiting

@@ -121,12 +121,11 @@ async def test_a_slow_connection_takes_nothing_from_its_neighbours() -> None:
 
 
 async def test_a_connection_whose_socket_raises_is_closed_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(Ready):
-        def explode(self, data: bytes) -> bool:
-            raise RuntimeError("the handle is closed")
+    def explode(data: bytes) -> None:
+        raise RuntimeError("the handle is closed")
 
-    broken, whole = Broken(), Ready()
-    broken.sink.write_frames = broken.explode  # type: ignore[method-assign]
+    broken, whole = Ready(), Ready()
+    broken.outbox.write = explode
     fanout = Fanout(Counters())
     with caplog.at_level(logging.ERROR, "dws"):
         fanout.push((broken, whole), _Text("a"))

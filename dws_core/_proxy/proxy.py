@@ -1,229 +1,57 @@
-"""`WebSocketProxy`: pass one client's WebSocket on to another server, for example from an API gateway to the chat.
+"""The connection to the upstream, and the two pumps.
 
-Two pumps move messages, one for each direction. Each awaits its own send before it reads again: the slow side slows the fast
+The pumps move messages, one for each direction. Each awaits its own send before it reads again: the slow side slows the fast
 one. Each pump reports only the end of the side it *reads*; a failed write says nothing new, because the reader of that side
 will come to the same end, after what was still queued. Whichever side ends first, both are closed before the call returns.
-
-What the proxy decides without waiting (close codes, headers, refusals) is in the functions at the top.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
-from websockets.uri import WebSocketURI, parse_uri
 
 from dws_core._errors import ConfigurationError
+from dws_core._proxy.ending import (
+    BROKEN,
+    CLIENT_LOST,
+    CLIENT_STALLED,
+    OTHER_SUBPROTOCOL,
+    STOPPED,
+    TOO_BIG,
+    UPSTREAM_STALLED,
+    Close,
+    Ending,
+    client_left,
+    refusal_of,
+    upstream_left,
+)
+from dws_core._proxy.settings import (
+    TOKEN,
+    checked_headers,
+    checked_names,
+    checked_subprotocols,
+    masked,
+    parsed_endpoint,
+)
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from starlette.types import Message
-
 logger = logging.getLogger("dws_core.proxy")
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2: header names, subprotocol names
-_NOT_IN_URL: Final = re.compile(r"[\x00-\x20\x7f]")  # would end the request line early
-_NOT_IN_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")  # RFC 9110 §5.5: a line break adds a header
-
-# RFC 6455 §4.1, RFC 9110 §7.6.1: they describe one hop, and each hop has its own.
-_HOP_HEADERS: Final = frozenset(
-    [
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ]
-)
-_MAX_REASON_BYTES: Final = 123  # RFC 6455 §5.5: a control frame has 125 bytes, the code takes two
 _QUEUE_FRAMES: Final = 1  # frames read ahead from the upstream, above what one read of the socket brings
 
 # How an ASGI server says that the client is gone: OSError since ASGI 2.4, which Starlette turns into WebSocketDisconnect once
 # accepted; RuntimeError where a close frame is already out (Kludex/starlette#2766).
 _CLIENT_GONE: Final = (WebSocketDisconnect, OSError, RuntimeError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Close:
-    """What goes into a close frame."""
-
-    code: int
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ending:
-    """What each side is told at the end; closing a side that has gone already does nothing."""
-
-    to_client: _Close
-    to_upstream: _Close
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Refusal:
-    """What a client is told that cannot be served: an HTTP status before the handshake, a close frame after it."""
-
-    status: int
-    close: _Close
-
-
-_GOING_AWAY: Final = _Close(code=1001)
-_STOPPED: Final = _Ending(to_client=_GOING_AWAY, to_upstream=_GOING_AWAY)
-_BROKEN: Final = _Ending(
-    to_client=_Close(code=1011, reason="the proxy failed"), to_upstream=_Close(code=1011, reason="the proxy failed")
-)
-_CLIENT_LOST: Final = _Ending(
-    to_client=_GOING_AWAY, to_upstream=_Close(code=1001, reason="the client's connection was lost")
-)
-_CLIENT_STALLED: Final = _Ending(
-    to_client=_Close(code=1008, reason="the client reads too slowly"),
-    to_upstream=_Close(code=1001, reason="the client stopped reading"),
-)
-_UPSTREAM_STALLED: Final = _Ending(
-    to_client=_Close(code=1013, reason="the upstream stopped reading"), to_upstream=_GOING_AWAY
-)
-_TOO_BIG: Final = _Ending(to_client=_Close(code=1009, reason="the message is too big"), to_upstream=_GOING_AWAY)
-_OTHER_SUBPROTOCOL: Final = _Ending(
-    to_client=_Close(code=1014, reason="the upstream does not speak the subprotocol"), to_upstream=_GOING_AWAY
-)
-
-
-def _is_sendable(code: int) -> bool:
-    """Tell whether a close code may stand in a close frame (RFC 6455 §7.4.1 and the registry it founded)."""
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
-
-
-def _close(code: int, reason: str) -> _Close:
-    """Make a close frame's content; the reason is cut at a character to what a control frame holds."""
-    fitting = reason.encode(errors="replace")[:_MAX_REASON_BYTES]
-    return _Close(code=code, reason=fitting.decode(errors="ignore"))
-
-
-def _client_left(event: Message) -> _Ending:
-    """Read the client's end from `websocket.disconnect`."""
-    code = event.get("code", 1005)
-    if code == 1006 or (code == 1005 and "reason" not in event):
-        # uvicorn says 1005 for a lost connection too, but gives a reason only where a close frame came.
-        return _CLIENT_LOST
-    if code == 1005:  # a close frame without a code
-        return _Ending(to_client=_GOING_AWAY, to_upstream=_Close(code=1000))
-    close = _close(code if _is_sendable(code) else 1001, event.get("reason") or "")
-    return _Ending(to_client=close, to_upstream=close)
-
-
-def _upstream_left(closed: ConnectionClosed) -> _Ending:
-    """Read the upstream's end from the exception that `recv` raises after the last message."""
-    if closed.rcvd is not None:
-        code = 1000 if closed.rcvd.code == 1005 else closed.rcvd.code
-        close = _close(code if _is_sendable(code) else 1014, closed.rcvd.reason)
-    elif closed.sent is not None and closed.sent.code == 1009:  # we gave up on a message over `max_message_bytes`
-        close = _Close(code=1009, reason="the upstream's message is too big")
-    else:
-        close = _Close(code=1014, reason="the upstream connection was lost")
-    return _Ending(to_client=close, to_upstream=_GOING_AWAY)
-
-
-def _refusal(error: Exception) -> _Refusal:
-    """Choose what the client hears when the upstream cannot be had. Never the address: it may be internal."""
-    if isinstance(error, TimeoutError):
-        return _Refusal(status=504, close=_Close(code=1013, reason="the upstream did not answer in time"))
-    reason = "the upstream's answer is not a WebSocket handshake"
-    if isinstance(error, InvalidStatus):
-        reason = f"the upstream refused the connection (HTTP {error.response.status_code})"
-    elif isinstance(error, OSError):
-        reason = "the upstream cannot be reached"
-    return _Refusal(status=502, close=_Close(code=1014, reason=reason))
-
-
-def _masked(endpoint: str) -> str:
-    """Cut what may be secret from a URL for a log line: user, password, query."""
-    return re.sub(r"//[^/]*@", "//***@", re.split(r"[?#]", endpoint, maxsplit=1)[0])
-
-
-def _parsed_endpoint(endpoint: str, *, ssl: SSLContext | None) -> WebSocketURI:
-    """Parse the upstream's URL, or say what is wrong with it without repeating its secrets."""
-    try:
-        if _NOT_IN_URL.search(endpoint):
-            raise ValueError("it contains a space or a control character")  # noqa: TRY301 -- one place answers all refusals
-        uri = parse_uri(endpoint)
-        uri.host.encode("idna")
-    except (InvalidURI, ValueError) as error:
-        why = error.msg if isinstance(error, InvalidURI) else str(error)
-        raise ConfigurationError(
-            f"WebSocketProxy: server_endpoint {_masked(endpoint)!r} is not a WebSocket URL: {why}.",
-            fix="write ws://host:port/path or wss://host/path, and quote what you insert with urllib.parse.quote(text, safe='')",
-        ) from None  # the original's text shows the whole URL
-    if ssl is not None and not uri.secure:
-        raise ConfigurationError(
-            f"WebSocketProxy: ssl is given, but server_endpoint {_masked(endpoint)!r} is not encrypted.",
-            fix="write wss:// or leave ssl out",
-        )
-    return uri
-
-
-def _checked_names(names: Collection[str], *, argument: str) -> tuple[str, ...]:
-    """Return header names in lower case; refuse those that belong to a single hop."""
-    if isinstance(names, str):
-        raise ConfigurationError(
-            f"WebSocketProxy: {argument} is one string, {names!r}.", fix=f"write {argument}=({names!r},)"
-        )
-    lowered = tuple(name.lower() for name in names)
-    for name in lowered:
-        if not _TOKEN.fullmatch(name):
-            raise ConfigurationError(
-                f"WebSocketProxy: {argument} has {name!r}, which is not a header name.", fix="remove it"
-            )
-        if name in _HOP_HEADERS or name.startswith("sec-websocket-"):
-            raise ConfigurationError(
-                f"WebSocketProxy: {argument} has {name!r}, which the proxy has to set itself for the upstream connection.",
-                fix="remove it; for Sec-WebSocket-Protocol use subprotocols=, for -Extensions use compression=",
-            )
-    return lowered
-
-
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers with names in lower case; refuse values that could add a header of their own."""
-    checked = dict(zip(_checked_names(headers.keys(), argument="extra_headers"), headers.values(), strict=True))
-    for name, value in checked.items():
-        if _NOT_IN_VALUE.search(value):
-            raise ConfigurationError(
-                f"WebSocketProxy: the value of extra_headers[{name!r}] has a character that no header may have.",
-                fix="quote it with urllib.parse.quote(text)",
-            )
-    return checked
-
-
-def _checked_subprotocols(names: Collection[str] | Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """Return the upstream's name for each of the client's names; None: any name, unchanged."""
-    if names is None:
-        return None
-    if isinstance(names, str):
-        raise ConfigurationError(
-            f"WebSocketProxy: subprotocols is one string, {names!r}.", fix=f"write subprotocols=[{names!r}]"
-        )
-    mapping = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
-    for name in (*mapping.keys(), *mapping.values()):
-        if not _TOKEN.fullmatch(name):
-            raise ConfigurationError(
-                f"WebSocketProxy: {name!r} is not a subprotocol name.", fix="use letters, digits, and .-_ only"
-            )
-    return mapping
 
 
 class _DirectConnect(connect):
@@ -298,9 +126,9 @@ class WebSocketProxy:
     ) -> None:
         self.client = client
         self.server_endpoint = server_endpoint
-        self._forward = ("origin", *_checked_names(forward_headers, argument="forward_headers"))
-        self._extra = _checked_headers(extra_headers or {})
-        self._subprotocols = _checked_subprotocols(subprotocols)
+        self._forward = ("origin", *checked_names(forward_headers, argument="forward_headers"))
+        self._extra = checked_headers(extra_headers or {})
+        self._subprotocols = checked_subprotocols(subprotocols)
         self._ssl = ssl
         self._compression = "deflate" if compression else None
         self._max_message_bytes = max_message_bytes
@@ -308,7 +136,7 @@ class WebSocketProxy:
         self._close_timeout_s = close_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._ping_interval_s = ping_interval_s
-        uri = _parsed_endpoint(server_endpoint, ssl=ssl)
+        uri = parsed_endpoint(server_endpoint, ssl=ssl)
         if uri.username is not None and "authorization" in (*self._forward, *self._extra):
             raise ConfigurationError(
                 "WebSocketProxy: the upstream would get two Authorization headers, one of them from server_endpoint.",
@@ -321,7 +149,7 @@ class WebSocketProxy:
         Cancelling the call closes both sides with 1001.
         """
         if self._is_client_closed():
-            logger.debug("client of the proxy to %s is gone already", _masked(self.server_endpoint))
+            logger.debug("client of the proxy to %s is gone already", masked(self.server_endpoint))
             return
         offers = self._offers()
         try:
@@ -329,11 +157,11 @@ class WebSocketProxy:
         except (OSError, WebSocketException) as error:
             await self._refuse(error)
             return
-        ending = _STOPPED
+        ending = STOPPED
         try:
             ending = await self._serve(upstream, offers)
         except Exception:
-            ending = _BROKEN
+            ending = BROKEN
             raise
         finally:
             async with asyncio.TaskGroup() as closing:
@@ -355,7 +183,7 @@ class WebSocketProxy:
         offers: dict[str, str] = {}
         for name in self.client.scope.get("subprotocols", ()):
             upstreams_name = name if names is None else names.get(name, "")
-            if _TOKEN.fullmatch(upstreams_name):
+            if TOKEN.fullmatch(upstreams_name):
                 offers.setdefault(upstreams_name, name)
         return offers
 
@@ -393,9 +221,9 @@ class WebSocketProxy:
 
     async def _refuse(self, error: Exception) -> None:
         """Tell the client that the upstream cannot be had."""
-        refusal = _refusal(error)
+        refusal = refusal_of(error)
         logger.warning(
-            "no connection to the upstream %s: %s: %s", _masked(self.server_endpoint), type(error).__name__, error
+            "no connection to the upstream %s: %s: %s", masked(self.server_endpoint), type(error).__name__, error
         )
         denial = "websocket.http.response" in self.client.scope.get("extensions", {})
         if self._is_accepted() or not denial:
@@ -406,19 +234,19 @@ class WebSocketProxy:
         except _CLIENT_GONE as gone:
             logger.debug("client left before it could be refused: %r", gone)
 
-    async def _serve(self, upstream: ClientConnection, offers: Mapping[str, str]) -> _Ending:
+    async def _serve(self, upstream: ClientConnection, offers: Mapping[str, str]) -> Ending:
         """Accept if nobody has, then pass messages until a side ends."""
         if self._is_accepted():
             # With nothing agreed upstream, each side would read the other's messages in a different way.
-            return _OTHER_SUBPROTOCOL if offers and not upstream.subprotocol else await self._relay(upstream)
+            return OTHER_SUBPROTOCOL if offers and not upstream.subprotocol else await self._relay(upstream)
         try:
             await self.client.accept(subprotocol=offers.get(upstream.subprotocol or ""))
         except _CLIENT_GONE as gone:
             logger.debug("client left before it was accepted: %r", gone)
-            return _CLIENT_LOST
+            return CLIENT_LOST
         return await self._relay(upstream)
 
-    async def _relay(self, upstream: ClientConnection) -> _Ending:
+    async def _relay(self, upstream: ClientConnection) -> Ending:
         """Run both pumps until one has seen its side's end."""
         async with asyncio.TaskGroup() as group:
             pumps = (
@@ -432,43 +260,43 @@ class WebSocketProxy:
             for pump in pumps:
                 pump.cancel()
         endings = [pump.result() for pump in pumps if not pump.cancelled()]
-        return next((ending for ending in endings if ending is not None), _CLIENT_LOST)
+        return next((ending for ending in endings if ending is not None), CLIENT_LOST)
 
-    async def _pump_to_upstream(self, upstream: ClientConnection) -> _Ending | None:
+    async def _pump_to_upstream(self, upstream: ClientConnection) -> Ending | None:
         """Pass messages up until the client ends. None: the upstream takes no more, its own pump will say why."""
         while True:
             event = await self.client.receive()
             if event["type"] == "websocket.disconnect":
-                return _client_left(event)
+                return client_left(event)
             text: str | None = event.get("text")
             data: bytes = event["bytes"] if text is None else text.encode()
             if self._max_message_bytes is not None and len(data) > self._max_message_bytes:
-                return _TOO_BIG
+                return TOO_BIG
             try:
                 async with asyncio.timeout(self._stall_timeout_s):
                     await upstream.send(data, text=text is not None)
             except TimeoutError:
-                return _UPSTREAM_STALLED
+                return UPSTREAM_STALLED
             except ConnectionClosed:
                 return None
 
-    async def _pump_to_client(self, upstream: ClientConnection) -> _Ending | None:
+    async def _pump_to_client(self, upstream: ClientConnection) -> Ending | None:
         """Pass messages down until the upstream ends. None: the client takes no more, its own pump will say why."""
         while True:
             try:
                 message = await upstream.recv()
             except ConnectionClosed as closed:
-                return _upstream_left(closed)
+                return upstream_left(closed)
             kind = "text" if isinstance(message, str) else "bytes"
             try:
                 async with asyncio.timeout(self._stall_timeout_s):
                     await self.client.send({"type": "websocket.send", kind: message})
             except TimeoutError:
-                return _CLIENT_STALLED
+                return CLIENT_STALLED
             except _CLIENT_GONE:
                 return None
 
-    async def _close_client(self, close: _Close) -> None:
+    async def _close_client(self, close: Close) -> None:
         if self._is_client_closed():
             return
         try:
@@ -477,12 +305,12 @@ class WebSocketProxy:
         except _CLIENT_GONE as gone:  # TimeoutError too: it reads nothing, not even the close frame
             logger.debug("client could not be closed with %d: %r", close.code, gone)
 
-    async def _close_upstream(self, upstream: ClientConnection, close: _Close) -> None:
+    async def _close_upstream(self, upstream: ClientConnection, close: Close) -> None:
         try:
             async with asyncio.timeout(self._close_timeout_s):
                 await upstream.close(close.code, close.reason)
         except TimeoutError:
-            logger.debug("upstream %s took no close frame, cutting it", _masked(self.server_endpoint))
+            logger.debug("upstream %s took no close frame, cutting it", masked(self.server_endpoint))
         finally:
             # Nothing where it is closed. `close` may wait without end for room in a full write buffer.
             upstream.transport.abort()

@@ -1,0 +1,177 @@
+"""An upstream that cannot be had."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket as sockets
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from support.proxies import (
+    Gateway,
+    Upstream,
+    before,
+    behind,
+    bound_socket,
+    closed_with,
+    echo,
+    open_client,
+    refused,
+    url_of,
+)
+from support.servers import HANG_S, serve
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
+from websockets.frames import Close
+from websockets.http11 import Request, Response
+
+from dws_core import WebSocketProxy
+
+
+def _status(status: HTTPStatus, **headers: str) -> Callable[[ServerConnection, Request], Response]:
+    def answer(connection: ServerConnection, _: Request) -> Response:
+        response = connection.respond(status, "internal detail")
+        response.headers.update(headers)
+        return response
+
+    return answer
+
+
+async def test_a_refused_connection_is_502_before_the_accept_and_1014_after_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with bound_socket(listening=False) as endpoint, caplog.at_level(logging.WARNING, "dws_core.proxy"):
+        async with before(endpoint.replace("//", "//u:hush@") + "?token=hush") as (url, front):
+            denied = await refused(url)
+            await front.wait_ended()
+        async with before(endpoint, accept=True) as (url, front), open_client(url) as client:
+            closed = await closed_with(client)
+            await front.wait_ended()
+    assert denied.status_code == 502
+    assert denied.body == b"the upstream cannot be reached"
+    assert closed == Close(1014, "the upstream cannot be reached")
+    assert "secret" in caplog.text, "the log names the upstream"
+    assert "hush" not in caplog.text, "but not what is secret in its URL"
+
+
+async def test_a_handshake_that_takes_too_long_is_504_before_the_accept_and_1013_after_it() -> None:
+    with bound_socket(listening=True) as endpoint:
+        async with before(endpoint, connect_timeout_s=0.1) as (url, front):
+            denied = await refused(url)
+            await front.wait_ended()
+        async with before(endpoint, connect_timeout_s=0.1, accept=True) as (url, front), open_client(url) as client:
+            closed = await closed_with(client)
+            await front.wait_ended()
+    assert denied.status_code == 504
+    assert closed == Close(1013, "the upstream did not answer in time")
+
+
+async def test_an_unknown_host_is_502(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_: object, **__: object) -> object:
+        raise sockets.gaierror(sockets.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    async with before("ws://upstream.invalid/") as (url, _):
+        denied = await refused(url)
+    assert denied.status_code == 502
+    assert b"invalid" not in denied.body
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE])
+async def test_a_refusing_upstream_is_502_with_its_status_in_words(status: HTTPStatus) -> None:
+    async with behind(echo, process_request=_status(status)) as (url, _):
+        denied = await refused(url)
+    assert denied.status_code == 502
+    assert denied.body == f"the upstream refused the connection (HTTP {status})".encode()
+
+
+async def test_a_refusing_upstream_closes_an_accepted_client_with_1014() -> None:
+    async with behind(echo, gateway={"accept": True}, process_request=_status(HTTPStatus.FORBIDDEN)) as (url, front):
+        async with open_client(url) as client:
+            assert await closed_with(client) == Close(1014, "the upstream refused the connection (HTTP 403)")
+        await front.wait_ended()
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    elsewhere = Upstream()
+    async with serve_websockets(elsewhere, "127.0.0.1", 0) as target:
+        answer = _status(HTTPStatus.FOUND, Location=url_of(target))
+        async with behind(echo, process_request=answer) as (url, _):
+            assert (await refused(url)).status_code == 502
+    assert not elsewhere.connected.done()
+
+
+async def test_an_upstream_that_speaks_no_http_is_502() -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as listener:
+        async with before(f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}/") as (url, _):
+            denied = await refused(url)
+    assert denied.status_code == 502
+    assert denied.body == b"the upstream's answer is not a WebSocket handshake"
+
+
+async def test_a_server_without_denial_responses_refuses_with_403() -> None:
+    with bound_socket(listening=False) as endpoint:
+        front = Gateway(endpoint)
+
+        async def without(scope: Any, receive: Any, send: Any) -> None:
+            scope.pop("extensions", None)
+            await front.app(scope, receive, send)
+
+        async with serve(without) as running:
+            assert (await refused(f"{running.url}/ws")).status_code == 403
+            await front.wait_ended()
+    assert front.failure is None
+
+
+async def test_a_client_that_leaves_during_the_upstreams_handshake_is_not_missed() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def hesitate(_: ServerConnection, __: Request) -> None:
+        asked.set()
+        await answer.wait()
+
+    upstream = Upstream()
+    async with behind(upstream, process_request=hesitate) as (url, front):
+        async with asyncio.TaskGroup() as group:
+            opening = group.create_task(_opened(url))
+            await asked.wait()
+            opening.cancel()
+        answer.set()
+        assert (await upstream.close() or Close(0, "")).code == 1001
+        await front.wait_ended()
+    assert front.failure is None
+
+
+async def _opened(url: str) -> ClientConnection:
+    return await open_client(url)
+
+
+async def test_a_proxy_for_a_client_that_is_gone_connects_to_nobody() -> None:
+    upstream = Upstream()
+    ended = asyncio.Event()
+    app = FastAPI()
+
+    async with serve_websockets(upstream, "127.0.0.1", 0) as server:
+
+        @app.websocket("/ws")
+        async def late(websocket: WebSocket) -> None:
+            await websocket.accept()
+            await websocket.receive()  # the disconnect
+            await WebSocketProxy(websocket, url_of(server))()
+            ended.set()
+
+        async with serve(app) as running, open_client(f"{running.url}/ws") as client:
+            await client.close()
+            async with asyncio.timeout(HANG_S):
+                await ended.wait()
+    assert not upstream.connected.done()
