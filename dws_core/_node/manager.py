@@ -125,7 +125,8 @@ class WebSocketManager(Sender):
         self._door = Door(codecs, node_codec, authenticator, allowed_origins)
         self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
-        self._logs = NodeLogs()
+        policy = HistoryPolicy({matcher.check_filter(f): kept for f, kept in (history or {}).items()}, matcher.matches)
+        self._logs = NodeLogs(policy.of)
         interest = Interest(self.router, matcher, self._layout)
         self._positions = Positions(self._logs, interest, recovers=self._log.capabilities.recovery)
         self._attach = Attach(self._log, self, self._logs, interest, self._positions, codecs)
@@ -140,7 +141,6 @@ class WebSocketManager(Sender):
             self._positions,
             self._attach.recovering,
         )
-        policy = HistoryPolicy({matcher.check_filter(f): kept for f, kept in (history or {}).items()}, matcher.matches)
         self._publisher = Publisher(self._log, node_codec, self._layout, policy, self.counters)
         self._history = HistoryReader(self._log, self._layout, self._logs, policy, codecs, self.limits.replay_messages)
         resume = Resume(self._log, interest, self._positions, self._attach, self._history, self.limits.ping_s)
@@ -226,7 +226,10 @@ class WebSocketManager(Sender):
 
     def health(self) -> NodeHealth:
         """Return whether the node can serve, as it is now; costs nothing, for readiness routes."""
-        return NodeHealth(started=self._running, broker=self._delivery.state, detail=self._delivery.detail)
+        told = self._delivery
+        return NodeHealth(
+            started=self._running, broker=told.state, detail=told.detail, connections=len(self._connections)
+        )
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._connections)
