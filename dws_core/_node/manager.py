@@ -147,7 +147,6 @@ class WebSocketManager(Sender):
         self._history = HistoryReader(self._log, self._layout, self._logs, policy, codecs, self.limits.replay_messages)
         resume = Resume(self._log, interest, self._positions, self._attach, self._history, self.limits.ping_s)
         self._inbound = Inbound(self._publisher, matcher, self.limits, authorize, resume)
-        self.guards: dict[Connection, HandlerGuard] = {}
         self._running = False
         self._way_logged = False
 
@@ -287,7 +286,7 @@ class WebSocketManager(Sender):
             self._way_logged = True
             logger.info(_READY if connection.takes_ready_frames else _NOT_READY)
         self._connections.add(connection)
-        self.guards[connection] = HandlerGuard(self.limits.handler_grace_s)
+        connection.guard = HandlerGuard(self.limits.handler_grace_s)
         connection.start_reading()
         return connection
 
@@ -317,16 +316,17 @@ class WebSocketManager(Sender):
 
     def remove_connection(self, connection: Connection) -> Awaitable[None]:
         """Remove a connection that is closed. Works at once; awaiting is optional. One not there is no error."""
-        if (guard := self.guards.pop(connection, None)) is not None:
-            guard.release()
+        if connection.guard is not None:
+            connection.guard.release()
+            connection.guard = None
         self._forget(connection)
         return Done()
 
     def on_closed(self, connection: Connection) -> None:
         """Called by a connection whose socket is gone: nothing is sent to it any more."""
         self._forget(connection)
-        if (guard := self.guards.pop(connection, None)) is not None:
-            guard.client_gone()
+        if connection.guard is not None:
+            connection.guard.client_gone()
 
     def _forget(self, connection: Connection) -> None:
         self.router.remove(connection)

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "_topics/interface.py": "tests/contract/test_builtins_conform.py",
     "client/_announcer.py": "tests/integration/test_client_resumes.py",
     "client/_client.py": "tests/integration/test_client.py",
+    "client/_commands.py": "tests/integration/test_commands.py",
     "client/_endpoint.py": "tests/integration/test_client.py",
     "client/_link.py": "tests/integration/test_client.py",
     "client/_subscription.py": "tests/integration/test_client_resumes.py",
