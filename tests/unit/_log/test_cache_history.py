@@ -78,6 +78,14 @@ def test_what_is_older_than_the_ttl_of_its_history_is_left_to_the_broker() -> No
     assert [record.offset for record in pair.cache.missed(0, {"all"}) or ()] == [3]
 
 
+def test_where_everything_is_too_old_nothing_is_given() -> None:
+    pair = Pair()
+    for step in ("short", "short", 2, 1):
+        pair.do(step)
+    assert pair.cache.missed(1, {"short"}) is None
+    assert pair.cache.missed(2, {"short"}) == ()
+
+
 def test_what_is_not_held_is_left_to_the_broker() -> None:
     pair = Pair(max_records=1)
     pair.do("all")
