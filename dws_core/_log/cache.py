@@ -6,12 +6,12 @@ by all connections of the node.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from dws_core._log.interface import Head, Offset, Record, TopicMatch
+from dws_core._log.interface import Head, History, Offset, Record, TopicMatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ class LogCache:
         max_records: Records to hold; the oldest go first. 0: only epoch and watermark are kept.
         max_bytes: Bytes to hold, an estimate that counts payloads and what is around them.
         max_age_s: Seconds for which a record is held, by the `now` of the calls.
+        history: Says how much of a topic is kept, for `missed`; None: as much as is held here.
 
     Attributes:
         partition: Number of the partition.
@@ -41,12 +42,18 @@ class LogCache:
     """
 
     __slots__ = (
-        "_arrivals", "_max_bytes", "_max_records", "_records", "_topics", "epoch", "hi", "lo", "max_age_s",
-        "partition", "size_bytes",
+        "_arrivals", "_history", "_max_bytes", "_max_records", "_now", "_records", "_topics", "epoch", "hi", "lo",
+        "max_age_s", "partition", "size_bytes",
     )  # fmt: skip
 
     def __init__(
-        self, head: Head, *, max_records: int = 50_000, max_bytes: int = 33_554_432, max_age_s: float = 60.0
+        self,
+        head: Head,
+        *,
+        max_records: int = 50_000,
+        max_bytes: int = 33_554_432,
+        max_age_s: float = 60.0,
+        history: Callable[[str], History] | None = None,
     ) -> None:
         self.partition: int = head.partition
         self.epoch: str = head.epoch
@@ -56,6 +63,8 @@ class LogCache:
         self._max_records = max_records
         self._max_bytes = max_bytes
         self.max_age_s: float = max_age_s
+        self._history = history
+        self._now = 0.0
         self._records: deque[Record] = deque()
         self._arrivals: deque[tuple[float, Offset]] = deque()  # when the records up to an offset came
         self._topics: OrderedDict[str, deque[Record]] = OrderedDict()  # least recently published first
@@ -83,7 +92,8 @@ class LogCache:
         self._begin(head.epoch, head.offset)
 
     def expire(self, now: float) -> None:
-        """Drop what is too old or too much."""
+        """Take the time; drop what is too old or too much."""
+        self._now = now
         while self._arrivals and self._arrivals[0][0] <= now - self.max_age_s:
             self._evict_to(self._arrivals[0][1])
         while len(self._records) > self._max_records or self.size_bytes > self._max_bytes:
@@ -106,6 +116,33 @@ class LogCache:
         found = [record for queue in wanted for record in _between(queue, since, until)]
         found.sort(key=_OFFSET)
         return tuple(found)
+
+    def missed(self, since: Offset, topics: Collection[str] | TopicMatch) -> tuple[Record, ...] | None:
+        """Return the records of `(since, hi]` that a client which comes back is to get: what the broker would answer.
+
+        Returns:
+            None: that range is not covered here, or more was missed than the topics' histories keep (by size, or by TTL
+                at the time of the last call that had a `now`). Then the broker decides.
+        """
+        found = self.read(since, self.hi, topics)
+        return found if found is None or self._history is None or self._all_kept(found, self._history) else None
+
+    def _all_kept(self, found: tuple[Record, ...], history: Callable[[str], History]) -> bool:
+        first = {record.topic: record.offset or 0 for record in reversed(found)}
+        for topic, count in Counter(record.topic for record in found).items():
+            kept = history(topic)
+            if count > kept.size or first[topic] <= self._arrived_by(self._now - kept.ttl_s):
+                return False
+        return True
+
+    def _arrived_by(self, time: float) -> Offset:
+        """Return the offset up to which everything had come by then: what is newer than `max_age_s` is looked at only."""
+        arrived = 0
+        for at, offset in self._arrivals:
+            if at > time:
+                break
+            arrived = offset
+        return arrived
 
     def _named(self, topics: Iterable[str]) -> Iterator[deque[Record]]:
         return (queue for name in topics if (queue := self._topics.get(name)) is not None)

@@ -329,7 +329,7 @@ class Recovery:
             limit=self._limits.messages,
             max_bytes=self._limits.bytes,
         )
-        records = log.read(since, log.hi, span.topics)
+        records = log.missed(since, span.topics)
         if records is None:
             self._unread[partition] = span
             self._unasked.append(span)

@@ -90,6 +90,7 @@ class Attach:
             on_answer: Sends the answer; the gap follows by itself.
         """
         recovers = self._broker.capabilities.recovery
+        self._logs.expire()
         recovery = Recovery(cursor, wanted, self._logs, recovers=recovers, limits=self.limits)
         attachment = Attachment(connection, recovery)
         self.recovering.add(attachment)
@@ -138,6 +139,7 @@ class Attach:
             while not connection.closed:
                 for span in recovery.to_read():
                     self._host.tasks.spawn(self._read(attachment, span), name="read for a slow reader")
+                self._logs.expire()
                 due = recovery.take(max_messages=_STEP_MESSAGES, max_bytes=_STEP_BYTES)
                 if due:
                     await self._send(connection, due)

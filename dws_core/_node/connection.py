@@ -13,6 +13,7 @@ from dws_core._auth.interface import Principal
 from dws_core._errors import CodecError, ConnectionClosed, InvalidMessage
 from dws_core._node.counters import Counters
 from dws_core._node.fanout import Fanout
+from dws_core._node.guard import HandlerGuard
 from dws_core._node.inbox import Inbox, InboxEnded
 from dws_core._node.outbox import Outbox, ReadyOutbox, TaskOutbox
 from dws_core._node.sink import sink_of
@@ -90,10 +91,11 @@ class Connection:
         id: The connection id. Several connections may share one.
         principal: Who the client is; None: not authenticated.
         codec: How its messages are encoded.
+        guard: What ends its handler once it is gone; None: nobody serves it.
     """
 
     __slots__ = (
-        "__weakref__", "_bucket", "_close_code", "_close_reason", "_ended", "_host", "_inbox", "codec", "id", "outbox",
+        "__weakref__", "_bucket", "_close_code", "_close_reason", "_ended", "_host", "_inbox", "codec", "guard", "id", "outbox",
         "principal", "websocket",
     )  # fmt: skip
 
@@ -116,6 +118,7 @@ class Connection:
         limits = self._host.limits
         self.outbox: Outbox = self._make_outbox(slow_consumer or limits.slow_consumer)
         self._inbox: Inbox | None = None
+        self.guard: HandlerGuard | None = None
         self._bucket = None
         if limits.messages_per_s is not None:
             self._bucket = TokenBucket(limits.messages_per_s, limits.burst, now=asyncio.get_running_loop().time())

@@ -16,11 +16,13 @@ class NodeHealth:
         broker: The way to the broker. `connecting`: not yet; `live`: all well; `degraded`: deliveries are interrupted and
             come back by themselves; `blocked`: the broker takes no publishes; `closed`: stopped.
         detail: One sentence about it, without secrets; empty where the broker has said nothing yet.
+        connections: Open now.
     """
 
     started: bool
     broker: BrokerState
     detail: str
+    connections: int = 0
 
     @property
     def ready(self) -> bool:

@@ -125,7 +125,8 @@ class WebSocketManager(Sender):
         self._door = Door(codecs, node_codec, authenticator, allowed_origins)
         self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
-        self._logs = NodeLogs()
+        policy = HistoryPolicy({matcher.check_filter(f): kept for f, kept in (history or {}).items()}, matcher.matches)
+        self._logs = NodeLogs(policy.of)
         interest = Interest(self.router, matcher, self._layout)
         self._positions = Positions(self._logs, interest, recovers=self._log.capabilities.recovery)
         self._attach = Attach(self._log, self, self._logs, interest, self._positions, codecs)
@@ -140,12 +141,10 @@ class WebSocketManager(Sender):
             self._positions,
             self._attach.recovering,
         )
-        policy = HistoryPolicy({matcher.check_filter(f): kept for f, kept in (history or {}).items()}, matcher.matches)
         self._publisher = Publisher(self._log, node_codec, self._layout, policy, self.counters)
         self._history = HistoryReader(self._log, self._layout, self._logs, policy, codecs, self.limits.replay_messages)
         resume = Resume(self._log, interest, self._positions, self._attach, self._history, self.limits.ping_s)
         self._inbound = Inbound(self._publisher, matcher, self.limits, authorize, resume)
-        self.guards: dict[Connection, HandlerGuard] = {}
         self._running = False
         self._way_logged = False
 
@@ -227,7 +226,10 @@ class WebSocketManager(Sender):
 
     def health(self) -> NodeHealth:
         """Return whether the node can serve, as it is now; costs nothing, for readiness routes."""
-        return NodeHealth(started=self._running, broker=self._delivery.state, detail=self._delivery.detail)
+        told = self._delivery
+        return NodeHealth(
+            started=self._running, broker=told.state, detail=told.detail, connections=len(self._connections)
+        )
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._connections)
@@ -281,7 +283,7 @@ class WebSocketManager(Sender):
             self._way_logged = True
             logger.info(_READY if connection.takes_ready_frames else _NOT_READY)
         self._connections.add(connection)
-        self.guards[connection] = HandlerGuard(self.limits.handler_grace_s)
+        connection.guard = HandlerGuard(self.limits.handler_grace_s)
         connection.start_reading()
         return connection
 
@@ -311,16 +313,17 @@ class WebSocketManager(Sender):
 
     def remove_connection(self, connection: Connection) -> Awaitable[None]:
         """Remove a connection that is closed. Works at once; awaiting is optional. One not there is no error."""
-        if (guard := self.guards.pop(connection, None)) is not None:
-            guard.release()
+        if connection.guard is not None:
+            connection.guard.release()
+            connection.guard = None
         self._forget(connection)
         return Done()
 
     def on_closed(self, connection: Connection) -> None:
         """Called by a connection whose socket is gone: nothing is sent to it any more."""
         self._forget(connection)
-        if (guard := self.guards.pop(connection, None)) is not None:
-            guard.client_gone()
+        if connection.guard is not None:
+            connection.guard.client_gone()
 
     def _forget(self, connection: Connection) -> None:
         self.router.remove(connection)

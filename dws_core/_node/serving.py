@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Serving:
     """The block of `connect`. A class and not a generator: an idle connection keeps a smaller one in memory."""
 
-    __slots__ = ("_asked", "_connection", "_guard", "_manager")
+    __slots__ = ("_asked", "_connection", "_manager")
 
     def __init__(
         self,
@@ -37,20 +37,21 @@ class Serving:
 
     async def __aenter__(self) -> Connection:
         websocket, conn_id, topic, principal, slow_consumer = self._asked
+        del self._asked  # the block lasts as long as the connection
         self._connection = await self._manager.new_connection(
             websocket, conn_id, topic, principal=principal, slow_consumer=slow_consumer
         )
-        self._guard = self._manager.guards[self._connection]
         return self._connection
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        gone = self._connection.closed
-        self._guard.release()
+        gone, guard = self._connection.closed, self._connection.guard
+        if guard is not None:
+            guard.release()
         code, swallowed = CloseCode.NORMAL, False
         if isinstance(error, asyncio.CancelledError):
-            code, swallowed = CloseCode.GOING_AWAY, self._guard.swallow()
+            code, swallowed = CloseCode.GOING_AWAY, guard is not None and guard.swallow()
         elif error is not None:
             code = CloseCode.INTERNAL_ERROR
             swallowed = gone and isinstance(error, ConnectionClosed | WebSocketDisconnect)

@@ -315,7 +315,7 @@ class Client:
             if link is not None:
                 if link.since_s is not None and asyncio.get_running_loop().time() - link.since_s > _STEADY_S:
                     self._backoff.reset()
-                await link.close()
+                await link.end()
 
     async def _room(self) -> None:
         """Wait while a subscription is full, unless somebody awaits an answer: perhaps the one who should empty it."""

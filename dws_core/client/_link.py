@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from websockets.exceptions import ConnectionClosed as SocketClosed
@@ -49,5 +50,13 @@ class Link:
         return self._codec.decode(await self._socket.recv())
 
     async def close(self) -> None:
-        """Close with 1000; closing again does nothing."""
+        """Close with 1000, while somebody else reads; closing again does nothing."""
         await self._socket.close()
+
+    async def end(self) -> None:
+        """Close with 1000 as the one who reads: what still comes is dropped, so that the answer to the close is seen."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._socket.close())
+            with suppress(SocketClosed):
+                while True:
+                    await self._socket.recv()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from support.clients import Gaps, client, take
 from support.scripted import Peer, scripted
 from support.servers import HANG_S
+from websockets.exceptions import ConnectionClosed as SocketClosed
 
 from dws_core import (
     ConfigurationError,
@@ -100,6 +102,21 @@ async def test_closing_ends_iterations_and_fails_what_is_awaited() -> None:
         assert reading.result() == []
         with pytest.raises(ConnectionClosed):
             alice.inbox()
+
+
+async def test_closing_does_not_wait_for_messages_that_nobody_will_read() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        with suppress(SocketClosed):
+            for n in range(1, 3_001):
+                await peer.message(n, n)
+        assert await peer.gone() == 1000
+
+    async with scripted(node) as url:
+        alice = client(url, queue_messages=1, connect_timeout_s=1_000)
+        messages = alice.subscribe("t")
+        async with asyncio.timeout(HANG_S), alice:
+            assert await take(messages, 1) == [1]
 
 
 async def test_no_node_at_all_is_an_error_after_the_time_for_the_first_connection() -> None:

@@ -30,8 +30,9 @@ async def test_while_the_broker_is_away_the_node_is_not_ready_and_connections_st
     broker, manager, app = slow()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         cursor = (await hello(client, "t"))["cursor"]
-        broker.sink.on_state(state, "no answer from the broker for 3 s")
-        assert manager.health() == NodeHealth(started=True, broker=state, detail="no answer from the broker for 3 s")  # type: ignore[arg-type]
+        detail = "no answer from the broker for 3 s"
+        broker.sink.on_state(state, detail)
+        assert manager.health() == NodeHealth(started=True, broker=state, detail=detail, connections=1)  # type: ignore[arg-type]
         assert not manager.health().ready
         assert (await client.ask(type="ping", id=1))["type"] == "pong"
         broker.sink.on_state("live", "connected again")

@@ -17,7 +17,6 @@ from dws_core import (
     History,
     InvalidFilter,
     InvalidTopic,
-    Limits,
     StoredMessage,
     WebSocketManager,
 )
@@ -104,22 +103,41 @@ async def test_what_is_kept_for_a_short_time_is_asked_of_the_broker_which_knows_
         assert broker.reads
 
 
-async def test_a_client_behind_a_short_history_gets_all_from_the_nodes_memory_or_a_gap() -> None:
-    """The node may remember more than the broker keeps; a client never gets a part."""
-    limits = Limits()
-    manager, first = chat("memory://short", history={"t": History(size=2)}, limits=limits)
-    _, second = chat("memory://short", history={"t": History(size=2)}, limits=limits)
+@pytest.mark.parametrize(("missed_messages", "recovered"), [(2, True), (3, False)])
+async def test_a_client_behind_a_short_history_gets_the_same_answer_from_every_node(
+    missed_messages: int, recovered: bool
+) -> None:
+    """The first node remembers more than the broker keeps, the second nothing."""
+    manager, first = chat("memory://short", history={"t": History(size=2)})
+    _, second = chat("memory://short", history={"t": History(size=2)})
     async with serve(first) as a:
         async with Client.open(f"{a.url}/ws/me") as client:
             cursor = (await hello(client, "t"))["cursor"]
-        for number in range(5):
+        for number in range(missed_messages):
             await manager.publish("t", number)
-        async with Client.open(f"{a.url}/ws/me") as client:
-            assert (await hello(client, "t", cursor=cursor))["recovered"] is True
-            assert await missed(client) == [0, 1, 2, 3, 4]
-        async with serve(second) as b, Client.open(f"{b.url}/ws/me") as client:
-            assert (await hello(client, "t", cursor=cursor))["recovered"] is False
-            assert (await client.receive())["reason"] == "trimmed"
+        async with serve(second) as b:
+            for server in (a, b):
+                async with Client.open(f"{server.url}/ws/me") as client:
+                    assert (await hello(client, "t", cursor=cursor))["recovered"] is recovered
+                    if recovered:
+                        assert await missed(client) == [0, 1]
+                    else:
+                        assert (await client.receive())["reason"] == "trimmed"
+
+
+async def test_a_client_that_comes_back_after_the_ttl_is_told_so_by_a_node_that_still_remembers() -> None:
+    manager, app = chat(history={"t": History(ttl_s=0.02)})
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            cursor = (await hello(client, "t"))["cursor"]
+        await manager.publish("t", "gone soon")
+        recovered, reason = True, ""
+        async with asyncio.timeout(5):  # a node remembers for a minute
+            while recovered:
+                async with Client.open(f"{server.url}/ws/me") as client:
+                    recovered = (await hello(client, "t", cursor=cursor))["recovered"]
+                    reason = (await client.receive()).get("reason", "")
+        assert reason == "trimmed"
 
 
 def test_a_rule_that_is_no_filter_is_refused_at_once() -> None:

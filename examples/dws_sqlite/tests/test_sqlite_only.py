@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -13,7 +14,17 @@ from dws_sqlite import _store as store_module
 from dws_sqlite import _tail as tail_module
 from dws_sqlite._broker import SQLiteBroker, SQLiteOptions
 
-from dws_core.plugin import BrokerURL, GapReason, Head, History, InvalidBrokerURL, Layout, Receipt, Record
+from dws_core.plugin import (
+    BrokerUnavailable,
+    BrokerURL,
+    GapReason,
+    Head,
+    History,
+    InvalidBrokerURL,
+    Layout,
+    Receipt,
+    Record,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -140,6 +151,37 @@ async def test_what_was_acknowledged_survives_kill_9_and_is_heard_once(node: Nod
     assert heard[: len(acknowledged)] == acknowledged
     assert [payload for payload, _ in heard[:-1]] == [b"%d" % n for n in range(len(heard) - 1)]
     assert await node.read(0, ["t"]) == [offset for _, offset in heard]
+
+
+async def test_a_node_waits_for_another_that_opens_the_new_file_at_the_same_moment(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        other.execute("ROLLBACK")
+
+    monkeypatch.setattr(store_module.time, "sleep", wait)
+    node = Node(path)
+    node.broker = SQLiteBroker(str(path), SQLiteOptions(busy_s=0.01))
+    other.execute("PRAGMA busy_timeout = 0")
+    monkeypatch.setattr(store_module.time, "monotonic", lambda: 0.0)
+    await node.start()
+    monkeypatch.undo()
+    await node.broker.stop()
+    other.close()
+    assert len(waited) == 1
+
+
+async def test_a_file_that_stays_locked_is_unavailable(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(BrokerUnavailable, match="locked"):
+        await SQLiteBroker(str(path), SQLiteOptions(busy_s=0.01)).start(node=b"12345678", layout=CHAT, sink=Node(path))
+    other.close()
 
 
 async def test_a_node_that_is_not_nudged_looks_by_itself(node: Node, path: Path) -> None:

@@ -18,6 +18,7 @@ GRACE_S: Final = 60.0
 CONTROL: Final = -1
 """Partition of control messages."""
 
+_PAUSE_S: Final = 0.01
 _KEY_MS: Final = 60_000
 _GRACE_MS: Final = int(GRACE_S * 1000)
 _MAX_DROPPED: Final = 10_000
@@ -74,7 +75,7 @@ class Store:
         self._channel = layout.channel
         self._db = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._use_write_ahead_log(busy_s)
             self._db.execute(f"PRAGMA synchronous = {synchronous}")
             with self._transaction():
                 for statement in _split(_SCHEMA):
@@ -183,6 +184,18 @@ class Store:
                 *(self._channel, draft.topic, now - _GRACE_MS, draft.size),
             )
         return Receipt(epoch=self.epoch, offset=offset)
+
+    def _use_write_ahead_log(self, busy_s: float) -> None:
+        # SQLite does not wait here by itself: of two nodes that open a new file at once, one is told that it is locked.
+        until = time.monotonic() + busy_s
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                    raise
+                time.sleep(_PAUSE_S)
 
     def _check(self, layout: Layout) -> None:
         mine = (layout.partitions, layout.shard_levels)

@@ -1,0 +1,83 @@
+"""Six clients hop between two nodes in two processes, which are killed under load: each message once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from support.processes import NodeProcess
+from support.roaming import Progress, Roamer, publish_all, publish_ends
+
+TOPICS = [f"t/{n}" for n in range(4)]
+FILTERS = {"#": TOPICS, "t/#": TOPICS, "t/+": TOPICS, "+/0": TOPICS[:1], "t/1": TOPICS[1:2], "t/2": TOPICS[2:3]}
+BOUND_S = 40.0
+
+
+def new_seed() -> int:
+    """Return a seed; pytest shows it with a failure."""
+    seed = random.randrange(2**32)
+    sys.stdout.write(f"seed {seed}\n")
+    return seed
+
+
+async def run(path: Path, seed: int, count: int, broken: str | None = None) -> list[Roamer]:
+    """Let everything happen; return the roamers.
+
+    One node is killed from outside when some messages are acknowledged. The other kills itself when it has stored some, with
+    an answer that never leaves. Both are started again at once.
+    """
+    rng = random.Random(seed)
+    progress, total = Progress(), count * len(TOPICS)
+    async with AsyncExitStack() as stack, asyncio.timeout(BOUND_S):
+        nodes = [
+            await stack.enter_async_context(NodeProcess.open(f"sqlite://{path}/dws.db?poll_s=0.05s", broken=broken))
+            for _ in range(2)
+        ]
+        a, b = nodes
+        urls = [node.url for node in nodes]
+        async with asyncio.TaskGroup() as starting:
+            starting.create_task(a.start())
+            starting.create_task(b.start(die_after=rng.randint(total // 8, total // 4)))
+        roamers = [Roamer(n, *wish, urls, seed) for n, wish in enumerate(FILTERS.items())]
+        async with asyncio.TaskGroup() as everybody:
+            for roamer in roamers:
+                everybody.create_task(roamer.roam())
+            for roamer in roamers:
+                await roamer.started.wait()
+            trouble = everybody.create_task(kill_both(a, b, progress, rng.randint(total // 2, 3 * total // 4)))
+            async with asyncio.TaskGroup() as publishers:
+                for n, topic in enumerate(TOPICS):
+                    publishers.create_task(publish_all(n, topic, count, urls[n % 2], progress))
+            await trouble
+            await publish_ends(a.url, TOPICS, roamers)
+    return roamers
+
+
+async def kill_both(a: NodeProcess, b: NodeProcess, progress: Progress, when: int) -> None:
+    await b.died()
+    await b.start()
+    await progress.reach(when)
+    await a.kill()
+    await a.start()
+
+
+async def test_roamers_between_two_processes_that_are_killed_get_everything_once_in_order(tmp_path: Path) -> None:
+    seed, count = new_seed(), 500
+    roamers = await run(tmp_path, seed, count)
+    assert [fault for roamer in roamers for fault in roamer.faults(count)] == []
+    assert all(roamer.hops > 3 for roamer in roamers)
+
+
+@pytest.mark.parametrize(
+    ("broken", "kinds"),
+    [("forget-the-past", {"hole"}), ("ignore-keys", {"repeat"}), ("let-live-messages-overtake", {"hole", "order"})],
+)
+async def test_roamers_notice_a_broken_rule(tmp_path: Path, broken: str, kinds: set[str]) -> None:
+    seed, count = new_seed(), 400
+    roamers = await run(tmp_path, seed, count, broken)
+    faults = [fault for roamer in roamers for fault in roamer.faults(count)]
+    assert {kind for kind in kinds if any(f": {kind} in " in fault for fault in faults)}, faults

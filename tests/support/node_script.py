@@ -1,0 +1,97 @@
+"""One node in a process of its own: `python node_script.py FD URL`, serving on an inherited listening socket.
+
+For tests only. `--die-after N` kills the process when N publishes are stored, before the answer to the last one leaves.
+`--break RULE` breaks one rule, so that a test can show that it would notice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from dws_sqlite._broker import SQLiteBroker
+from support.apps import chat_app
+
+from dws_core import BrokerURL, History, Limits, WebSocketManager
+from dws_core._log.cache import LogCache
+from dws_core._node import inbound
+from dws_core._node.publisher import Publisher
+from dws_core._node.recovering import Recovering
+
+
+def forget_the_past() -> None:
+    """Answer every recovery as if nothing was missed."""
+    LogCache.missed = lambda self, since, topics: ()  # type: ignore[method-assign]
+
+
+def ignore_keys() -> None:
+    """Store a repeat as another message."""
+    publish = Publisher.publish
+
+    def without_key(self: Publisher, topic: str, data: Any, *, key: str | None = None) -> Any:
+        return publish(self, topic, data)
+
+    Publisher.publish = without_key  # type: ignore[method-assign]
+
+
+def let_live_messages_overtake() -> None:
+    """Deliver what is live while the past is still being sent."""
+    Recovering.divert = lambda self, receivers, partition, epoch, record: receivers  # type: ignore[method-assign]
+
+
+BREAKS: dict[str, Callable[[], None]] = {
+    "forget-the-past": forget_the_past,
+    "ignore-keys": ignore_keys,
+    "let-live-messages-overtake": let_live_messages_overtake,
+}
+
+
+def die_after(publishes: int) -> None:
+    """Kill this process at the worst moment: a publish is stored, and its publisher will not hear of it."""
+    acknowledge, stored = inbound.acknowledge, 0
+
+    def counting(connection: Any, request_id: str | int | None, position: str | None = None) -> None:
+        nonlocal stored
+        stored += position is not None
+        if stored == publishes:
+            os.kill(os.getpid(), signal.SIGKILL)
+        acknowledge(connection, request_id, position)
+
+    inbound.acknowledge = counting
+
+
+class Server(uvicorn.Server):
+    """Says when it serves."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("fd", type=int)
+    parser.add_argument("url")
+    parser.add_argument("--break", dest="broken", choices=BREAKS)
+    parser.add_argument("--die-after", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.broken:
+        BREAKS[arguments.broken]()
+    if arguments.die_after:
+        die_after(arguments.die_after)
+    broker = SQLiteBroker.from_url(BrokerURL.parse(arguments.url))
+    settings = {"history": {"t/#": History(size=10_000)}, "limits": Limits(messages_per_s=None)}
+    manager = WebSocketManager("chat", broker=broker, **settings)
+    config = uvicorn.Config(chat_app(manager), ws="dws_core.server:WebSocketProtocol", log_level="warning")
+    Server(config).run(sockets=[socket.socket(fileno=arguments.fd)])
+
+
+if __name__ == "__main__":
+    main()

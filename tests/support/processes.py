@@ -1,0 +1,65 @@
+"""Nodes in processes of their own, which tests may kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Self
+
+from support.servers import HANG_S
+
+_SCRIPT = Path(__file__).with_name("node_script.py")
+_SQLITE = _SCRIPT.parents[2] / "examples/dws_sqlite/src"
+_PATH = os.pathsep.join([str(_SCRIPT.parents[1]), str(_SQLITE), os.environ.get("PYTHONPATH", "")])
+
+
+class NodeProcess:
+    """One node. Its socket is the test's: it outlives the process, so the address stays, and nobody else can take it."""
+
+    def __init__(self, listener: socket.socket, arguments: list[str]) -> None:
+        self._listener = listener
+        self._arguments = arguments
+        self._process: asyncio.subprocess.Process | None = None
+        self.url: str = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, broker_url: str, *, broken: str | None = None) -> AsyncIterator[Self]:
+        """Have a node, not started yet; kill it at the end of the block."""
+        with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+            node = cls(listener, [broker_url, *(("--break", broken) if broken else ())])
+            try:
+                yield node
+            finally:
+                await node.kill()
+
+    async def start(self, *, die_after: int = 0) -> None:
+        """Start it, or start it again; return when it serves."""
+        fd = self._listener.fileno()
+        command = [str(_SCRIPT), str(fd), *self._arguments, "--die-after", str(die_after)]
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command,
+            pass_fds=(fd,),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": _PATH},
+        )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(2 * HANG_S):
+            assert await self._process.stdout.readline() == b"ready\n", "the node did not start; see its output"
+
+    async def died(self) -> None:
+        """Wait until it is dead."""
+        if self._process is not None:
+            await self._process.wait()
+
+    async def kill(self) -> None:
+        """Kill it by SIGKILL; one that is dead already stays so."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+        await self.died()

@@ -1,0 +1,124 @@
+"""Clients that hop from node to node, publishers that go on whatever happens, and what went wrong at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Collection
+
+from support.clients import client
+
+from dws_core.client import Gap, Message
+
+END = "end"
+"""Published to every topic when all else has been; repeated until every roamer has seen it."""
+
+
+class Progress:
+    """Counts what has been acknowledged, and wakes who waits for a number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiting: list[tuple[int, asyncio.Event]] = []
+
+    def step(self) -> None:
+        """Count one."""
+        self.count += 1
+        for number, event in self._waiting:
+            if self.count >= number:
+                event.set()
+
+    async def reach(self, number: int) -> None:
+        """Wait for a number."""
+        event = asyncio.Event()
+        self._waiting.append((number, event))
+        if self.count < number:
+            await event.wait()
+
+
+class Roamer:
+    """A client that changes its node after a few messages, and resumes from the last message that it handled.
+
+    Attributes:
+        got: What came, by topic.
+        gaps: What it was told.
+        hops: How often it has changed its node.
+        started: Set when it has its first position: what is published from then on must come.
+        settled: Set it, and it stays where it is.
+    """
+
+    def __init__(self, number: int, filter_: str, topics: Collection[str], urls: list[str], seed: int) -> None:
+        self.number = number
+        self.topics = topics
+        self.got: defaultdict[str, list[object]] = defaultdict(list)
+        self.gaps: list[Gap] = []
+        self.hops = 0
+        self.started = asyncio.Event()
+        self.settled = False
+        self._filter = filter_
+        self._urls = urls
+        self._rng = random.Random(f"{seed} {number}")
+        self._cursor: str | None = None
+        self._ended: set[str] = set()
+
+    @property
+    def done(self) -> bool:
+        """Whether every topic has come to its end."""
+        return self._ended.issuperset(self.topics)
+
+    async def roam(self) -> None:
+        """Hop until every topic has come to its end."""
+        while not self.done:
+            url = f"{self._urls[(self.hops + self.number) % len(self._urls)]}/ws/roamer-{self.number}"
+            alice = client(url, cursor=self._cursor, on_gap=self.gaps.append)
+            messages = alice.subscribe(self._filter)
+            async with alice:
+                self._cursor = self._cursor or alice.cursor
+                self.started.set()
+                room = self._rng.randint(3, 30)
+                while not self.done and (room > 0 or self.settled):
+                    self._take(await anext(messages))
+                    room -= 1
+            self.hops += 1
+
+    def _take(self, message: Message) -> None:
+        assert message.topic is not None
+        self._cursor = message.position  # of the only partition
+        if message.data == END:
+            self._ended.add(message.topic)
+        else:
+            self.got[message.topic].append(message.data)
+
+    def faults(self, count: int) -> list[str]:
+        """Say what is wrong, if each topic should have come as `0 … count - 1`, once and in order."""
+        found = [f"roamer {self.number}: gap {gap}" for gap in self.gaps]
+        for topic in self.topics:
+            got, wanted = self.got[topic], list(range(count))
+            if got == wanted:
+                continue
+            kinds = {
+                "hole": set(wanted) - set(got),
+                "repeat": len(got) != len(set(got)),
+                "order": got != sorted(got, key=int),
+            }  # type: ignore[call-overload]
+            found += [f"roamer {self.number}: {kind} in {topic} {got}" for kind, is_so in kinds.items() if is_so]
+        return found
+
+
+async def publish_all(number: int, topic: str, count: int, url: str, progress: Progress) -> None:
+    """Publish `0 … count - 1`, several on their way at a time, whatever becomes of the node."""
+    async with client(f"{url}/ws/publisher-{number}", window=4) as publisher, asyncio.TaskGroup() as group:
+        for n in range(count):
+            task = group.create_task(publisher.publish(topic, n))
+            task.add_done_callback(lambda _: progress.step())
+
+
+async def publish_ends(url: str, topics: Collection[str], roamers: Collection[Roamer]) -> None:
+    """Let the roamers settle, and publish the end of every topic until all have seen it."""
+    for roamer in roamers:
+        roamer.settled = True
+    async with client(f"{url}/ws/last") as publisher:
+        while not all(roamer.done for roamer in roamers):
+            for topic in topics:
+                await publisher.publish(topic, END)
