@@ -47,7 +47,8 @@ async def open_connection(settings: Settings, *, name: str) -> AbstractConnectio
             await connection.connect()
     except AuthenticationError as error:
         raise BrokerMisconfigured(
-            f"{settings.shown} refuses the user or password: {error}.", fix="correct the URL, or the user's rights (ACL)"
+            f"{settings.shown} refuses the user or password: {error}.",
+            fix="correct the URL, or the user's rights (ACL)",
         ) from error
     except (RedisError, OSError, TimeoutError) as error:
         await connection.disconnect(nowait=True)
@@ -70,7 +71,7 @@ class Wire(asyncio.Protocol):
         self._connection = connection
         self._on_reply = on_reply
         self._reader = hiredis.Reader()
-        writer = connection._writer  # noqa: SLF001 -- redis-py has no other way to its transport; see the tests
+        writer = connection._writer
         if writer is None:
             raise BrokerUnavailable("the connection to Redis ended at once.")
         self._transport: asyncio.WriteTransport = writer.transport

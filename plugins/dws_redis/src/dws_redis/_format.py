@@ -1,7 +1,7 @@
 """Names of keys and channels, and what travels on a channel. No I/O.
 
-A push is `<epoch> <lo> <hi> <ms> <publisher>\\n`, then for each record `<offset> <prev> <seq> <topic> <payload> <key>\\n` with the
-lengths of three texts, which follow. `-` for an offset: the topic has no history. The Lua of `_scripts` writes it.
+A push is a line `<epoch> <lo> <hi> <ms> <publisher>`, then for each record a line `<offset> <prev> <seq> <topic> <payload> <key>`
+with the lengths of three texts, which follow it. `-` for an offset: the topic has no history. The Lua of `_scripts` writes it.
 """
 
 from __future__ import annotations
