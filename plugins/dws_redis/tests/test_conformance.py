@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from services.redis import PrivateRedis
@@ -67,11 +66,3 @@ class TestRedisBroker(BrokerConformance):
     @pytest.fixture
     def fault(self, redis: PrivateRedis) -> BrokerFaults:
         return RedisFaults(redis)
-
-    @pytest.fixture
-    def count_operations(self, redis: PrivateRedis) -> Callable[[], Awaitable[int]]:
-        async def count() -> int:
-            info: Any = redis.command("INFO", "stats")
-            return int(info.split(b"total_commands_processed:")[1].split(b"\r\n")[0])
-
-        return count

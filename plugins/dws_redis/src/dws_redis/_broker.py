@@ -278,7 +278,8 @@ class _Node:
         found = (await commands.call("GET", self.names.shape) or b"").decode()
         if found != mine:
             raise LayoutMismatch(
-                f"channel {layout.channel!r} on {self._settings.shown} has another layout (partitions, shard levels): {found}, not {mine}.",
+                f"channel {layout.channel!r} on {self._settings.shown} "
+                f"has another layout: {found} (partitions, shard levels), not {mine}.",
                 fix="give all nodes of a channel the same; to change it, stop them all and delete the key "
                 + self.names.shape,
             )

@@ -42,9 +42,11 @@ async def open_connection(settings: Settings, *, name: str) -> AbstractConnectio
         socket_connect_timeout=settings.options.connect_timeout_s,
         retry=Retry(NoBackoff(), 0),
     )
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task is not None else 0
     try:
         async with asyncio.timeout(settings.options.connect_timeout_s):
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
     except AuthenticationError as error:
         raise BrokerMisconfigured(
             f"{settings.shown} refuses the user or password: {error}.",
@@ -53,9 +55,12 @@ async def open_connection(settings: Settings, *, name: str) -> AbstractConnectio
     except (RedisError, OSError, TimeoutError) as error:
         await connection.disconnect(nowait=True)
         raise BrokerUnavailable(
-            f"{settings.shown} cannot be reached: {error or type(error).__name__}.",
+            f"{settings.shown} cannot be reached: {str(error) or type(error).__name__}.",
             fix="check that Redis runs there; try `python -m dws_core doctor URL`",
         ) from error
+    if task is not None and task.cancelling() > cancelled:  # seen with redis-py 8.1: it may swallow a cancellation
+        await connection.disconnect(nowait=True)
+        raise asyncio.CancelledError
     return connection
 
 
@@ -76,7 +81,7 @@ class Wire(asyncio.Protocol):
             raise BrokerUnavailable("the connection to Redis ended at once.")
         self._transport: asyncio.WriteTransport = writer.transport
         self.lost: asyncio.Event = asyncio.Event()
-        self._transport.set_protocol(self)  # type: ignore[attr-defined]  # every transport has it
+        self._transport.set_protocol(self)
 
     def write(self, data: bytes) -> None:
         """Write; goes nowhere once lost."""
@@ -124,7 +129,7 @@ class Commands:
         """Set when the connection has ended."""
         return self._wire.lost
 
-    def send(self, command: tuple[bytes | str | int, ...], on_answer: Callable[[Any], None]) -> None:
+    def send(self, command: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
         """Send a command; the answer is a value, `hiredis.ReplyError`, or `Lost`."""
         if not self._out:
             asyncio.get_running_loop().call_soon(self._flush)

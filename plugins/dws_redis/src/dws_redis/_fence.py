@@ -58,7 +58,7 @@ def _check(info: dict[str, str]) -> None:
         )
     if info.get("aof_enabled", "0") != "1":
         logger.warning(
-            "Redis keeps no append-only file: when it is restarted, clients are told a gap. Fix: appendonly yes, appendfsync always"
+            "Redis keeps no append-only file: when it restarts, clients are told a gap. Fix: appendonly yes, appendfsync always"
         )
 
 

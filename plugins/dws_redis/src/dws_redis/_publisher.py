@@ -39,7 +39,7 @@ _TICK_S: Final = 0.05
 class _Item:
     """One publish on its way."""
 
-    __slots__ = ("deadline", "future", "history", "key", "payload", "sent", "seq", "topic")
+    __slots__ = ("deadline", "future", "history", "key", "payload", "sent", "seq", "settled", "topic")
 
     def __init__(
         self, seq: int, topic: str, payload: bytes, history: History, key: str | None, deadline: float
@@ -51,6 +51,7 @@ class _Item:
         self.key = key
         self.deadline = deadline
         self.sent = False
+        self.settled = False  # answered or failed; a cancelled future is neither: the message goes its way
         self.future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
 
     @property
@@ -58,7 +59,13 @@ class _Item:
         """Whether the script recognises it when it is sent again."""
         return self.history.size > 0 or self.key is not None
 
+    def answer(self, receipt: Receipt) -> None:
+        self.settled = True
+        if not self.future.done():
+            self.future.set_result(receipt)
+
     def fail(self, error: BrokerError) -> None:
+        self.settled = True
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -141,7 +148,7 @@ class Publisher:
     async def close(self, drain_s: float) -> None:
         """Let what waits go for a while; fail the rest."""
         self._closed = True
-        futures = [item.future for item in self._waiting]
+        futures = [item.future for item in self._waiting if not item.future.done()]
         if futures:
             await asyncio.wait(futures, timeout=drain_s)
         self._commands = None
@@ -169,7 +176,7 @@ class Publisher:
         commands = self._commands
         if commands is None:
             return
-        batch.items = [item for item in batch.items if not item.future.done()]
+        batch.items = [item for item in batch.items if not item.settled]
         if not batch.items:
             self._loop.call_soon(self._tidy, batch)
             return
@@ -195,8 +202,7 @@ class Publisher:
             return
         epoch = answer[0].decode()
         for item, found in zip(sent, answer[1:], strict=True):
-            if not item.future.done():
-                item.future.set_result(_receipt(epoch, found.decode()))
+            item.answer(_receipt(epoch, found.decode()))
         self._tidy(batch)
 
     def _refused(self, batch: _Batch, why: str) -> None:
@@ -213,10 +219,10 @@ class Publisher:
     def _tidy(self, batch: _Batch) -> None:
         """Forget what is done."""
         for item in batch.items:
-            if item.future.done():
+            if item.settled:
                 self._waiting.pop(item, None)
         batches = self._unanswered.get(batch.partition)
-        if batches is None or batch not in batches or any(not item.future.done() for item in batch.items):
+        if batches is None or batch not in batches or any(not item.settled for item in batch.items):
             return
         batches.remove(batch)
         self._queue.answered(batch.partition)
@@ -235,7 +241,7 @@ class Publisher:
                 del self._waiting[item]
         for batch in self._batches():
             self._tidy(batch)
-        for item in [item for item in self._waiting if item.future.done()]:
+        for item in [item for item in self._waiting if item.settled]:
             del self._waiting[item]
         if self._waiting:
             self._timer = self._loop.call_later(_TICK_S, self._look_at_deadlines)

@@ -34,7 +34,8 @@ local now = redis.call('time')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local lo, out, push, ring = s, {e}, {}, {}
 for a = 4, #ARGV, 7 do
-  local seq, topic, payload, size, ttl, key = ARGV[a], ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4]), ARGV[a + 5]
+  local seq, topic, payload, key = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 5]
+  local size, ttl = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
   local field = seq % width
   local answer
   if size > 0 or key ~= '' then
@@ -59,7 +60,8 @@ for a = 4, #ARGV, 7 do
       if prev then prev = string.format('%.0f', prev) else prev = floor end
       redis.call('zadd', KEYS[2], offset, topic)
       local stream = base .. 'h:' .. topic
-      local fields = {'d', payload, 'p', prev, 't', string.format('%.0f', ms), 'x', string.format('%.0f', ms + ttl), 'n', publisher, 'q', seq}
+      local fields = {'d', payload, 'p', prev, 'n', publisher, 'q', seq,
+                      't', string.format('%.0f', ms), 'x', string.format('%.0f', ms + ttl)}
       if key ~= '' then fields[#fields + 1] = 'k'; fields[#fields + 1] = key end
       redis.call('xadd', stream, 'MAXLEN', size, offset .. '-0', unpack(fields))
       redis.call('pexpire', stream, ttl)
@@ -91,7 +93,7 @@ if #ring > 0 then
   redis.call('pexpire', KEYS[3], 3600000)
 end
 if #push > 0 then
-  local head = e .. ' ' .. string.format('%.0f', lo) .. ' ' .. string.format('%.0f', s) .. ' ' .. string.format('%.0f', ms) .. ' ' .. publisher .. '\\n'
+  local head = e .. string.format(' %.0f %.0f %.0f ', lo, s, ms) .. publisher .. '\\n'
   redis.call('publish', base .. 'c', head .. table.concat(push))
 end
 return out

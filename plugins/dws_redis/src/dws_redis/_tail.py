@@ -59,6 +59,7 @@ class Tail:
         self._early: dict[int, list[Push]] = {}  # what came before a partition's baseline was known
         self._partition_of = {names.pushes(n).encode(): n for n in range(names.layout.partitions)}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
+        self._choosing = asyncio.Lock()  # the last choice wins, whatever the order in which they would be confirmed
         self._holes = asyncio.Event()
         self._on_control: Callable[[bytes], None] | None = None
         self.live: asyncio.Event = asyncio.Event()
@@ -73,13 +74,14 @@ class Tail:
         Raises:
             BrokerUnavailable: The connection is away.
         """
-        for number in self._states.keys() - partitions:
-            del self._states[number]
-            self._write("UNSUBSCRIBE", self._names.pushes(number))
-        new = sorted(partitions - self._states.keys())
-        if new:
-            await self._begin(new)
-        return {n: Head(partition=n, epoch=s.epoch, offset=s.watermark) for n, s in self._states.items()}
+        async with self._choosing:
+            for number in self._states.keys() - partitions:
+                del self._states[number]
+                self._write("UNSUBSCRIBE", self._names.pushes(number))
+            new = sorted(partitions - self._states.keys())
+            if new:
+                await self._begin(new)
+            return {n: Head(partition=n, epoch=s.epoch, offset=s.watermark) for n, s in self._states.items()}
 
     async def session(self) -> None:
         """Connect, catch up and stay until the connection is lost.
@@ -247,7 +249,7 @@ class Tail:
 
     def _write(self, *command: str) -> None:
         if self._wire is not None:
-            self._wire.write(hiredis.pack_command(command))
+            self._wire.write(hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub says a tuple of one)
 
     def _new_watchdog(self) -> Watchdog:
         options = self._settings.options
