@@ -72,6 +72,10 @@ class Attach:
         self._kept: dict[tuple[int, str, int], SharedMessage] = {}
         self._kept_bytes = 0
 
+    async def turn(self) -> None:
+        """Wait for a turn to attach: thousands may want to at once."""
+        await self._host.turns.mine()
+
     async def attach(
         self,
         connection: Connection,
@@ -139,6 +143,7 @@ class Attach:
             while not connection.closed:
                 for span in recovery.to_read():
                     self._host.tasks.spawn(self._read(attachment, span), name="read for a slow reader")
+                await self._host.turns.mine()
                 self._logs.expire()
                 due = recovery.take(max_messages=_STEP_MESSAGES, max_bytes=_STEP_BYTES)
                 if due:

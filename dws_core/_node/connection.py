@@ -19,6 +19,7 @@ from dws_core._node.outbox import Outbox, ReadyOutbox, TaskOutbox
 from dws_core._node.sink import sink_of
 from dws_core._node.tasks import Tasks
 from dws_core._node.topics import Topics
+from dws_core._node.turns import Turns
 from dws_core._topics.router import Router
 from dws_core._topics.trie import MqttMatcher
 from dws_core._wire.backlog import SlowConsumer
@@ -40,6 +41,7 @@ class ConnectionHost(Protocol):
     """What a connection needs around it: a node, or a stand-in for a connection without one."""
 
     tasks: Tasks
+    turns: Turns
     router: Router[Any]
     limits: Limits
     fanout: Fanout
@@ -63,6 +65,7 @@ class _Alone:
 
     def __init__(self) -> None:
         self.tasks = Tasks()
+        self.turns = Turns()
         self.router: Router[Any] = Router(MqttMatcher())
         self.limits = Limits(message_bytes=None, messages_per_s=None)
         self.counters = Counters()

@@ -38,6 +38,7 @@ from dws_core._node.resume import Resume
 from dws_core._node.sender import Sender
 from dws_core._node.serving import Serving
 from dws_core._node.tasks import Tasks
+from dws_core._node.turns import Turns
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
@@ -109,6 +110,7 @@ class WebSocketManager(Sender):
         self.broker_channel = broker_channel
         self.limits: Limits = limits or Limits()
         self.tasks: Tasks = Tasks()
+        self.turns: Turns = Turns()
         self.counters: Counters = Counters()
         self.fanout: Fanout = Fanout(self.counters)
         self.broker: BrokerInterface | LogBroker = choose_broker(plugins, broker_url, broker_class, broker, kwargs)
@@ -265,6 +267,7 @@ class WebSocketManager(Sender):
             InvalidFilter: The topic is not a filter.
             BrokerClosed: The node is not started.
         """
+        await self.turns.mine()
         if not self._running:
             raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
         if self.limits.connections is not None and len(self._connections) >= self.limits.connections:

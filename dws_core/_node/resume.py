@@ -69,6 +69,8 @@ class Resume:
         request_id: str | int | None,
     ) -> None:
         """Subscribe to all filters, resume from the cursor, answer by `connected`."""
+        if not await self._still_there(connection, cursor):
+            return
         frame: dict[str, Any] = {"type": "connected", "conn_id": connection.id, "ping_s": self._ping_s}
         if request_id is not None:
             frame["id"] = request_id
@@ -99,6 +101,8 @@ class Resume:
         Raises:
             InvalidMessage: There is a cursor, and the connection has a filter in those partitions already.
         """
+        if not await self._still_there(connection, cursor):
+            return
         frame: dict[str, Any] = {"type": "ack", "id": request_id}
         if cursor is None:
             connection.topics.add(filter_)
@@ -141,6 +145,12 @@ class Resume:
         frame["messages"] = [{"data": message.data, "pos": message.pos} for message in past.messages]
         frame["cursor"] = past.cursor
         connection.push(encode_frame(connection.codec, frame))
+
+    async def _still_there(self, connection: Connection, cursor: Mapping[int, Position] | None) -> bool:
+        """Wait for a turn to resume; say whether there still is somebody to subscribe. Nobody forgets one who is gone."""
+        if cursor is not None:
+            await self._attach.turn()
+        return not connection.closed
 
     def _acknowledge(self, connection: Connection, frame: dict[str, Any]) -> None:
         if frame["id"] is None:

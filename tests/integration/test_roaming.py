@@ -24,7 +24,7 @@ def new_seed() -> int:
     return seed
 
 
-async def run(path: Path, seed: int, count: int, broken: str | None = None) -> list[Roamer]:
+async def run(path: Path, seed: int, count: int, *patches: str) -> list[Roamer]:
     """Let everything happen; return the roamers.
 
     One node is killed from outside when some messages are acknowledged. The other kills itself when it has stored some, with
@@ -34,7 +34,7 @@ async def run(path: Path, seed: int, count: int, broken: str | None = None) -> l
     progress, total = Progress(), count * len(TOPICS)
     async with AsyncExitStack() as stack, asyncio.timeout(BOUND_S):
         nodes = [
-            await stack.enter_async_context(NodeProcess.open(f"sqlite://{path}/dws.db?poll_s=0.05s", broken=broken))
+            await stack.enter_async_context(NodeProcess.open(f"sqlite://{path}/dws.db?poll_s=0.05s", *patches))
             for _ in range(2)
         ]
         a, b = nodes
@@ -65,19 +65,27 @@ async def kill_both(a: NodeProcess, b: NodeProcess, progress: Progress, when: in
     await a.start()
 
 
-async def test_roamers_between_two_processes_that_are_killed_get_everything_once_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("patches", [(), ("read-all-from-the-broker",)], ids=["memory", "broker"])
+async def test_roamers_between_two_processes_that_are_killed_get_everything_once_in_order(
+    tmp_path: Path, patches: tuple[str, ...]
+) -> None:
     seed, count = new_seed(), 500
-    roamers = await run(tmp_path, seed, count)
+    roamers = await run(tmp_path, seed, count, *patches)
     assert [fault for roamer in roamers for fault in roamer.faults(count)] == []
     assert all(roamer.hops > 3 for roamer in roamers)
 
 
 @pytest.mark.parametrize(
-    ("broken", "kinds"),
-    [("forget-the-past", {"hole"}), ("ignore-keys", {"repeat"}), ("let-live-messages-overtake", {"hole", "order"})],
+    ("patches", "kinds"),
+    [
+        (("forget-the-past",), {"hole"}),
+        (("ignore-keys",), {"repeat"}),
+        (("let-live-messages-overtake", "read-all-from-the-broker"), {"hole", "order"}),
+    ],
+    ids=["forget-the-past", "ignore-keys", "let-live-messages-overtake"],
 )
-async def test_roamers_notice_a_broken_rule(tmp_path: Path, broken: str, kinds: set[str]) -> None:
+async def test_roamers_notice_a_broken_rule(tmp_path: Path, patches: tuple[str, ...], kinds: set[str]) -> None:
     seed, count = new_seed(), 400
-    roamers = await run(tmp_path, seed, count, broken)
+    roamers = await run(tmp_path, seed, count, *patches)
     faults = [fault for roamer in roamers for fault in roamer.faults(count)]
     assert {kind for kind in kinds if any(f": {kind} in " in fault for fault in faults)}, faults

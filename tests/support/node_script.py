@@ -1,7 +1,7 @@
 """One node in a process of its own: `python node_script.py FD URL`, serving on an inherited listening socket.
 
 For tests only. `--die-after N` kills the process when N publishes are stored, before the answer to the last one leaves.
-`--break RULE` breaks one rule, so that a test can show that it would notice.
+`--patch NAME` changes a rule; but for `read-all-from-the-broker` it breaks one, so that a test can show that it would notice.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ def forget_the_past() -> None:
     LogCache.missed = lambda self, since, topics: ()  # type: ignore[method-assign]
 
 
+def read_all_from_the_broker() -> None:
+    """Let the node's memory answer nobody: right, but slower, so that more happens while the past is read."""
+    LogCache.missed = lambda self, since, topics: None  # type: ignore[method-assign]
+
+
 def ignore_keys() -> None:
     """Store a repeat as another message."""
     publish = Publisher.publish
@@ -45,7 +50,8 @@ def let_live_messages_overtake() -> None:
     Recovering.divert = lambda self, receivers, partition, epoch, record: receivers  # type: ignore[method-assign]
 
 
-BREAKS: dict[str, Callable[[], None]] = {
+PATCHES: dict[str, Callable[[], None]] = {
+    "read-all-from-the-broker": read_all_from_the_broker,
     "forget-the-past": forget_the_past,
     "ignore-keys": ignore_keys,
     "let-live-messages-overtake": let_live_messages_overtake,
@@ -79,11 +85,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fd", type=int)
     parser.add_argument("url")
-    parser.add_argument("--break", dest="broken", choices=BREAKS)
+    parser.add_argument("--patch", action="append", choices=PATCHES, default=[])
     parser.add_argument("--die-after", type=int, default=0)
     arguments = parser.parse_args()
-    if arguments.broken:
-        BREAKS[arguments.broken]()
+    for name in arguments.patch:
+        PATCHES[name]()
     if arguments.die_after:
         die_after(arguments.die_after)
     broker = SQLiteBroker.from_url(BrokerURL.parse(arguments.url))

@@ -29,10 +29,10 @@ class NodeProcess:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, broker_url: str, *, broken: str | None = None) -> AsyncIterator[Self]:
+    async def open(cls, broker_url: str, *patches: str) -> AsyncIterator[Self]:
         """Have a node, not started yet; kill it at the end of the block."""
         with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-            node = cls(listener, [broker_url, *(("--break", broken) if broken else ())])
+            node = cls(listener, [broker_url, *(f"--patch={name}" for name in patches)])
             try:
                 yield node
             finally:

@@ -1,0 +1,88 @@
+"""What `docs/explanation/guarantees.md` says and no other test shows so plainly."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.apps import chat, chat_app
+from support.log_brokers import PlainBroker
+from support.resume import hello, missed
+from support.servers import HANG_S, Client, serve
+
+from dws_core import WebSocketManager
+
+
+async def test_without_a_cursor_a_client_starts_with_what_is_new() -> None:
+    manager, app = chat()
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            await hello(client, "t")
+        await manager.publish("t", "missed")
+        async with Client.open(f"{server.url}/ws/me") as client:
+            await hello(client, "t")
+            await manager.publish("t", "new")
+            assert (await client.receive())["data"] == "new"
+
+
+async def test_what_came_before_the_answer_to_connect_comes_again_where_the_cursor_lies_before_it() -> None:
+    manager, app = chat()
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            cursor = (await hello(client, "t"))["cursor"]
+        async with Client.open(f"{server.url}/ws/me") as client:
+            await manager.broadcast("early")  # reaches every connection, also one that has not asked for anything yet
+            assert (await client.receive())["data"] == "early"
+            assert (await hello(client, "t", cursor=cursor))["recovered"] is True
+            assert await missed(client) == ["early"]
+
+
+async def test_a_memory_log_is_gone_with_its_process_and_clients_are_told() -> None:
+    async with serve(chat()[1]) as server, Client.open(f"{server.url}/ws/me") as client:
+        cursor = (await hello(client, "t"))["cursor"]
+    async with serve(chat()[1]) as server, Client.open(f"{server.url}/ws/me") as client:
+        assert (await hello(client, "t", cursor=cursor))["recovered"] is False
+        assert (await client.receive())["reason"] == "epoch"
+
+
+async def test_a_broker_without_a_log_delivers_a_repeated_key_again() -> None:
+    manager = WebSocketManager("chat", broker=PlainBroker())
+    async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/me") as client:
+        await client.subscribe("t")
+        for data in ("first", "again"):
+            await manager.publish("t", data, key="k")
+        assert [(await client.receive())["data"] for _ in range(2)] == ["first", "again"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"type": "subscribe", "topic": "t"},
+        {"type": "subscribe", "topic": "t", "cursor": ""},
+        {"type": "connect", "data": {"filters": ["t"]}},
+        {"type": "connect", "data": {"filters": ["t"], "cursor": ""}},
+    ],
+    ids=["subscribe", "subscribe from", "connect", "connect from"],
+)
+async def test_a_client_that_goes_while_it_is_subscribed_leaves_no_filter_behind(asked: dict[str, Any]) -> None:
+    asking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def authorize(principal: object, action: str, subject: str) -> bool:
+        asking.set()
+        await go_on.wait()
+        return True
+
+    manager, app = chat(authorize=authorize)
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/me") as client:
+            await client.send(**asked)
+            await asyncio.wait_for(asking.wait(), HANG_S)
+            connection = manager.active_connections[0]
+        async with asyncio.timeout(HANG_S):
+            while not connection.closed:
+                await asyncio.sleep(0)
+            go_on.set()
+            while connection in manager.guards:  # until its handler has ended
+                await asyncio.sleep(0)
+        assert manager.stats().filters == 0
