@@ -249,7 +249,8 @@ class Tail:
 
     def _write(self, *command: str) -> None:
         if self._wire is not None:
-            self._wire.write(hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub says a tuple of one)
+            packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub says a tuple of one
+            self._wire.write(packed)
 
     def _new_watchdog(self) -> Watchdog:
         options = self._settings.options
