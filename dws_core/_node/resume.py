@@ -147,7 +147,7 @@ class Resume:
         connection.push(encode_frame(connection.codec, frame))
 
     async def _still_there(self, connection: Connection, cursor: Mapping[int, Position] | None) -> bool:
-        """Wait for a turn to resume; say whether there still is somebody to subscribe. Nobody forgets one who is gone."""
+        """Wait for a turn to resume; say whether the client is still there: one that is gone needs no replay."""
         if cursor is not None:
             await self._attach.turn()
         return not connection.closed

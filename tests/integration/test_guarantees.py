@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
-import pytest
 from support.apps import chat, chat_app
 from support.log_brokers import PlainBroker
 from support.resume import hello, missed
-from support.servers import HANG_S, Client, serve
+from support.servers import Client, serve
 
 from dws_core import WebSocketManager
 
@@ -53,36 +49,3 @@ async def test_a_broker_without_a_log_delivers_a_repeated_key_again() -> None:
         for data in ("first", "again"):
             await manager.publish("t", data, key="k")
         assert [(await client.receive())["data"] for _ in range(2)] == ["first", "again"]
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"type": "subscribe", "topic": "t"},
-        {"type": "subscribe", "topic": "t", "cursor": ""},
-        {"type": "connect", "data": {"filters": ["t"]}},
-        {"type": "connect", "data": {"filters": ["t"], "cursor": ""}},
-    ],
-    ids=["subscribe", "subscribe from", "connect", "connect from"],
-)
-async def test_a_client_that_goes_while_it_is_subscribed_leaves_no_filter_behind(asked: dict[str, Any]) -> None:
-    asking, go_on = asyncio.Event(), asyncio.Event()
-
-    async def authorize(principal: object, action: str, subject: str) -> bool:
-        asking.set()
-        await go_on.wait()
-        return True
-
-    manager, app = chat(authorize=authorize)
-    async with serve(app) as server:
-        async with Client.open(f"{server.url}/ws/me") as client:
-            await client.send(**asked)
-            await asyncio.wait_for(asking.wait(), HANG_S)
-            connection = manager.active_connections[0]
-        async with asyncio.timeout(HANG_S):
-            while not connection.closed:
-                await asyncio.sleep(0)
-            go_on.set()
-            while connection in manager.guards:  # until its handler has ended
-                await asyncio.sleep(0)
-        assert manager.stats().filters == 0
