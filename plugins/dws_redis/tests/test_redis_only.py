@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 import pytest
 from dws_redis import RedisBroker
@@ -92,6 +93,34 @@ async def test_topics_whose_history_has_expired_leave_nothing_behind(redis: Priv
         assert result.gap == "trimmed"
     finally:
         await broker.stop()
+
+
+@pytest.mark.anyio
+async def test_a_node_that_follows_nothing_keeps_its_connection(redis: PrivateRedis) -> None:
+    states: list[str] = []
+
+    class States(Silent):
+        def on_state(self, state: str, detail: str) -> None:
+            states.append(state)
+
+    broker = RedisBroker.from_url(BrokerURL.parse(redis.url + "?partitions=1&probe_s=20ms&dead_s=100ms"))
+    await broker.start(node=b"12345678", layout=Layout(channel="quiet", partitions=1), sink=States())  # type: ignore[arg-type]
+    try:
+        async with asyncio.timeout(10):
+            listening = asyncio.to_thread(_hear, redis, "dws:{quiet}:control", 20)
+            await listening
+        assert states == ["live"]
+    finally:
+        await broker.stop()
+
+
+def _hear(redis: PrivateRedis, channel: str, count: int) -> None:
+    """Wait for so many messages on a channel."""
+    with socket.create_connection(("127.0.0.1", redis.port), timeout=10) as connection:
+        connection.sendall(f"SUBSCRIBE {channel}\r\n".encode())
+        heard = b""
+        while heard.count(b"message") < count:
+            heard += connection.recv(65_536)
 
 
 @pytest.mark.anyio

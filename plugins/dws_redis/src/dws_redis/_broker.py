@@ -286,11 +286,17 @@ class _Node:
 
     def _probe(self, partitions: Iterable[int]) -> None:
         commands, bases = self._commands, [self.names.base(number) for number in partitions]
-        if commands is not None and bases:
+        if commands is None:
+            return
+        if not bases:  # nothing is tailed: ask through the control channel, which always is
+            commands.send(("PUBLISH", self.names.control, b""), lambda _: None)
+        else:
             keys = [base + "m" for base in bases]
             commands.send(("EVALSHA", PROBE.digest, len(keys), *keys, self.id.hex(), *bases), lambda _: None)
 
     def _on_control(self, payload: bytes) -> None:
+        if not payload:
+            return  # a sign of life
         try:
             self._sink.on_control(payload[:_NODE_BYTES], payload[_NODE_BYTES:])
         except Exception:
