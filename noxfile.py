@@ -109,7 +109,16 @@ def coverage(session: nox.Session) -> None:
         )
         session.run("coverage", "report", "--fail-under=100", "--skip-covered", "--show-missing")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "--source=dws_core,_dws_pytest,dws_memory", "-m", "pytest", "-q", "tests", "plugins")
+    session.run(
+        "coverage",
+        "run",
+        "--source=dws_core,_dws_pytest,dws_memory,dws_redis",
+        "-m",
+        "pytest",
+        "-q",
+        "tests",
+        "plugins",
+    )
     session.run("coverage", "report", "--fail-under=95", "--skip-covered", "--show-missing")
 
 

@@ -69,7 +69,8 @@ class BrokerFaultTests(BrokerBase):
         assert new.epoch != old.epoch
         partition = partition_of("t", a.layout)
         for node in (a, b):
-            await node.until(_lost(node, partition), "a discontinuity")
+            for number in range(a.layout.partitions):
+                await node.until(_lost(node, number), "a discontinuity")
             assert node.sink.take_losses() == {GapReason.EPOCH}
             result = await node.missed(["t"], old.offset or 0, epoch=old.epoch, partition=partition)
             assert result == ReadResult(gap=GapReason.EPOCH)

@@ -24,7 +24,7 @@ def new_seed() -> int:
     return seed
 
 
-async def run(path: Path, seed: int, count: int, *patches: str) -> list[Roamer]:
+async def run(url: str, seed: int, count: int, *patches: str) -> list[Roamer]:
     """Let everything happen; return the roamers.
 
     One node is killed from outside when some messages are acknowledged. The other kills itself when it has stored some, with
@@ -33,10 +33,7 @@ async def run(path: Path, seed: int, count: int, *patches: str) -> list[Roamer]:
     rng = random.Random(seed)
     progress, total = Progress(), count * len(TOPICS)
     async with AsyncExitStack() as stack, asyncio.timeout(BOUND_S):
-        nodes = [
-            await stack.enter_async_context(NodeProcess.open(f"sqlite://{path}/dws.db?poll_s=0.05s", *patches))
-            for _ in range(2)
-        ]
+        nodes = [await stack.enter_async_context(NodeProcess.open(url, *patches)) for _ in range(2)]
         a, b = nodes
         urls = [node.url for node in nodes]
         async with asyncio.TaskGroup() as starting:
@@ -70,7 +67,7 @@ async def test_roamers_between_two_processes_that_are_killed_get_everything_once
     tmp_path: Path, patches: tuple[str, ...]
 ) -> None:
     seed, count = new_seed(), 500
-    roamers = await run(tmp_path, seed, count, *patches)
+    roamers = await run(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", seed, count, *patches)
     assert [fault for roamer in roamers for fault in roamer.faults(count)] == []
     assert all(roamer.hops > 3 for roamer in roamers)
 
@@ -86,6 +83,6 @@ async def test_roamers_between_two_processes_that_are_killed_get_everything_once
 )
 async def test_roamers_notice_a_broken_rule(tmp_path: Path, patches: tuple[str, ...], kinds: set[str]) -> None:
     seed, count = new_seed(), 400
-    roamers = await run(tmp_path, seed, count, *patches)
+    roamers = await run(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", seed, count, *patches)
     faults = [fault for roamer in roamers for fault in roamer.faults(count)]
     assert {kind for kind in kinds if any(f": {kind} in " in fault for fault in faults)}, faults

@@ -18,7 +18,7 @@ import uvicorn
 from dws_sqlite._broker import SQLiteBroker
 from support.apps import chat_app
 
-from dws_core import BrokerURL, History, Limits, WebSocketManager
+from dws_core import BrokerURL, History, Limits, WebSocketManager, create_broker
 from dws_core._log.cache import LogCache
 from dws_core._node import inbound
 from dws_core._node.publisher import Publisher
@@ -92,7 +92,8 @@ def main() -> None:
         PATCHES[name]()
     if arguments.die_after:
         die_after(arguments.die_after)
-    broker = SQLiteBroker.from_url(BrokerURL.parse(arguments.url))
+    url = BrokerURL.parse(arguments.url)  # the example is not installed everywhere, and so no plugin
+    broker = SQLiteBroker.from_url(url) if url.scheme == "sqlite" else create_broker(arguments.url)
     settings = {"history": {"t/#": History(size=10_000)}, "limits": Limits(messages_per_s=None)}
     manager = WebSocketManager("chat", broker=broker, **settings)
     config = uvicorn.Config(chat_app(manager), ws="dws_core.server:WebSocketProtocol", log_level="warning")

@@ -1,0 +1,178 @@
+"""Connections: redis-py opens them (TLS, users, databases), then the bytes are read and written here, with hiredis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
+
+from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable
+from dws_redis._settings import Settings
+
+_FATAL: Final = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "NOFENCE", "UNBLOCKED")
+"""Answers that say that this connection is to the wrong server, or to one that is not what it was."""
+
+
+class Lost(Exception):
+    """The connection ended before the answer came: nobody knows whether the command was carried out."""
+
+
+async def open_connection(settings: Settings, *, name: str) -> AbstractConnection:
+    """Open and greet a connection.
+
+    Raises:
+        BrokerUnavailable: Nobody answers in time, or the server is not ready.
+        BrokerMisconfigured: The server refuses the user or the password.
+    """
+    kind: type[AbstractConnection] = SSLConnection if settings.tls else Connection
+    if "path" in settings.address:
+        kind = UnixDomainSocketConnection
+    connection = kind(
+        **settings.address,
+        protocol=2,
+        client_name=name,
+        socket_timeout=settings.options.connect_timeout_s,
+        socket_connect_timeout=settings.options.connect_timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task is not None else 0
+    try:
+        async with asyncio.timeout(settings.options.connect_timeout_s):
+            await connection.connect()  # type: ignore[no-untyped-call]
+    except AuthenticationError as error:
+        raise BrokerMisconfigured(
+            f"{settings.shown} refuses the user or password: {error}.",
+            fix="correct the URL, or the user's rights (ACL)",
+        ) from error
+    except (RedisError, OSError, TimeoutError) as error:
+        await connection.disconnect(nowait=True)
+        raise BrokerUnavailable(
+            f"{settings.shown} cannot be reached: {str(error) or type(error).__name__}.",
+            fix="check that Redis runs there; try `python -m dws_core doctor URL`",
+        ) from error
+    if task is not None and task.cancelling() > cancelled:  # seen with redis-py 8.1: it may swallow a cancellation
+        await connection.disconnect(nowait=True)
+        raise asyncio.CancelledError
+    return connection
+
+
+class Wire(asyncio.Protocol):
+    """An open connection, from the greeting on.
+
+    Args:
+        connection: Open; kept, since redis-py closes what it no longer sees.
+        on_reply: Takes each answer or push; a refusal as `hiredis.ReplyError`.
+    """
+
+    def __init__(self, connection: AbstractConnection, on_reply: Callable[[Any], None]) -> None:
+        self._connection = connection
+        self._on_reply = on_reply
+        self._reader = hiredis.Reader()
+        writer = connection._writer
+        if writer is None:
+            raise BrokerUnavailable("the connection to Redis ended at once.")
+        self._transport: asyncio.WriteTransport = writer.transport
+        self.lost: asyncio.Event = asyncio.Event()
+        self._transport.set_protocol(self)
+
+    def write(self, data: bytes) -> None:
+        """Write; goes nowhere once lost."""
+        if not self.lost.is_set():
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
+    async def close(self) -> None:
+        """Cut it and wait for its end."""
+        self.abort()
+        await self.lost.wait()
+        await self._connection.disconnect(nowait=True)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            self._on_reply(reply)
+
+    def eof_received(self) -> None:
+        """Close: a server that says no more has nothing to answer."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Take the end."""
+        self.lost.set()
+
+
+class Commands:
+    """A connection for commands: what is sent in a tick leaves in one write, answers come in order.
+
+    Args:
+        connection: Open.
+    """
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._waiting: deque[Callable[[Any], None]] = deque()
+        self._out: list[bytes] = []
+        self._wire = Wire(connection, self._answer)
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set when the connection has ended."""
+        return self._wire.lost
+
+    def send(self, command: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
+        """Send a command; the answer is a value, `hiredis.ReplyError`, or `Lost`."""
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(hiredis.pack_command(command))
+        self._waiting.append(on_answer)
+
+    async def call(self, *command: bytes | str | int) -> Any:
+        """Send a command and return the answer.
+
+        Raises:
+            BrokerUnavailable: The connection was lost, or the server refused.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.lost.is_set():
+            raise BrokerUnavailable("the connection to Redis is lost.")
+        self.send(command, lambda answer: None if future.done() else future.set_result(answer))
+        answer = await future
+        if isinstance(answer, Lost):
+            raise BrokerUnavailable("the connection to Redis was lost while it was asked.")
+        if isinstance(answer, hiredis.ReplyError):
+            raise BrokerUnavailable(f"Redis refused {command[0]!r}: {answer}.")
+        return answer
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._wire.abort()
+
+    async def close(self) -> None:
+        """Cut the connection and wait for its end; what was not answered is `Lost`."""
+        await self._wire.close()
+        self.fail()
+
+    def fail(self) -> None:
+        """Tell those that wait that nobody will answer."""
+        while self._waiting:
+            self._waiting.popleft()(Lost())
+
+    def _flush(self) -> None:
+        data, self._out = b"".join(self._out), []
+        self._wire.write(data)
+
+    def _answer(self, reply: Any) -> None:
+        on_answer = self._waiting.popleft()
+        on_answer(reply)
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(_FATAL):
+            self.abort()

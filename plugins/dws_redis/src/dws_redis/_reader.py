@@ -1,0 +1,137 @@
+"""Questions to the logs: where they end, and what was missed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from dws_core.plugin import BrokerUnavailable, GapReason, Head, Offset, ReadResult, Record, TopicMatch
+from dws_redis._connection import Commands
+from dws_redis._format import Entry, Names, read_entry
+
+_MOST: Final = 2**31
+_TOPICS_AT_ONCE: Final = 256
+
+
+class _Missing(Exception):
+    """Something that was asked for cannot be had."""
+
+    def __init__(self, gap: GapReason) -> None:
+        super().__init__(gap)
+        self.gap = gap
+
+
+class Reader:
+    """Asks through the command connection of the moment.
+
+    Args:
+        names: Keys and channels.
+        commands: Returns the connection; raises `BrokerUnavailable` while there is none.
+    """
+
+    def __init__(self, names: Names, commands: Callable[[], Commands]) -> None:
+        self._names = names
+        self._commands = commands
+
+    async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
+        """Say where the logs end now."""
+        commands = self._commands()
+        found = await asyncio.gather(
+            *(commands.call("HMGET", self._names.base(number) + "m", "e", "s") for number in partitions)
+        )
+        return {n: _head(n, epoch, offset) for n, (epoch, offset) in zip(partitions, found, strict=True)}
+
+    async def read(
+        self,
+        partition: int,
+        *,
+        since: Offset,
+        until: Offset,
+        epoch: str,
+        topics: Collection[str] | TopicMatch,
+        limit: int,
+        max_bytes: int,
+    ) -> ReadResult:
+        """Read `(since, until]`, whole or not at all, as `LogBroker.read` says."""
+        commands, base = self._commands(), self._names.base(partition)
+        (now_s, now_us), (current, end, floor) = await asyncio.gather(
+            commands.call("TIME"), commands.call("HMGET", base + "m", "e", "s", "f")
+        )
+        if current is None or current.decode() != epoch:
+            return ReadResult(gap=GapReason.EPOCH)
+        if int(end) < since:
+            return ReadResult(gap=GapReason.AHEAD)
+        if since >= until:
+            return ReadResult()
+        question = _Question(commands, base, since, until, int(floor), int(now_s) * 1000 + int(now_us) // 1000, limit)
+        try:
+            records = await question.answer(topics)
+        except _Missing as missing:
+            return ReadResult(gap=missing.gap)
+        if len(records) > limit or sum(len(record.payload) for record in records) > max_bytes:
+            return ReadResult(gap=GapReason.TOO_MANY)
+        (again,) = await commands.call("HMGET", base + "m", "e")
+        return ReadResult(records=tuple(records)) if again == current else ReadResult(gap=GapReason.EPOCH)
+
+
+class _Question:
+    """One read: the records of some topics in `(since, until]`."""
+
+    def __init__(
+        self, commands: Commands, base: str, since: Offset, until: Offset, floor: Offset, now_ms: int, limit: int
+    ) -> None:
+        self._commands = commands
+        self._base = base
+        self._since = since
+        self._until = until
+        self._floor = floor
+        self._now_ms = now_ms
+        self._limit = limit
+
+    async def answer(self, topics: Collection[str] | TopicMatch) -> list[Record]:
+        last = await (self._changed(topics) if callable(topics) else self._scores(topics))
+        changed = [topic for topic, offset in last.items() if offset > self._since]
+        found: list[Record] = []
+        for at in range(0, len(changed), _TOPICS_AT_ONCE):
+            some = changed[at : at + _TOPICS_AT_ONCE]
+            for records in await asyncio.gather(*(self._of_topic(topic) for topic in some)):
+                found += records
+            if len(found) > self._limit:
+                raise _Missing(GapReason.TOO_MANY)
+        found.sort(key=lambda record: record.offset or 0)
+        return found
+
+    async def _scores(self, topics: Collection[str]) -> dict[str, Offset]:
+        """Return the last offset of each topic; of one that is not known, the floor is the highest that it can have."""
+        index = self._base + "i"
+        scores = await asyncio.gather(*(self._commands.call("ZSCORE", index, topic) for topic in topics))
+        return {t: self._floor if s is None else int(float(s)) for t, s in zip(topics, scores, strict=True)}
+
+    async def _changed(self, match: TopicMatch) -> dict[str, Offset]:
+        if self._floor > self._since:
+            raise _Missing(GapReason.TRIMMED)  # a topic that matches may have been forgotten
+        flat = await self._commands.call("ZRANGEBYSCORE", self._base + "i", f"({self._since}", "+inf", "WITHSCORES")
+        names = [(name.decode(), int(float(score))) for name, score in zip(flat[::2], flat[1::2], strict=True)]
+        return {name: score for name, score in names if match(name)}
+
+    async def _of_topic(self, topic: str) -> list[Record]:
+        count = min(self._limit + 1, _MOST)
+        stream = self._base + "h:" + topic
+        found = await self._commands.call("XRANGE", stream, f"({self._since}", "+", "COUNT", count)
+        entries = [read_entry(topic, entry) for entry in found]
+        if not entries or (entries[0].record.prev or 0) > self._since:
+            raise _Missing(GapReason.TRIMMED)  # what was published behind `since` is not kept
+        wanted = [entry for entry in entries if (entry.record.offset or 0) <= self._until]
+        if any(self._is_old(entry) for entry in wanted):
+            raise _Missing(GapReason.TRIMMED)
+        return [entry.record for entry in wanted]
+
+    def _is_old(self, entry: Entry) -> bool:
+        return entry.expires_ms <= self._now_ms
+
+
+def _head(partition: int, epoch: bytes | None, offset: bytes | None) -> Head:
+    if epoch is None or offset is None:
+        raise BrokerUnavailable(f"the log of partition {partition} is gone from Redis; it begins anew.")
+    return Head(partition=partition, epoch=epoch.decode(), offset=int(offset))

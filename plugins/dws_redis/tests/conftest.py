@@ -1,0 +1,23 @@
+"""The Redis of these tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from services.redis import PrivateRedis
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run async tests on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[PrivateRedis]:
+    """A Redis with an append-only file."""
+    server = PrivateRedis(aof=True)
+    server.start()
+    yield server
+    server.remove()

@@ -1,0 +1,68 @@
+"""The Redis broker passes the suite that every broker passes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from services.redis import PrivateRedis
+
+from dws_core.testing import BrokerConformance, BrokerFaults
+
+
+class RedisFaults(BrokerFaults):
+    """What can be done to a Redis."""
+
+    def __init__(self, redis: PrivateRedis) -> None:
+        self.redis = redis
+
+    async def cut_tail(self) -> None:
+        self.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    async def cut_commands(self) -> None:
+        self.redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    async def restart(self) -> None:
+        self.redis.kill()
+        self.redis.start()
+
+    async def wipe(self) -> None:
+        self.redis.kill()
+        for found in self.redis.folder.rglob("*.aof*"):
+            if found.is_file():
+                found.unlink()
+        self.redis.start()
+
+    async def take_down(self) -> None:
+        self.redis.kill()
+
+    async def bring_up(self) -> None:
+        self.redis.start()
+
+    async def freeze(self) -> None:
+        self.redis.freeze()
+
+    async def thaw(self) -> None:
+        self.redis.thaw()
+
+
+class TestRedisBroker(BrokerConformance):
+    @pytest.fixture
+    def broker_url(self, redis: PrivateRedis) -> str:
+        return redis.url + "?probe_s=200ms&dead_s=1s"
+
+    @pytest.fixture
+    def unreachable_url(self) -> str:
+        return "redis://user:hush@127.0.0.1:1/0"
+
+    @pytest.fixture
+    def sever(self, redis: PrivateRedis) -> Callable[[], Awaitable[None]]:
+        async def cut() -> None:
+            redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+        return cut
+
+    @pytest.fixture
+    def fault(self, redis: PrivateRedis) -> BrokerFaults:
+        return RedisFaults(redis)

@@ -1,0 +1,153 @@
+"""What only this broker does: its URLs, its format, what it asks of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+import pytest
+from dws_redis import RedisBroker
+from dws_redis._format import read_push
+from services.redis import PrivateRedis
+
+from dws_core import InvalidBrokerURL, create_broker
+from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable, BrokerURL, History, Layout, partition_of
+
+
+class Silent:
+    """A sink that hears nothing."""
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+
+async def started(url: str, layout: Layout) -> RedisBroker:
+    broker = RedisBroker.from_url(BrokerURL.parse(url))
+    await broker.start(node=b"12345678", layout=layout, sink=Silent())  # type: ignore[arg-type]
+    return broker
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://a,b/0", "several hosts"),
+        ("redis://a/zero", "database number"),
+        ("redis://a/0?partitions=0", "cannot work"),
+        ("redis://a/0?probe_s=5s", "cannot work"),
+        ("redis://a/0?trust_restart=perhaps", "always, aof, never"),
+        ("redis://:hush@a/0?nonsense=1", "max_payload_bytes"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_with_a_fix_and_without_its_password(url: str, why: str) -> None:
+    with pytest.raises(InvalidBrokerURL, match=why) as error:
+        create_broker(url)
+    assert "Fix" in str(error.value)
+    assert "hush" not in str(error.value)
+
+
+def test_the_original_name_is_importable() -> None:
+    from dws_core import RedisBroker as Original
+
+    assert Original is RedisBroker
+
+
+@pytest.mark.anyio
+async def test_a_wrong_password_is_said_without_showing_it(redis: PrivateRedis) -> None:
+    with pytest.raises((BrokerMisconfigured, BrokerUnavailable)) as error:
+        await started(redis.url.replace("//", "//ann:hush@"), Layout(channel="c", partitions=1))
+    assert "hush" not in str(error.value)
+
+
+@pytest.mark.anyio
+async def test_a_redis_without_persistence_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    server = PrivateRedis(maxmemory="100mb", **{"maxmemory-policy": "allkeys-lru"})
+    server.start()
+    try:
+        with caplog.at_level(logging.WARNING, "dws.redis"):
+            await (await started(server.url, Layout(channel="c", partitions=1))).stop()
+    finally:
+        server.remove()
+    assert "append-only" in caplog.text
+    assert "noeviction" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_topics_whose_history_has_expired_leave_nothing_behind(redis: PrivateRedis) -> None:
+    layout = Layout(channel="expiry", partitions=1)
+    broker = await started(redis.url + "?partitions=1", layout)
+    try:
+        short, long = History(size=5, ttl_s=0.02), History(size=5, ttl_s=600)
+        for number in range(200):
+            await broker.publish(0, f"short/{number}", b"x", history=short)
+        async with asyncio.timeout(10):
+            while int(redis.command("ZCARD", "dws:{expiry:0}:i")[1:].split(b"\r\n")[0]) > 2:
+                await broker.publish(0, "long", b"x", history=long)
+        keys = redis.command("KEYS", "dws:{expiry:0}:h:*")
+        assert b"short" not in keys
+        # Whoever was away since before is told that something may have been missed, and not that nothing was.
+        head = (await broker.heads([0]))[0]
+        result = await broker.read(
+            0, since=1, until=head.offset, epoch=head.epoch, topics=["short/0"], limit=10, max_bytes=1000
+        )
+        assert result.gap == "trimmed"
+    finally:
+        await broker.stop()
+
+
+@pytest.mark.anyio
+async def test_a_node_that_follows_nothing_keeps_its_connection(redis: PrivateRedis) -> None:
+    states: list[str] = []
+
+    class States(Silent):
+        def on_state(self, state: str, detail: str) -> None:
+            states.append(state)
+
+    broker = RedisBroker.from_url(BrokerURL.parse(redis.url + "?partitions=1&probe_s=20ms&dead_s=100ms"))
+    await broker.start(node=b"12345678", layout=Layout(channel="quiet", partitions=1), sink=States())  # type: ignore[arg-type]
+    try:
+        async with asyncio.timeout(10):
+            listening = asyncio.to_thread(_hear, redis, "dws:{quiet}:control", 20)
+            await listening
+        assert states == ["live"]
+    finally:
+        await broker.stop()
+
+
+def _hear(redis: PrivateRedis, channel: str, count: int) -> None:
+    """Wait for so many messages on a channel."""
+    with socket.create_connection(("127.0.0.1", redis.port), timeout=10) as connection:
+        connection.sendall(f"SUBSCRIBE {channel}\r\n".encode())
+        heard = b""
+        while heard.count(b"message") < count:
+            heard += connection.recv(65_536)
+
+
+@pytest.mark.anyio
+async def test_a_strangers_message_on_the_channel_harms_nobody(redis: PrivateRedis) -> None:
+    layout = Layout(channel="stranger", partitions=1)
+    broker = await started(redis.url + "?partitions=1", layout)
+    try:
+        await broker.set_interest(frozenset({0}))
+        redis.command("PUBLISH", "dws:{stranger:0}:c", "hello")
+        receipt = await broker.publish(partition_of("t", layout), "t", b"x", history=History())
+        assert receipt.offset == 1
+    finally:
+        await broker.stop()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", b"e 0 1 2\n", b"e 0 1 2 zz\n", b"e 0 1 2 ab\n1 0 1 5 5 0\nshort", b"e x 1 2 ab\n"],
+)
+def test_what_is_no_push_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- each says something else
+        read_push(data)
+
+
+def test_a_push_is_read() -> None:
+    push = read_push(b"ep 4 6 99 6162\n5 3 7 1 2 0\ntab- 0 8 1 1 1\ntck")
+    assert (push.epoch, push.lo, push.hi) == ("ep", 4, 6)
+    first, second = push.records
+    assert (first.offset, first.prev, first.seq, first.topic, first.payload, first.key) == (5, 3, 7, "t", b"ab", None)
+    assert (second.offset, second.prev, second.payload, second.key, second.publisher) == (None, None, b"c", "k", b"ab")

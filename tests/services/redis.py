@@ -1,0 +1,123 @@
+"""A private Redis for tests: a process of their own, on a free loopback port, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+_UP_S: Final = 15.0
+
+
+def is_required() -> bool:
+    """Whether a missing Redis is a failure: `DWS_REQUIRE_SERVICES` names `redis`."""
+    return "redis" in os.environ.get("DWS_REQUIRE_SERVICES", "").split(",")
+
+
+@lru_cache(maxsize=1)
+def find_redis() -> str:
+    """Return the program's path; skip the test where there is none, or fail where it is required."""
+    found = _on_path()
+    if found is None and is_required() and os.geteuid() == 0 and Path("/etc/debian_version").exists():
+        # Only the program: the tests start it themselves.
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "redis-server"], check=True, env=environment)
+        found = _on_path()
+    if found is None:
+        text = "no redis-server on PATH; enable with: apt-get install redis-server"
+        if is_required():
+            pytest.fail(text)
+        pytest.skip(text)
+    return found
+
+
+def _on_path() -> str | None:
+    return shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago: a Redis that is restarted has to keep its port."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
+
+
+class PrivateRedis:
+    """A Redis that the test may do anything to.
+
+    Args:
+        aof: Whether it keeps an append-only file, synced at each write.
+        **settings: Of redis.conf.
+    """
+
+    def __init__(self, *, aof: bool = False, **settings: str) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="dws-redis-"))
+        self._settings = {
+            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "daemonize": "no",
+            "appendonly": "yes" if aof else "no", "appendfsync": "always", "enable-debug-command": "local", **settings,
+        }  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it; return when it answers."""
+        options = [part for name, value in self._settings.items() for part in (f"--{name}", value)]
+        log = (self.folder / "log.txt").open("ab")
+        self._process = subprocess.Popen([find_redis(), *options], stdout=log, stderr=log)
+        log.close()
+        until = time.monotonic() + _UP_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError("Redis did not start:\n" + (self.folder / "log.txt").read_text()[-2000:])
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let it do nothing, with its connections open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def command(self, *command: str) -> Any:
+        """Ask it something, over a connection of its own; return the raw answer."""
+        packed = f"*{len(command)}\r\n" + "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
+        with socket.create_connection(("127.0.0.1", self.port), timeout=_UP_S) as connection:
+            connection.sendall(packed.encode())
+            return connection.recv(1_048_576)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.command("PING") == b"+PONG\r\n")
+        except OSError:
+            return False
