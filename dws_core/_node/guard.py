@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 
 class HandlerGuard:
@@ -17,10 +18,10 @@ class HandlerGuard:
     __slots__ = ("_grace_s", "_task", "_timer", "cancelled")
 
     def __init__(self, grace_s: float) -> None:
-        self._grace_s = grace_s
-        self._task = asyncio.current_task()
+        self._grace_s: float = grace_s
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
-        self.cancelled = False
+        self.cancelled: bool = False
 
     def client_gone(self) -> None:
         """Start the grace time."""
