@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.apps import chat, chat_app
 from support.log_brokers import PlainBroker
-from support.resume import hello, missed
+from support.resume import hello, missed, slow
 from support.servers import Client, serve
 
 from dws_core import WebSocketManager
@@ -49,3 +49,21 @@ async def test_a_broker_without_a_log_delivers_a_repeated_key_again() -> None:
         for data in ("first", "again"):
             await manager.publish("t", data, key="k")
         assert [(await client.receive())["data"] for _ in range(2)] == ["first", "again"]
+
+
+async def test_what_came_before_a_gap_may_come_again_behind_it() -> None:
+    """The node that the client comes to is behind, and cannot ask whether the log is."""
+    _, manager, first = slow("again")
+    broker, _, second = slow("again")
+    async with serve(first) as a, serve(second) as b:
+        broker.sink.shut()
+        async with Client.open(f"{a.url}/ws/me") as client:
+            await hello(client, "t")
+            await manager.publish("t", "once more")
+            cursor = (await client.receive())["pos"]
+        broker.away = True
+        async with Client.open(f"{b.url}/ws/me") as client:
+            assert (await hello(client, "t", cursor=cursor))["recovered"] is False
+            assert (await client.receive())["reason"] == "unavailable"
+            broker.sink.let_through()
+            assert (await client.receive())["data"] == "once more"

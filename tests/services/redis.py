@@ -77,14 +77,19 @@ class PrivateRedis:
 
     def start(self) -> None:
         """Start it; return when it answers."""
+        process = self.launch()
+        until = time.monotonic() + _UP_S
+        while not self._answers():
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError("Redis did not start:\n" + (self.folder / "log.txt").read_text()[-2000:])
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start it without waiting."""
         options = [part for name, value in self._settings.items() for part in (f"--{name}", value)]
         log = (self.folder / "log.txt").open("ab")
         self._process = subprocess.Popen([find_redis(), *options], stdout=log, stderr=log)
         log.close()
-        until = time.monotonic() + _UP_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError("Redis did not start:\n" + (self.folder / "log.txt").read_text()[-2000:])
+        return self._process
 
     def kill(self) -> None:
         """End it as a crash does."""

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 from dws_redis import RedisBroker
+from dws_redis._fence import _check
 from dws_redis._format import read_push
 from services.redis import PrivateRedis
 
@@ -151,3 +152,46 @@ def test_a_push_is_read() -> None:
     first, second = push.records
     assert (first.offset, first.prev, first.seq, first.topic, first.payload, first.key) == (5, 3, 7, "t", b"ab", None)
     assert (second.offset, second.prev, second.payload, second.key, second.publisher) == (None, None, b"c", "k", b"ab")
+
+
+@pytest.mark.parametrize(
+    ("info", "error"),
+    [
+        # While it loads it says that it keeps no append-only file: a fence by that word announces a loss that is none.
+        ({"redis_version": "7.0.15", "loading": "1", "aof_enabled": "0"}, BrokerUnavailable),
+        ({"redis_version": "7.0.15", "role": "slave"}, BrokerUnavailable),
+        ({"redis_version": "6.0.9"}, BrokerMisconfigured),
+    ],
+)
+def test_a_redis_that_cannot_be_written_to_is_not_fenced(info: dict[str, str], error: type[Exception]) -> None:
+    with pytest.raises(error, match="Fix"):
+        _check(info)
+
+
+@pytest.mark.anyio
+async def test_a_redis_that_loads_for_a_while_has_lost_nothing() -> None:
+    redis = PrivateRedis(aof=True, **{"key-load-delay": "2000", "loading-process-events-interval-bytes": "1024"})
+    redis.start()
+    url = redis.url + "?partitions=1"
+    layout = Layout(channel="loading", partitions=1)
+    try:
+        broker = await started(url, layout)
+        first = await broker.publish(0, "t", b"x", history=History())
+        for number in range(500):
+            broker.publish(0, f"t/{number}", b"x" * 500, history=History())
+        await broker.stop()
+        redis.kill()
+        redis.launch()  # it answers only when it has loaded
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    broker = await started(url, layout)
+                except BrokerUnavailable as error:
+                    refusal = str(error)
+                    continue
+                break
+        assert refusal
+        assert (await broker.heads([0]))[0].epoch == first.epoch
+        await broker.stop()
+    finally:
+        redis.remove()

@@ -48,6 +48,8 @@ def _check(info: dict[str, str]) -> None:
     version = info.get("redis_version", "0")
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         raise BrokerMisconfigured(f"Redis {version} is too old.", fix="use Redis 6.2 or newer, or Valkey")
+    if info.get("loading", "0") != "0":  # and says meanwhile that it keeps no append-only file
+        raise BrokerUnavailable("Redis is still loading its data.", fix="wait; it is tried again")
     if info.get("role", "master") != "master":
         raise BrokerUnavailable("this Redis is a replica: nothing can be stored there.", fix="name the primary")
     policy = info.get("maxmemory_policy", "noeviction")
