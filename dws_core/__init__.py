@@ -45,6 +45,8 @@ from dws_core._errors import (
 from dws_core._log.interface import BrokerInterface, History, Receipt
 from dws_core._node.connection import Connection
 from dws_core._node.counters import NodeStats
+from dws_core._node.health import NodeHealth
+from dws_core._node.history import StoredMessage
 from dws_core._node.manager import WebSocketManager
 from dws_core._proxy import WebSocketProxy
 from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
@@ -91,6 +93,7 @@ __all__ = [
     "LayoutMismatch",
     "Limits",
     "Message",
+    "NodeHealth",
     "NodeStats",
     "OriginNotAllowed",
     "PayloadTooLarge",
@@ -101,6 +104,7 @@ __all__ = [
     "PublishOutcomeUnknown",
     "Receipt",
     "SlowConsumer",
+    "StoredMessage",
     "WebSocketException",
     "WebSocketManager",
     "WebSocketOAuth2PasswordBearer",

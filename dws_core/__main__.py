@@ -1,4 +1,7 @@
-"""`python -m dws_core plugins`: what is installed. `python -m dws_core doctor URL`: does this broker work from here?"""
+"""`python -m dws_core`: what is installed, does a broker work from here, and a client for people.
+
+`plugins` lists; `doctor URL` tries a broker; `listen URL FILTER` and `publish URL TOPIC DATA` talk to a node.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from dws_core._errors import BrokerUnavailable
@@ -27,12 +31,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("plugins", help="list the installed plugins, and those that failed to load")
     doctor = commands.add_parser("doctor", help="try a broker URL: connect, publish, receive")
     doctor.add_argument("url", help="for example memory:// or redis://localhost:6379/0")
+    for name, what in (
+        ("listen", "print what matches a filter, a line of JSON each"),
+        ("publish", "publish a message"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("url", help="of a node, for example ws://localhost:8000/ws/me")
+        command.add_argument("topic", help="topic, or for listen a filter such as chat/#")
+        command.add_argument("--token", help="bearer token")
+        if name == "publish":
+            command.add_argument("data", help="JSON, or a text")
+        else:
+            command.add_argument("--count", type=int, help="end after so many messages")
     parsed = parser.parse_args(arguments)
+    if parsed.command in ("listen", "publish"):
+        return _as_client(parsed)
     registry = default_registry()
     if parsed.command == "plugins":
         show_plugins(registry)
         return 0
     return asyncio.run(examine(parsed.url, registry))
+
+
+def _as_client(parsed: argparse.Namespace) -> int:
+    from dws_core.client import _commands as commands  # noqa: PLC0415 -- the other commands need no client
+
+    if parsed.command == "publish":
+        return asyncio.run(commands.publish(parsed.url, parsed.topic, parsed.data, token=parsed.token))
+    with suppress(KeyboardInterrupt):
+        return asyncio.run(commands.listen(parsed.url, parsed.topic, token=parsed.token, count=parsed.count))
+    return 0
 
 
 def show_plugins(registry: PluginRegistry) -> None:

@@ -17,11 +17,12 @@ from dws_core._errors import ConfigurationError
 from dws_core._node.sink import EXTENSION, FrameListener
 
 try:
+    import uvicorn
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 except ImportError as _error:  # pragma: no cover -- tried by hand; tests have uvicorn
     raise ConfigurationError(
         "dws_core.server needs uvicorn with its sans-I/O WebSocket protocol, and it is not there.",
-        fix="pip install 'uvicorn[standard]>=0.35'",
+        fix="pip install 'uvicorn[standard]>=0.53'",
     ) from _error
 
 if TYPE_CHECKING:
@@ -30,6 +31,21 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketProtocol"]
 
 _USABLE = (State.CONNECTING, State.OPEN)
+
+
+def _check_version(version: str) -> None:
+    """Refuse a uvicorn in which a connection that is lost while its buffer is full keeps its application waiting for ever.
+
+    0.44 brought keepalive pings to the protocol, 0.53 wakes up senders of lost connections.
+    """
+    if tuple(int(part) for part in version.split(".")[:2]) < (0, 53):
+        raise ConfigurationError(
+            f"dws_core.server needs uvicorn 0.53 or newer, and this is {version}.",
+            fix="pip install -U 'uvicorn[standard]>=0.53', or leave --ws out: dws works without it, slower",
+        )
+
+
+_check_version(uvicorn.__version__)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

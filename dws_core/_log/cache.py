@@ -37,10 +37,11 @@ class LogCache:
         lo: Everything behind it, up to `hi`, is here.
         hi: The node's watermark: what the tail has heard.
         size_bytes: Bytes held.
+        max_age_s: Seconds for which a record is held.
     """
 
     __slots__ = (
-        "_arrivals", "_max_age_s", "_max_bytes", "_max_records", "_records", "_topics", "epoch", "hi", "lo",
+        "_arrivals", "_max_bytes", "_max_records", "_records", "_topics", "epoch", "hi", "lo", "max_age_s",
         "partition", "size_bytes",
     )  # fmt: skip
 
@@ -54,7 +55,7 @@ class LogCache:
         self.size_bytes: int = 0
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._max_age_s = max_age_s
+        self.max_age_s: float = max_age_s
         self._records: deque[Record] = deque()
         self._arrivals: deque[tuple[float, Offset]] = deque()  # when the records up to an offset came
         self._topics: OrderedDict[str, deque[Record]] = OrderedDict()  # least recently published first
@@ -83,7 +84,7 @@ class LogCache:
 
     def expire(self, now: float) -> None:
         """Drop what is too old or too much."""
-        while self._arrivals and self._arrivals[0][0] <= now - self._max_age_s:
+        while self._arrivals and self._arrivals[0][0] <= now - self.max_age_s:
             self._evict_to(self._arrivals[0][1])
         while len(self._records) > self._max_records or self.size_bytes > self._max_bytes:
             self._evict()

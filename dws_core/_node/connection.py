@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping, MutableSet
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypedDict
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -13,10 +13,12 @@ from dws_core._auth.interface import Principal
 from dws_core._errors import CodecError, ConnectionClosed, InvalidMessage
 from dws_core._node.counters import Counters
 from dws_core._node.fanout import Fanout
+from dws_core._node.guard import HandlerGuard
 from dws_core._node.inbox import Inbox, InboxEnded
 from dws_core._node.outbox import Outbox, ReadyOutbox, TaskOutbox
 from dws_core._node.sink import sink_of
 from dws_core._node.tasks import Tasks
+from dws_core._node.topics import Topics
 from dws_core._topics.router import Router
 from dws_core._topics.trie import MqttMatcher
 from dws_core._wire.backlog import SlowConsumer
@@ -70,44 +72,6 @@ class _Alone:
         """Nothing to forget."""
 
 
-class Topics(MutableSet[str]):
-    """The filters of one connection: a live set."""
-
-    __slots__ = ("_connection", "_router")
-
-    def __init__(self, router: Router[Any], connection: Connection) -> None:
-        self._router = router
-        self._connection = connection
-
-    def __contains__(self, value: object) -> bool:
-        return value in self._router.filters(self._connection)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._router.filters(self._connection)))
-
-    def __len__(self) -> int:
-        return len(self._router.filters(self._connection))
-
-    def __repr__(self) -> str:
-        return f"Topics({set(self)!r})"
-
-    def add(self, value: str) -> None:
-        """Subscribe to a filter.
-
-        Raises:
-            InvalidFilter: It breaks a rule of MQTT 5.0 §4.7.
-        """
-        self._router.subscribe(self._connection, value)
-
-    def discard(self, value: str) -> None:
-        """Remove a filter; one that is not there is no error."""
-        self._router.unsubscribe(self._connection, value)
-
-    @classmethod
-    def _from_iterable(cls, it: Iterable[Any]) -> set[Any]:
-        return set(it)
-
-
 class Connection:
     """One client's socket: receive and send, filters, who it is.
 
@@ -127,10 +91,11 @@ class Connection:
         id: The connection id. Several connections may share one.
         principal: Who the client is; None: not authenticated.
         codec: How its messages are encoded.
+        guard: What ends its handler once it is gone; None: nobody serves it.
     """
 
     __slots__ = (
-        "__weakref__", "_bucket", "_close_code", "_close_reason", "_ended", "_host", "_inbox", "codec", "id", "outbox",
+        "__weakref__", "_bucket", "_close_code", "_close_reason", "_ended", "_host", "_inbox", "codec", "guard", "id", "outbox",
         "principal", "websocket",
     )  # fmt: skip
 
@@ -153,6 +118,7 @@ class Connection:
         limits = self._host.limits
         self.outbox: Outbox = self._make_outbox(slow_consumer or limits.slow_consumer)
         self._inbox: Inbox | None = None
+        self.guard: HandlerGuard | None = None
         self._bucket = None
         if limits.messages_per_s is not None:
             self._bucket = TokenBucket(limits.messages_per_s, limits.burst, now=asyncio.get_running_loop().time())

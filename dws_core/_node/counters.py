@@ -7,13 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Counters:
-    """Running counts since the node was made; see `NodeStats`."""
+    """Running counts since the node was made; see `NodeStats`.
+
+    Attributes:
+        turns: How often an outbox has become direct or ceased to be: what the fan-out plans holds within a turn.
+    """
 
     published: int = 0
     received: int = 0
     deliveries: int = 0
     dropped: int = 0
     overflows: int = 0
+    turns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

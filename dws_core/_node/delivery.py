@@ -52,6 +52,7 @@ class Delivery:
         self._positions = positions
         self._recovering = recovering
         self.state: BrokerState = "connecting"
+        self.detail: str = ""
 
     def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
         """Deliver records in order."""
@@ -83,11 +84,11 @@ class Delivery:
         """No control messages yet."""
 
     def on_state(self, state: BrokerState, detail: str) -> None:
-        """Log a change of the broker's state."""
+        """Keep the broker's state, and log a change."""
         if state != self.state:
             level = logging.WARNING if state in ("degraded", "blocked") else logging.INFO
             logger.log(level, "broker is %s: %s", state, detail)
-        self.state = state
+        self.state, self.detail = state, detail
 
     def _deliver(self, partition: int, epoch: str, record: Record) -> None:
         topic = record.topic

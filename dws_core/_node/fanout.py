@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter, itemgetter, length_hint
 from typing import Final, Protocol
 
 from dws_core._node.counters import Counters
@@ -22,6 +22,12 @@ logger = logging.getLogger("dws")
 
 _CHUNK_BYTES: Final = 65_536
 """What is longer goes out in several writes, so that a socket which is full after the first is noticed."""
+
+_MIN_PLANNED: Final = 32
+"""Receivers for which planning pays."""
+
+_MAX_PLANS: Final = 64
+"""Sequences of receivers whose plans are kept."""
 
 _OUTBOX = attrgetter("outbox")
 
@@ -63,6 +69,7 @@ class Fanout:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._batches: dict[int, _Batch] = {}
+        self._plans = _Plans(counters)
         self._number = 0
         self._flushed: asyncio.Future[None] | None = None
 
@@ -83,8 +90,9 @@ class Fanout:
         if not self._batches:
             return
         batches, self._batches, self._number = list(self._batches.values()), {}, 0
-        for parts, outboxes in _by_parts(batches):
-            _write(parts, outboxes)
+        if not (len(batches) == 1 and self._plans.write(batches)):
+            for parts, outboxes in _by_parts(batches):
+                _write(parts, outboxes)
         if self._flushed is not None:
             self._flushed.set_result(None)
             self._flushed = None
@@ -104,6 +112,78 @@ class Fanout:
             batch = self._batches[key] = _Batch(receivers)  # keeps the receivers alive, and so the key unique
         self._number += 1
         batch.messages.append((self._number, message))
+
+
+class _Plan:
+    """How to write to receivers of one codec that all take frames at once.
+
+    Attributes:
+        receivers: Who; kept alive, and so their id unique.
+        turn: In which this holds.
+        codec: Theirs.
+        writes: One call for each; None: not made yet, or not possible in this turn.
+    """
+
+    __slots__ = ("codec", "receivers", "turn", "writes")
+
+    def __init__(self, receivers: Sequence[Receiver], turn: int) -> None:
+        self.receivers = receivers
+        self.turn = turn
+        self.codec: Codec = receivers[0].outbox.codec
+        self.writes: list[Callable[[bytes], object]] | None = None
+
+    def make(self) -> None:
+        """Collect the calls."""
+        outboxes = [receiver.outbox for receiver in self.receivers]
+        if all(outbox.direct and outbox.codec is self.codec for outbox in outboxes):
+            self.writes = [outbox.write for outbox in outboxes]
+
+    def write(self, data: bytes, writes: list[Callable[[bytes], object]]) -> None:
+        """Write to all; one that raises is closed, the others go on."""
+        rest = iter(writes)
+        while True:
+            try:
+                for write in rest:
+                    write(data)
+            except Exception:
+                logger.exception("a connection could not be written to; it is closed")
+                self.receivers[len(writes) - length_hint(rest) - 1].outbox.close()
+            else:
+                return
+
+
+class _Plans:
+    """Plans for sequences of receivers that come again: a delivery touches nothing but its socket.
+
+    A plan is made when its receivers come a second time within a turn: where sockets fill and empty all the time, none
+    is made.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._plans: dict[int, _Plan] = {}
+
+    def write(self, batches: list[_Batch]) -> bool:
+        """Write a batch by its plan; False: there is none, and nothing was written."""
+        receivers = batches[0].receivers
+        if len(receivers) < _MIN_PLANNED:
+            return False
+        plan = self._plans.get(id(receivers))
+        if plan is None or plan.turn != self._counters.turns:
+            self._begin(receivers)
+            return False
+        if plan.writes is None:
+            plan.make()
+        whole = _Joined(batches, plan.codec).whole if plan.writes is not None else None
+        if whole is None or plan.writes is None:
+            return False
+        plan.write(whole, plan.writes)
+        return True
+
+    def _begin(self, receivers: Sequence[Receiver]) -> None:
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        self._plans[id(receivers)] = _Plan(receivers, self._counters.turns)
 
 
 def _by_parts(batches: list[_Batch]) -> Iterable[tuple[list[_Batch], Iterable[Outbox]]]:

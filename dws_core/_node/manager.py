@@ -6,19 +6,20 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Any, Self
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
 from dws_core._auth.refusal import refuse_full
-from dws_core._errors import BrokerClosed, ConfigurationError, ConnectionClosed, InvalidTopic
-from dws_core._log.interface import BrokerInterface, Layout, LogBroker, Receipt
+from dws_core._errors import BrokerClosed, ConfigurationError
+from dws_core._log.interface import BrokerInterface, History, Layout, LogBroker
+from dws_core._log.policy import HistoryPolicy
 from dws_core._node.adapter import AdaptedBroker
 from dws_core._node.attach import Attach
+from dws_core._node.choice import choose_broker
 from dws_core._node.connection import Connection
 from dws_core._node.connections import Connections
 from dws_core._node.counters import Counters, NodeStats
@@ -26,24 +27,27 @@ from dws_core._node.delivery import Delivery
 from dws_core._node.fanout import Fanout
 from dws_core._node.guard import HandlerGuard
 from dws_core._node.handshake import Door
+from dws_core._node.health import NodeHealth
+from dws_core._node.history import HistoryReader, StoredMessage
 from dws_core._node.inbound import Inbound
 from dws_core._node.interest import Interest
 from dws_core._node.logs import NodeLogs
 from dws_core._node.positions import Positions
-from dws_core._node.publisher import Done, Publisher, Sending
+from dws_core._node.publisher import Done, Publisher
 from dws_core._node.resume import Resume
+from dws_core._node.sender import Sender
+from dws_core._node.serving import Serving
 from dws_core._node.tasks import Tasks
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
-from dws_core._url import BrokerURL
 from dws_core._wire.backlog import SlowConsumer
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
 from dws_core._wire.frames import encode_frame
 from dws_core._wire.limits import Limits
 from dws_core._wire.message import JSON, Message
-from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
+from dws_core._wire.node_topics import check_conn_id
 
 logger = logging.getLogger("dws")
 
@@ -54,7 +58,7 @@ _NOT_READY = (
 )
 
 
-class WebSocketManager:
+class WebSocketManager(Sender):
     """A node: the connections of one process, joined through the broker with those of all other nodes of its channel.
 
     Names and objects are both taken wherever a plugin is meant: a name is looked up among the installed plugins.
@@ -70,12 +74,17 @@ class WebSocketManager:
         verify_token: What a named authenticator verifies tokens with; sync or async.
         authorize: Says whether a principal may do an action on a topic or filter; sync or async. None: all may do all.
         allowed_origins: Origins whose pages may connect besides the node's own; `["*"]`: any.
+        history: How much of a topic is kept for clients that come back, by filter; the first that matches decides, so write
+            special filters before general ones. Topics that none matches keep `History()`: a reconnect within minutes
+            loses nothing. Broadcasts are the topic `$all`, direct messages `$conn/<id>`; only filters that begin with
+            `$` match those. Give every node of a channel the same.
         limits: Bounds of the node.
         registry: Where plugins are looked up; None: the installed ones.
         **kwargs: For `broker_class`.
 
     Raises:
         ConfigurationError: Something named here is not installed, or the arguments contradict each other.
+        InvalidFilter: A key of `history` is not a filter.
     """
 
     def __init__(
@@ -91,6 +100,7 @@ class WebSocketManager:
         verify_token: TokenVerifier | None = None,
         authorize: Authorize | None = None,
         allowed_origins: Collection[str] = (),
+        history: Mapping[str, History] | None = None,
         limits: Limits | None = None,
         registry: PluginRegistry | None = None,
         **kwargs: Any,
@@ -101,7 +111,7 @@ class WebSocketManager:
         self.tasks: Tasks = Tasks()
         self.counters: Counters = Counters()
         self.fanout: Fanout = Fanout(self.counters)
-        self.broker: BrokerInterface | LogBroker = _make_broker(plugins, broker_url, broker_class, broker, kwargs)
+        self.broker: BrokerInterface | LogBroker = choose_broker(plugins, broker_url, broker_class, broker, kwargs)
         matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
         self._matcher = matcher
         self.router: Router[Connection] = Router(matcher)
@@ -130,10 +140,11 @@ class WebSocketManager:
             self._positions,
             self._attach.recovering,
         )
-        self._publisher = Publisher(self._log, node_codec, self._layout, self.counters)
-        resume = Resume(self._log, self._layout, self._logs, interest, self._positions, self._attach, codecs)
+        policy = HistoryPolicy({matcher.check_filter(f): kept for f, kept in (history or {}).items()}, matcher.matches)
+        self._publisher = Publisher(self._log, node_codec, self._layout, policy, self.counters)
+        self._history = HistoryReader(self._log, self._layout, self._logs, policy, codecs, self.limits.replay_messages)
+        resume = Resume(self._log, interest, self._positions, self._attach, self._history, self.limits.ping_s)
         self._inbound = Inbound(self._publisher, matcher, self.limits, authorize, resume)
-        self.guards: dict[Connection, HandlerGuard] = {}
         self._running = False
         self._way_logged = False
 
@@ -213,6 +224,10 @@ class WebSocketManager:
             overflows=counters.overflows,
         )
 
+    def health(self) -> NodeHealth:
+        """Return whether the node can serve, as it is now; costs nothing, for readiness routes."""
+        return NodeHealth(started=self._running, broker=self._delivery.state, detail=self._delivery.detail)
+
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._connections)
 
@@ -265,7 +280,7 @@ class WebSocketManager:
             self._way_logged = True
             logger.info(_READY if connection.takes_ready_frames else _NOT_READY)
         self._connections.add(connection)
-        self.guards[connection] = HandlerGuard(self.limits.handler_grace_s)
+        connection.guard = HandlerGuard(self.limits.handler_grace_s)
         connection.start_reading()
         return connection
 
@@ -284,7 +299,7 @@ class WebSocketManager:
         waits for something else when the client is gone is cancelled after `Limits.handler_grace_s`, silently.
         Arguments and errors: see `new_connection`.
         """
-        return _Serving(self, websocket, conn_id, topic, principal, slow_consumer)
+        return Serving(self, websocket, conn_id, topic, principal, slow_consumer)
 
     async def close_connection(
         self, connection: Connection, code: int = CloseCode.NORMAL, reason: str | None = None
@@ -295,16 +310,17 @@ class WebSocketManager:
 
     def remove_connection(self, connection: Connection) -> Awaitable[None]:
         """Remove a connection that is closed. Works at once; awaiting is optional. One not there is no error."""
-        if (guard := self.guards.pop(connection, None)) is not None:
-            guard.release()
+        if connection.guard is not None:
+            connection.guard.release()
+            connection.guard = None
         self._forget(connection)
         return Done()
 
     def on_closed(self, connection: Connection) -> None:
         """Called by a connection whose socket is gone: nothing is sent to it any more."""
         self._forget(connection)
-        if (guard := self.guards.pop(connection, None)) is not None:
-            guard.client_gone()
+        if connection.guard is not None:
+            connection.guard.client_gone()
 
     def _forget(self, connection: Connection) -> None:
         self.router.remove(connection)
@@ -332,125 +348,21 @@ class WebSocketManager:
         """
         await self._inbound.receive(connection, message)
 
-    def publish(self, topic: str, data: JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:
-        """Publish data to a topic: every connection with a matching filter gets it, on every node.
-
-        Works at once, in order; await it to know that the broker has it, and where.
+    async def history(self, topic: str, *, limit: int = 100) -> list[StoredMessage]:
+        """Return the last messages of one topic that are kept, oldest first, up to what was acknowledged before the call.
 
         Args:
-            topic: No wildcards (MQTT 5.0 §4.7).
-            data: Any JSON value.
-            key: A repeat of (topic, key) within 60 s is delivered once.
+            topic: No wildcards.
+            limit: At most so many; at most `Limits.replay_messages`, and what the topic's `History` keeps.
 
         Raises:
-            InvalidTopic: The topic breaks a rule, or belongs to the node (`$…`).
-            CodecError: The node's codec cannot express the data.
-            BrokerError: When awaited: see `BrokerUnavailable`, `PublishOutcomeUnknown`, `BrokerOverloaded`,
-                `PayloadTooLarge`, `BrokerClosed`.
+            InvalidTopic: The topic breaks a rule.
+            ConfigurationError: The limit is not positive.
+            BrokerUnavailable: The broker keeps no history, or it cannot be read.
+            BrokerClosed: The node is not started.
         """
-        self._matcher.check_topic(topic)
-        if topic.startswith("$"):
-            raise InvalidTopic(topic, position=0, reason="it belongs to the node", fix="use broadcast() or send_to()")
-        return Sending([self._publisher.publish(topic, data, key=key)], topic)
-
-    def broadcast(self, message: Message | JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:
-        """Send data (of a `Message`, or plain) to every connection of the channel, on every node.
-
-        Works at once; awaiting is optional, see `publish`.
-        """
-        data = message.data if isinstance(message, Message) else message
-        return Sending([self._publisher.publish(ALL, data, key=key)], ALL)
-
-    def send_to(
-        self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None
-    ) -> Awaitable[list[Receipt]]:
-        """Send data to the connections with this id, or one of these ids, on whichever node they are.
-
-        Works at once; awaiting is optional, see `publish`. An id that nobody has is no error.
-        """
-        ids = [conn_id] if isinstance(conn_id, str) else list(dict.fromkeys(conn_id))
-        topics = [conn_topic(check_conn_id(one)) for one in ids]
-        return Sending([self._publisher.publish(topic, data, key=key) for topic in topics], f"{len(ids)} connections")
-
-    def send(self, message: Message) -> Awaitable[list[Receipt]]:
-        """Publish a message's data to its topic. Works at once; awaiting is optional, see `publish`."""
-        if message.topic is None:
-            raise ConfigurationError("a message to send() has no topic.", fix="set Message(topic=...)")
-        return self.publish(message.topic, message.data, key=message.key)
-
-    def send_by_conn_id(self, message: Message) -> Awaitable[list[Receipt]]:
-        """Send a message's data to its `conn_id` or ids. Works at once; awaiting is optional, see `publish`."""
-        if not message.conn_id:
-            raise ConfigurationError("a message to send_by_conn_id() has no conn_id.", fix="set Message(conn_id=...)")
-        return self.send_to(message.conn_id, message.data, key=message.key)
-
-    def send_msg(self, message: Message) -> Awaitable[list[Receipt]]:
-        """Send a message by its type: `broadcast`, `send_by_conn_id`, and `send` for any other."""
-        if message.type == "broadcast":
-            return self.broadcast(message, key=message.key)
-        return self.send_by_conn_id(message) if message.type == "send_by_conn_id" else self.send(message)
-
-
-class _Serving:
-    """The block of `connect`. A class and not a generator: an idle connection keeps a smaller one in memory."""
-
-    __slots__ = ("_asked", "_connection", "_guard", "_manager")
-
-    def __init__(
-        self,
-        manager: WebSocketManager,
-        websocket: WebSocket,
-        conn_id: str | None,
-        topic: str | None,
-        principal: Principal | None,
-        slow_consumer: SlowConsumer | None,
-    ) -> None:
-        self._manager = manager
-        self._asked = (websocket, conn_id, topic, principal, slow_consumer)
-
-    async def __aenter__(self) -> Connection:
-        websocket, conn_id, topic, principal, slow_consumer = self._asked
-        self._connection = await self._manager.new_connection(
-            websocket, conn_id, topic, principal=principal, slow_consumer=slow_consumer
-        )
-        self._guard = self._manager.guards[self._connection]
-        return self._connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        gone = self._connection.closed
-        self._guard.release()
-        code, swallowed = CloseCode.NORMAL, False
-        if isinstance(error, asyncio.CancelledError):
-            code, swallowed = CloseCode.GOING_AWAY, self._guard.swallow()
-        elif error is not None:
-            code = CloseCode.INTERNAL_ERROR
-            swallowed = gone and isinstance(error, ConnectionClosed | WebSocketDisconnect)
-        await self._connection.close(code)
-        self._manager.remove_connection(self._connection)
-        return swallowed
-
-
-def _make_broker(
-    plugins: PluginRegistry,
-    url: str | None,
-    broker_class: type[BrokerInterface] | type[LogBroker] | None,
-    broker: BrokerInterface | LogBroker | None,
-    kwargs: dict[str, Any],
-) -> BrokerInterface | LogBroker:
-    if broker_class is not None:
-        return broker_class(**kwargs)
-    if kwargs:
-        raise ConfigurationError(
-            f"WebSocketManager got unknown arguments: {', '.join(kwargs)}.",
-            fix="remove them; extra arguments are for broker_class only",
-        )
-    if broker is not None:
-        return broker
-    if url is None:
-        raise ConfigurationError(
-            "WebSocketManager has no broker.", fix="pass broker_url='memory://' (or redis://…), or broker=..."
-        )
-    parsed = BrokerURL.parse(url)
-    return plugins.broker_class(parsed).from_url(parsed)
+        if limit < 1:
+            raise ConfigurationError(f"history(limit={limit}) must be positive.", fix="ask for at least one message")
+        if not self._running:
+            raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
+        return (await self._history.read(self._matcher.check_topic(topic), limit, fresh=True)).messages

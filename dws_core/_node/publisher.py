@@ -7,8 +7,9 @@ import logging
 from collections.abc import Generator
 from typing import Any
 
-from dws_core._log.interface import History, Layout, LogBroker, Receipt
+from dws_core._log.interface import Layout, LogBroker, Receipt
 from dws_core._log.partition import partition_of
+from dws_core._log.policy import HistoryPolicy
 from dws_core._node.counters import Counters
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import format_position
@@ -16,9 +17,6 @@ from dws_core._wire.envelope import header_of
 from dws_core._wire.message import JSON
 
 logger = logging.getLogger("dws")
-
-HISTORY = History()
-"""What is kept of every topic: a reconnect within minutes loses nothing."""
 
 
 class Sending:
@@ -59,11 +57,14 @@ class Done:
 class Publisher:
     """Encodes data once and publishes it to the topic's partition."""
 
-    def __init__(self, broker: LogBroker, codec: Codec, layout: Layout, counters: Counters) -> None:
+    def __init__(
+        self, broker: LogBroker, codec: Codec, layout: Layout, policy: HistoryPolicy, counters: Counters
+    ) -> None:
         self._broker = broker
         self._codec = codec
         self._header = header_of(codec.name)
         self._layout = layout
+        self._policy = policy
         self._counters = counters
 
     def publish(self, topic: str, data: JSON, *, key: str | None = None) -> asyncio.Future[Receipt]:
@@ -74,7 +75,8 @@ class Publisher:
         """
         payload = self._header + self._codec.encode(data)
         self._counters.published += 1
-        return self._broker.publish(partition_of(topic, self._layout), topic, payload, history=HISTORY, key=key)
+        partition, history = partition_of(topic, self._layout), self._policy.of(topic)
+        return self._broker.publish(partition, topic, payload, history=history, key=key)
 
     def position(self, topic: str, receipt: Receipt) -> str | None:
         """Return where a message stands, as clients see it; None for a topic without history."""

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 from weakref import WeakSet
 
 from dws_core._errors import InvalidMessage
-from dws_core._log.interface import Layout, LogBroker, Record
-from dws_core._log.partition import partition_of
+from dws_core._log.interface import LogBroker
 from dws_core._log.recovery import Answer
 from dws_core._node.attach import Attach
 from dws_core._node.connection import Connection
-from dws_core._node.history import last_records
+from dws_core._node.history import HistoryReader
 from dws_core._node.interest import Interest
-from dws_core._node.logs import NodeLogs
 from dws_core._node.positions import Positions
-from dws_core._wire.client_errors import Refused
-from dws_core._wire.codecs import Codec
-from dws_core._wire.cursor import Position, format_cursor, format_position
-from dws_core._wire.envelope import open_envelope
+from dws_core._wire.cursor import Position, format_cursor
 from dws_core._wire.frames import encode_frame
 from dws_core._wire.message import JSON
-
-PING_S: Final = 20
-"""Seconds between the WebSocket pings of uvicorn, as it is delivered; the node does not hear of another setting."""
-
-_HISTORY_BYTES: Final = 1_048_576
 
 
 class Resume:
@@ -34,31 +24,28 @@ class Resume:
 
     Args:
         broker: Where the logs are.
-        layout: Of the channel.
-        logs: What the node knows.
         interest: What connections want.
         positions: Where live connections stand.
         attach: Brings connections from their cursors to live delivery.
-        codecs: Of the node, by name.
+        history: Reads the last messages of a topic.
+        ping_s: Seconds between the WebSocket pings of the server.
     """
 
     def __init__(
         self,
         broker: LogBroker,
-        layout: Layout,
-        logs: NodeLogs,
         interest: Interest,
         positions: Positions,
         attach: Attach,
-        codecs: Mapping[str, Codec],
+        history: HistoryReader,
+        ping_s: float,
     ) -> None:
         self._broker = broker
-        self._layout = layout
-        self._logs = logs
         self._interest = interest
         self._positions = positions
         self._attach = attach
-        self._codecs = codecs
+        self._history = history
+        self._ping_s = ping_s
         self._greeted: WeakSet[Connection] = WeakSet()
 
     async def live(self, connection: Connection) -> None:
@@ -82,7 +69,7 @@ class Resume:
         request_id: str | int | None,
     ) -> None:
         """Subscribe to all filters, resume from the cursor, answer by `connected`."""
-        frame: dict[str, Any] = {"type": "connected", "conn_id": connection.id, "ping_s": PING_S}
+        frame: dict[str, Any] = {"type": "connected", "conn_id": connection.id, "ping_s": self._ping_s}
         if request_id is not None:
             frame["id"] = request_id
         self._greeted.add(connection)
@@ -143,28 +130,17 @@ class Resume:
 
         Raises:
             InvalidMessage: The limit is not a positive integer.
-            Refused: The broker keeps no history.
-            BrokerUnavailable: It cannot be read.
+            BrokerUnavailable: The broker keeps no history, or it cannot be read.
         """
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise InvalidMessage("member 'limit' of history must be a positive integer.")
-        if not self._broker.capabilities.recovery:
-            raise Refused("unavailable", "this channel's broker keeps no history")
-        limit = min(limit, self._attach.limits.messages)
-        log = self._logs[partition_of(topic, self._layout)]
-        epoch, until = log.epoch, log.hi
-        records = await last_records(self._broker, log, topic, limit=limit, max_bytes=_HISTORY_BYTES)
+        past = await self._history.read(topic, limit)
         frame: dict[str, Any] = {"type": "history", "topic": topic}
         if request_id is not None:
             frame["id"] = request_id
-        frame["messages"] = [self._message(log.partition, epoch, record) for record in records]
-        frame["cursor"] = format_position(log.partition, epoch, until)
+        frame["messages"] = [{"data": message.data, "pos": message.pos} for message in past.messages]
+        frame["cursor"] = past.cursor
         connection.push(encode_frame(connection.codec, frame))
-
-    def _message(self, partition: int, epoch: str, record: Record) -> dict[str, Any]:
-        codec, data = open_envelope(record.payload)
-        position = format_position(partition, epoch, record.offset or 0)
-        return {"data": self._codecs[codec].decode(data), "pos": position}
 
     def _acknowledge(self, connection: Connection, frame: dict[str, Any]) -> None:
         if frame["id"] is None:

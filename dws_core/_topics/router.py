@@ -33,7 +33,7 @@ class Router(Generic[R]):
     def __init__(self, matcher: TopicMatcher, *, cache_size: int = 65_536) -> None:
         self._matcher = matcher
         self._index: TopicIndex[Any] = matcher.index()
-        self._filters: dict[R, dict[str, None]] = {}
+        self._filters: dict[R, str | dict[str, None]] = {}  # most receivers have one, and a dict is five times a text
         # Not a dict: finding the oldest entry of a dict passes over all that were removed before it.
         self._cache: OrderedDict[str, tuple[R, ...]] = OrderedDict()
         self._cache_size = cache_size
@@ -52,17 +52,24 @@ class Router(Generic[R]):
         self._matcher.check_filter(filter_)
         if not self._index.add(filter_, receiver):
             return False
-        self._filters.setdefault(receiver, {})[filter_] = None
+        found = self._filters.get(receiver)
+        if found is None:
+            self._filters[receiver] = filter_
+        elif isinstance(found, str):
+            self._filters[receiver] = {found: None, filter_: None}
+        else:
+            found[filter_] = None
         self._forget(filter_)
         return True
 
     def unsubscribe(self, receiver: R, filter_: str) -> bool:
         """Remove a filter; False: it was not there."""
-        filters = self._filters.get(receiver)
-        if filters is None or filter_ not in filters:
+        found = self._filters.get(receiver)
+        if found is None or filter_ not in self.filters(receiver):
             return False
-        del filters[filter_]
-        if not filters:
+        if isinstance(found, dict) and len(found) > 1:
+            del found[filter_]
+        else:
             del self._filters[receiver]
         self._index.discard(filter_, receiver)
         self._forget(filter_)
@@ -70,13 +77,17 @@ class Router(Generic[R]):
 
     def remove(self, receiver: R) -> None:
         """Remove all filters of a receiver; one without filters is no error."""
-        for filter_ in self._filters.pop(receiver, ()):
+        filters = self.filters(receiver)
+        self._filters.pop(receiver, None)
+        for filter_ in filters:
             self._index.discard(filter_, receiver)
             self._forget(filter_)
 
     def filters(self, receiver: R) -> AbstractSet[str]:
         """Return the filters of a receiver, in the order they were added: a view, not to be kept over changes."""
         found = self._filters.get(receiver)
+        if isinstance(found, str):
+            return {found: None}.keys()
         return _NOTHING if found is None else found.keys()
 
     def receivers(self, topic: str) -> tuple[R, ...]:

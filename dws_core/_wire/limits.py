@@ -32,6 +32,9 @@ class Limits:
             `too-many`. Also the most of one `history` answer.
         replay_bytes: Bytes of them.
         pos_interval_s: Seconds between `pos` frames on quiet topics.
+        ping_s: Seconds between the WebSocket pings of the server, as clients are told in `connected`: after twice as long
+            without a sign of life they may reconnect. Set it as your server is set (uvicorn: `--ws-ping-interval`);
+            the node is not told.
         connections: Connections of this node; more are refused with 1013.
         close_timeout_s: Seconds for the last frames and the close frame to be written.
     """
@@ -49,6 +52,7 @@ class Limits:
     replay_messages: int | None = 10_000
     replay_bytes: int | None = 16_777_216
     pos_interval_s: float = 25.0
+    ping_s: float = 20.0
     connections: int | None = None
     close_timeout_s: float = 5.0
 

@@ -1,6 +1,7 @@
-"""For the tests of plugins and applications: conformance suites and fakes. Needs the extra `testing`.
+"""For the tests of plugins and applications: conformance suites, servers, clients and faults.
 
-Names are imported on first use: pytest must see this package before its suites, to make their assertions speak.
+Needs the extra `testing`. Names are imported on first use: pytest must see this package before its suites, to make their
+assertions speak, and who uses a client only needs no pytest.
 """
 
 from __future__ import annotations
@@ -8,41 +9,76 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from dws_core import ConfigurationError as _ConfigurationError
+
 if TYPE_CHECKING:
+    from dws_core.testing._app_client import AppClient as AppClient
     from dws_core.testing._authenticator import AuthenticatorConformance as AuthenticatorConformance
     from dws_core.testing._broker import BrokerConformance as BrokerConformance
     from dws_core.testing._codec import CodecConformance as CodecConformance
     from dws_core.testing._conformance import Conformance as Conformance
     from dws_core.testing._fakes import FakeWebSocket as FakeWebSocket
+    from dws_core.testing._faults import BrokerFaults as BrokerFaults
+    from dws_core.testing._faulty import FaultyBroker as FaultyBroker
     from dws_core.testing._matcher import TopicMatcherConformance as TopicMatcherConformance
+    from dws_core.testing._server import RunningNode as RunningNode
+    from dws_core.testing._server import Server as Server
+    from dws_core.testing._server import serve as serve
+    from dws_core.testing._server import serve_nodes as serve_nodes
     from dws_core.testing._services import requires_service as requires_service
 
 __all__ = [
+    "AppClient",
     "AuthenticatorConformance",
     "BrokerConformance",
+    "BrokerFaults",
     "CodecConformance",
     "Conformance",
     "FakeWebSocket",
+    "FaultyBroker",
+    "RunningNode",
+    "Server",
     "TopicMatcherConformance",
     "requires_service",
+    "serve",
+    "serve_nodes",
 ]
 
 _WHERE: Final = {
+    "AppClient": "_app_client",
     "AuthenticatorConformance": "_authenticator",
     "BrokerConformance": "_broker",
+    "BrokerFaults": "_faults",
     "CodecConformance": "_codec",
     "Conformance": "_conformance",
     "FakeWebSocket": "_fakes",
+    "FaultyBroker": "_faulty",
+    "RunningNode": "_server",
+    "Server": "_server",
     "TopicMatcherConformance": "_matcher",
     "requires_service": "_services",
+    "serve": "_server",
+    "serve_nodes": "_server",
 }
+
+
+def _load(name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(f"dws_core.testing.{_WHERE[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("dws_core"):
+            raise
+        raise _ConfigurationError(
+            f"dws_core.testing.{name} needs the package {error.name!r}, which is not installed.",
+            fix="pip install 'dws-core[testing]'",
+        ) from error
 
 
 if not TYPE_CHECKING:  # to a type checker, every misspelled name would be there
 
     def __getattr__(name: str) -> Any:
         if name in _WHERE:
-            return getattr(importlib.import_module(f"dws_core.testing.{_WHERE[name]}"), name)
+            return _load(name)
         raise AttributeError(f"module 'dws_core.testing' has no attribute {name!r}")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dws_core.testing._broker_fault import BrokerFaultTests
+from dws_core.testing._broker_history import BrokerHistoryTests
 from dws_core.testing._broker_lifecycle import BrokerLifecycleTests
 from dws_core.testing._broker_order import BrokerOrderTests
 from dws_core.testing._broker_payload import BrokerPayloadTests
 from dws_core.testing._broker_publish import BrokerPublishTests
 from dws_core.testing._broker_record import BrokerRecordTests
+from dws_core.testing._broker_recovery import BrokerRecoveryTests
 from dws_core.testing._broker_routing import BrokerRoutingTests
 
 
@@ -17,11 +20,14 @@ class BrokerConformance(
     BrokerPayloadTests,
     BrokerOrderTests,
     BrokerPublishTests,
+    BrokerHistoryTests,
+    BrokerRecoveryTests,
+    BrokerFaultTests,
 ):
     """What every broker must do, whoever wrote it.
 
     Works for a `BrokerInterface` and for a `LogBroker`; what the plugin's record promises selects the tests. Needs one
-    fixture, `broker_url`. Optional: `sever`, `unreachable_url`, `hang_limit_s`.
+    fixture, `broker_url`. Optional: `fault`, `sever`, `count_operations`, `unreachable_url`, `hang_limit_s`.
 
     Example:
         ```python

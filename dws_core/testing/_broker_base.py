@@ -11,9 +11,11 @@ import pytest
 from dws_core import create_broker
 from dws_core.plugin import BrokerInterface, BrokerSpec, BrokerURL, LogBroker, PluginRegistry
 from dws_core.testing._conformance import Conformance
+from dws_core.testing._faults import BrokerFaults
 from dws_core.testing._peers import LogPeer, Peer, PlainPeer
 
 Sever = Callable[[], Awaitable[None]]
+CountOperations = Callable[[], Awaitable[int]]
 
 
 class OpenPeer(Protocol):
@@ -41,6 +43,16 @@ class BrokerBase(Conformance):
     @pytest.fixture
     def sever(self) -> Sever | None:
         """An async function that cuts the live connections of all brokers at the URL; None: no such test."""
+        return None
+
+    @pytest.fixture
+    def fault(self) -> BrokerFaults | None:
+        """What can be done to the broker at the URL; None: nothing, and the tests that need it are skipped."""
+        return None
+
+    @pytest.fixture
+    def count_operations(self) -> CountOperations | None:
+        """An async function that says how many requests the broker has had; None: no such test."""
         return None
 
     @pytest.fixture

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import time
 import warnings
 from collections.abc import Callable
 
 import pytest
 
-from dws_core.plugin import BrokerClosed, Delivery, LayoutMismatch
-from dws_core.testing._broker_base import BrokerBase, OpenPeer
+from dws_core.plugin import (
+    BrokerClosed,
+    BrokerUnavailable,
+    Delivery,
+    LayoutMismatch,
+    LogBroker,
+    ReadResult,
+    Receipt,
+    partition_of,
+)
+from dws_core.testing._broker_base import BrokerBase, CountOperations, OpenPeer
 from dws_core.testing._conformance import needs
 from dws_core.testing._peers import LogPeer, Peer, PlainPeer
 
@@ -111,6 +122,50 @@ class BrokerLifecycleTests(BrokerBase):
         assert len(stored) == len(futures), [repr(f.exception()) for f in futures if f.exception()][:3]
         assert await other.hear(len(stored)) == stored
 
+    @needs("log", "recovery")
+    async def test_a_stop_leaves_no_read_unanswered(self, open_peer: OpenPeer) -> None:
+        peer: LogPeer = await open_peer()
+        receipt = await peer.send("t", b"x")
+        reads = [asyncio.ensure_future(_read_all(peer, receipt)) for _ in range(10)]  # noqa: TID251 -- awaited below
+        await asyncio.sleep(0)
+        await peer.close()
+        for answer in await peer.within(asyncio.gather(*reads, return_exceptions=True)):
+            assert isinstance(answer, ReadResult | BrokerClosed | BrokerUnavailable), repr(answer)
+
+    @needs("log")
+    async def test_a_start_that_is_cancelled_leaves_nothing_behind(self, make_peer: Callable[..., LogPeer]) -> None:
+        before = asyncio.all_tasks()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for wait_s in (0.0, 0.0, 0.001, 0.002, 0.003, 0.005, 0.01):
+                peer = make_peer()
+                starting = asyncio.ensure_future(peer.start())  # noqa: TID251 -- awaited below
+                await asyncio.sleep(wait_s)
+                starting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await starting
+                await peer.close()
+                assert asyncio.all_tasks() - before == set()
+            del peer, starting
+            await asyncio.sleep(0)  # what was closed goes in the next tick
+            gc.collect()
+        assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
+
+    @needs("log")
+    async def test_an_idle_node_asks_as_little_as_it_promises(
+        self,
+        open_peer: OpenPeer,
+        count_operations: CountOperations | None,
+        broker_class: type[LogBroker],
+    ) -> None:
+        if count_operations is None:
+            pytest.skip("no fixture 'count_operations'")
+        await open_peer()
+        before, began = await count_operations(), time.monotonic()
+        await asyncio.sleep(2.0)  # a rate needs time
+        rate = (await count_operations() - before) / (time.monotonic() - began)
+        assert rate <= broker_class.capabilities.idle_ops_per_s + 1.0, "what the count itself needs is forgiven"
+
     @needs("log")
     async def test_nodes_of_a_channel_have_the_same_partitions(
         self, open_peer: OpenPeer, make_peer: Callable[..., LogPeer]
@@ -121,3 +176,8 @@ class BrokerLifecycleTests(BrokerBase):
         with pytest.raises(LayoutMismatch):
             await other.start()
         await other.close()
+
+
+async def _read_all(peer: LogPeer, receipt: Receipt) -> ReadResult:
+    partition = partition_of("t", peer.layout)
+    return await peer.missed(["t"], 0, epoch=receipt.epoch, until=receipt.offset, partition=partition)

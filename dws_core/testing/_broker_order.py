@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from dws_core.plugin import BrokerInterface, LogBroker, partition_of
+from dws_core.plugin import BrokerInterface, History, LogBroker, partition_of
 from dws_core.testing._broker_base import BrokerBase, OpenPeer
 from dws_core.testing._conformance import needs
 from dws_core.testing._peers import LogPeer, Peer, PlainPeer
@@ -128,3 +128,44 @@ class BrokerOrderTests(BrokerBase):
         head = (await a.within(a.broker.heads([partition])))[partition]
         assert (head.partition, head.epoch) == (partition, second.epoch)
         assert head.offset >= (second.offset or 0)
+
+    @needs("log")
+    async def test_ranges_tile_while_partitions_come_and_go(self, open_peer: OpenPeer) -> None:
+        talker: LogPeer = await open_peer(partitions=3)
+        listener: LogPeer = await open_peer(partitions=3)
+        topics = [f"t{number % 30}" for number in range(300)]
+
+        async def come_and_go() -> None:
+            for partitions in ((0,), (0, 1), (2,), (), (1, 2), (0, 1, 2)) * 5:
+                await listener.tail(*partitions)
+
+        await asyncio.gather(talker.send_all(topics), come_and_go())
+        sent = await talker.send_all([f"end/{number}" for number in range(9)])
+        await listener.until(lambda: _heard(listener, "end/") >= 9, "what came after the last choice")
+        ends = {(record.topic, record.offset) for record in listener.records if record.topic.startswith("end/")}
+        assert ends == {(f"end/{number}", receipt.offset) for number, receipt in enumerate(sent)}
+
+    @needs("log")
+    async def test_what_has_no_history_keeps_its_place_in_the_order(self, open_peer: OpenPeer) -> None:
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        kinds = [History(), History.none()]
+        futures = [a.submit("t", b"%d" % number, history=kinds[number % 3 == 0]) for number in range(100)]
+        await a.within(asyncio.gather(*futures))
+        for node in (a, b):
+            assert await node.hear(100) == [b"%d" % number for number in range(100)]
+
+    @needs("log")
+    async def test_the_last_choice_of_partitions_wins_however_quickly_it_follows(self, open_peer: OpenPeer) -> None:
+        talker: LogPeer = await open_peer(partitions=1)
+        node: LogPeer = await open_peer(partitions=1)
+        await node.tail()
+        node.sink.tune(frozenset({0}))
+        choices = [frozenset({0}), frozenset[int](), frozenset({0})]
+        await node.within(asyncio.gather(*map(node.broker.set_interest, choices)))
+        await talker.send("t", b"heard")
+        assert await node.hear(1) == [b"heard"]
+
+
+def _heard(peer: LogPeer, start: str) -> int:
+    return sum(record.topic.startswith(start) for record in peer.records)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from itertools import count
 
 import pytest
 
-from dws_core.plugin import History, ReadResult, partition_of
+from dws_core.plugin import BrokerUnavailable, History, PublishOutcomeUnknown, ReadResult, partition_of
 from dws_core.testing._broker_base import BrokerBase, OpenPeer
 from dws_core.testing._conformance import needs
 from dws_core.testing._peers import LogPeer
@@ -74,6 +75,39 @@ class BrokerPublishTests(BrokerBase):
         await a.send("t", b"end")
         heard = await b.hear_until(b"end")
         assert heard == [b"%d" % number for number in range(len(heard))]
+
+    @needs("log")
+    async def test_a_repeat_after_an_unknown_outcome_is_stored_once(self, open_peer: OpenPeer) -> None:
+        nodes: list[LogPeer] = [await open_peer() for _ in range(2)]
+        for number in range(20):
+            payload, key = b"%d" % number, f"k{number}"
+            first = nodes[0].submit("t", payload, key=key, deadline_s=0.0)
+            with contextlib.suppress(PublishOutcomeUnknown, BrokerUnavailable):
+                await nodes[0].within(first)
+            await nodes[number % 2].send("t", payload, key=key)
+        await nodes[0].send("t", b"end")
+        for node in nodes:
+            assert await node.hear_until(b"end") == [b"%d" % number for number in range(20)]
+
+    @needs("log")
+    async def test_a_repeat_is_known_when_its_first_is_no_longer_kept(self, open_peer: OpenPeer) -> None:
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        first = await a.send("t", b"first", history=History(size=1), key="k")
+        await a.send("t", b"second", history=History(size=1))
+        again = await b.send("t", b"again", history=History(size=1), key="k")
+        assert (again.offset, again.duplicate) == (first.offset, True)
+        await a.send("t", b"end")
+        assert await b.hear_until(b"end") == [b"first", b"second"]
+
+    @needs("log")
+    async def test_a_key_counts_without_history_too(self, open_peer: OpenPeer) -> None:
+        nodes: list[LogPeer] = [await open_peer() for _ in range(2)]
+        receipts = [await node.send("t", b"once", history=History.none(), key="k") for node in nodes]
+        assert [(receipt.offset, receipt.duplicate) for receipt in receipts] == [(None, False), (None, True)]
+        await nodes[0].send("t", b"end")
+        for node in nodes:
+            assert await node.hear_until(b"end") == [b"once"]
 
     @needs("log", "recovery")
     async def test_what_is_stored_can_be_read_back(self, open_peer: OpenPeer) -> None:

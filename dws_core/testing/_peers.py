@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 from dws_core.plugin import (
@@ -22,8 +22,10 @@ from dws_core.plugin import (
     Layout,
     LogBroker,
     Offset,
+    ReadResult,
     Receipt,
     Record,
+    TopicMatch,
     partition_of,
 )
 
@@ -40,6 +42,7 @@ class RecordingSink:
         lost: Discontinuities; a healthy broker tells none.
         faults: What broke the contract of `TailSink`.
         wanted: The partitions that the node tails.
+        epochs: Of the partitions that the node tails, as it was told last.
     """
 
     def __init__(self) -> None:
@@ -49,13 +52,26 @@ class RecordingSink:
         self.lost: list[tuple[int, GapReason, Head]] = []
         self.faults: list[str] = []
         self.wanted: frozenset[int] = frozenset()
+        self.epochs: dict[int, str] = {}
         self.changed = asyncio.Event()
         self._watermarks: dict[int, tuple[Offset, Offset]] = {}  # partition: where it began, where it is
+
+    @property
+    def marks(self) -> dict[int, tuple[str, Offset]]:
+        """Epoch and watermark of each partition."""
+        return {p: (self.epochs[p], watermark) for p, (_, watermark) in self._watermarks.items()}
 
     def tune(self, wanted: frozenset[int]) -> None:
         """Note what the node is about to tail."""
         self.wanted = wanted
         self._watermarks = {p: w for p, w in self._watermarks.items() if p in wanted}
+        self.epochs = {p: epoch for p, epoch in self.epochs.items() if p in wanted}
+
+    def take_losses(self) -> set[GapReason]:
+        """Return why the node lost its place since the last call; a test that expects it."""
+        reasons = {reason for _, reason, _ in self.lost}
+        self.lost.clear()
+        return reasons
 
     def baseline(self, heads: dict[int, Head]) -> None:
         """Compare the answer of `set_interest` with what came meanwhile, if anything did."""
@@ -63,6 +79,7 @@ class RecordingSink:
             self.faults.append(f"set_interest({set(self.wanted)}) answered with heads of {set(heads)}")
         for partition, head in heads.items():
             began, _ = self._watermarks.setdefault(partition, (head.offset, head.offset))
+            self._note_epoch(partition, head.epoch)
             if began > head.offset:
                 self.faults.append(f"partition {partition} began at {began}, its baseline is {head.offset}")
 
@@ -71,6 +88,7 @@ class RecordingSink:
         if partition not in self.wanted:
             return
         began, watermark = self._watermarks.get(partition, (lo, lo))
+        self._note_epoch(partition, epoch)
         if lo != watermark:
             self.faults.append(f"partition {partition}: range ({lo}, {hi}] follows the watermark {watermark}")
         last = lo
@@ -85,6 +103,7 @@ class RecordingSink:
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
         self._note_call("on_discontinuity")
         self.lost.append((partition, reason, head))
+        self.epochs[partition] = head.epoch
         self._watermarks[partition] = (head.offset, head.offset)
 
     def on_control(self, sender: bytes, payload: bytes) -> None:
@@ -94,6 +113,11 @@ class RecordingSink:
     def on_state(self, state: BrokerState, detail: str) -> None:
         self._note_call("on_state")
         self.states.append(state)
+
+    def _note_epoch(self, partition: int, epoch: str) -> None:
+        known = self.epochs.setdefault(partition, epoch)
+        if known != epoch:
+            self.faults.append(f"partition {partition}: epoch {epoch} follows {known} without a discontinuity")
 
     def _note_call(self, name: str) -> None:
         if "closed" in self.states:
@@ -165,6 +189,15 @@ class Peer(ABC):
         except TimeoutError:
             raise AssertionError(f"waited {self._hang_limit_s} s for {what}; arrived: {_shorten(self.heard)}") from None
 
+    async def until_asked(self, ask: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Ask again and again until the answer is yes: for what nobody tells."""
+        try:
+            async with asyncio.timeout(self._hang_limit_s):
+                while not await ask():  # noqa: ASYNC110 -- it happens inside a broker, which tells nobody
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"waited {self._hang_limit_s} s for {what}") from None
+
     async def hear(self, count: int) -> list[bytes]:
         """Return the next payloads."""
         await self.until(lambda: len(self.heard) >= self._taken + count, f"{count} more messages")
@@ -234,7 +267,7 @@ class LogPeer(Peer):
         super().__init__(channel, hang_limit_s)
         self.broker = broker
         self.id = secrets.token_bytes(8)
-        self.sink = RecordingSink()
+        self.sink: RecordingSink = RecordingSink()
         self.layout = Layout(channel=channel, partitions=partitions or broker.partitions)
 
     async def open(self) -> None:
@@ -269,11 +302,51 @@ class LogPeer(Peer):
         return await self.within(self.submit(topic, payload, history=history, key=key))
 
     def submit(
-        self, topic: str, payload: bytes = b"", *, history: History | None = None, key: str | None = None
+        self,
+        topic: str,
+        payload: bytes = b"",
+        *,
+        history: History | None = None,
+        key: str | None = None,
+        deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
         """Publish to a topic and return the broker's future."""
         partition = partition_of(topic, self.layout)
-        return self.broker.publish(partition, topic, payload, history=history or History(), key=key)
+        kept = history or History()
+        return self.broker.publish(partition, topic, payload, history=kept, key=key, deadline_s=deadline_s)
+
+    async def send_all(self, topics: Sequence[str], *, history: History | None = None) -> list[Receipt]:
+        """Publish to each topic its place in the row, some hundred at once, and wait for the receipts."""
+        receipts: list[Receipt] = []
+        for start in range(0, len(topics), 500):
+            some = enumerate(topics[start : start + 500], start)
+            futures = [self.submit(topic, b"%d" % number, history=history) for number, topic in some]
+            receipts += await self.within(asyncio.gather(*futures))
+        return receipts
+
+    async def head(self, topic: str) -> Head:
+        """Ask where the partition of a topic ends."""
+        partition = partition_of(topic, self.layout)
+        return (await self.within(self.broker.heads([partition])))[partition]
+
+    async def missed(
+        self,
+        topics: Collection[str] | TopicMatch,
+        since: Offset,
+        *,
+        epoch: str,
+        until: Offset | None = None,
+        partition: int = 0,
+        limit: int = 20_000,
+        max_bytes: int = 10_000_000,
+    ) -> ReadResult:
+        """Read what came behind an offset, as far as the log goes."""
+        if until is None:
+            until = (await self.within(self.broker.heads([partition])))[partition].offset
+        read = self.broker.read(
+            partition, since=since, until=until, epoch=epoch, topics=topics, limit=limit, max_bytes=max_bytes
+        )
+        return await self.within(read)
 
     @property
     def heard(self) -> list[bytes]:

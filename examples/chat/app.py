@@ -1,7 +1,8 @@
 """A chat on two nodes: `nox -s demo`, or `python examples/chat/app.py`.
 
 Two FastAPI applications, each with its own node, share one memory broker in this process. Open both printed addresses:
-what is written on one node is read on the other. `--check` runs a scripted exchange over real sockets and exits.
+what is written on one node is read on the other. Type `a` or `b` to stop or start a node: its browsers go on on the other
+one and miss nothing. `--check` runs a scripted exchange over real sockets and exits.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,21 @@ from dws_core import WebSocketManager
 PAGE = Path(__file__).with_name("page.html")
 
 
-def create_app(node: str) -> FastAPI:
-    """Build one node's application: a page, and the socket it talks to."""
-    manager = WebSocketManager("chat", broker_url="memory://demo")
+def create_app(node: str, others: Mapping[str, str]) -> FastAPI:
+    """Build one node's application: a page, and the socket it talks to.
+
+    Args:
+        node: Its name.
+        others: Name and address of the other nodes: their pages come here when their node is gone.
+    """
+    origins = [f"http://{host}" for host in others.values()]
+    manager = WebSocketManager("chat", broker_url="memory://demo", allowed_origins=origins)
     app = FastAPI(title=f"Chat, node {node}", lifespan=manager.lifespan)
 
     @app.get("/", response_class=HTMLResponse)
     async def page() -> str:
-        return PAGE.read_text(encoding="utf-8").replace("{{node}}", node)
+        elsewhere = json.dumps([{"name": name, "host": host} for name, host in others.items()])
+        return PAGE.read_text(encoding="utf-8").replace("{{node}}", node).replace("{{others}}", elsewhere)
 
     @app.websocket("/ws")
     async def chat(websocket: WebSocket) -> None:
@@ -60,10 +68,11 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve(node: str, port: int) -> AsyncIterator[Server]:
-    """Serve one node until the block ends. Port 0: a free one."""
+async def serve(node: str, port: int, **others: str) -> AsyncIterator[Server]:
+    """Serve one node until the block ends. Port 0: a free one. `others`: see `create_app`."""
+    app = create_app(node, others)
     config = uvicorn.Config(
-        create_app(node), host="127.0.0.1", port=port, log_level="warning", ws="dws_core.server:WebSocketProtocol"
+        app, host="127.0.0.1", port=port, log_level="warning", ws="dws_core.server:WebSocketProtocol"
     )
     server = Server(config)
     async with asyncio.TaskGroup() as group:
@@ -84,11 +93,62 @@ async def run(port: int) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    async with serve("A", port), serve("B", port + 1 if port else 0):
-        print("Two nodes, one chat. Open both:", flush=True)
-        print(f"  node A  http://127.0.0.1:{port}/\n  node B  http://127.0.0.1:{port + 1}/", flush=True)
-        print("Ctrl-C stops them.", flush=True)
+    a, b = f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"
+    nodes = {"a": Switch(lambda: serve("A", port, B=b)), "b": Switch(lambda: serve("B", port + 1, A=a))}
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(node.run()) for node in nodes.values()]
+        for node in nodes.values():
+            await node.up.wait()
+        print(f"Two nodes, one chat. Open both:\n  node A  http://{a}/\n  node B  http://{b}/", flush=True)
+        print("Type a or b and Enter to stop or start a node; Ctrl-C stops everything.", flush=True)
+        with suppress(OSError, ValueError):  # no terminal, no keys
+            loop.add_reader(sys.stdin, lambda: typed(nodes))
         await stop.wait()
+        for task in tasks:
+            task.cancel()
+
+
+class Switch:
+    """A node that can be stopped and started again.
+
+    Args:
+        serve: Serves it until the block ends.
+    """
+
+    def __init__(self, serve: Callable[[], AbstractAsyncContextManager[Server]]) -> None:
+        self.up = asyncio.Event()
+        self._serve = serve
+        self._wanted = True
+        self._changed = asyncio.Event()
+
+    def toggle(self) -> str:
+        """Stop it, or start it again; return what happens."""
+        self._wanted = not self._wanted
+        self._changed.set()
+        return "starts" if self._wanted else "stops"
+
+    async def run(self) -> None:
+        """Serve it for as long as it is wanted, again and again."""
+        while True:
+            if self._wanted:
+                async with self._serve():
+                    self.up.set()
+                    await self._change()
+            else:
+                await self._change()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def typed(nodes: Mapping[str, Switch]) -> None:
+    """Carry out a typed line."""
+    line = sys.stdin.readline()
+    if not line:  # the end of the input
+        asyncio.get_running_loop().remove_reader(sys.stdin)
+    elif (name := line.strip().lower()) in nodes:
+        print(f"node {name.upper()} {nodes[name].toggle()}", flush=True)
 
 
 # -- the scripted exchange

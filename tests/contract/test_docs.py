@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from pathlib import Path
@@ -31,6 +32,9 @@ def test_the_python_blocks_of_a_page_run_in_order(page: Path) -> None:
         line = text.count("\n", 0, match.start(2))
         code = compile("\n" * line + match[2], str(page), "exec")
         exec(code, namespace)
+    for name, value in namespace.items():
+        if name.startswith("test_") and inspect.iscoroutinefunction(value):
+            asyncio.run(value())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)

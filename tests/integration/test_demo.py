@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ def _load() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _free_ports() -> tuple[int, int]:
+    """Return two neighbouring ports that were free a moment ago: each node has to know the other's before it starts."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            with suppress(OSError):
+                two.bind(("127.0.0.1", port + 1))
+                return port, port + 1
 
 
 def test_the_scripted_exchange_succeeds() -> None:
@@ -84,3 +96,49 @@ async def test_two_windows_on_two_nodes_talk_and_find_each_other_again(tmp_path:
             await ann.wait_for_selector("#messages >> text=written while away")
             assert await ann.locator("#messages >> text=written while away").count() == 1
             await bo.wait_for_selector("#messages li.own:not(.pending) >> text=written while away")
+
+
+@pytest.mark.browser
+async def test_a_browser_goes_on_on_the_other_node_without_a_lost_line(tmp_path: Path) -> None:
+    demo = _load()
+    port_a, port_b = _free_ports()
+    a, b = f"127.0.0.1:{port_a}", f"127.0.0.1:{port_b}"
+    async with _browser() as browser, demo.serve("A", port_a, B=b):
+        async with demo.serve("B", port_b, A=a):
+            ann = await browser.new_page(viewport={"width": 820, "height": 520})
+            bo = await browser.new_page(viewport={"width": 820, "height": 520})
+            for page, host, name in ((ann, a, "Ann"), (bo, b, "Bo")):
+                await page.goto(f"http://{host}/")
+                await page.fill("#name", name)
+                await page.wait_for_selector("#state[data-state=open]")
+            await _write(ann, "line 0")
+            await bo.wait_for_selector("#messages >> text=line 0")
+        for number in range(1, 6):  # node B is gone, and Bo is not yet on node A
+            await _write(ann, f"line {number}")
+        await bo.wait_for_selector("#node >> text=node A")
+        await bo.wait_for_selector("#messages >> text=line 5")
+        await _write(bo, "I am back")
+        await ann.wait_for_selector("#messages >> text=I am back")
+        texts = await bo.locator("#messages li span:last-child").all_text_contents()
+        assert texts == [*(f"line {number}" for number in range(6)), "I am back"], "each once, in order"
+        assert await bo.locator("#messages li.hint").count() == 0
+        await bo.screenshot(path=tmp_path / "moved.png")
+
+
+def test_typing_a_nodes_name_stops_and_starts_it() -> None:
+    port = _free_ports()[0]
+    with subprocess.Popen(
+        [sys.executable, str(APP), "--port", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdin is not None
+        assert demo.stdout is not None
+        try:
+            while "Ctrl-C" not in demo.stdout.readline():
+                pass
+            for said in ("node B stops\n", "node B starts\n"):
+                demo.stdin.write("b\n")
+                demo.stdin.flush()
+                assert demo.stdout.readline() == said
+        finally:
+            demo.terminate()
+        assert demo.wait(timeout=20) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -190,3 +191,37 @@ async def test_a_thousand_messages_of_one_tick_leave_in_few_writes() -> None:
         assert writes <= 20
         await asyncio.wait_for(connection.send_json("end"), HANG_S)
         assert await client.receive() == "end"
+
+
+@BOTH
+async def test_the_message_path_creates_no_task(ws: str) -> None:
+    manager, app = chat()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serve(app, ws=ws))
+        ann, bo = [await stack.enter_async_context(Client.open(f"{server.url}/ws/{name}")) for name in ("ann", "bo")]
+        for client in (ann, bo):
+            await client.subscribe("t")
+        created: list[str] = []
+        loop = asyncio.get_running_loop()
+
+        def noting(loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asyncio.Task[Any]:
+            if Path(coroutine.cr_code.co_filename).parent.name in ("_node", "dws_memory"):
+                created.append(coroutine.__qualname__)
+            return asyncio.Task(coroutine, loop=loop, **kwargs)
+
+        loop.set_task_factory(noting)
+        try:
+            for number in range(50):
+                await ann.send(type="send", topic="t", data=number, id=number)
+                assert {(await ann.receive())["type"] for _ in range(2)} == {"message", "ack"}
+                assert (await bo.receive())["data"] == number
+                await manager.publish("t", "from a route")
+                await manager.broadcast("to all")
+                for client in (ann, bo):
+                    assert [(await client.receive())["data"] for _ in range(2)] == ["from a route", "to all"]
+            assert created == []
+            async with Client.open(f"{server.url}/ws/cem") as client:
+                await client.subscribe("t")
+            assert created, "a connection is read by a task of ours: the test sees them"
+        finally:
+            loop.set_task_factory(None)

@@ -374,49 +374,6 @@ async def test_a_node_that_goes_tells_the_last_positions() -> None:
         assert (await client.closed()).rcvd.code == 1012  # type: ignore[union-attr]
 
 
-# -- history
-
-
-async def test_history_gives_the_last_messages_oldest_first() -> None:
-    manager, app = chat()
-    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-        receipts = [(await manager.publish(f"t/{n % 2}", n))[0] for n in range(10)]
-        answer = await client.ask(type="history", topic="t/1", limit=3, id="h")
-        position = [f"0:{receipt.epoch}:{receipt.offset}" for receipt in receipts]
-        messages = [{"data": n, "pos": position[n]} for n in (5, 7, 9)]
-        assert answer == {
-            "type": "history", "id": "h", "topic": "t/1", "messages": messages, "cursor": position[9],
-        }  # fmt: skip
-        assert len((await client.ask(type="history", topic="t/1", limit=99, id=1))["messages"]) == 5
-        assert (await client.ask(type="history", topic="never", limit=9, id=1))["messages"] == []
-
-
-async def test_history_reaches_back_before_the_node_was_started_and_over_what_was_trimmed() -> None:
-    broker, _, app = slow("past")
-    _, manager, first = slow("past")
-    async with serve(first):
-        for n in range(400):  # the history of a topic has 300
-            await manager.publish("t", n)
-        async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-            answer = await client.ask(type="history", topic="t", limit=350, id=1)
-            assert [message["data"] for message in answer["messages"]] == list(range(100, 400))
-            assert len(broker.reads) < 20
-            answer = await client.ask(type="history", topic="t", limit=2, id=1)
-            assert [message["data"] for message in answer["messages"]] == [398, 399]
-            broker.away = True
-            error = await client.ask(type="history", topic="t", limit=2, id=1)
-            assert (error["code"], error["temporary"]) == ("unavailable", True)
-
-
-async def test_history_asks_for_leave() -> None:
-    def authorize(principal: object, action: str, subject: str) -> bool:
-        return action != "history"
-
-    _, app = chat(authorize=authorize)
-    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-        assert (await client.ask(type="history", topic="t", limit=2, id=1))["code"] == "forbidden"
-
-
 def _topics_in_different_partitions() -> tuple[str, str]:
     taken = {partition_of(topic, _LAYOUT) for topic in ("$all", "$conn/me", "$conn/one", "$conn/other")}
     free: dict[int, str] = {}

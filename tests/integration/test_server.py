@@ -6,136 +6,51 @@ import asyncio
 import inspect
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trustme
 import uvicorn
-from support.raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawClient, RawFrame
-from support.servers import HANG_S, Server, serve
+from support.raw import CLOSE, PING, PONG, TEXT, RawClient, RawFrame
+from support.servers import HANG_S, serve
+from support.sides import DEFLATE, OURS, App, Listener, open_side, ready
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from dws_core.server import WebSocketProtocol
-
-OURS = "dws_core.server:WebSocketProtocol"
-DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12\r\n"
-
-
-def _ready(payload: bytes) -> bytes:
-    return bytes((0x81, len(payload))) + payload
-
-
-class _App:
-    """Hands each connection's scope, receive and send to the test, and waits for its end."""
-
-    def __init__(self) -> None:
-        self.opened: asyncio.Queue[_Side] = asyncio.Queue()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            return
-        side = _Side(scope, receive, send)
-        self.opened.put_nowait(side)
-        await side.done.wait()
-
-
-class _Listener:
-    def __init__(self) -> None:
-        self.paused = False
-        self.closed = False
-        self.resumed = asyncio.Event()
-
-    def pause(self) -> None:
-        self.paused = True
-
-    def resume(self) -> None:
-        self.paused = False
-        self.resumed.set()
-
-    def close(self) -> None:
-        assert not self.closed, "the end is told once"
-        self.closed = True
-
-
-class _Side:
-    """The application's side of one connection."""
-
-    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.sink = scope["extensions"]["dws.frames"]
-        self.receive: Callable[[], Awaitable[dict[str, Any]]] = receive
-        self.send: Callable[[dict[str, Any]], Awaitable[None]] = send
-        self.done = asyncio.Event()
-        self.listener = _Listener()
-        self._write = self.sink.attach(self.listener)
-
-    def write(self, data: bytes) -> bool:
-        """Write ready frames, if the sink says that they may be."""
-        if self.listener.closed or self.listener.paused:
-            return False
-        self._write(data)
-        return True
-
-    async def accept(self) -> None:
-        assert (await self.receive())["type"] == "websocket.connect"
-        await self.send({"type": "websocket.accept"})
-
-    async def next(self) -> dict[str, Any]:
-        async with asyncio.timeout(HANG_S):
-            return await self.receive()
-
-
-@asynccontextmanager
-async def _open(headers: str = "", **config: Any) -> AsyncIterator[tuple[_Side, RawClient, Server]]:
-    """Open an accepted connection; both sides are the test's."""
-    app = _App()
-    settings = {"ws": OURS, "lifespan": "off", "ws_per_message_deflate": bool(headers), **config}
-    async with serve(app, **settings) as server:
-        opening = RawClient.open(server.url, headers=headers)
-        task = asyncio.get_running_loop().create_task(opening.__aenter__())
-        side = await app.opened.get()
-        await side.accept()
-        client = await task
-        try:
-            yield side, client, server
-        finally:
-            side.done.set()
-            await opening.__aexit__(None, None, None)
-
+from dws_core import ConfigurationError
+from dws_core.server import WebSocketProtocol, _check_version
 
 # -- ready frames, state by state
 
 
 async def test_before_the_handshake_is_accepted_ready_frames_go_nowhere() -> None:
-    app = _App()
+    app = App()
     async with serve(app, ws=OURS, lifespan="off") as server, asyncio.TaskGroup() as group:
         opening = RawClient.open(server.url)
         task = group.create_task(opening.__aenter__())
         side = await app.opened.get()
-        assert side.write(_ready(b"early")) is False
+        assert side.write(ready(b"early")) is False
         await side.accept()
         client = await task
-        assert side.write(_ready(b"now")) is True
+        assert side.write(ready(b"now")) is True
         assert await client.receive() == RawFrame(TEXT, b"now")
         side.done.set()
         await opening.__aexit__(None, None, None)
 
 
 async def test_open_ready_frames_and_the_servers_own_keep_their_order() -> None:
-    async with _open() as (side, client, _):
-        assert side.write(_ready(b"1") + _ready(b"2"))
+    async with open_side() as (side, client, _):
+        assert side.write(ready(b"1") + ready(b"2"))
         await side.send({"type": "websocket.send", "text": "3"})
-        assert side.write(_ready(b"4"))
+        assert side.write(ready(b"4"))
         assert [(await client.receive()).payload for _ in range(4)] == [b"1", b"2", b"3", b"4"]
 
 
 async def test_pings_are_answered_between_ready_frames() -> None:
-    async with _open() as (side, client, _):
+    async with open_side() as (side, client, _):
         for number in range(20):
-            side.write(_ready(b"x" * number))
+            side.write(ready(b"x" * number))
             client.send(PING, b"p%d" % number)
         got = [await client.receive() for _ in range(40)]
         assert [frame.payload for frame in got if frame.opcode == PONG] == [b"p%d" % n for n in range(20)]
@@ -143,62 +58,62 @@ async def test_pings_are_answered_between_ready_frames() -> None:
 
 
 async def test_keepalive_pings_of_the_server_go_out_between_ready_frames() -> None:
-    async with _open(ws_ping_interval=0.01, ws_ping_timeout=5) as (side, client, _):
+    async with open_side(ws_ping_interval=0.01, ws_ping_timeout=5) as (side, client, _):
         ping = await client.receive()
         assert ping.opcode == PING
-        side.write(_ready(b"still here"))
+        side.write(ready(b"still here"))
         client.send(PONG, ping.payload)
         kinds = [(await client.receive()).opcode for _ in range(2)]
         assert kinds == [TEXT, PING]
 
 
 async def test_after_the_applications_close_ready_frames_go_nowhere() -> None:
-    async with _open() as (side, client, _):
+    async with open_side() as (side, client, _):
         await side.send({"type": "websocket.close", "code": 4001, "reason": "bye"})
-        assert side.write(_ready(b"late")) is False
+        assert side.write(ready(b"late")) is False
         assert await client.receive() == RawFrame(CLOSE, (4001).to_bytes(2, "big") + b"bye")
         client.send(CLOSE, (4001).to_bytes(2, "big"))
         await client.ended()
 
 
 async def test_after_the_clients_close_ready_frames_go_nowhere() -> None:
-    async with _open() as (side, client, _):
+    async with open_side() as (side, client, _):
         client.send(CLOSE, (1000).to_bytes(2, "big") + b"done")
         event = await side.next()
         assert (event["type"], event["code"], event["reason"]) == ("websocket.disconnect", 1000, "done")
-        assert side.write(_ready(b"late")) is False
+        assert side.write(ready(b"late")) is False
         assert await client.receive() == RawFrame(CLOSE, (1000).to_bytes(2, "big") + b"done")
         await client.ended()
 
 
 async def test_after_the_connection_is_lost_ready_frames_go_nowhere() -> None:
-    async with _open() as (side, client, _):
+    async with open_side() as (side, client, _):
         client.writer.transport.abort()
         assert (await side.next())["type"] == "websocket.disconnect"
-        assert side.write(_ready(b"late")) is False
+        assert side.write(ready(b"late")) is False
         side.sink.abort()
 
 
 async def test_after_the_servers_shutdown_ready_frames_go_nowhere() -> None:
-    async with _open() as (side, client, server):
+    async with open_side() as (side, client, server):
         server.should_exit = True
         event = await side.next()
         assert event["code"] == 1012
-        assert side.write(_ready(b"late")) is False
+        assert side.write(ready(b"late")) is False
         assert await client.close_code() == 1012
 
 
 async def test_a_listener_that_comes_after_the_close_is_told_at_once() -> None:
-    async with _open() as (side, client, _):
+    async with open_side() as (side, client, _):
         client.send(CLOSE, (1000).to_bytes(2, "big"))
         await side.next()
-        late = _Listener()
+        late = Listener()
         side.sink.attach(late)
         assert late.closed
 
 
 async def test_after_a_refused_handshake_ready_frames_go_nowhere() -> None:
-    app = _App()
+    app = App()
     async with serve(app, ws=OURS, lifespan="off") as server, asyncio.TaskGroup() as group:
         opening = group.create_task(_refused(server.url))
         side = await app.opened.get()
@@ -216,29 +131,29 @@ async def _refused(url: str) -> None:
 
 
 async def test_after_the_application_has_returned_ready_frames_go_nowhere() -> None:
-    async with _open() as (side, client, _):
+    async with open_side() as (side, client, _):
         side.done.set()
         await client.ended()
-        assert side.write(_ready(b"late")) is False
+        assert side.write(ready(b"late")) is False
 
 
 async def test_after_a_malformed_frame_ready_frames_go_nowhere() -> None:
-    async with _open() as (side, client, _):
+    async with open_side() as (side, client, _):
         client.send(TEXT, b"unmasked", mask=False)
         assert (await side.next())["code"] == 1002
-        assert side.write(_ready(b"late")) is False
+        assert side.write(ready(b"late")) is False
         assert await client.close_code() == 1002
 
 
 async def test_abort_drops_the_connection_without_a_close_frame() -> None:
-    async with _open() as (side, client, _):
+    async with open_side() as (side, client, _):
         side.sink.abort()
         assert (await side.next())["type"] == "websocket.disconnect"
         assert await client.close_code() is None
 
 
 async def test_a_client_that_does_not_read_pauses_the_listener_and_resumes_it_when_it_reads() -> None:
-    async with _open() as (side, client, _):
+    async with open_side() as (side, client, _):
         frame = b"\x82\x7e" + (60_000).to_bytes(2, "big") + b"x" * 60_000
         sent = 0
         while side.write(frame):
@@ -246,7 +161,7 @@ async def test_a_client_that_does_not_read_pauses_the_listener_and_resumes_it_wh
             assert sent < 1_000, "the buffer never fills"
             await asyncio.sleep(0)
         assert side.sink.buffered_bytes() > 0
-        late = _Listener()
+        late = Listener()
         side.sink.attach(late)
         assert late.paused, "a listener that comes later is told"
         assert not late.closed
@@ -257,11 +172,11 @@ async def test_a_client_that_does_not_read_pauses_the_listener_and_resumes_it_wh
 
 
 async def test_ready_frames_are_legal_where_compression_was_negotiated() -> None:
-    async with _open(DEFLATE) as (side, client, _):
+    async with open_side(DEFLATE) as (side, client, _):
         assert "permessage-deflate" in client.head
-        side.write(_ready(b"plain"))
+        side.write(ready(b"plain"))
         await side.send({"type": "websocket.send", "text": "packed " * 20})
-        side.write(_ready(b"plain again"))
+        side.write(ready(b"plain again"))
         await side.send({"type": "websocket.send", "text": "packed " * 20})
         inflate = zlib.decompressobj(wbits=-12)
         texts = []
@@ -273,13 +188,13 @@ async def test_ready_frames_are_legal_where_compression_was_negotiated() -> None
 
 
 async def test_a_library_client_with_compression_reads_ready_frames() -> None:
-    app = _App()
+    app = App()
     async with serve(app, ws=OURS, lifespan="off") as server, asyncio.TaskGroup() as group:
         opening = group.create_task(_connected(server.url))
         side = await app.opened.get()
         await side.accept()
         client = await opening
-        side.write(_ready(b"plain"))
+        side.write(ready(b"plain"))
         await side.send({"type": "websocket.send", "text": "packed"})
         assert [await client.recv(), await client.recv()] == ["plain", "packed"]
         await client.send("to the server " * 50)
@@ -300,7 +215,7 @@ async def test_ready_frames_go_through_tls(tmp_path: Any) -> None:
     chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    app = _App()
+    app = App()
     async with serve(app, ws=OURS, lifespan="off", ssl_keyfile=key, ssl_certfile=chain) as server:
         url = f"wss://localhost:{server.port}"
         async with asyncio.TaskGroup() as group:
@@ -309,87 +224,21 @@ async def test_ready_frames_go_through_tls(tmp_path: Any) -> None:
             side = await app.opened.get()
             await side.accept()
             client = await task
-        side.write(_ready(b"secret"))
+        side.write(ready(b"secret"))
         assert await client.receive() == RawFrame(TEXT, b"secret")
         side.done.set()
         await opening.__aexit__(None, None, None)
 
 
-# -- what the class inherits stays right (RFC 6455)
-
-
-async def test_a_fragmented_message_arrives_whole_with_a_ping_in_the_middle() -> None:
-    async with _open() as (side, client, _):
-        client.send(TEXT, "grü".encode()[:3], fin=False)
-        client.send(PING, b"in between")
-        client.send(CONT, "grü".encode()[3:], fin=False)
-        client.send(CONT, b"n", fin=True)
-        assert (await side.next())["text"] == "grün"
-        assert await client.receive() == RawFrame(PONG, b"in between")
-
-
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
-async def test_messages_of_every_length_class_arrive(size: int) -> None:
-    async with _open() as (side, client, _):
-        client.send(BINARY, b"x" * size)
-        assert (await side.next())["bytes"] == b"x" * size
-
-
-@pytest.mark.parametrize(
-    ("frames", "code"),
-    [
-        ([(TEXT, b"\xff\xfe", {})], 1007),
-        ([(TEXT, b"\xc3", {"fin": False}), (CONT, b"\x28", {})], 1007),
-        ([(TEXT, b"x" * 3_000, {})], 1009),
-        ([(TEXT, b"x" * 1_500, {"fin": False}), (CONT, b"x" * 1_500, {})], 1009),
-        ([(TEXT, b"x", {"mask": False})], 1002),
-        ([(CONT, b"x", {})], 1002),
-        ([(TEXT, b"x", {"fin": False}), (TEXT, b"y", {})], 1002),
-        ([(PING, b"x" * 126, {})], 1002),
-        ([(PING, b"x", {"fin": False})], 1002),
-        ([(TEXT, b"x", {"rsv": 4})], 1002),
-        ([(TEXT, b"x", {"rsv": 2})], 1002),
-        ([(3, b"x", {})], 1002),
-        ([(11, b"x", {})], 1002),
-        ([(CLOSE, b"\x03", {})], 1002),
-        ([(CLOSE, (1005).to_bytes(2, "big"), {})], 1002),
-        ([(CLOSE, (1000).to_bytes(2, "big") + b"\xff", {})], 1007),
-    ],
-)
-async def test_what_breaks_the_protocol_is_closed_with_its_code(
-    frames: list[tuple[int, bytes, dict[str, Any]]], code: int
-) -> None:
-    async with _open(ws_max_size=2_000) as (side, client, _):
-        for opcode, payload, how in frames:
-            client.send(opcode, payload, **how)
-        assert await client.close_code() == code
-        assert side.write(_ready(b"late")) is False
-
-
-@pytest.mark.parametrize("payload", [b"", b"\x00\xff", b"x" * 125])
-async def test_a_pong_carries_the_pings_payload(payload: bytes) -> None:
-    async with _open() as (_, client, _server):
-        client.send(PING, payload)
-        assert await client.receive() == RawFrame(PONG, payload)
-
-
-@pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
-async def test_a_close_is_echoed_and_the_connection_ends(code: int) -> None:
-    async with _open() as (side, client, _):
-        client.send(CLOSE, code.to_bytes(2, "big"))
-        assert await client.close_code() == code
-        await client.ended()
-        assert (await side.next())["code"] == code
-
-
-async def test_an_empty_close_is_answered() -> None:
-    async with _open() as (side, client, _):
-        client.send(CLOSE)
-        assert await client.close_code() == 1005
-        assert (await side.next())["code"] == 1005
-
-
 # -- what we rely on in uvicorn
+
+
+@pytest.mark.parametrize("version", ["0.52.4", "0.9"])
+def test_a_uvicorn_that_is_too_old_is_refused_with_what_to_type(version: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"this is {version}.*pip install"):
+        _check_version(version)
+    for new in ("0.53.0", "0.54.0rc1", "1.0"):
+        _check_version(new)
 
 
 _OVERRIDDEN = (
@@ -429,7 +278,7 @@ def test_uvicorn_still_has_what_the_class_builds_on() -> None:
 
 
 async def test_every_attribute_that_the_class_reads_is_there() -> None:
-    async with _open() as (side, _client, _):
+    async with open_side() as (side, _client, _):
         protocol = side.sink
         assert protocol.conn.state.name == "OPEN"
         assert not protocol.transport.is_closing()

@@ -21,6 +21,7 @@ class Sink:
 
     def __init__(self, room: int = 1_000_000) -> None:
         self.writes: list[bytes] = []
+        self.late: list[bytes] = []  # written although the outbox was told of the close
         self.room = room
         self.open = True
         self.aborted = False
@@ -32,7 +33,9 @@ class Sink:
         return self.write
 
     def write(self, data: bytes) -> None:
-        assert self.open, "the outbox was told of the close"
+        if not self.open:
+            self.late.append(data)
+            return
         self.writes.append(data)
         self.room -= 1
         if self.room == 0:
@@ -58,10 +61,16 @@ class Ready:
     """A connection to a server that takes ready frames."""
 
     def __init__(
-        self, room: int = 1_000_000, *, limit: int | None = None, policy: SlowConsumer = "close", codec: Codec = JSON
+        self,
+        room: int = 1_000_000,
+        *,
+        limit: int | None = None,
+        policy: SlowConsumer = "close",
+        codec: Codec = JSON,
+        counters: Counters | None = None,
     ) -> None:
         self.sink = Sink(room)
-        self.counters = Counters()
+        self.counters = counters or Counters()
         self.overflows = 0
         self.outbox = ReadyOutbox(
             self.sink,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit._node.sockets import Asgi, Ready, ready
+from unit._node.sockets import JSON, Asgi, Ready, ready
 
 from dws_core._node.counters import Counters
 from dws_core._node.fanout import Fanout
@@ -179,3 +179,103 @@ def test_every_connection_gets_what_was_sent_to_it_in_order(sends: list[tuple[se
             assert socket.written == _in_json(*texts)
 
     asyncio.run(run())
+
+
+# -- many receivers that come again: their writes are planned
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["send", "send", "send", "send large", "fill", "read", "close"]), st.integers(0, 39)),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_STEPS)
+def test_planned_writes_reach_who_is_open_in_order_whatever_sockets_do(steps: list[tuple[str, int]]) -> None:
+    asyncio.run(_play(steps))
+
+
+class _Room:
+    """Forty connections, one of them with another codec, and what each is due."""
+
+    def __init__(self) -> None:
+        counters = Counters()
+        self.sockets = tuple(Ready(counters=counters, codec=MSGPACK if n == 7 else JSON) for n in range(40))
+        self.of_one_codec = self.sockets[:7] + self.sockets[8:]
+        self.due: dict[Ready, list[str]] = {socket: [] for socket in self.sockets}
+        self.fanout = Fanout(counters)
+
+    def do(self, step: str, which: int, number: int) -> None:
+        socket = self.sockets[which]
+        if step == "fill":
+            socket.outbox.pause()
+        elif step == "read":
+            socket.sink.read()
+        elif step == "close":
+            socket.sink.close()
+        else:
+            large = ["x" * 70_000] if step == "send large" else []
+            receivers = self.of_one_codec if which % 2 else self.sockets
+            self.send(receivers, [f"{number}-{n}" for n in range(1 + which % 3)] + large)
+
+    def send(self, receivers: tuple[Ready, ...], texts: list[str]) -> None:
+        for text in texts:
+            self.fanout.push(receivers, _Text(text))
+        self.fanout.flush()
+        for socket in receivers:
+            if not socket.outbox.closed:
+                self.due[socket] += texts
+
+    def check(self) -> None:
+        for socket, texts in self.due.items():
+            socket.sink.read()
+            codec = socket.outbox.codec
+            frames = [Frame(f"{codec.name[0]}{text}".encode(), binary=codec.binary) for text in texts]
+            due = b"".join(frame.ready for frame in frames)
+            assert due.startswith(socket.written) if socket.outbox.closed else socket.written == due
+            assert socket.sink.late == []
+
+
+async def _play(steps: list[tuple[str, int]]) -> None:
+    room = _Room()
+    for number, (step, which) in enumerate(steps):
+        room.do(step, which, number)
+    room.check()
+
+
+@pytest.mark.parametrize("broken", [0, 17, 39])
+async def test_a_planned_write_that_raises_closes_its_connection_only(
+    broken: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    counters = Counters()
+    sockets = tuple(Ready(counters=counters) for _ in range(40))
+    fanout = Fanout(counters)
+    explode = False
+    whole = sockets[broken].outbox.write
+
+    def write(data: bytes) -> None:
+        if explode:
+            raise RuntimeError("the handle is closed")
+        whole(data)
+
+    sockets[broken].outbox.write = write
+    with caplog.at_level(logging.ERROR, "dws"):
+        for text in "abcd":
+            explode = text == "c"
+            fanout.push(sockets, _Text(text))
+            fanout.flush()
+    assert [socket.outbox.closed for socket in sockets] == [n == broken for n in range(40)]
+    assert sockets[broken].written == _in_json("a", "b")
+    assert all(s.written == _in_json(*"abcd") for n, s in enumerate(sockets) if n != broken)
+    assert [record.getMessage() for record in caplog.records] == ["a connection could not be written to; it is closed"]
+
+
+async def test_plans_are_bounded() -> None:
+    counters = Counters()
+    fanout = Fanout(counters)
+    for _ in range(500):
+        receivers = tuple(Ready(counters=counters) for _ in range(40))
+        for text in "abc":
+            fanout.push(receivers, _Text(text))
+            fanout.flush()
+    assert len(fanout._plans._plans) <= 64

@@ -80,9 +80,14 @@ class SQLiteBroker(LogBroker):
         with contextlib.ExitStack() as undo:
             self._worker = Worker(self._path)
             undo.callback(self._worker.close)
-            self._store = await self._worker.run(Store, self._path, layout, options.busy_s, options.synchronous)
-            undo.callback(self._worker.submit, self._store.close)
+            opened: list[Store] = []  # filled in the thread: who is cancelled meanwhile must find it, too
+            undo.callback(self._worker.submit, _close, opened)
+            await self._worker.run(
+                lambda: opened.append(Store(self._path, layout, options.busy_s, options.synchronous))
+            )
+            self._store = opened[0]
             self._tail = Tail(node, self._store, self._worker, sink, options.poll_s)
+            undo.callback(self._tail.close)
             await self._tail.open()
             undo.pop_all()
         self._live = True
@@ -208,6 +213,11 @@ class SQLiteBroker(LogBroker):
             if not future.done():
                 future.set_result(receipt)
         self._tail.nudge(ports)
+
+
+def _close(opened: list[Store]) -> None:
+    for store in opened:
+        store.close()
 
 
 def _closed() -> BrokerClosed:

@@ -36,6 +36,8 @@ class Tail(asyncio.DatagramProtocol):
         self.partitions: frozenset[int] = frozenset()
         self._node, self._store, self._worker, self._sink, self._poll_s = node, store, worker, sink, poll_s
         self._loop = asyncio.get_running_loop()
+        self._nudges: asyncio.DatagramTransport | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._looking = self._look_again = self._degraded = self._closed = False
 
     async def open(self) -> None:
@@ -50,13 +52,16 @@ class Tail(asyncio.DatagramProtocol):
     def close(self) -> None:
         """Tell the sink nothing more."""
         self._closed = True
-        self._timer.cancel()
-        self._nudges.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._nudges is not None:
+            self._nudges.close()
 
     def nudge(self, ports: Iterable[int]) -> None:
         """Make the nodes behind these ports look."""
-        for port in ports:
-            self._nudges.sendto(b"\0", (_LOOPBACK, port))
+        if self._nudges is not None:
+            for port in ports:
+                self._nudges.sendto(b"\0", (_LOOPBACK, port))
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Look."""

@@ -1,0 +1,40 @@
+"""Which broker a manager's arguments mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dws_core._errors import ConfigurationError
+from dws_core._log.interface import BrokerInterface, LogBroker
+from dws_core._plugins.registry import PluginRegistry
+from dws_core._url import BrokerURL
+
+
+def choose_broker(
+    plugins: PluginRegistry,
+    url: str | None,
+    broker_class: type[BrokerInterface] | type[LogBroker] | None,
+    broker: BrokerInterface | LogBroker | None,
+    kwargs: dict[str, Any],
+) -> BrokerInterface | LogBroker:
+    """Return the broker: an object as it is, a class built with its arguments, or what the URL's scheme names.
+
+    Raises:
+        ConfigurationError: None is named, unknown arguments are given, or the scheme's plugin is not installed.
+        InvalidBrokerURL: The URL is malformed, or the plugin refuses an option.
+    """
+    if broker_class is not None:
+        return broker_class(**kwargs)
+    if kwargs:
+        raise ConfigurationError(
+            f"WebSocketManager got unknown arguments: {', '.join(kwargs)}.",
+            fix="remove them; extra arguments are for broker_class only",
+        )
+    if broker is not None:
+        return broker
+    if url is None:
+        raise ConfigurationError(
+            "WebSocketManager has no broker.", fix="pass broker_url='memory://' (or redis://…), or broker=..."
+        )
+    parsed = BrokerURL.parse(url)
+    return plugins.broker_class(parsed).from_url(parsed)

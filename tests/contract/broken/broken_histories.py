@@ -1,0 +1,278 @@
+"""Memory brokers with one flaw each in what they read back, and in what they know of keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from dws_memory import MemoryBroker
+from making import BrokerSuite, found_by
+
+from dws_core.plugin import GapReason, History, PublishOutcomeUnknown, ReadResult
+
+
+def flawed_broker(test: str) -> Callable[[type[Any]], type[Any]]:
+    return found_by(test, BrokerSuite)
+
+
+class Answering(MemoryBroker):
+    """A memory broker whose answers to reads are changed."""
+
+    async def read(self, partition: int, **asked: Any) -> ReadResult:
+        return self.change(await super().read(partition, **asked), asked)
+
+    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+        raise NotImplementedError
+
+
+class SilentAbout(Answering):
+    gap: GapReason
+
+    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+        return ReadResult() if result.gap is self.gap else result
+
+
+# -- reading
+
+
+@flawed_broker("test_a_read_gives_all_that_came_behind_any_offset")
+class ReadsFromOneLater(MemoryBroker):
+    async def read(self, partition: int, *, since: int, **asked: Any) -> ReadResult:
+        return await super().read(partition, since=since + 1, **asked)
+
+
+@flawed_broker("test_as_many_as_the_history_keeps_are_complete_and_one_more_is_a_gap")
+class AnswersAGapByNothing(SilentAbout):
+    gap = GapReason.TRIMMED
+
+
+@flawed_broker("test_as_many_as_the_history_keeps_are_complete_and_one_more_is_a_gap")
+class KeepsOneLess(MemoryBroker):
+    def publish(self, *args: Any, history: History, **options: Any) -> Any:
+        return super().publish(*args, history=replace(history, size=max(1, history.size - 1)), **options)
+
+
+@flawed_broker("test_what_is_too_old_is_a_gap_for_those_who_missed_it")
+class IgnoresTheTTL(MemoryBroker):
+    def publish(self, *args: Any, history: History, **options: Any) -> Any:
+        return super().publish(*args, history=replace(history, ttl_s=600.0), **options)
+
+
+@flawed_broker("test_an_offset_of_another_epoch_is_a_gap")
+class TakesAnyEpoch(MemoryBroker):
+    async def read(self, partition: int, *, epoch: str, **asked: Any) -> ReadResult:
+        return await super().read(partition, epoch=(await self.heads([partition]))[partition].epoch, **asked)
+
+
+@flawed_broker("test_an_offset_that_the_log_has_not_reached_is_a_gap")
+class WaitsForWhatIsAhead(SilentAbout):
+    gap = GapReason.AHEAD
+
+
+@flawed_broker("test_a_quiet_topic_is_complete_whatever_happens_around_it")
+class KeepsSoManyOfAllTopics(Answering):
+    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+        return ReadResult(gap=GapReason.TRIMMED) if asked["until"] - asked["since"] > 5000 else result
+
+
+@flawed_broker("test_a_place_that_moved_with_the_watermark_has_missed_nothing")
+class DoesNotBelieveInQuietTopics(Answering):
+    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+        return ReadResult(gap=GapReason.TRIMMED) if asked["since"] > 5000 else result
+
+
+@flawed_broker("test_topics_that_were_born_meanwhile_are_found")
+class KnowsOnlyOldTopics(Answering):
+    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+        return replace(result, records=tuple(record for record in result.records if record.prev))
+
+
+@flawed_broker("test_more_than_was_asked_for_is_a_gap_and_no_part")
+class AnswersTooManyByAPart(MemoryBroker):
+    async def read(self, partition: int, *, limit: int, **asked: Any) -> ReadResult:
+        result = await super().read(partition, limit=10**6, **asked)
+        return replace(result, records=result.records[:limit])
+
+
+@flawed_broker("test_more_than_was_asked_for_is_a_gap_and_no_part")
+class CountsNoBytes(MemoryBroker):
+    async def read(self, partition: int, *, max_bytes: int, **asked: Any) -> ReadResult:
+        return await super().read(partition, max_bytes=10**9, **asked)
+
+
+@flawed_broker("test_a_topic_without_any_message_gives_a_place_to_come_back_to")
+class KnowsNoNewTopics(Answering):
+    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+        return ReadResult(gap=GapReason.TRIMMED) if "new" in asked["topics"] else result
+
+
+@flawed_broker("test_reads_while_others_publish_are_complete")
+class ReadsAPartOfMany(Answering):
+    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+        return replace(result, records=result.records[:20])
+
+
+@flawed_broker("test_a_forgotten_topic_is_a_gap_for_those_who_needed_it")
+class ForgetsNothing(MemoryBroker):
+    async def forget(self, topic: str) -> None: ...
+
+
+@flawed_broker("test_a_forgotten_topic_is_a_gap_for_those_who_needed_it")
+class ForgetsThatItForgot(SilentAbout):
+    gap = GapReason.TRIMMED
+
+
+# -- clients that change nodes
+
+
+@flawed_broker("test_clients_that_change_nodes_under_load_get_everything_once_in_order")
+class ServesWhoComesFromOneLater(ReadsFromOneLater): ...
+
+
+@flawed_broker("test_clients_that_roam_in_any_way_get_everything_or_are_told_a_gap")
+class ServesWhoRoamsFromOneLater(ReadsFromOneLater): ...
+
+
+@flawed_broker("test_clients_that_roam_in_any_way_get_everything_or_are_told_a_gap")
+class TellsWhoRoamsNoGap(AnswersAGapByNothing): ...
+
+
+@flawed_broker("test_clients_that_change_nodes_under_load_get_everything_once_in_order")
+class LosesOneReadInAThousand(Answering):
+    read_so_far = 0
+
+    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+        kept = []
+        for record in result.records:
+            LosesOneReadInAThousand.read_so_far += 1
+            if LosesOneReadInAThousand.read_so_far % 1000:
+                kept.append(record)
+        return replace(result, records=tuple(kept))
+
+
+@flawed_broker("test_clients_that_roam_in_any_way_get_everything_or_are_told_a_gap")
+class ReadsTwoInTheWrongOrder(Answering):
+    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+        *before, last = result.records or [None]
+        return result if not before else replace(result, records=(*before[:-1], last, before[-1]))
+
+
+# -- partitions that come and go
+
+
+@flawed_broker("test_the_last_choice_of_partitions_wins_however_quickly_it_follows")
+class LetsTheShortestChoiceWin(MemoryBroker):
+    async def set_interest(self, partitions: frozenset[int]) -> Any:
+        heads = await super().set_interest(partitions)
+        await asyncio.sleep(0)
+        await super().set_interest(partitions)
+        if not partitions:
+            await asyncio.sleep(0)
+            await super().set_interest(partitions)
+        return heads
+
+
+@flawed_broker("test_ranges_tile_while_partitions_come_and_go")
+class ForgetsToTailAgain(MemoryBroker):
+    async def set_interest(self, partitions: frozenset[int]) -> Any:
+        known = self.known = getattr(self, "known", frozenset()) | partitions
+        heads = await super().set_interest(partitions)
+        if len(known) == 3 and 2 in partitions:
+            self._node._drop(2)  # type: ignore[union-attr]
+        return heads
+
+
+@flawed_broker("test_what_has_no_history_keeps_its_place_in_the_order")
+class DelaysWhatHasNoHistory(MemoryBroker):
+    def publish(self, *args: Any, history: History, **options: Any) -> Any:
+        if history.size:
+            return super().publish(*args, history=history, **options)
+        future = asyncio.get_running_loop().create_future()
+
+        def later() -> None:
+            receipt = super(DelaysWhatHasNoHistory, self).publish(*args, history=history, **options)
+            receipt.add_done_callback(lambda done: future.set_result(done.result()))
+
+        asyncio.get_running_loop().call_soon(later)
+        return future
+
+
+# -- keys
+
+
+@flawed_broker("test_a_repeat_after_an_unknown_outcome_is_stored_once")
+class ForgetsTheKeyOfWhatWasNotAnswered(MemoryBroker):
+    def publish(self, *args: Any, deadline_s: float = 10.0, key: str | None = None, **options: Any) -> Any:
+        if deadline_s:
+            return super().publish(*args, key=key, **options)
+        super().publish(*args, **options)
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(PublishOutcomeUnknown("t"))
+        return future
+
+
+@flawed_broker("test_a_repeat_is_known_when_its_first_is_no_longer_kept")
+class ForgetsAKeyWithItsMessage(MemoryBroker):
+    def publish(self, *args: Any, key: str | None = None, **options: Any) -> Any:
+        if key is None and self._log is not None:
+            for partition in self._log.partitions:
+                partition._receipts.clear()
+        return super().publish(*args, key=key, **options)
+
+
+@flawed_broker("test_a_key_counts_without_history_too")
+class KnowsKeysOfWhatItKeepsOnly(MemoryBroker):
+    def publish(self, *args: Any, history: History, key: str | None = None, **options: Any) -> Any:
+        return super().publish(*args, history=history, key=key if history.size else None, **options)
+
+
+# -- from start to stop
+
+
+@flawed_broker("test_a_stop_leaves_no_read_unanswered")
+class LeavesReadsUnanswered(MemoryBroker):
+    async def read(self, partition: int, **asked: Any) -> ReadResult:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@flawed_broker("test_a_start_that_is_cancelled_leaves_nothing_behind")
+class LeavesHalfAStartBehind(MemoryBroker):
+    task: Any = None
+
+    async def start(self, **arguments: Any) -> None:
+        self.task = asyncio.get_running_loop().create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await super().start(**arguments)
+
+    async def stop(self, **arguments: Any) -> None:
+        if self._node is not None:
+            self.task.cancel()
+        await super().stop(**arguments)
+
+
+class CountingSuite(BrokerSuite):
+    @pytest.fixture
+    def count_operations(self) -> Any:
+        async def count() -> int:
+            return Restless.operations
+
+        return count
+
+
+@found_by("test_an_idle_node_asks_as_little_as_it_promises", CountingSuite)
+class Restless(MemoryBroker):
+    operations = 0
+
+    async def start(self, **arguments: Any) -> None:
+        await super().start(**arguments)
+        self.timer = asyncio.get_running_loop().call_later(0.01, self.ask)
+
+    def ask(self) -> None:
+        Restless.operations += 1
+        if self._node is not None:
+            self.timer = asyncio.get_running_loop().call_later(0.01, self.ask)

@@ -1,0 +1,148 @@
+"""The Python client at its limits and ends: slow consumers, closing, nodes that cannot be had."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.clients import Gaps, client, take
+from support.scripted import Peer, scripted
+from support.servers import HANG_S
+
+from dws_core import (
+    ConfigurationError,
+    ConnectionClosed,
+    InvalidMessage,
+    WebSocketException,
+)
+from dws_core.client import Gap, Subscription
+
+# -- slow consumers
+
+
+async def test_a_client_that_does_not_take_its_messages_stops_reading_and_loses_nothing() -> None:
+    total = 3_000
+
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        for n in range(1, total + 1):
+            await peer.message(n, n)
+
+    async with scripted(node) as url:
+        gaps = Gaps()
+        alice = client(url, queue_messages=10, on_gap=gaps)
+        messages = alice.subscribe("t")
+        async with alice:
+            assert await take(messages, 1) == [1]
+            assert int((alice.cursor or "").split(":")[2]) < 50
+            assert await take(messages, total - 1) == list(range(2, total + 1))
+        assert gaps == []
+
+
+async def test_one_that_answers_each_message_does_not_block_itself() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        for n in range(1, 31):
+            await peer.message(n, n)
+        for _ in range(30):
+            frame = await peer.receive("send")
+            await peer.send(type="ack", id=frame["id"])
+
+    async with scripted(node) as url:
+        alice = client(url, queue_messages=5)
+        messages = alice.subscribe("t")
+        async with alice, asyncio.timeout(HANG_S):
+            for n in range(1, 31):
+                assert (await anext(messages)).data == n
+                await alice.publish("reply", n)
+
+
+async def test_far_too_many_messages_while_an_answer_is_awaited_are_a_gap() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        frame = await peer.receive("send")
+        for n in range(1, 41):
+            await peer.message(n, n)
+        await peer.send(type="ack", id=frame["id"])
+
+    gaps = Gaps()
+    async with scripted(node) as url:
+        alice = client(url, queue_messages=3, on_gap=gaps)
+        messages = alice.subscribe("t")
+        async with alice:
+            await alice.publish("reply", 1)
+            assert gaps == [Gap(filters=("t",), reason="overflow")], "told once"
+            assert await take(messages, 30) == list(range(1, 31))
+
+
+# -- ends
+
+
+async def test_closing_ends_iterations_and_fails_what_is_awaited() -> None:
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.receive("send")
+        asked.set()
+        assert await peer.gone() == 1000
+
+    asked = asyncio.Event()
+    async with scripted(node) as url:
+        alice = client(url)
+        messages = alice.subscribe("t")
+        async with asyncio.TaskGroup() as group:
+            async with alice:
+                publishing = group.create_task(_error_of(alice.publish("t", 1)))
+                reading = group.create_task(_all(messages))
+                await asyncio.wait_for(asked.wait(), HANG_S)
+            await alice.aclose()
+        assert isinstance(publishing.result(), ConnectionClosed)
+        assert reading.result() == []
+        with pytest.raises(ConnectionClosed):
+            alice.inbox()
+
+
+async def test_no_node_at_all_is_an_error_after_the_time_for_the_first_connection() -> None:
+    async with scripted() as url:
+        pass
+    with pytest.raises(ConnectionClosed, match="no connection in"):
+        async with client(url, connect_timeout_s=0.2):
+            pass
+
+
+async def test_a_token_function_that_fails_is_tried_again() -> None:
+    asked: list[int] = []
+
+    def token() -> str:
+        asked.append(1)
+        if len(asked) < 3:
+            raise OSError("the token service is away")
+        return "t"
+
+    async def node(peer: Peer) -> None:
+        await peer.welcome()
+
+    async with scripted(node) as url, client(url, token=token):
+        assert len(asked) == 3
+
+
+async def test_what_cannot_work_is_said_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="'xml' is not known"):
+        client("ws://localhost", codec="xml")
+    with pytest.raises(InvalidMessage, match="cursor is malformed"):
+        client("ws://localhost", cursor="x")
+    with pytest.raises(ConfigurationError, match=r"not a valid|isn't a valid"):
+        async with client("http://localhost"):
+            pass
+
+
+async def _error_of(awaitable: Any) -> BaseException | None:
+    try:
+        await awaitable
+    except (ConnectionClosed, WebSocketException) as error:
+        return error
+    return None
+
+
+async def _all(subscription: Subscription) -> list[Any]:
+    return [message.data async for message in subscription]

@@ -1,0 +1,95 @@
+"""What a node says of itself while its broker comes and goes."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI, Response
+from support.apps import chat
+from support.brokers import PlainBroker
+from support.log_brokers import SlowBroker
+from support.resume import hello, slow
+from support.servers import Client, serve
+
+from dws_core import NodeHealth, WebSocketManager
+from dws_core.plugin import GapReason, Head
+
+
+async def test_a_node_is_ready_from_its_start_to_its_stop() -> None:
+    manager, _ = chat()
+    assert manager.health() == NodeHealth(started=False, broker="connecting", detail="")
+    assert not manager.health().ready
+    async with manager:
+        health = manager.health()
+        assert (health.ready, health.started, health.broker) == (True, True, "live")
+        assert health.detail
+    assert (manager.health().started, manager.health().broker) == (False, "closed")
+
+
+@pytest.mark.parametrize("state", ["degraded", "blocked"])
+async def test_while_the_broker_is_away_the_node_is_not_ready_and_connections_stay_open(state: str) -> None:
+    broker, manager, app = slow()
+    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+        cursor = (await hello(client, "t"))["cursor"]
+        broker.sink.on_state(state, "no answer from the broker for 3 s")
+        assert manager.health() == NodeHealth(started=True, broker=state, detail="no answer from the broker for 3 s")  # type: ignore[arg-type]
+        assert not manager.health().ready
+        assert (await client.ask(type="ping", id=1))["type"] == "pong"
+        broker.sink.on_state("live", "connected again")
+        assert manager.health().ready
+        await manager.publish("t", "still the same connection")
+        message = await client.receive()
+        assert message["data"] == "still the same connection"
+        assert message["pos"] != cursor
+
+
+async def test_a_tail_that_breaks_off_is_told_and_comes_back() -> None:
+    broker = PlainBroker()
+    manager = WebSocketManager("chat", broker=broker)
+    broken: list[str] = []
+    async with manager:
+        broker.connecting = [ConnectionError("refused")]
+        told = manager._delivery.on_state
+
+        def on_state(state: str, detail: str) -> None:
+            told(state, detail)  # type: ignore[arg-type]
+            broken.append(manager.health().broker)
+
+        manager._delivery.on_state = on_state  # type: ignore[method-assign, assignment]
+        broker.break_off()
+        await manager.publish("t", 1)
+        while "live" not in broken:
+            await manager.publish("t", 1)
+    assert broken[:2] == ["degraded", "live"]
+
+
+async def test_a_discontinuity_reaches_every_connection_that_is_concerned() -> None:
+    broker, _, app = slow()
+    assert isinstance(broker, SlowBroker)
+    async with serve(app) as server:
+        async with Client.open(f"{server.url}/ws/a") as ann, Client.open(f"{server.url}/ws/b") as bo:
+            await hello(ann, "t")
+            await bo.subscribe("#")
+            broker.sink.on_discontinuity(0, GapReason.UNAVAILABLE, Head(partition=0, epoch="new", offset=7))
+            for client, filters in ((ann, ["t"]), (bo, ["#"])):
+                gap = await client.receive()
+                assert (gap["type"], gap["filters"], gap["reason"]) == ("gap", filters, "unavailable")
+                assert gap["cursor"] == "0:new:7"
+
+
+async def test_a_readiness_route_tells_the_load_balancer() -> None:
+    broker, manager, app = slow()
+    assert isinstance(app, FastAPI)
+
+    @app.get("/ready")
+    async def ready(response: Response) -> dict[str, str]:
+        health = manager.health()
+        response.status_code = 200 if health.ready else 503
+        return {"broker": health.broker, "detail": health.detail}
+
+    import httpx2
+
+    async with serve(app) as server, httpx2.AsyncClient() as http:
+        assert (await http.get(f"{server.http_url}/ready")).status_code == 200
+        broker.sink.on_state("degraded", "away")
+        answer = await http.get(f"{server.http_url}/ready")
+        assert (answer.status_code, answer.json()) == (503, {"broker": "degraded", "detail": "away"})

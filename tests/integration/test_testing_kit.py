@@ -1,0 +1,319 @@
+"""What applications test with: servers, clients, assertions, several nodes, and sockets that behave badly."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from support.apps import chat, chat_app
+from websockets.exceptions import InvalidStatus
+
+from dws_core import BearerAuthenticator, BrokerUnavailable, Limits, Principal, WebSocketManager
+from dws_core.client import Client
+from dws_core.testing import AppClient, FaultyBroker, Server, serve, serve_nodes
+
+
+def make_app(broker: FaultyBroker) -> FastAPI:
+    manager = WebSocketManager("chat", broker=broker)
+    app = chat_app(manager)
+    app.state.manager = manager
+    return app
+
+
+def manager_of(server: Server) -> WebSocketManager:
+    manager: WebSocketManager = server.config.app.state.manager  # type: ignore[union-attr]
+    return manager
+
+
+# -- what comes
+
+
+async def test_messages_are_asserted_one_after_the_other_and_positions_are_no_messages() -> None:
+    manager, app = chat(limits=Limits(pos_interval_s=0.01))
+    async with serve(app) as server, server.connect("/ws/alice") as alice:
+        await alice.subscribe("chat/#")
+        await alice.publish("chat/1", {"n": 1})
+        await manager.publish("chat/2", {"n": 2})
+        await manager.send_to("alice", "direct")
+        await alice.assert_received({"n": 1}, topic="chat/1")
+        await alice.assert_received({"n": 2}, "direct")
+        while alice.frames[-1]["type"] != "pos":
+            await alice.receive()
+        await manager.publish("chat/3", 3)
+        await alice.assert_received(3)
+
+
+@pytest.mark.parametrize(
+    ("data", "topic", "complaint"),
+    [
+        ("a", "t", r"expected message 1 of 1, 'b', but got 'a' on topic 't'"),
+        ("b", "u", r"expected message 1 of 1, 'b', on topic 't', but it came on 'u'"),
+    ],
+)
+async def test_another_message_than_expected_is_shown(data: str, topic: str, complaint: str) -> None:
+    _, app = chat()
+    async with serve(app) as server, server.connect("/ws/alice") as alice:
+        await alice.subscribe("#")
+        await alice.publish(topic, data)
+        with pytest.raises(AssertionError, match=complaint):
+            await alice.assert_received("b", topic="t")
+
+
+async def test_a_message_that_never_comes_ends_the_wait_and_shows_what_came() -> None:
+    _, app = chat()
+    async with serve(app) as server, server.connect("/ws/alice", within_s=0.05) as alice:
+        with pytest.raises(AssertionError, match=r"waited 0\.05 s for a frame; no frame came before"):
+            await alice.receive()
+        await alice.subscribe("t")
+        await alice.publish("t", "first")
+        with pytest.raises(AssertionError, match=r"for message 2 of 2, 'second'; 3 frames came .*'first' on topic 't'"):
+            await alice.assert_received("first", "second")
+
+
+async def test_an_error_where_a_message_was_expected_is_shown() -> None:
+    _, app = chat()
+    async with serve(app) as server, server.connect("/ws/alice") as alice:
+        await alice.send(type="subscribe", topic="a#", id=1)
+        with pytest.raises(AssertionError, match="expected message 1 of 1, 'x', but got the error 'invalid-filter'"):
+            await alice.assert_received("x")
+        with pytest.raises(AssertionError, match="the node refused to publish to 'a/#': the error 'invalid-topic'"):
+            await alice.publish("a/#", "x")
+
+
+# -- what does not come
+
+
+async def test_nothing_received_is_proven_by_a_sentinel_and_leaves_no_filter() -> None:
+    manager, app = chat()
+    async with serve(app) as server, server.connect("/ws/alice") as alice:
+        await alice.subscribe("mine")
+        await manager.publish("others", "not for alice")
+        await alice.assert_nothing_received()
+        await alice.assert_nothing_received(topic="mine", publish=manager.publish)
+        (connection,) = manager.active_connections
+        assert set(connection.topics) == {"mine"}
+
+
+@pytest.mark.parametrize("how", ["own topic", "by the manager"])
+async def test_nothing_received_fails_and_shows_what_came(how: str) -> None:
+    manager, app = chat()
+    async with serve(app) as server, server.connect("/ws/alice") as alice:
+        await alice.subscribe("chat/#")
+        await manager.publish("chat/1", "one")
+        await manager.send_to("alice", "two")
+        by: Any = {} if how == "own topic" else {"topic": "chat/x", "publish": manager.publish}
+        shown = r"expected nothing, but got 2: 'one' on topic 'chat/1'; 'two' sent to the connection"
+        with pytest.raises(AssertionError, match=shown):
+            await alice.assert_nothing_received(**by)
+
+
+async def test_what_came_before_an_answer_is_not_overlooked() -> None:
+    manager, app = chat()
+    async with serve(app) as server, server.connect("/ws/alice") as alice:
+        await alice.subscribe("t")
+        await manager.publish("t", "early")
+        await alice.subscribe("u")  # its answer comes behind the message
+        with pytest.raises(AssertionError, match="'early'"):
+            await alice.assert_nothing_received()
+
+
+async def test_a_sentinel_that_is_refused_says_what_to_do() -> None:
+    manager = WebSocketManager("chat", broker_url="memory://", authorize=lambda who, action, topic: topic == "mine")
+    async with serve(chat_app(manager)) as server, server.connect("/ws/alice") as alice:
+        with pytest.raises(AssertionError, match=r"the sentinel could not be published: .*forbidden.*manager.publish"):
+            await alice.assert_nothing_received()
+        await alice.subscribe("mine")
+        await alice.assert_nothing_received(topic="mine", publish=manager.publish)
+
+
+# -- handshakes and ends
+
+
+async def test_the_handshake_shows_what_it_was_given() -> None:
+    async def verify(token: str) -> Principal | None:
+        return Principal(id=token) if token == "alice" else None
+
+    manager = WebSocketManager("chat", broker_url="memory://", authenticator=BearerAuthenticator(verify=verify))
+    async with serve(chat_app(manager)) as server:
+        async with server.connect("/ws/x", token="alice", headers={"x-test": "1"}, subprotocols=["dws.v1.json"]) as a:
+            (connection,) = manager.active_connections
+            assert connection.principal is not None
+            assert connection.principal.id == "alice"
+            assert a.socket.subprotocol == "dws.v1.json"
+        for wrong in ({"token": "mallory"}, {"token": "alice", "origin": "https://evil.example"}):
+            with pytest.raises(InvalidStatus):
+                async with server.connect("/ws/x", **wrong):
+                    raise AssertionError("it came in")
+
+
+async def test_the_close_code_is_asserted() -> None:
+    manager, app = chat()
+    async with serve(app) as server:
+        async with server.connect("/ws/alice") as alice, server.connect("/ws/bob") as bob:
+            await manager.shutdown()
+            await alice.assert_closed(1012)
+            with pytest.raises(AssertionError, match="expected the close code 1000, but got closed with 1012"):
+                await bob.assert_closed(1000)
+            with pytest.raises(AssertionError, match="waited for a frame, but the connection was closed with 1012"):
+                await bob.receive()
+            await manager.startup()
+        async with server.connect("/ws/alice", within_s=0.05) as alice:
+            with pytest.raises(AssertionError, match=r"was not closed in 0\.05 s"):
+                await alice.assert_closed(1000)
+
+
+async def test_an_application_that_does_not_start_is_no_riddle() -> None:
+    app = FastAPI(lifespan=lambda app: (_ for _ in ()).throw(RuntimeError("no database")))  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="the application's lifespan failed"):
+        async with serve(app, log_level="critical"):
+            raise AssertionError("it started")
+
+
+# -- several nodes
+
+
+async def test_nodes_share_a_log_and_one_may_be_stopped() -> None:
+    async with serve_nodes(make_app, count=3) as (one, two, three):
+        async with one.connect("/ws/alice") as alice, three.connect("/ws/carol") as carol:
+            await carol.subscribe("chat/#")
+            async with two.connect("/ws/bob") as bob:
+                await two.server.stop()
+                await bob.assert_closed(1012)
+            await alice.publish("chat/lobby", "still here")
+            await carol.assert_received("still here")
+            assert one.http_url.startswith("http://127.0.0.1:")
+
+
+async def test_groups_of_nodes_do_not_hear_each_other() -> None:
+    async with serve_nodes(make_app, count=1) as (one,), serve_nodes(make_app, count=1) as (other,):
+        async with one.connect("/ws/alice") as alice, other.connect("/ws/bob") as bob:
+            await alice.subscribe("#")
+            await bob.publish("t", "elsewhere")
+            await alice.assert_nothing_received()
+
+
+async def test_a_client_that_mends_itself_survives_its_node() -> None:
+    async with serve_nodes(make_app) as (one, two):
+        async with Client(f"{one.url}/ws/me", proxy=False) as client, client.subscribe("t") as messages:
+            await manager_of(two.server).publish("t", "through the other node")
+            assert (await asyncio.wait_for(anext(messages), 10)).data == "through the other node"
+
+
+async def test_a_cut_broker_is_a_gap_for_the_clients_of_that_node_only() -> None:
+    async with serve_nodes(make_app) as (one, two):
+        async with one.connect("/ws/alice") as alice, two.connect("/ws/bob") as bob:
+            await alice.subscribe("t")
+            await bob.subscribe("t")
+            async with one.broker.unreachable():
+                with pytest.raises(BrokerUnavailable):
+                    await manager_of(one.server).publish("t", "nowhere")
+                await manager_of(two.server).publish("t", "missed by alice")
+            await alice.assert_gap("unavailable")
+            await manager_of(two.server).publish("t", "after")
+            await alice.assert_received("after")
+            await bob.assert_received("missed by alice", "after")
+            await bob.assert_nothing_received()
+            await bob.publish("t", "last")
+            await alice.assert_received("last")
+            with pytest.raises(AssertionError, match="expected a gap because of epoch, but got 'last' on topic 't'"):
+                await bob.assert_gap("epoch")
+            async with one.broker.unreachable():
+                pass
+            with pytest.raises(AssertionError, match="expected a gap because of epoch, but got a gap because of unav"):
+                await alice.assert_gap("epoch")
+
+
+async def test_a_gap_where_a_message_was_expected_is_shown() -> None:
+    async with serve_nodes(make_app, count=1) as (node,), node.connect("/ws/alice") as alice:
+        await alice.subscribe("t")
+        async with node.broker.tail_cut():
+            pass
+        with pytest.raises(AssertionError, match="but got a gap because of unavailable"):
+            await alice.assert_received("x")
+
+
+async def test_a_frozen_broker_delays_and_loses_nothing() -> None:
+    async with serve_nodes(make_app, count=1) as (node,), node.connect("/ws/alice") as alice:
+        await alice.subscribe("t")
+        with node.broker.frozen():
+            await alice.send(type="send", topic="t", data="later")
+        await alice.assert_received("later")
+
+
+# -- behaving badly
+
+
+async def test_a_client_that_does_not_read_is_closed_as_too_slow_and_the_others_go_on() -> None:
+    manager, app = chat(limits=Limits(outbox_bytes=200_000))
+    async with serve(app) as server, server.connect("/ws/bob") as bob:
+        async with server.connect("/ws/alice", receive_buffer_bytes=4096) as alice:
+            await alice.subscribe("t")
+            await bob.subscribe("t")
+            alice.stop_reading()
+            for _ in range(300):  # more than the systems' buffers and the outbox hold
+                await manager.publish("t", "x" * 50_000)
+                await bob.assert_received("x" * 50_000)
+            alice.resume_reading()
+            await alice.assert_closed(4000)
+
+
+async def test_a_client_that_stops_reading_gets_everything_when_it_goes_on() -> None:
+    manager, app = chat()
+    async with serve(app) as server, server.connect("/ws/alice") as alice:
+        await alice.subscribe("t")
+        alice.stop_reading()
+        for number in range(10):
+            await manager.publish("t", number)
+        alice.resume_reading()
+        await alice.assert_received(*range(10))
+        alice.stop_reading()
+        async with asyncio.timeout(5):  # less than a client waits for the answer to its close frame
+            await alice.close()
+
+
+async def test_a_client_that_stops_reading_answers_no_ping() -> None:
+    left = asyncio.Event()
+    manager, app = _noting_who_leaves(left)
+    async with serve(app, ws_ping_interval=0.05, ws_ping_timeout=0.05) as server, server.connect() as alice:
+        await alice.request(type="ping")
+        alice.stop_reading()
+        await asyncio.wait_for(left.wait(), 10)
+    assert manager.active_connections == []
+
+
+async def test_a_client_that_vanishes_is_gone_without_a_close_frame() -> None:
+    left = asyncio.Event()
+    manager, app = _noting_who_leaves(left)
+    async with serve(app) as server, server.connect() as alice:
+        await alice.request(type="ping")
+        alice.vanish()
+        await asyncio.wait_for(left.wait(), 10)
+        await alice.assert_closed(1006)
+    assert manager.active_connections == []
+
+
+async def test_the_client_needs_no_server_of_ours() -> None:
+    _, app = chat()
+    async with serve(app) as server:
+        server_url = server.url
+        async with AppClient.open(f"{server_url}/ws/alice") as alice:
+            assert (await alice.request(type="ping"))["type"] == "pong"
+    with pytest.raises(OSError, match=r"(?i)connect"):
+        async with AppClient.open(f"{server_url}/ws/alice"):
+            raise AssertionError("nobody is there")
+
+
+def _noting_who_leaves(left: asyncio.Event) -> tuple[WebSocketManager, FastAPI]:
+    manager = WebSocketManager("chat", broker_url="memory://")
+    app = FastAPI(lifespan=manager.lifespan)
+
+    @app.websocket("/ws")
+    async def handler(websocket: WebSocket) -> None:
+        async with manager.connect(websocket, "alice") as connection:
+            async for message in connection:
+                await manager.receive(connection, message)
+            left.set()
+
+    return manager, app

@@ -1,0 +1,51 @@
+"""Which history a topic has."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dws_core import History
+from dws_core._log import policy
+from dws_core._log.policy import HistoryPolicy
+from dws_core._topics.trie import MqttMatcher
+
+matches = MqttMatcher().matches
+
+LONG, SHORT = History(size=500, ttl_s=3600), History(size=5)
+
+
+def test_without_rules_every_topic_has_the_default() -> None:
+    assert HistoryPolicy({}, matches).of("any/topic") == History()
+    assert HistoryPolicy({}, matches, SHORT).of("any/topic") == SHORT
+
+
+def test_the_first_filter_that_matches_decides() -> None:
+    rules = {"chat/staff": LONG, "chat/#": SHORT, "cursor/#": History.none()}
+    chosen = HistoryPolicy(rules, matches)
+    assert [chosen.of(topic) for topic in ("chat/staff", "chat/lobby", "chat", "cursor/7", "news")] == [
+        LONG, SHORT, SHORT, History.none(), History(),
+    ]  # fmt: skip
+
+
+def test_topics_of_the_node_need_filters_of_their_own() -> None:
+    chosen = HistoryPolicy({"#": SHORT, "$conn/+": LONG}, matches)
+    assert [chosen.of(topic) for topic in ("$all", "$conn/ann", "any")] == [History(), LONG, SHORT]
+
+
+@given(st.lists(st.sampled_from(["a/b", "a/+", "+/b", "#", "a/#", "c"]), unique=True), st.lists(st.sampled_from("abc")))
+def test_remembered_answers_are_those_of_a_look_at_the_rules(filters: list[str], levels: list[str]) -> None:
+    topic = "/".join(levels) or "c"
+    rules = {filter_: History(size=number + 1) for number, filter_ in enumerate(filters)}
+    chosen = HistoryPolicy(rules, matches)
+    expected = next((rules[filter_] for filter_ in filters if matches(topic, filter_)), History())
+    assert [chosen.of(topic), chosen.of(topic)] == [expected, expected]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "_MAX_KNOWN", 10)
+    chosen = HistoryPolicy({"a/#": SHORT}, matches)
+    for number in range(100):
+        assert chosen.of(f"a/{number}") == SHORT
+    assert len(chosen._known) <= 10
