@@ -74,7 +74,7 @@ def machine(cores: Cores | None) -> dict[str, Any]:
         "cores_used": asdict(cores) if cores else None,
         "load_average_at_start": round(_STARTED[3], 2),
         "cores_used_by_others": round(_others_busy(), 2),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "packages": {name: found for name in sorted(packages) if (found := _version(name))},
     }
