@@ -264,9 +264,10 @@ class ClientState:
         yield Message(data=frame["data"], topic=frame.get("topic"), conn_id=frame.get("conn_id"), position=text)
 
     def _read_connected(self, frame: Mapping[str, Any]) -> Iterable[Event]:
-        self._cursor = replace(self._cursor or {}, parse_cursor(frame["cursor"]))
-        recovered = frame.get("recovered")
+        recovered, cursor = frame.get("recovered"), parse_cursor(frame["cursor"])
         self._plain, self._gap_follows = False, recovered is False
+        if not self._gap_follows:  # else the gap moves it: a connection lost before that must not hide the loss
+            self._cursor = replace(self._cursor or {}, cursor)
         yield from self._connected(Connected(conn_id=frame["conn_id"], recovered=recovered))
         for filter_ in self._hello_filters:
             yield self._subscribed(filter_)

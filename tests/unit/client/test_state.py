@@ -123,6 +123,13 @@ def test_the_gap_after_an_answer_replaces_everything_and_a_later_one_its_partiti
     assert made.cursor == "0:f:6,1:f:9"
 
 
+def test_a_connection_lost_before_its_gap_leaves_the_cursor_so_that_the_next_one_brings_the_gap() -> None:
+    made = state("0:e:1")
+    connect(made, "0:f:5", recovered=False)
+    made.offline()
+    assert made.hello()["data"]["cursor"] == "0:e:1"
+
+
 def test_a_gap_that_was_expected_when_the_connection_was_lost_is_expected_no_more() -> None:
     made = state("0:e:1")
     connect(made, "0:f:5,1:f:5", recovered=False)
