@@ -282,7 +282,7 @@ async def test_a_node_that_reads_too_slowly_is_cut_off_by_redis_and_catches_up()
     redis.start()
     try:
         async with two_nodes(redis) as (sender, listener):
-            wire = listener.broker._node.tail._wire  # type: ignore[union-attr]
+            wire = listener.broker._node._holder(0).tail._subscription._wire  # type: ignore[union-attr]
             wire._transport.pause_reading()  # type: ignore[union-attr, attr-defined]
             payloads = [b"%d " % number + b"x" * 20_000 for number in range(600)]
             futures = [sender.broker.publish(0, "t", payload, history=KEPT) for payload in payloads]

@@ -82,9 +82,9 @@ async def test_topics_whose_history_has_expired_leave_nothing_behind(redis: Priv
         for number in range(200):
             await broker.publish(0, f"short/{number}", b"x", history=short)
         async with asyncio.timeout(10):
-            while int(redis.command("ZCARD", "dws:{expiry:0}:i")[1:].split(b"\r\n")[0]) > 2:
+            while int(redis.command("ZCARD", "dws:{0:expiry}:i")[1:].split(b"\r\n")[0]) > 2:
                 await broker.publish(0, "long", b"x", history=long)
-        keys = redis.command("KEYS", "dws:{expiry:0}:h:*")
+        keys = redis.command("KEYS", "dws:{0:expiry}:h:*")
         assert b"short" not in keys
         # Whoever was away since before is told that something may have been missed, and not that nothing was.
         head = (await broker.heads([0]))[0]
@@ -108,7 +108,7 @@ async def test_a_node_that_follows_nothing_keeps_its_connection(redis: PrivateRe
     await broker.start(node=b"12345678", layout=Layout(channel="quiet", partitions=1), sink=States())  # type: ignore[arg-type]
     try:
         async with asyncio.timeout(10):
-            listening = asyncio.to_thread(_hear, redis, "dws:{quiet}:control", 20)
+            listening = asyncio.to_thread(_hear, redis, "dws:{0:quiet}:control", 20)
             await listening
         assert states == ["live"]
     finally:
@@ -130,7 +130,7 @@ async def test_a_strangers_message_on_the_channel_harms_nobody(redis: PrivateRed
     broker = await started(redis.url + "?partitions=1", layout)
     try:
         await broker.set_interest(frozenset({0}))
-        redis.command("PUBLISH", "dws:{stranger:0}:c", "hello")
+        redis.command("PUBLISH", "dws:{0:stranger}:c", "hello")
         receipt = await broker.publish(partition_of("t", layout), "t", b"x", history=History())
         assert receipt.offset == 1
     finally:

@@ -30,9 +30,17 @@ def _load() -> type[RedisBroker]:
 
 @hookimpl
 def dws_register_brokers() -> Iterable[BrokerSpec]:
-    """Offer `redis://`, `rediss://` (TLS) and `unix://` (a socket file)."""
+    """Offer `redis://`, `unix://` (a socket file), `redis+sentinel://`, `redis+cluster://`, and with TLS `rediss…`."""
     yield BrokerSpec(
-        schemes=("redis", "rediss", "unix"),
+        schemes=(
+            "redis",
+            "rediss",
+            "unix",
+            "redis+sentinel",
+            "rediss+sentinel",
+            "redis+cluster",
+            "rediss+cluster",
+        ),
         load=_load,
         capabilities=CAPABILITIES,
         summary="Logs on a Redis or Valkey server: for many processes and machines.",

@@ -14,9 +14,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable
-from dws_redis._settings import Settings
+from dws_redis._settings import Address, Settings
 
-_FATAL: Final = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "NOFENCE", "UNBLOCKED")
+WRONG_SERVER: Final = (
+    "NOSCRIPT", "NOFENCE", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN",
+)  # fmt: skip
 """Answers that say that this connection is to the wrong server, or to one that is not what it was."""
 
 
@@ -24,7 +26,7 @@ class Lost(Exception):
     """The connection ended before the answer came: nobody knows whether the command was carried out."""
 
 
-async def open_connection(settings: Settings, *, name: str) -> AbstractConnection:
+async def open_connection(settings: Settings, address: Address, *, name: str) -> AbstractConnection:
     """Open and greet a connection.
 
     Raises:
@@ -32,10 +34,14 @@ async def open_connection(settings: Settings, *, name: str) -> AbstractConnectio
         BrokerMisconfigured: The server refuses the user or the password.
     """
     kind: type[AbstractConnection] = SSLConnection if settings.tls else Connection
-    if "path" in settings.address:
-        kind = UnixDomainSocketConnection
+    place: dict[str, Any]
+    if isinstance(address, str):
+        kind, place = UnixDomainSocketConnection, {"path": address}
+    else:
+        place = {"host": address[0], "port": address[1]}
     connection = kind(
-        **settings.address,
+        **place,
+        **settings.login,
         protocol=2,
         client_name=name,
         socket_timeout=settings.options.connect_timeout_s,
@@ -49,19 +55,26 @@ async def open_connection(settings: Settings, *, name: str) -> AbstractConnectio
             await connection.connect()  # type: ignore[no-untyped-call]
     except AuthenticationError as error:
         raise BrokerMisconfigured(
-            f"{settings.shown} refuses the user or password: {error}.",
+            f"{show(settings, address)} refuses the user or password: {error}.",
             fix="correct the URL, or the user's rights (ACL)",
         ) from error
     except (RedisError, OSError, TimeoutError) as error:
         await connection.disconnect(nowait=True)
         raise BrokerUnavailable(
-            f"{settings.shown} cannot be reached: {str(error) or type(error).__name__}.",
+            f"{show(settings, address)} cannot be reached: {str(error) or type(error).__name__}.",
             fix="check that Redis runs there; try `python -m dws_core doctor URL`",
         ) from error
     if task is not None and task.cancelling() > cancelled:  # seen with redis-py 8.1: it may swallow a cancellation
         await connection.disconnect(nowait=True)
         raise asyncio.CancelledError
     return connection
+
+
+def show(settings: Settings, address: Address) -> str:
+    """Say in errors where a server is, and how it was found."""
+    if settings.kind == "server":
+        return settings.shown
+    return f"{address[0]}:{address[1]} of {settings.shown}"
 
 
 class Wire(asyncio.Protocol):
@@ -174,5 +187,5 @@ class Commands:
     def _answer(self, reply: Any) -> None:
         on_answer = self._waiting.popleft()
         on_answer(reply)
-        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(_FATAL):
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(WRONG_SERVER):
             self.abort()

@@ -2,44 +2,71 @@
 
 A push is a line `<epoch> <lo> <hi> <ms> <publisher>`, then for each record a line `<offset> <prev> <seq> <topic> <payload> <key>`
 with the lengths of three texts, which follow it. `-` for an offset: the topic has no history. The Lua of `_scripts` writes it.
+`-` for the epoch: no record has a place in the log; `write_push` writes these, and they pass by it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import Final
+
+from redis.crc import key_slot
 
 from dws_core.plugin import Layout, Offset, Record
 
+_SLOTS: Final = 16_384
+"""Of every Redis cluster (Redis cluster specification)."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Names:
-    """Keys and channels of a dws channel. What belongs to a partition has its hash tag, so a script's keys are in one slot.
+    """Keys and channels of a dws channel. What belongs to a partition has its hash tag, so it is on one server of a cluster.
 
     Attributes:
         prefix: Of everything.
         layout: The channel.
+        spread: Whether the tags are chosen such that the partitions divide the slots of a cluster evenly.
     """
 
     prefix: str
     layout: Layout
+    spread: bool = False
 
     def base(self, partition: int) -> str:
         """Return what all keys of a partition begin with."""
-        return f"{self.prefix}:{{{self.layout.channel}:{partition}}}:"
+        return self._bases[partition]
 
     def pushes(self, partition: int) -> str:
         """Return the channel on which a partition's records come."""
-        return self.base(partition) + "c"
+        return self._bases[partition] + "c"
 
-    @property
-    def control(self) -> str:
-        """The channel of control messages."""
-        return f"{self.prefix}:{{{self.layout.channel}}}:control"
+    def control(self, partition: int) -> str:
+        """Return the channel of control messages; an empty one is a sign of life. All nodes listen to that of partition 0."""
+        return self._bases[partition] + "control"
 
     @property
     def shape(self) -> str:
         """The key that holds the layout."""
-        return f"{self.prefix}:{{{self.layout.channel}}}:layout"
+        return self._bases[0] + "layout"
+
+    @cached_property
+    def _bases(self) -> tuple[str, ...]:
+        return tuple(self._choose(number) for number in range(self.layout.partitions))
+
+    def _choose(self, partition: int) -> str:
+        base = f"{self.prefix}:{{{partition}:{self.layout.channel}}}:"
+        if not self.spread:
+            return base
+        bases = (f"{self.prefix}:{{{partition}.{n}:{self.layout.channel}}}:" for n in count())
+        return next(b for b in bases if key_slot(b.encode()) * self.layout.partitions // _SLOTS == partition)
+
+
+def receipt_key(base: str, topic: str, key: str) -> str:
+    """Return where the receipt for an application's key is kept; lengths keep topic and key apart."""
+    return f"{base}k:{len(topic.encode())}:{topic}:{key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +74,31 @@ class Push:
     """What came on a partition's channel; a probe has no records, and `lo == hi`.
 
     Attributes:
-        epoch: Of the log.
+        epoch: Of the log; None: the records have no place in it, and `lo` and `hi` say nothing.
         lo: Where the log ended before.
         hi: Where it ends now.
         records: In order.
     """
 
-    epoch: str
+    epoch: str | None
     lo: Offset
     hi: Offset
     records: tuple[Record, ...]
+
+
+def write_push(publisher: str, ts_ms: int, messages: Iterable[tuple[int, str, bytes]]) -> bytes:
+    """Write records that have no place in the log.
+
+    Args:
+        publisher: The node, in hexadecimal digits.
+        ts_ms: When they were published, in milliseconds since the Unix epoch.
+        messages: Of each its publisher's number, topic and payload.
+    """
+    parts = [b"- 0 0 %d %s\n" % (ts_ms, publisher.encode())]
+    for seq, topic, payload in messages:
+        name = topic.encode()
+        parts += (b"- 0 %d %d %d 0\n" % (seq, len(name), len(payload)), name, payload)
+    return b"".join(parts)
 
 
 def read_push(data: bytes) -> Push:
@@ -90,7 +132,7 @@ def read_push(data: bytes) -> Push:
                 prev=None if offset == b"-" else int(prev),
             )
         )
-    return Push(epoch=epoch.decode(), lo=int(lo), hi=int(hi), records=tuple(records))
+    return Push(epoch=None if epoch == b"-" else epoch.decode(), lo=int(lo), hi=int(hi), records=tuple(records))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

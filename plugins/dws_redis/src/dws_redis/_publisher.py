@@ -7,8 +7,9 @@ in order and under the same numbers; the script knows those that it has carried 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import hiredis
@@ -24,13 +25,16 @@ from dws_core.plugin import (
     PublishOutcomeUnknown,
     Receipt,
 )
-from dws_redis._connection import Commands, Lost
-from dws_redis._format import Names
+from dws_redis._connection import WRONG_SERVER, Commands, Lost
+from dws_redis._format import Names, receipt_key, write_push
 from dws_redis._scripts import PUBLISH
-from dws_redis._settings import RedisOptions
+from dws_redis._settings import Settings
 
 _RING: Final = 1024
 """Answers that Redis keeps for a node and partition: more than may be unanswered."""
+
+_PASSED: Final = Receipt(epoch="", offset=None)
+"""Of a message that is not kept: it has no place in a log."""
 
 _TICK_S: Final = 0.05
 """How exactly deadlines are kept, in seconds."""
@@ -90,17 +94,21 @@ class Publisher:
     Args:
         names: Keys and channels.
         node: Who publishes.
-        options: Bounds.
-        where: The URL without its password, for errors.
+        settings: Bounds, and where Redis is.
+        on_memory: Told when Redis is out of memory, and when it takes publishes again.
     """
 
-    def __init__(self, names: Names, node: bytes, options: RedisOptions, where: str) -> None:
+    def __init__(self, names: Names, node: bytes, settings: Settings, on_memory: Callable[[bool], None]) -> None:
         self._names = names
         self._node = node.hex()
-        self._options = options
-        self._where = where
+        self._options = settings.options
+        self._where = settings.shown
+        self._verb = settings.publish
+        self._declares = settings.kind == "cluster"
+        self._on_memory = on_memory
+        self._full = False
         self._seqs: dict[int, int] = {}
-        self._commands: Commands | None = None  # None: the gate is shut
+        self._gates: dict[int, Commands] = {}  # of a partition; none: the gate is shut
         self._unanswered: dict[int, deque[_Batch]] = {}
         self._loop = asyncio.get_running_loop()
         self._queue: Coalescer[_Item] = Coalescer(self._take, call_soon=self._loop.call_soon)
@@ -130,16 +138,17 @@ class Publisher:
                 self._timer = self._loop.call_later(_TICK_S, self._look_at_deadlines)
         return item.future
 
-    def open(self, commands: Commands) -> None:
-        """Send from now on over this connection, first again what was not answered."""
-        self._commands = commands
-        for batch in [batch for batches in self._unanswered.values() for batch in batches]:
+    def open(self, commands: Commands, partitions: Collection[int]) -> None:
+        """Send those of these partitions from now on over this connection, first again what was not answered."""
+        self._gates.update(dict.fromkeys(partitions, commands))
+        for batch in self._batches(partitions):
             self._send(batch)
 
-    def shut(self) -> None:
-        """Send nothing: the connection is lost. What cannot be repeated safely has failed."""
-        self._commands = None
-        for batch in self._batches():
+    def shut(self, partitions: Collection[int]) -> None:
+        """Send nothing to these: the connection is lost. What cannot be repeated safely has failed."""
+        for number in partitions:
+            self._gates.pop(number, None)
+        for batch in self._batches(partitions):
             for item in batch.items:
                 if item.sent and not item.repeatable:
                     item.give_up("")
@@ -151,7 +160,7 @@ class Publisher:
         futures = [item.future for item in self._waiting if not item.future.done()]
         if futures:
             await asyncio.wait(futures, timeout=drain_s)
-        self._commands = None
+        self._gates.clear()
         for item in self._waiting:
             if item.sent:
                 item.give_up("")
@@ -173,48 +182,82 @@ class Publisher:
         self._send(batch)
 
     def _send(self, batch: _Batch) -> None:
-        commands = self._commands
+        commands = self._gates.get(batch.partition)
         if commands is None:
             return
         batch.items = [item for item in batch.items if not item.settled]
         if not batch.items:
             self._loop.call_soon(self._tidy, batch)
             return
+        for item in batch.items:
+            item.sent = True
+        sent = tuple(batch.items)
+        command = self._store(batch) if any(item.repeatable for item in sent) else self._pass(batch)
+        commands.send(command, lambda answer: self._answered(commands, batch, sent, answer))
+
+    def _pass(self, batch: _Batch) -> tuple[bytes | str | int, ...]:
+        """Nothing of it is kept: no script, and all of it is one message."""
+        messages = ((item.seq, item.topic, item.payload) for item in batch.items)
+        return (
+            self._verb,
+            self._names.pushes(batch.partition),
+            write_push(self._node, time.time_ns() // 1_000_000, messages),
+        )
+
+    def _store(self, batch: _Batch) -> tuple[bytes | str | int, ...]:
         base = self._names.base(batch.partition)
+        keys = [base + "m", base + "i", f"{base}r:{self._node}", *self._declared(base, batch)]
         command: list[bytes | str | int] = [
-            "EVALSHA", PUBLISH.digest, 3, base + "m", base + "i", f"{base}r:{self._node}", base, self._node, _RING,
+            "EVALSHA", PUBLISH.digest, len(keys), *keys, base, self._node, _RING, self._verb,
         ]  # fmt: skip
         key_ttl_ms = round(self._options.key_ttl_s * 1000)
         for item in batch.items:
-            item.sent = True
             ttl_ms = max(1, round(item.history.ttl_s * 1000))
             command += (
                 item.seq, item.topic, item.payload, item.history.size, ttl_ms, item.key or "", key_ttl_ms,
             )  # fmt: skip
-        sent = tuple(batch.items)
-        commands.send(tuple(command), lambda answer: self._answered(commands, batch, sent, answer))
+        return tuple(command)
+
+    def _declared(self, base: str, batch: _Batch) -> list[str]:
+        """Name in a cluster all that is written: it refuses beforehand while some of it is moved, and not halfway."""
+        if not self._declares:
+            return []
+        streams = {f"{base}h:{item.topic}" for item in batch.items if item.history.size > 0}
+        receipts = {receipt_key(base, item.topic, item.key) for item in batch.items if item.key is not None}
+        return [*streams, *receipts]
 
     def _answered(self, commands: Commands, batch: _Batch, sent: tuple[_Item, ...], answer: Any) -> None:
-        if isinstance(answer, Lost) or commands is not self._commands:
+        if isinstance(answer, Lost) or commands is not self._gates.get(batch.partition):
             return  # it is sent again over the next connection
         if isinstance(answer, hiredis.ReplyError):
             self._refused(batch, str(answer))
             return
-        epoch = answer[0].decode()
-        for item, found in zip(sent, answer[1:], strict=True):
-            item.answer(_receipt(epoch, found.decode()))
+        if isinstance(answer, int):  # how many were listening
+            for item in sent:
+                item.answer(_PASSED)
+        else:
+            epoch = answer[0].decode()
+            for item, found in zip(sent, answer[1:], strict=True):
+                item.answer(_receipt(epoch, found.decode()))
+            self._note_memory(full=False)
         self._tidy(batch)
 
     def _refused(self, batch: _Batch, why: str) -> None:
-        if why.startswith("OOM"):
-            error: BrokerError = BrokerOverloaded(f"{self._where} is out of memory.", fix="raise maxmemory")
-        elif why.startswith(("NOSCRIPT", "NOFENCE", "READONLY", "LOADING", "MASTERDOWN")):
+        if why.startswith(WRONG_SERVER):
             return  # the connection is cut; the next one is to a server that can
+        if "OOM" in why:
+            self._note_memory(full=True)
+            error: BrokerError = BrokerOverloaded(f"{self._where} is out of memory.", fix="raise maxmemory")
         else:
             error = BrokerUnavailable(f"{self._where} refused to publish: {why}.")
         for item in batch.items:
             item.fail(error)
         self._tidy(batch)
+
+    def _note_memory(self, *, full: bool) -> None:
+        if full != self._full:
+            self._full = full
+            self._on_memory(full)
 
     def _tidy(self, batch: _Batch) -> None:
         """Forget what is done."""
@@ -227,8 +270,8 @@ class Publisher:
         batches.remove(batch)
         self._queue.answered(batch.partition)
 
-    def _batches(self) -> Iterator[_Batch]:
-        return iter([batch for batches in self._unanswered.values() for batch in batches])
+    def _batches(self, partitions: Collection[int]) -> list[_Batch]:
+        return [batch for number in partitions for batch in self._unanswered.get(number, ())]
 
     # -- deadlines
 
@@ -239,7 +282,7 @@ class Publisher:
             item.give_up(f"{self._where} did not take it in time.")
             if not item.sent:
                 del self._waiting[item]
-        for batch in self._batches():
+        for batch in self._batches(self._unanswered):
             self._tidy(batch)
         for item in [item for item in self._waiting if item.settled]:
             del self._waiting[item]

@@ -23,22 +23,21 @@ class _Missing(Exception):
 
 
 class Reader:
-    """Asks through the command connection of the moment.
+    """Asks through the command connections of the moment.
 
     Args:
         names: Keys and channels.
-        commands: Returns the connection; raises `BrokerUnavailable` while there is none.
+        commands: Returns the connection to a partition's server; raises `BrokerUnavailable` while there is none.
     """
 
-    def __init__(self, names: Names, commands: Callable[[], Commands]) -> None:
+    def __init__(self, names: Names, commands: Callable[[int], Commands]) -> None:
         self._names = names
         self._commands = commands
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         """Say where the logs end now."""
-        commands = self._commands()
         found = await asyncio.gather(
-            *(commands.call("HMGET", self._names.base(number) + "m", "e", "s") for number in partitions)
+            *(self._commands(number).call("HMGET", self._names.base(number) + "m", "e", "s") for number in partitions)
         )
         return {n: _head(n, epoch, offset) for n, (epoch, offset) in zip(partitions, found, strict=True)}
 
@@ -54,7 +53,7 @@ class Reader:
         max_bytes: int,
     ) -> ReadResult:
         """Read `(since, until]`, whole or not at all, as `LogBroker.read` says."""
-        commands, base = self._commands(), self._names.base(partition)
+        commands, base = self._commands(partition), self._names.base(partition)
         (now_s, now_us), (current, end, floor) = await asyncio.gather(
             commands.call("TIME"), commands.call("HMGET", base + "m", "e", "s", "f")
         )

@@ -3,6 +3,9 @@
 Keys of a partition, behind its base: `m` hash (`e` epoch, `s` offset of the last record, `f` floor, `run` the server's
 incarnation), `i` sorted set (topic -> offset of its last record), `h:<topic>` stream of its records, `r:<node>` ring of the
 last answers to a node, `k:…` receipts by key, and the channel `c`. Numbers beyond 10^14 need `%.0f`: Lua's own form cuts them.
+
+The command that publishes is an argument: `PUBLISH`, or `SPUBLISH` in a cluster. There, `KEYS` names all that is written: while
+some of it is being moved to another server, the script is refused before it begins.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ class Script:
 
 
 PUBLISH: Final = Script("""
--- KEYS m i r  ARGV base, publisher, ring size, then 7 for each: seq topic payload size ttl_ms key key_ttl_ms
+-- KEYS m i r …  ARGV base, publisher, ring size, PUBLISH, then 7 for each: seq topic payload size ttl_ms key key_ttl_ms
 local base, publisher, width = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local m = redis.call('hmget', KEYS[1], 'e', 's', 'f')
 if not m[1] then return redis.error_reply('NOFENCE the log has no epoch') end
@@ -33,7 +36,7 @@ local e, s, floor = m[1], tonumber(m[2]), m[3]
 local now = redis.call('time')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local lo, out, push, ring = s, {e}, {}, {}
-for a = 4, #ARGV, 7 do
+for a = 5, #ARGV, 7 do
   local seq, topic, payload, key = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 5]
   local size, ttl = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
   local field = seq % width
@@ -79,32 +82,33 @@ for a = 4, #ARGV, 7 do
   end
   out[#out + 1] = answer
 end
-if s > lo then
-  redis.call('hset', KEYS[1], 's', string.format('%.0f', s))
-  for _ = 1, 2 do  -- forget the topics published longest ago, if nothing of them is kept
-    local oldest = redis.call('zrange', KEYS[2], 0, 0, 'WITHSCORES')
-    if not oldest[1] or redis.call('exists', base .. 'h:' .. oldest[1]) == 1 then break end
-    redis.call('zrem', KEYS[2], oldest[1])
-    redis.call('hset', KEYS[1], 'f', string.format('%.0f', oldest[2]))
-  end
-end
+if s > lo then redis.call('hset', KEYS[1], 's', string.format('%.0f', s)) end
 if #ring > 0 then
   redis.call('hset', KEYS[3], unpack(ring))
   redis.call('pexpire', KEYS[3], 3600000)
 end
 if #push > 0 then
   local head = e .. string.format(' %.0f %.0f %.0f ', lo, s, ms) .. publisher .. '\\n'
-  redis.call('publish', base .. 'c', head .. table.concat(push))
+  redis.call(ARGV[4], base .. 'c', head .. table.concat(push))
+end
+if s > lo then
+  for _ = 1, 2 do  -- forget the topics published longest ago, if nothing of them is kept
+    local oldest = redis.call('zrange', KEYS[2], 0, 0, 'WITHSCORES')
+    -- pcall: refused while a cluster moves these keys; what is stored above is stored, and this can wait
+    if not oldest[1] or redis.pcall('exists', base .. 'h:' .. oldest[1]) ~= 0 then break end
+    redis.call('zrem', KEYS[2], oldest[1])
+    redis.call('hset', KEYS[1], 'f', string.format('%.0f', oldest[2]))
+  end
 end
 return out
 """)
 """Store and publish the messages of a tick."""
 
 PROBE: Final = Script("""
--- KEYS m of each partition  ARGV publisher, base of each partition
+-- KEYS m of each partition  ARGV publisher, PUBLISH, base of each partition
 for n = 1, #KEYS do
   local m = redis.call('hmget', KEYS[n], 'e', 's')
-  if m[1] then redis.call('publish', ARGV[n + 1] .. 'c', m[1] .. ' ' .. m[2] .. ' ' .. m[2] .. ' 0 ' .. ARGV[1] .. '\\n') end
+  if m[1] then redis.call(ARGV[2], ARGV[n + 2] .. 'c', m[1] .. ' ' .. m[2] .. ' ' .. m[2] .. ' 0 ' .. ARGV[1] .. '\\n') end
 end
 return #KEYS
 """)

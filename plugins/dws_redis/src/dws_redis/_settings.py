@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from dws_core.plugin import BrokerURL, InvalidBrokerURL
+
+Address: TypeAlias = tuple[str, int] | str
+"""Host and port of a server, or the path of its socket file."""
+
+Kind: TypeAlias = Literal["server", "sentinel", "cluster"]
+
+_PORTS: Final[dict[Kind, int]] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
+_PARTITIONS: Final[dict[Kind, int]] = {"server": 8, "sentinel": 8, "cluster": 64}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +21,7 @@ class RedisOptions:
     """What a Redis URL may set.
 
     Attributes:
-        partitions: Logs of a channel; all nodes of a channel need the same.
+        partitions: Logs of a channel; all nodes of a channel need the same. None: 8, and 64 in a cluster.
         prefix: What all keys and channels begin with.
         trust_restart: When a Redis that was restarted is believed to have lost nothing. `always`: only with an append-only
             file that is synced at each write (`appendfsync always`). `aof`: with any append-only file; a power loss may then
@@ -24,13 +32,15 @@ class RedisOptions:
         key_ttl_s: Seconds for which a repeat of a key is recognised.
         max_payload_bytes: Largest payload in bytes.
         max_queue_bytes: Bytes of publishes that may wait; above it they are refused as overload.
+        sentinel_username: User for the sentinels, which have users of their own.
+        sentinel_password: Its password.
         ssl_ca_file: Certificates to trust (`rediss://`); none: the system's.
         ssl_cert_file: The client's certificate.
         ssl_key_file: Its key.
         ssl_verify: Whether the server's certificate and name are checked.
     """
 
-    partitions: int = 8
+    partitions: int | None = None
     prefix: str = "dws"
     trust_restart: Literal["always", "aof", "never"] = "always"
     probe_s: float = 1.0
@@ -39,6 +49,8 @@ class RedisOptions:
     key_ttl_s: float = 60.0
     max_payload_bytes: int = 1_048_576
     max_queue_bytes: int = 33_554_432
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
     ssl_ca_file: str | None = None
     ssl_cert_file: str | None = None
     ssl_key_file: str | None = None
@@ -51,50 +63,99 @@ class Settings:
 
     Attributes:
         shown: The URL without its password.
-        tls: Whether the connection is encrypted.
-        address: Arguments of redis-py's connection.
+        kind: What the hosts are: the server, sentinels that know it, or some servers of a cluster.
+        tls: Whether connections are encrypted.
+        hosts: At least one.
+        service: What the sentinels call the server; empty without sentinels.
+        partitions: Logs of a channel.
+        login: User, password, database and certificates, as redis-py's connections take them.
         options: Of the URL.
     """
 
     shown: str
+    kind: Kind
     tls: bool
-    address: dict[str, Any]
+    hosts: tuple[Address, ...]
+    service: str
+    partitions: int
+    login: dict[str, Any]
     options: RedisOptions
+
+    @property
+    def publish(self) -> str:
+        """The command that publishes: in a cluster only to those that are connected to the channel's server."""
+        return "SPUBLISH" if self.kind == "cluster" else "PUBLISH"
 
     @classmethod
     def read(cls, url: BrokerURL) -> Settings:
         """Read a URL.
 
         Raises:
-            InvalidBrokerURL: It names several hosts, no database number, or an option that is unknown or malformed.
+            InvalidBrokerURL: It names several servers, no database number, no service of the sentinels, or an option that is
+                unknown or malformed.
         """
         options = url.read_options(RedisOptions)
-        if options.partitions < 1 or not 0 < options.probe_s < options.dead_s:
+        kind, tls = _kind(url), url.scheme.startswith("rediss")
+        partitions = _PARTITIONS[kind] if options.partitions is None else options.partitions
+        if partitions < 1 or not 0 < options.probe_s < options.dead_s:
             raise InvalidBrokerURL(
                 f"broker URL {url} has options that cannot work.", fix="use partitions >= 1 and 0 < probe_s < dead_s"
             )
+        service, database = _path(url, kind)
         return cls(
             shown=str(url),
-            tls=url.scheme == "rediss",
-            address={**_place(url), "username": url.username, "password": url.password, **_tls(url, options)},
+            kind=kind,
+            tls=tls,
+            hosts=_hosts(url, kind),
+            service=service,
+            partitions=partitions,
+            login={
+                "username": url.username,
+                "password": url.password,
+                "db": database,
+                **(_certificates(options) if tls else {}),
+            },
             options=options,
         )
 
 
-def _place(url: BrokerURL) -> dict[str, Any]:
+def _kind(url: BrokerURL) -> Kind:
+    if url.scheme.endswith("+sentinel"):
+        return "sentinel"
+    return "cluster" if url.scheme.endswith("+cluster") else "server"
+
+
+def _hosts(url: BrokerURL, kind: Kind) -> tuple[Address, ...]:
     if url.scheme == "unix":
-        return {"path": "/" + url.path}
-    if len(url.hosts) > 1:
-        raise InvalidBrokerURL(f"broker URL {url} names several hosts.", fix="name one Redis server")
-    if url.path and not url.path.isdecimal():
-        raise InvalidBrokerURL(f"broker URL {url} has no database number as its path.", fix="write redis://host:6379/0")
-    host, port = url.hosts[0] if url.hosts else ("localhost", None)
-    return {"host": host or "localhost", "port": port or 6379, "db": int(url.path or 0)}
+        return ("/" + url.path,)
+    if kind == "server" and len(url.hosts) > 1:
+        raise InvalidBrokerURL(
+            f"broker URL {url} names several hosts.",
+            fix="name one Redis server, or use redis+sentinel:// or redis+cluster://",
+        )
+    port = _PORTS[kind]
+    return tuple((host or "localhost", given or port) for host, given in url.hosts) or (("localhost", port),)
 
 
-def _tls(url: BrokerURL, options: RedisOptions) -> dict[str, Any]:
-    if url.scheme != "rediss":
-        return {}
+def _path(url: BrokerURL, kind: Kind) -> tuple[str, int]:
+    """Return the sentinels' name for the server, and the number of the database."""
+    if url.scheme == "unix":
+        return "", 0
+    service, _, database = url.path.rpartition("/")
+    if kind == "sentinel" and not service:
+        service, database = database, "0"
+    if (kind == "sentinel") != bool(service) or not (database or "0").isdecimal():
+        form = (
+            "redis+sentinel://host:26379,host:26379/service/0" if kind == "sentinel" else f"{url.scheme}://host:6379/0"
+        )
+        missing = "no service and database number" if kind == "sentinel" else "no database number"
+        raise InvalidBrokerURL(f"broker URL {url} has {missing} as its path.", fix=f"write {form}")
+    if kind == "cluster" and int(database or 0):
+        raise InvalidBrokerURL(f"broker URL {url} names a database; a cluster has only 0.", fix="leave it out")
+    return service, int(database or 0)
+
+
+def _certificates(options: RedisOptions) -> dict[str, Any]:
     return {
         "ssl_ca_certs": options.ssl_ca_file,
         "ssl_certfile": options.ssl_cert_file,

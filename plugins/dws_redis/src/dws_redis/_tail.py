@@ -1,4 +1,4 @@
-"""How a node hears of what is stored: one subscribed connection, which is watched, replaced, and caught up behind.
+"""How a node hears of what one server stores: a subscribed connection, which is watched, replaced, and caught up behind.
 
 What is pushed may have holes; `TailState` knows them, and the log fills them. A connection that says nothing is asked through
 the log itself for where it ends: that proves both that the connection lives and that the last message came.
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable
+from typing import Final, Protocol
 
-import hiredis
-
-from dws_core.plugin import BrokerError, BrokerUnavailable, GapReason, Head, TailEvent, TailSink, TailState, Watchdog
-from dws_redis._connection import Wire, open_connection
+from dws_core.plugin import BrokerError, BrokerUnavailable, GapReason, TailEvent, TailSink, TailState
 from dws_redis._format import Names, Push, read_push
 from dws_redis._reader import Reader
 from dws_redis._settings import Settings
+from dws_redis._subscription import Subscription
 
 logger = logging.getLogger("dws.redis")
 
@@ -25,63 +23,71 @@ _CATCH_UP_RECORDS: Final = 100_000
 _CATCH_UP_BYTES: Final = 67_108_864
 
 
+class Link(Protocol):
+    """What a tail needs of its server."""
+
+    async def subscribed(self, take: Callable[[bytes, bytes], None]) -> Subscription:
+        """Open a connection; `BrokerError` if it cannot be had."""
+
+    def probe(self, partitions: Iterable[int]) -> None:
+        """Ask through the log for a sign of life."""
+
+
 class Tail:
-    """The tails of one node.
+    """The tails of those partitions that one server holds.
 
     Args:
-        settings: Where Redis is.
-        names: Keys and channels.
+        settings: How long to wait.
+        names: Channels.
+        partitions: Those that the server holds.
+        states: Of all tails of the node; whoever takes over a partition goes on from its state.
         sink: Who is told.
         reader: Reads what was missed.
-        probe: Asks the log for a sign of life; goes nowhere while the command connection is away.
-        name: Of the connection, as Redis lists it.
+        link: To the server.
+        on_control: Takes control messages.
     """
 
     def __init__(
         self,
         settings: Settings,
         names: Names,
+        partitions: frozenset[int],
+        states: dict[int, TailState],
         sink: TailSink,
         reader: Reader,
-        probe: Callable[[Iterable[int]], None],
-        *,
-        name: str,
+        link: Link,
+        on_control: Callable[[bytes], None],
     ) -> None:
         self._settings = settings
         self._names = names
+        self._partitions = partitions
+        self._states = states
         self._sink = sink
         self._reader = reader
-        self._probe = probe
-        self._name = name
-        self._wire: Wire | None = None
-        self._watchdog: Watchdog | None = None
-        self._states: dict[int, TailState] = {}
+        self._link = link
+        self._on_control = on_control
+        self._control = names.control(
+            min(partitions)
+        )  # this one is always listened to: it shows that the connection lives
+        self._subscription: Subscription | None = None
         self._early: dict[int, list[Push]] = {}  # what came before a partition's baseline was known
-        self._partition_of = {names.pushes(n).encode(): n for n in range(names.layout.partitions)}
-        self._confirmed: dict[bytes, asyncio.Future[None]] = {}
-        self._choosing = asyncio.Lock()  # the last choice wins, whatever the order in which they would be confirmed
+        self._partition_of = {names.pushes(number).encode(): number for number in partitions}
         self._holes = asyncio.Event()
-        self._on_control: Callable[[bytes], None] | None = None
         self.live: asyncio.Event = asyncio.Event()
 
-    def on_control(self, take: Callable[[bytes], None]) -> None:
-        """Choose who takes control messages."""
-        self._on_control = take
-
-    async def follow(self, partitions: frozenset[int]) -> Mapping[int, Head]:
+    async def follow(self, partitions: Collection[int]) -> None:
         """Tail exactly these; return once each is live.
 
         Raises:
             BrokerUnavailable: The connection is away.
         """
-        async with self._choosing:
-            for number in self._states.keys() - partitions:
-                del self._states[number]
-                self._write("UNSUBSCRIBE", self._names.pushes(number))
-            new = sorted(partitions - self._states.keys())
-            if new:
-                await self._begin(new)
-            return {n: Head(partition=n, epoch=s.epoch, offset=s.watermark) for n, s in self._states.items()}
+        for number in self._followed() - set(partitions):
+            del self._states[number]
+            if self._subscription is not None:
+                self._subscription.unsubscribe(self._names.pushes(number))
+        new = sorted(set(partitions) - self._states.keys())
+        if new:
+            await self._begin(new)
 
     async def session(self) -> None:
         """Connect, catch up and stay until the connection is lost.
@@ -89,53 +95,37 @@ class Tail:
         Raises:
             BrokerError: It could not be had.
         """
-        connection = await open_connection(self._settings, name=self._name)
-        self._wire = wire = Wire(connection, self._heard)
-        self._watchdog = self._new_watchdog()
+        subscription = await self._link.subscribed(self._took)
         try:
             async with asyncio.timeout(self._settings.options.connect_timeout_s):
-                await self._subscribe(self._names.control, *(self._names.pushes(n) for n in self._states))
-            for state in self._states.values():
-                state.interrupted()
+                self._subscription = subscription
+                await subscription.subscribe(self._control, *map(self._names.pushes, self._followed()))
+            for number in self._followed():
+                self._states[number].interrupted()
             await self._fill_holes()
             self.live.set()
-            await self._watch(wire)
+            await self._stay(subscription)
         except TimeoutError:
             raise BrokerUnavailable("Redis does not confirm a subscription.") from None
         finally:
             self.live.clear()
-            self._wire = None
-            for confirmed in self._confirmed.values():
-                confirmed.cancel()
-            self._confirmed.clear()
-            await wire.close()
+            self._subscription = None
+            await subscription.close()
+
+    def _followed(self) -> set[int]:
+        return self._states.keys() & self._partitions
 
     # -- while it lives
 
-    async def _watch(self, wire: Wire) -> None:
+    async def _stay(self, subscription: Subscription) -> None:
         async with asyncio.TaskGroup() as group:
-            filling = group.create_task(self._keep_filling(wire))
+            filling = group.create_task(self._keep_filling(subscription))
             try:
-                while not wire.lost.is_set():
-                    await self._look(wire)
+                await subscription.watch(lambda: self._link.probe(sorted(self._followed())))
             finally:
                 filling.cancel()
 
-    async def _look(self, wire: Wire) -> None:
-        loop = asyncio.get_running_loop()
-        watchdog = self._watchdog or self._new_watchdog()
-        try:
-            async with asyncio.timeout_at(watchdog.look_at):
-                await wire.lost.wait()
-        except TimeoutError:
-            verdict = watchdog.check(loop.time())
-            if verdict == "probe":
-                self._probe(self._states)
-            elif verdict == "dead":
-                logger.warning("%s says nothing; the connection is cut", self._settings.shown)
-                wire.abort()
-
-    async def _keep_filling(self, wire: Wire) -> None:
+    async def _keep_filling(self, subscription: Subscription) -> None:
         while True:
             await self._holes.wait()
             self._holes.clear()
@@ -143,12 +133,12 @@ class Tail:
                 await self._fill_holes()
             except BrokerError as error:
                 logger.warning("what was missed cannot be read: %s", error)
-                wire.abort()
+                subscription.abort()
                 return
 
     async def _fill_holes(self) -> None:
-        for partition, state in list(self._states.items()):
-            while state.needs_catch_up:
+        for partition in self._followed():
+            while (state := self._states.get(partition)) is not None and state.needs_catch_up:
                 await self._catch_up(partition, state)
 
     async def _catch_up(self, partition: int, state: TailState) -> None:
@@ -179,22 +169,10 @@ class Tail:
 
     # -- what comes
 
-    def _heard(self, reply: Any) -> None:
-        if isinstance(reply, hiredis.ReplyError) or not isinstance(reply, list):
-            logger.warning("unexpected answer on the subscribed connection: %r", reply)
-            return
-        kind, channel, payload = reply[0], reply[1], reply[2]
-        if kind == b"message":
-            self._took(channel, payload)
-        elif kind == b"subscribe" and (confirmed := self._confirmed.pop(channel, None)) and not confirmed.done():
-            confirmed.set_result(None)
-
     def _took(self, channel: bytes, payload: bytes) -> None:
-        if self._watchdog is not None:
-            self._watchdog.heard(asyncio.get_running_loop().time())
         partition = self._partition_of.get(channel)
         if partition is None:
-            if self._on_control is not None:
+            if payload:  # else it is a sign of life
                 self._on_control(payload)
             return
         try:
@@ -208,6 +186,9 @@ class Tail:
             self._early[partition].append(push)
 
     def _push(self, state: TailState, push: Push) -> None:
+        if push.epoch is None:
+            self._tell(state.push(state.epoch, state.watermark, state.watermark, push.records))
+            return
         self._tell(state.push(push.epoch, push.lo, push.hi, push.records))
         if state.needs_catch_up:
             self._holes.set()
@@ -219,42 +200,28 @@ class Tail:
             except Exception:
                 logger.exception("a tail sink of dws failed")
 
-    # -- subscribing
+    # -- beginning
 
     async def _begin(self, partitions: list[int]) -> None:
-        if self._wire is None:
+        subscription = self._subscription
+        if subscription is None:
             raise BrokerUnavailable(f"{self._settings.shown} is away.", fix="try again")
         for number in partitions:
             self._early[number] = []
         try:
             async with asyncio.timeout(self._settings.options.connect_timeout_s):
-                await self._subscribe(*(self._names.pushes(number) for number in partitions))
+                await subscription.subscribe(*map(self._names.pushes, partitions))
                 heads = await self._reader.heads(partitions)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
-                raise
-            raise BrokerUnavailable("the connection to Redis was lost while subscribing.", fix="try again") from None
+        except TimeoutError:
+            raise BrokerUnavailable("Redis does not confirm a subscription.", fix="try again") from None
         finally:
             early = {number: self._early.pop(number) for number in partitions}
+        if self._subscription is not subscription:  # the next connection does not know of these
+            raise BrokerUnavailable("the connection to Redis was lost while subscribing.", fix="try again")
         for number in partitions:
             state = self._states[number] = TailState(heads[number])
             for push in early[number]:
                 self._push(state, push)
-
-    async def _subscribe(self, *channels: str) -> None:
-        loop = asyncio.get_running_loop()
-        waits = [self._confirmed.setdefault(channel.encode(), loop.create_future()) for channel in channels]
-        self._write("SUBSCRIBE", *channels)
-        await asyncio.gather(*waits)
-
-    def _write(self, *command: str) -> None:
-        if self._wire is not None:
-            packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub says a tuple of one
-            self._wire.write(packed)
-
-    def _new_watchdog(self) -> Watchdog:
-        options = self._settings.options
-        return Watchdog(asyncio.get_running_loop().time(), probe_s=options.probe_s, dead_s=options.dead_s)
 
 
 def _every(topic: str) -> bool:
