@@ -11,11 +11,12 @@ import tempfile
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 
 _UP_S: Final = 15.0
+_EMPTY: Final = '""'
 
 
 def is_required() -> bool:
@@ -58,16 +59,19 @@ class PrivateRedis:
 
     Args:
         aof: Whether it keeps an append-only file, synced at each write.
+        mode: `sentinel`: not a server, but what watches servers.
         **settings: Of redis.conf.
     """
 
-    def __init__(self, *, aof: bool = False, **settings: str) -> None:
+    def __init__(self, *, aof: bool = False, mode: Literal["server", "sentinel"] = "server", **settings: str) -> None:
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="dws-redis-"))
-        self._settings = {
-            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "daemonize": "no",
-            "appendonly": "yes" if aof else "no", "appendfsync": "always", "enable-debug-command": "local", **settings,
-        }  # fmt: skip
+        self._mode = mode
+        self.settings = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "daemonize": "no"}
+        if mode == "server":
+            aof_settings = {"appendonly": "yes" if aof else "no", "appendfsync": "always"}
+            self.settings |= {"save": "", "enable-debug-command": "local", **aof_settings}
+        self.settings |= settings
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,9 +89,12 @@ class PrivateRedis:
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start it without waiting."""
-        options = [part for name, value in self._settings.items() for part in (f"--{name}", value)]
+        file = self.folder / "redis.conf"
+        if not file.exists():  # a sentinel writes there what it learns
+            file.write_text("".join(f"{name} {value or _EMPTY}\n" for name, value in self.settings.items()))
+        options = ["--sentinel"] if self._mode == "sentinel" else []
         log = (self.folder / "log.txt").open("ab")
-        self._process = subprocess.Popen([find_redis(), *options], stdout=log, stderr=log)
+        self._process = subprocess.Popen([find_redis(), str(file), *options], stdout=log, stderr=log)
         log.close()
         return self._process
 

@@ -47,6 +47,10 @@ class Names:
         """Return the channel of control messages; an empty one is a sign of life. All nodes listen to that of partition 0."""
         return self._bases[partition] + "control"
 
+    def slot(self, partition: int) -> int:
+        """Return where in a cluster a partition is."""
+        return key_slot(self._bases[partition].encode())
+
     @property
     def shape(self) -> str:
         """The key that holds the layout."""

@@ -108,7 +108,8 @@ PROBE: Final = Script("""
 -- KEYS m of each partition  ARGV publisher, PUBLISH, base of each partition
 for n = 1, #KEYS do
   local m = redis.call('hmget', KEYS[n], 'e', 's')
-  if m[1] then redis.call(ARGV[2], ARGV[n + 2] .. 'c', m[1] .. ' ' .. m[2] .. ' ' .. m[2] .. ' 0 ' .. ARGV[1] .. '\\n') end
+  if not m[1] then return redis.error_reply('NOFENCE the log has no epoch') end
+  redis.call(ARGV[2], ARGV[n + 2] .. 'c', m[1] .. ' ' .. m[2] .. ' ' .. m[2] .. ' 0 ' .. ARGV[1] .. '\\n')
 end
 return #KEYS
 """)

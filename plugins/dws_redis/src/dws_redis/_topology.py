@@ -1,16 +1,17 @@
-"""Which server holds the log of which partition. redis-py asks the sentinels or the cluster."""
+"""Which server holds the log of which partition: redis-py asks the sentinels, and a cluster says it in one answer."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterable
 from typing import Any
 
-from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
-from redis.exceptions import RedisClusterException, RedisError, SlotNotCoveredError
+from redis.exceptions import RedisError
 
-from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable
+from dws_core.plugin import BrokerError, BrokerMisconfigured, BrokerUnavailable
+from dws_redis._connection import Commands, open_connection, show
 from dws_redis._format import Names
 from dws_redis._settings import Address, Settings
 
@@ -27,26 +28,12 @@ async def locate(settings: Settings, names: Names, known: Iterable[Address] = ()
         BrokerUnavailable: Nobody answers, or nobody knows the server.
         BrokerMisconfigured: The servers are no cluster.
     """
+    everything = frozenset(range(names.layout.partitions))
     if settings.kind == "server":
-        return {settings.hosts[0]: frozenset(range(names.layout.partitions))}
-    try:
-        async with asyncio.timeout(2 * settings.options.connect_timeout_s):
-            if settings.kind == "sentinel":
-                return {await _primary(settings): frozenset(range(names.layout.partitions))}
-            return await _owners(settings, names, known)
-    except RedisClusterException as error:
-        if "not enabled" in str(error):
-            raise BrokerMisconfigured(f"{settings.shown} is no cluster.", fix="write redis:// instead") from error
-        raise _unavailable(settings, error) from error
-    except (RedisError, OSError, TimeoutError) as error:
-        raise _unavailable(settings, error) from error
-
-
-def _unavailable(settings: Settings, error: Exception) -> BrokerUnavailable:
-    return BrokerUnavailable(
-        f"{settings.shown} does not say where its data is: {str(error) or type(error).__name__}.",
-        fix="check that the hosts named there run, and the service's name",
-    )
+        return {settings.hosts[0]: everything}
+    if settings.kind == "sentinel":
+        return {await _primary(settings): everything}
+    return await _owners(settings, names, known)
 
 
 async def _primary(settings: Settings) -> Address:
@@ -56,15 +43,23 @@ async def _primary(settings: Settings) -> Address:
         "db": 0,
         "username": options.sentinel_username,
         "password": options.sentinel_password,
+        "ssl": settings.tls,
+        "protocol": 2,
+        "socket_timeout": options.connect_timeout_s,
+        "socket_connect_timeout": options.connect_timeout_s,
     }
-    bounds = {**login, **_bounds(settings), "ssl": settings.tls}
-    asked = Sentinel(settings.hosts, sentinel_kwargs=bounds)  # type: ignore[no-untyped-call]
+    asked = Sentinel(settings.hosts, sentinel_kwargs=login)  # type: ignore[no-untyped-call]
     try:
         host, port = await asked.discover_master(settings.service)
     except MasterNotFoundError as error:
         raise BrokerUnavailable(
-            f"the sentinels of {settings.shown} know no server {settings.service!r} that works.",
+            f"the sentinels of {settings.shown} know no server {settings.service!r} that works: {error}.",
             fix="check the service's name; after a failure they choose another within seconds",
+        ) from error
+    except (RedisError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(
+            f"the sentinels of {settings.shown} refuse to answer: {str(error) or type(error).__name__}.",
+            fix="check that they run, sentinel_username and sentinel_password",
         ) from error
     finally:
         for client in asked.sentinels:
@@ -73,30 +68,48 @@ async def _primary(settings: Settings) -> Address:
 
 
 async def _owners(settings: Settings, names: Names, known: Iterable[Address]) -> dict[Address, frozenset[int]]:
-    hosts = dict.fromkeys((*known, *settings.hosts))
-    cluster = RedisCluster(
-        startup_nodes=[ClusterNode(*host) for host in hosts if isinstance(host, tuple)],
-        require_full_coverage=False,
-        **settings.login,
-        **_bounds(settings),
-        ssl=settings.tls,
-    )
+    servers = list(dict.fromkeys((*known, *settings.hosts)))
+    random.shuffle(servers)  # one that is away or out of date is not asked first again and again
+    failure: BrokerError | None = None
+    for server in servers:
+        try:
+            ranges = await _slots(settings, server)
+        except BrokerUnavailable as error:
+            failure = error
+            continue
+        return _share(names, ranges)
+    raise failure or BrokerUnavailable(f"{settings.shown} names no server.")
+
+
+async def _slots(settings: Settings, server: Address) -> list[tuple[range, Address]]:
+    """Ask a server of a cluster who owns which slots."""
+    connection = await open_connection(settings, server, name="dws-slots")
+    commands = Commands(connection)
     try:
-        await cluster.initialize()
-        found: dict[Address, frozenset[int]] = {}
-        for partition in range(names.layout.partitions):
-            try:
-                owner = cluster.get_node_from_key(names.base(partition))
-            except SlotNotCoveredError:
-                continue
-            if owner is not None:
-                address = (str(owner.host), int(owner.port))
-                found[address] = found.get(address, frozenset()) | {partition}
-        return found
+        async with asyncio.timeout(settings.options.connect_timeout_s):
+            answer = await commands.call("CLUSTER", "SLOTS")
+    except TimeoutError as error:
+        raise BrokerUnavailable(f"{show(settings, server)} does not answer.", fix="check that it runs") from error
+    except BrokerUnavailable as error:
+        if "disabled" in str(error):
+            raise BrokerMisconfigured(f"{settings.shown} is no cluster.", fix="write redis:// instead") from error
+        raise
     finally:
-        await cluster.aclose()
+        await commands.close()
+    return [(range(first, last + 1), _address(owner, server)) for first, last, owner, *_ in answer]
 
 
-def _bounds(settings: Settings) -> dict[str, Any]:
-    seconds = settings.options.connect_timeout_s
-    return {"protocol": 2, "socket_timeout": seconds, "socket_connect_timeout": seconds}
+def _address(owner: list[Any], asked: Address) -> Address:
+    """Return where a server is; one without a name is known by the name under which it was asked."""
+    host, port = owner[0], owner[1]
+    return (host.decode() if host else asked[0]), port
+
+
+def _share(names: Names, ranges: list[tuple[range, Address]]) -> dict[Address, frozenset[int]]:
+    found: dict[Address, frozenset[int]] = {}
+    for partition in range(names.layout.partitions):
+        slot = names.slot(partition)
+        for slots, owner in ranges:
+            if slot in slots:
+                found[owner] = found.get(owner, frozenset()) | {partition}
+    return found

@@ -1,0 +1,149 @@
+"""A private Redis cluster for tests: servers that share the slots, with replicas if wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from services.redis import PrivateRedis, free_port
+
+SLOTS: Final = 16_384
+_UP_S: Final = 20.0
+
+
+class PrivateCluster:
+    """A cluster that the test may do anything to.
+
+    Args:
+        primaries: Servers that share the slots.
+        replicas: Further servers, each a copy of the first primary.
+    """
+
+    def __init__(self, *, primaries: int = 3, replicas: int = 0) -> None:
+        self.servers = [
+            PrivateRedis(
+                aof=True,
+                **{
+                    "cluster-enabled": "yes",
+                    "cluster-port": str(free_port()),
+                    "cluster-node-timeout": "1000",
+                    "cluster-require-full-coverage": "no",
+                    "repl-diskless-sync-delay": "0",
+                },
+            )
+            for _ in range(primaries + replicas)
+        ]
+        self.primaries = self.servers[:primaries]
+        self.replicas = self.servers[primaries:]
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def start(self) -> None:
+        """Start all, share the slots; return when each knows it."""
+        for server in self.servers:
+            server.start()
+        for number, server in enumerate(self.primaries):
+            first, last = (SLOTS * n // len(self.primaries) for n in (number, number + 1))
+            server.command("CLUSTER", "ADDSLOTSRANGE", str(first), str(last - 1))
+        for server in self.servers[1:]:
+            first_one = self.servers[0]
+            bus = first_one.settings["cluster-port"]
+            server.command("CLUSTER", "MEET", "127.0.0.1", str(first_one.port), bus)
+        until(lambda: all(self._knows_all(server) for server in self.servers), "the cluster's servers know each other")
+        for replica in self.replicas:
+            replica.command("CLUSTER", "REPLICATE", self.id_of(self.servers[0]))
+            until(lambda r=replica: b"master_link_status:up" in r.command("INFO", "replication"), "the replica follows")
+        until(lambda: all(self.is_ok(server) for server in self.servers), "the cluster works")
+
+    def restart(self) -> None:
+        """End all as a crash does, and start them again."""
+        self.kill()
+        for server in self.servers:
+            server.start()
+        until(lambda: all(self.is_ok(server) for server in self.servers), "the cluster works again")
+
+    def kill(self) -> None:
+        """End all as a crash does."""
+        for server in self.servers:
+            server.kill()
+
+    def move_slot(self, slot: int, source: PrivateRedis, target: PrivateRedis) -> None:
+        """Move a slot and its keys while it is used (Redis cluster specification, "Live reconfiguration")."""
+        source_id, target_id = self.id_of(source), self.id_of(target)
+        assert target.command("CLUSTER", "SETSLOT", str(slot), "IMPORTING", source_id) == b"+OK\r\n"
+        assert source.command("CLUSTER", "SETSLOT", str(slot), "MIGRATING", target_id) == b"+OK\r\n"
+        while keys := _texts(source.command("CLUSTER", "GETKEYSINSLOT", str(slot), "100")):
+            answer = source.command("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys)
+            assert answer in (b"+OK\r\n", b"+NOKEY\r\n"), answer
+        for server in (target, source, *self.primaries):
+            assert server.command("CLUSTER", "SETSLOT", str(slot), "NODE", target_id) == b"+OK\r\n"
+
+    def id_of(self, server: PrivateRedis) -> str:
+        """Return what the cluster calls a server."""
+        return _texts(server.command("CLUSTER", "MYID"))[0]
+
+    def is_ok(self, server: PrivateRedis) -> bool:
+        """Whether a server says that the cluster works."""
+        return b"cluster_state:ok" in server.command("CLUSTER", "INFO")
+
+    def remove(self) -> None:
+        """End all and remove their folders."""
+        for server in self.servers:
+            server.remove()
+
+    def _knows_all(self, server: PrivateRedis) -> bool:
+        nodes = server.command("CLUSTER", "NODES")
+        known = sum(b" connected" in line and b"handshake" not in line for line in nodes.splitlines())
+        return bool(known == len(self.servers))
+
+
+class PrivateSentinel:
+    """A primary, a replica, and a sentinel that watches both under the name `main`."""
+
+    def __init__(self) -> None:
+        fast = {"repl-diskless-sync-delay": "0"}
+        self.primary = PrivateRedis(aof=True, **fast)
+        self.replica = PrivateRedis(aof=True, replicaof=f"127.0.0.1 {self.primary.port}", **fast)
+        self.sentinel = PrivateRedis(mode="sentinel")
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/main/0"
+
+    def start(self) -> None:
+        """Start all; return when the sentinel knows both."""
+        self.primary.start()
+        self.replica.start()
+        self.sentinel.start()
+        ask = self.sentinel.command
+        assert ask("SENTINEL", "MONITOR", "main", "127.0.0.1", str(self.primary.port), "1") == b"+OK\r\n"
+        assert (
+            ask("SENTINEL", "SET", "main", "down-after-milliseconds", "500", "failover-timeout", "3000") == b"+OK\r\n"
+        )
+        until(lambda: b"num-slaves\r\n$1\r\n1" in ask("SENTINEL", "MASTER", "main"), "the sentinel knows the replica")
+        until(lambda: b"master_link_status:up" in self.replica.command("INFO", "replication"), "the replica follows")
+
+    def remove(self) -> None:
+        """End all and remove their folders."""
+        for server in (self.sentinel, self.replica, self.primary):
+            server.remove()
+
+
+def until(happened: Callable[[], bool], what: str) -> None:
+    """Ask again and again until it is so."""
+    end = time.monotonic() + _UP_S
+    while not happened():
+        if time.monotonic() > end:
+            raise TimeoutError(f"it never came that {what}")
+        time.sleep(0.02)  # the servers tell nobody by themselves
+
+
+def _texts(answer: bytes) -> list[str]:
+    """Return the bulk strings of an answer."""
+    parts = answer.split(b"\r\n")
+    return [parts[n + 1].decode() for n, part in enumerate(parts[:-1]) if part.startswith(b"$") and part != b"$-1"]

@@ -1,0 +1,152 @@
+"""Two nodes on a Redis, a load that one publishes and the other hears, and what must be true of it whatever happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from dws_redis import RedisBroker
+
+from dws_core.plugin import (
+    BrokerError,
+    BrokerURL,
+    GapReason,
+    Head,
+    History,
+    Layout,
+    PublishOutcomeUnknown,
+    Receipt,
+    Record,
+)
+
+HANG_S: Final = 20.0
+KEPT: Final = History(size=100_000, ttl_s=600)
+
+
+class Node:
+    """One broker and all that its node is told of partitions 0 and 1."""
+
+    def __init__(self, url: str, layout: Layout, number: int) -> None:
+        self.broker = RedisBroker.from_url(BrokerURL.parse(url))
+        self.layout = layout
+        self.heard: dict[int, list[tuple[int | None, bytes]]] = {0: [], 1: []}
+        self.losses: list[GapReason] = []
+        self.whole_since = {0: 0, 1: 0}  # what was heard before the last gap
+        self.states: list[str] = []
+        self.changed = asyncio.Event()
+        self._id = bytes([number]) * 8
+
+    async def start(self) -> None:
+        await self.broker.start(node=self._id, layout=self.layout, sink=self)
+        await self.broker.set_interest(frozenset({0, 1}))
+
+    def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Record]) -> None:
+        self.heard[partition] += [(record.offset, record.payload) for record in records]
+        self.changed.set()
+
+    def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
+        self.losses.append(reason)
+        self.whole_since[partition] = len(self.heard[partition])
+        self.changed.set()
+
+    def on_control(self, sender: bytes, payload: bytes) -> None:
+        """Nobody sends any."""
+
+    def on_state(self, state: str, detail: str) -> None:
+        self.states.append(state)
+        self.changed.set()
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        async with asyncio.timeout(HANG_S):
+            while not happened():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def two_nodes(url: str, layout: Layout) -> AsyncIterator[tuple[Node, Node]]:
+    """Start two nodes that follow both partitions."""
+    nodes = Node(url, layout, 1), Node(url, layout, 2)
+    for node in nodes:
+        await node.start()
+    try:
+        yield nodes
+    finally:
+        for node in nodes:
+            await node.broker.stop(drain_s=0.1)
+
+
+class Load:
+    """Publishes numbers on both partitions until it is told to stop."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.acked: dict[int, list[bytes]] = {0: [], 1: []}
+        self.unknown: set[bytes] = set()
+        self.refused = 0
+        self.stopping = False
+        self.progress = asyncio.Event()
+
+    async def run(self, partition: int) -> None:
+        number = 0
+        while not self.stopping:
+            payloads = [b"%d-%d" % (partition, number + n) for n in range(20)]
+            number += 20
+            futures = [
+                self._node.broker.publish(partition, f"t/{partition}", payload, history=KEPT, deadline_s=HANG_S)
+                for payload in payloads
+            ]
+            for payload, answer in zip(payloads, await asyncio.gather(*futures, return_exceptions=True), strict=True):
+                self._count(partition, payload, answer)
+
+    def _count(self, partition: int, payload: bytes, answer: Receipt | BaseException) -> None:
+        if isinstance(answer, Receipt):
+            self.acked[partition].append(payload)
+        elif isinstance(answer, PublishOutcomeUnknown):
+            self.unknown.add(payload)
+        elif isinstance(answer, BrokerError):
+            self.refused += 1
+        else:
+            raise answer
+        self.progress.set()
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more are acknowledged."""
+        goal = sum(map(len, self.acked.values())) + count
+        async with asyncio.timeout(HANG_S):
+            while sum(map(len, self.acked.values())) < goal:
+                self.progress.clear()
+                await self.progress.wait()
+
+
+async def everything_came(sender: Node, listener: Node) -> None:
+    """Publish ends until the listener hears one: what comes before a gap is told is nobody's."""
+    for partition in (0, 1):
+        for number in range(100):
+            end = b"end %d" % number
+            await sender.broker.publish(partition, "end", end, history=KEPT)
+            try:
+                async with asyncio.timeout(0.5):
+                    await listener.until(lambda p=partition, e=end: any(heard == e for _, heard in listener.heard[p]))
+            except TimeoutError:
+                continue
+            break
+        else:
+            raise AssertionError("no end was heard")
+
+
+def messages(listener: Node, partition: int) -> list[bytes]:
+    """Return what was heard of the load."""
+    return [payload for _, payload in listener.heard[partition] if not payload.startswith(b"end")]
+
+
+def check(load: Load, listener: Node) -> None:
+    """Nothing that was acknowledged is missing, nothing came twice, all in order."""
+    for partition in (0, 1):
+        heard = messages(listener, partition)
+        offsets = [offset or 0 for offset, _ in listener.heard[partition]]
+        assert offsets == sorted(set(offsets)), "in order, each place once"
+        assert len(heard) == len(set(heard)), "nothing twice"
+        assert [payload for payload in heard if payload not in load.unknown] == load.acked[partition], "nothing missing"
