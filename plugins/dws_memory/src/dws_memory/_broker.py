@@ -38,6 +38,7 @@ from dws_core.plugin import (
 from dws_memory import CAPABILITIES
 from dws_memory._log import Log
 from dws_memory._node import Node
+from dws_memory._siblings import warn_of_siblings
 
 _BURST: Final = 256
 """Every so many publishes one is answered in the next loop tick. All others are answered at once, and awaiting what is
@@ -103,6 +104,7 @@ class MemoryBroker(LogBroker):
             raise BrokerError("this memory broker is started already.", fix="use one broker object for each node")
         self._log = _find_log(_shared if self.name else self._own, self.name, layout)
         self._node = Node(node, self._log, sink, asyncio.get_running_loop())
+        warn_of_siblings(self.name, layout.channel)
         sink.on_state("live", "in this process")
 
     async def stop(self, *, drain_s: float = 5.0) -> None:

@@ -1,0 +1,76 @@
+"""Several workers with `memory://` do not hear each other: they are told. One worker is told nothing."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+APP = """
+from fastapi import FastAPI
+from dws_core import WebSocketManager
+
+manager = WebSocketManager("workers", broker_url="memory://")
+app = FastAPI(lifespan=manager.lifespan)
+"""
+WARNING = "another worker process of this server uses memory://"
+STARTED = "Application startup complete"
+HANG_S = 40.0
+
+
+@contextmanager
+def served(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run uvicorn on an application with a memory broker."""
+    (folder / "app.py").write_text(APP)
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0", "--app-dir", str(folder), *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(HANG_S)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def read_until(process: subprocess.Popen[bytes], text: str, times: int = 1) -> str:
+    """Return what it prints until a text has come so often."""
+    assert process.stdout is not None
+    found, until = b"", time.monotonic() + HANG_S
+    while found.count(text.encode()) < times:
+        assert time.monotonic() < until, found.decode()
+        if select.select([process.stdout], [], [], 1.0)[0]:
+            more = os.read(process.stdout.fileno(), 65_536)
+            assert more, found.decode()
+            found += more
+    return found.decode()
+
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs file locks of POSIX")
+
+
+def test_several_workers_are_told_that_they_do_not_hear_each_other(tmp_path: Path) -> None:
+    with served(tmp_path, "--workers", "3") as server:
+        seen = read_until(server, WARNING, times=2)
+    assert "'workers'" in seen
+    assert "redis://localhost:6379/0" in seen
+
+
+def test_one_worker_is_told_nothing(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        assert WARNING not in read_until(server, STARTED)
+
+
+def test_a_worker_that_replaces_another_is_told_nothing(tmp_path: Path) -> None:
+    with served(tmp_path, "--reload") as server:
+        seen = read_until(server, STARTED)
+        (tmp_path / "app.py").write_text(APP + "\n")
+        seen += read_until(server, STARTED)
+    assert WARNING not in seen

@@ -1,0 +1,91 @@
+"""What a Redis that is full, frozen or asked too much means for those who publish."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from services.redis import PrivateRedis
+from support.redis_load import KEPT, two_nodes
+
+from dws_core.plugin import BrokerOverloaded, BrokerUnavailable, Layout, PayloadTooLarge, PublishOutcomeUnknown
+
+LAYOUT = Layout(channel="limits", partitions=2)
+
+
+@pytest.fixture
+def server() -> Iterator[PrivateRedis]:
+    redis = PrivateRedis()
+    redis.start()
+    yield redis
+    redis.remove()
+
+
+@pytest.mark.anyio
+async def test_a_full_redis_refuses_at_once_and_is_shown_as_blocked_until_there_is_room(server: PrivateRedis) -> None:
+    async with two_nodes(server.url, LAYOUT) as (sender, listener):
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(BrokerOverloaded, match="maxmemory"):
+            await sender.broker.publish(0, "t", b"lost", history=KEPT)
+        assert sender.states[-1] == "blocked"
+        server.command("CONFIG", "SET", "maxmemory", "0")
+        await sender.broker.publish(0, "t", b"kept", history=KEPT)
+        assert sender.states[-1] == "live"
+        await listener.until(lambda: bool(listener.heard[0]))
+        assert [payload for _, payload in listener.heard[0]] == [b"kept"], "what was refused was not stored"
+
+
+@pytest.mark.anyio
+async def test_what_waits_for_a_frozen_redis_is_bounded_and_comes_once_in_order(server: PrivateRedis) -> None:
+    async with two_nodes(server.url + "?max_queue_bytes=100kB&dead_s=20s", LAYOUT) as (sender, listener):
+        server.freeze()
+        try:
+            payloads = [b"%d " % number + b"x" * 500 for number in range(2_000)]
+            futures = []
+            for payload in payloads:
+                futures.append(sender.broker.publish(0, "t", payload, history=KEPT, deadline_s=20))
+                await asyncio.sleep(0)
+            refused = [number for number, future in enumerate(futures) if future.done()]
+            assert refused, "those that found no room were told at once"
+        finally:
+            server.thaw()
+        answers = await asyncio.gather(*futures, return_exceptions=True)
+        assert all(isinstance(answers[number], BrokerOverloaded) for number in refused)
+        kept = [payload for number, payload in enumerate(payloads) if number not in set(refused)]
+        await listener.until(lambda: len(listener.heard[0]) >= len(kept))
+        assert [payload for _, payload in listener.heard[0]] == kept
+
+
+@pytest.mark.anyio
+async def test_a_deadline_says_whether_the_message_may_have_been_stored(server: PrivateRedis) -> None:
+    async with two_nodes(server.url + "?dead_s=20s", LAYOUT) as (sender, _):
+        server.freeze()
+        try:
+            with pytest.raises(PublishOutcomeUnknown):
+                await sender.broker.publish(0, "t", b"sent", history=KEPT, deadline_s=0.2)
+        finally:
+            server.thaw()
+        server.kill()
+        await sender.until(lambda: sender.states[-1] == "degraded")
+        with pytest.raises(BrokerUnavailable):
+            await sender.broker.publish(0, "t", b"never sent", history=KEPT, deadline_s=0.2)
+
+
+@pytest.mark.anyio
+async def test_a_payload_that_is_too_large_is_not_sent(server: PrivateRedis) -> None:
+    async with two_nodes(server.url + "?max_payload_bytes=10", LAYOUT) as (sender, listener):
+        with pytest.raises(PayloadTooLarge):
+            await sender.broker.publish(0, "t", b"x" * 11, history=KEPT)
+        await sender.broker.publish(0, "t", b"x" * 10, history=KEPT)
+        await listener.until(lambda: bool(listener.heard[0]))
+        assert len(listener.heard[0]) == 1
+
+
+@pytest.mark.anyio
+async def test_a_log_that_is_flushed_while_redis_runs_is_announced(server: PrivateRedis) -> None:
+    async with two_nodes(server.url + "?probe_s=200ms&dead_s=2s", LAYOUT) as (sender, listener):
+        await sender.broker.publish(0, "t", b"x", history=KEPT)
+        server.command("FLUSHALL")
+        await listener.until(lambda: bool(listener.losses))
+        assert set(listener.losses) == {"epoch"}
