@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -70,6 +71,65 @@ async def receive(broker: RedisBroker, sink: Sink, history: History, count: int)
     return count / took
 
 
+async def latency(url: str, seconds: float, per_second: int = 1_000) -> tuple[float, float]:
+    """Publish on one node at a fixed rate, whatever comes back; return p50 and p99 in ms until another node hears it."""
+    took: list[float] = []
+
+    class Clock(Sink):
+        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Any) -> None:
+            now = time.perf_counter()
+            took.extend(now - float(record.payload) for record in records)
+
+    sender, listener = (RedisBroker.from_url(BrokerURL.parse(url)) for _ in range(2))
+    layout = Layout(channel="latency", partitions=8)
+    await sender.start(node=b"sender 1", layout=layout, sink=Sink())  # type: ignore[arg-type]
+    await listener.start(node=b"listener", layout=layout, sink=Clock())  # type: ignore[arg-type]
+    await listener.set_interest(frozenset(range(8)))
+    count, began, futures = int(seconds * per_second), time.perf_counter(), []
+    for number in range(count):
+        await asyncio.sleep(max(0.0, began + number / per_second - time.perf_counter()))
+        payload = repr(time.perf_counter()).encode()
+        futures.append(sender.publish(number % 8, f"t/{number % 8}", payload, history=History(size=300)))
+    await asyncio.gather(*futures)
+    while len(took) < count:
+        await asyncio.sleep(0.001)
+    await sender.stop()
+    await listener.stop()
+    ordered = sorted(took)
+    return 1_000 * ordered[count // 2], 1_000 * ordered[count * 99 // 100]
+
+
+async def flood(url: str, count: int) -> None:
+    """Publish as fast as Redis takes it, from a process of its own."""
+    broker = RedisBroker.from_url(BrokerURL.parse(url))
+    await broker.start(node=b"flooding", layout=LAYOUT, sink=Sink())  # type: ignore[arg-type]
+    for _ in range(count // 10_000):
+        await asyncio.gather(
+            *(
+                broker.publish(n % 8, f"t/{n % 8}", PAYLOAD, history=History.none(), deadline_s=60)
+                for n in range(10_000)
+            )
+        )
+    await broker.stop()
+
+
+async def hear(broker: RedisBroker, sink: Sink, url: str, count: int) -> float:
+    """Return what a node hears for each second of its own CPU, while another process publishes."""
+    sink.count = 0
+    child = multiprocessing.get_context("spawn").Process(target=_flood, args=(url, count))
+    child.start()
+    began = time.process_time()
+    while sink.count < count:
+        await asyncio.sleep(0.001)
+    took = time.process_time() - began
+    child.join()
+    return count / took
+
+
+def _flood(url: str, count: int) -> None:
+    uvloop.run(flood(url, count))
+
+
 async def measure(server: PrivateRedis, seconds: float) -> None:
     client = redis.asyncio.Redis.from_url(server.url, protocol=2, max_connections=2 * CALLERS)
     plain = await rate(lambda n: client.publish(f"t{n % 8}", PAYLOAD), seconds)
@@ -89,7 +149,10 @@ async def measure(server: PrivateRedis, seconds: float) -> None:
     await broker.set_interest(frozenset(range(8)))
     rows["publish and receive, with history, one node"] = await receive(broker, sink, kept, 40_000)
     rows["publish and receive, without history, one node"] = await receive(broker, sink, none, 40_000)
+    rows["heard by one node for each second of its CPU"] = await hear(broker, sink, server.url, 200_000)
     await broker.stop()
+    p50, p99 = await latency(server.url, seconds)
+    print(f"{'from node to node at 1,000 a second':50} p50 {p50:.2f} ms, p99 {p99:.2f} ms")
     for name, found in rows.items():
         print(f"{name:50} {found:10,.0f}/s   {found / plain:6.2f}")
 

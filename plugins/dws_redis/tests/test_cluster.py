@@ -161,6 +161,7 @@ async def test_a_replica_that_takes_over_is_announced() -> None:
         cluster.remove()
 
 
+@pytest.mark.timeout(120)  # a sentinel lets the old server be for 10 s
 @pytest.mark.anyio
 async def test_sentinels_lead_to_the_server_that_took_over() -> None:
     servers = PrivateSentinel()
@@ -175,7 +176,8 @@ async def test_sentinels_lead_to_the_server_that_took_over() -> None:
             await listener.until(lambda: set(listener.losses) == {GapReason.EPOCH})
             await everything_came(sender, listener)
             servers.primary.start()  # it comes back and follows the other
-            until(lambda: b"role:slave" in servers.primary.command("INFO", "replication"), "the old one follows")
+            follows = lambda: b"role:slave" in servers.primary.command("INFO", "replication")  # noqa: E731 -- for until
+            await asyncio.to_thread(until, follows, "the old one follows")
             again = await sender.broker.publish(0, "t", b"after that", history=KEPT)
             assert again.epoch == receipt.epoch
     finally:

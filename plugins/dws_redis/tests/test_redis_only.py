@@ -8,8 +8,10 @@ import socket
 
 import pytest
 from dws_redis import RedisBroker
+from dws_redis._connection import open_connection
 from dws_redis._fence import _check
 from dws_redis._format import read_push
+from dws_redis._settings import Settings
 from services.redis import PrivateRedis
 
 from dws_core import InvalidBrokerURL, create_broker
@@ -195,3 +197,26 @@ async def test_a_redis_that_loads_for_a_while_has_lost_nothing() -> None:
         await broker.stop()
     finally:
         redis.remove()
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_attempt_to_connect_ends_whatever_the_client_library_makes_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that went on would never let go of a server that has been replaced."""
+    trying = asyncio.Event()
+
+    async def swallow(connection: object) -> None:
+        trying.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OSError("refused") from None
+
+    monkeypatch.setattr("redis.asyncio.connection.Connection.connect", swallow)
+    settings = Settings.read(BrokerURL.parse("redis://127.0.0.1:1"))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(open_connection(settings, settings.hosts[0], name="t"))
+        await trying.wait()
+        task.cancel()
+    assert task.cancelled()

@@ -64,9 +64,10 @@ async def open_connection(settings: Settings, address: Address, *, name: str) ->
             f"{show(settings, address)} cannot be reached: {str(error) or type(error).__name__}.",
             fix="check that Redis runs there; try `python -m dws_core doctor URL`",
         ) from error
-    if task is not None and task.cancelling() > cancelled:  # seen with redis-py 8.1: it may swallow a cancellation
-        await connection.disconnect(nowait=True)
-        raise asyncio.CancelledError
+    finally:  # redis-py may swallow a cancellation (seen with 8.1), and succeed or fail instead
+        if task is not None and task.cancelling() > cancelled:
+            await connection.disconnect(nowait=True)
+            raise asyncio.CancelledError
     return connection
 
 
