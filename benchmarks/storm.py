@@ -1,6 +1,6 @@
 """A storm: thousands of clients come back at once, each with a cursor and 50 missed messages, while live traffic goes on.
 
-    python benchmarks/storm.py [--quick] [--clients 5000] [--missed 50]
+    python benchmarks/storm.py [--quick] [--redis] [--clients 5000] [--missed 50]
 
 Three processes: a node on one core; on the other a few live subscribers, whose latencies are measured, and, at the lowest
 priority beside them, the storm. Three phases of live traffic: quiet; *resume*, all clients send `connect` on sockets that
@@ -249,8 +249,27 @@ async def answer(process: asyncio.subprocess.Process) -> dict[str, Any]:
 
 
 def run(arguments: argparse.Namespace, cores: Cores) -> dict[str, Any]:
+    if not arguments.redis:
+        return storm_on("memory://", arguments, cores)
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from services.redis import PrivateRedis
+
+    redis = PrivateRedis()
+    redis.start()
+    try:
+        found = storm_on(redis.url, arguments, cores)
+        reads = (b"cmdstat_xrange:", b"cmdstat_zrangebyscore:")
+        stats = [line for line in redis.command("INFO", "commandstats").splitlines() if line.startswith(reads)]
+        return {**found, "history_reads": [line.decode() for line in stats]}
+    finally:
+        redis.remove()
+
+
+def storm_on(broker_url: str, arguments: argparse.Namespace, cores: Cores) -> dict[str, Any]:
+    """Serve on a broker, and let the storm come."""
     command = [sys.executable, str(HERE / "servers/serve.py"), "dws_app", "--ws", OURS]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    environment = {**os.environ, "BROKER_URL": broker_url}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
         os.sched_setaffinity(server.pid, {cores.server})
         try:
             assert server.stdout is not None
@@ -280,6 +299,7 @@ def main() -> None:
     options.add_argument("--subscribers", type=int, default=20)
     options.add_argument("--rate", type=int, default=50, help="live messages a second")
     options.add_argument("--seconds", type=float, default=3.0, help="of the quiet phase")
+    options.add_argument("--redis", action="store_true", help="on a private Redis; says how often its history was read")
     options.add_argument("--storm", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options.add_argument("--cursor", help=argparse.SUPPRESS)
     arguments = options.parse_args()
@@ -297,6 +317,8 @@ def main() -> None:
     for phase in ("quiet", "resume", "reconnect"):
         print(f"{phase:10} {json.dumps(found[phase])}")
     print(json.dumps(summary(found)))
+    if arguments.redis:
+        print("history reads:", found["history_reads"] or "none")
     if path := keep("storm", {**found, "summary": summary(found)}, arguments, cores):
         print(f"written to {path}")
 

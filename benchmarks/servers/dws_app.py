@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from fastapi import FastAPI, WebSocket
 
 from dws_core import Limits, Principal, WebSocketManager
@@ -11,7 +13,12 @@ def authorize(principal: Principal | None, action: str, topic: str) -> bool:
     return topic.startswith("bench")
 
 
-manager = WebSocketManager("bench", broker_url="memory://", authorize=authorize, limits=Limits(messages_per_s=None))
+manager = WebSocketManager(
+    "bench",
+    broker_url=os.environ.get("BROKER_URL", "memory://"),
+    authorize=authorize,
+    limits=Limits(messages_per_s=None),
+)
 app = FastAPI(lifespan=manager.lifespan)
 
 

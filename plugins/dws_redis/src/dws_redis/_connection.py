@@ -109,8 +109,10 @@ class Wire(asyncio.Protocol):
     async def close(self) -> None:
         """Cut it and wait for its end."""
         self.abort()
-        await self.lost.wait()
-        await self._connection.disconnect(nowait=True)
+        try:
+            await self.lost.wait()
+        finally:  # also when this is cancelled
+            await self._connection.disconnect(nowait=True)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
