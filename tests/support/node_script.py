@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 from dws_sqlite._broker import SQLiteBroker
 from support.apps import chat_app
+from uvicorn.main import STARTUP_FAILURE
 
 from dws_core import BrokerURL, History, Limits, WebSocketManager, create_broker
 from dws_core._log.cache import LogCache
@@ -97,7 +98,10 @@ def main() -> None:
     settings = {"history": {"t/#": History(size=10_000)}, "limits": Limits(messages_per_s=None)}
     manager = WebSocketManager("chat", broker=broker, **settings)
     config = uvicorn.Config(chat_app(manager), ws="dws_core.server:WebSocketProtocol", log_level="warning")
-    Server(config).run(sockets=[socket.socket(fileno=arguments.fd)])
+    server = Server(config)
+    server.run(sockets=[socket.socket(fileno=arguments.fd)])
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)  # as the command `uvicorn` does
 
 
 if __name__ == "__main__":

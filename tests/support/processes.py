@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from support.servers import HANG_S
+from uvicorn.main import STARTUP_FAILURE
 
 _SCRIPT = Path(__file__).with_name("node_script.py")
 _SQLITE = _SCRIPT.parents[2] / "examples/dws_sqlite/src"
@@ -39,7 +40,17 @@ class NodeProcess:
                 await node.kill()
 
     async def start(self, *, die_after: int = 0) -> None:
-        """Start it, or start it again; return when it serves."""
+        """Start it, or start it again; return when it serves.
+
+        One that ends because it finds no broker is started again, as a supervisor does.
+        """
+        async with asyncio.timeout(2 * HANG_S):
+            while not await self.launch(die_after=die_after):
+                await self.died()
+                assert self.returncode == STARTUP_FAILURE, "the node did not start; see its output"
+
+    async def launch(self, *, die_after: int = 0) -> bool:
+        """Start it once; say whether it serves. One that does not ends by itself."""
         fd = self._listener.fileno()
         command = [str(_SCRIPT), str(fd), *self._arguments, "--die-after", str(die_after)]
         self._process = await asyncio.create_subprocess_exec(
@@ -50,8 +61,12 @@ class NodeProcess:
             env={**os.environ, "PYTHONPATH": _PATH},
         )
         assert self._process.stdout is not None
-        async with asyncio.timeout(2 * HANG_S):
-            assert await self._process.stdout.readline() == b"ready\n", "the node did not start; see its output"
+        return await self._process.stdout.readline() == b"ready\n"
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; `None` while it runs."""
+        return None if self._process is None else self._process.returncode
 
     async def died(self) -> None:
         """Wait until it is dead."""

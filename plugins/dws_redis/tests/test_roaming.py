@@ -7,6 +7,8 @@ import asyncio
 import pytest
 from integration.test_roaming import new_seed, run
 from services.redis import PrivateRedis
+from support.processes import NodeProcess
+from uvicorn.main import STARTUP_FAILURE
 
 
 async def trouble(redis: PrivateRedis, rounds: int) -> None:
@@ -20,6 +22,21 @@ async def trouble(redis: PrivateRedis, rounds: int) -> None:
             await asyncio.to_thread(redis.command, "CLIENT", "KILL", "TYPE", "pubsub")
         else:
             await asyncio.to_thread(redis.command, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+@pytest.mark.anyio
+async def test_a_node_that_finds_no_redis_ends_and_one_started_again_when_it_is_back_serves() -> None:
+    redis = PrivateRedis()
+    try:
+        async with NodeProcess.open(redis.url) as node:
+            assert not await node.launch()
+            await node.died()
+            assert node.returncode == STARTUP_FAILURE
+            async with asyncio.TaskGroup() as both:
+                both.create_task(node.start())
+                both.create_task(asyncio.to_thread(redis.start))
+    finally:
+        redis.remove()
 
 
 @pytest.mark.anyio
