@@ -79,9 +79,15 @@ async def two_nodes(url: str, layout: Layout) -> AsyncIterator[tuple[Node, Node]
 
 
 class Load:
-    """Publishes numbers on both partitions until it is told to stop."""
+    """Publishes numbers on both partitions until it is told to stop.
 
-    def __init__(self, node: Node) -> None:
+    Args:
+        node: Over which.
+        name: What the payloads begin with.
+    """
+
+    def __init__(self, node: Node, name: bytes = b"load") -> None:
+        self.name = name
         self._node = node
         self.acked: dict[int, list[bytes]] = {0: [], 1: []}
         self.unknown: set[bytes] = set()
@@ -92,7 +98,7 @@ class Load:
     async def run(self, partition: int) -> None:
         number = 0
         while not self.stopping:
-            payloads = [b"%d-%d" % (partition, number + n) for n in range(20)]
+            payloads = [b"%s %d-%d" % (self.name, partition, number + n) for n in range(20)]
             number += 20
             futures = [
                 self._node.broker.publish(partition, f"t/{partition}", payload, history=KEPT, deadline_s=HANG_S)
@@ -137,15 +143,15 @@ async def everything_came(sender: Node, listener: Node) -> None:
             raise AssertionError("no end was heard")
 
 
-def messages(listener: Node, partition: int) -> list[bytes]:
-    """Return what was heard of the load."""
-    return [payload for _, payload in listener.heard[partition] if not payload.startswith(b"end")]
+def messages(listener: Node, partition: int, name: bytes = b"load") -> list[bytes]:
+    """Return what was heard of a load."""
+    return [payload for _, payload in listener.heard[partition] if payload.startswith(name + b" ")]
 
 
 def check(load: Load, listener: Node) -> None:
     """Nothing that was acknowledged is missing, nothing came twice, all in order."""
     for partition in (0, 1):
-        heard = messages(listener, partition)
+        heard = messages(listener, partition, load.name)
         offsets = [offset or 0 for offset, _ in listener.heard[partition]]
         assert offsets == sorted(set(offsets)), "in order, each place once"
         assert len(heard) == len(set(heard)), "nothing twice"

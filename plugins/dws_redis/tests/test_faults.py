@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 from services.redis import PrivateRedis
-from support.redis_load import KEPT, Load, Node, check, everything_came, messages, two_nodes
+from support.redis_load import HANG_S, KEPT, Load, Node, check, everything_came, messages, two_nodes
 
 from dws_core.plugin import GapReason, Layout
 
@@ -108,6 +108,30 @@ async def test_a_frozen_redis_is_noticed_and_costs_nothing(with_aof: PrivateRedi
         check(load, listener)
         assert listener.losses == []
         await listener.until(lambda: listener.states[-1] == "live")
+
+
+@pytest.mark.anyio
+async def test_a_connection_for_commands_that_falls_silent_is_replaced_and_what_was_sent_over_it_is_stored_once(
+    with_aof: PrivateRedis,
+) -> None:
+    """A firewall that forgets one of two connections: messages still come, but no publish is answered any more."""
+    async with near(with_aof) as (sender, listener):
+        load, others = Load(sender), Load(listener, name=b"other")
+        async with asyncio.TaskGroup() as group:
+            for partition in (0, 1):
+                group.create_task(load.run(partition))
+                group.create_task(others.run(partition))  # so that the log itself is never silent
+            await load.more(200)
+            silent = sender.broker._node._holder(0).commands  # type: ignore[union-attr]
+            silent._wire._transport.pause_reading()  # type: ignore[union-attr, attr-defined]
+            async with asyncio.timeout(HANG_S):
+                await silent.lost.wait()  # type: ignore[union-attr]
+            await load.more(200)
+            load.stopping = others.stopping = True
+        await everything_came(sender, listener)
+        check(load, listener)
+        check(others, listener)
+        assert (load.unknown, load.refused, listener.losses) == (set(), 0, [])
 
 
 @pytest.mark.anyio

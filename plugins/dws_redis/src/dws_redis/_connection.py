@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,8 +14,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
-from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable
+from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable, Watchdog
 from dws_redis._settings import Address, Settings
+
+logger = logging.getLogger("dws.redis")
 
 WRONG_SERVER: Final = (
     "NOSCRIPT", "NOFENCE", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN",
@@ -83,13 +86,18 @@ class Wire(asyncio.Protocol):
 
     Args:
         connection: Open; kept, since redis-py closes what it no longer sees.
-        on_reply: Takes each answer or push; a refusal as `hiredis.ReplyError`.
+        settings: How long silence may last.
+        on_reply: Takes each answer or push; a refusal as `hiredis.ReplyError`. It says by `heard` which are a sign of life.
     """
 
-    def __init__(self, connection: AbstractConnection, on_reply: Callable[[Any], None]) -> None:
+    def __init__(self, connection: AbstractConnection, settings: Settings, on_reply: Callable[[Any], None]) -> None:
         self._connection = connection
+        self._shown = settings.shown
         self._on_reply = on_reply
         self._reader = hiredis.Reader()
+        self._loop = asyncio.get_running_loop()
+        options = settings.options
+        self._watchdog = Watchdog(self._loop.time(), probe_s=options.probe_s, dead_s=options.dead_s)
         writer = connection._writer
         if writer is None:
             raise BrokerUnavailable("the connection to Redis ended at once.")
@@ -101,6 +109,28 @@ class Wire(asyncio.Protocol):
         """Write; goes nowhere once lost."""
         if not self.lost.is_set():
             self._transport.write(data)
+
+    def heard(self) -> None:
+        """Note a sign of life."""
+        self._watchdog.heard(self._loop.time())
+
+    async def watch(self, probe: Callable[[], None]) -> None:
+        """Stay until the connection is lost; cut it when it says nothing though it was asked.
+
+        Args:
+            probe: Asks for a sign of life.
+        """
+        while not self.lost.is_set():
+            try:
+                async with asyncio.timeout_at(self._watchdog.look_at):
+                    await self.lost.wait()
+            except TimeoutError:
+                verdict = self._watchdog.check(self._loop.time())
+                if verdict == "probe":
+                    probe()
+                elif verdict == "dead":
+                    logger.warning("%s says nothing; the connection is cut", self._shown)
+                    self.abort()
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -133,12 +163,13 @@ class Commands:
 
     Args:
         connection: Open.
+        settings: How long an answer may take.
     """
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, settings: Settings) -> None:
         self._waiting: deque[Callable[[Any], None]] = deque()
         self._out: list[bytes] = []
-        self._wire = Wire(connection, self._answer)
+        self._wire = Wire(connection, settings, self._answer)
 
     @property
     def lost(self) -> asyncio.Event:
@@ -169,6 +200,10 @@ class Commands:
             raise BrokerUnavailable(f"Redis refused {command[0]!r}: {answer}.")
         return answer
 
+    async def watch(self) -> None:
+        """Stay until the connection is lost; cut it when answers stay away."""
+        await self._wire.watch(lambda: self.send(("PING",), ignore))
+
     def abort(self) -> None:
         """Cut the connection."""
         self._wire.abort()
@@ -188,7 +223,12 @@ class Commands:
         self._wire.write(data)
 
     def _answer(self, reply: Any) -> None:
+        self._wire.heard()
         on_answer = self._waiting.popleft()
         on_answer(reply)
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(WRONG_SERVER):
             self.abort()
+
+
+def ignore(answer: object) -> None:
+    """Take an answer that says nothing new: a lost connection is noticed by itself."""

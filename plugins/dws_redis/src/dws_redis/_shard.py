@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from dws_core.plugin import Backoff, BrokerError, BrokerUnavailable, TailSink, TailState
-from dws_redis._connection import Commands, open_connection, show
+from dws_redis._connection import Commands, ignore, open_connection, show
 from dws_redis._fence import prepare
 from dws_redis._format import Names
 from dws_redis._publisher import Publisher
@@ -100,13 +100,13 @@ class Shard:
             return
         bases, verb = [self._names.base(number) for number in partitions], self._settings.publish
         if not bases:
-            commands.send((verb, self._names.control(min(self.partitions)), b""), _ignore)
+            commands.send((verb, self._names.control(min(self.partitions)), b""), ignore)
         elif self._settings.kind == "cluster":  # one call for each: they may be of several slots
             for base in bases:
-                commands.send(("EVALSHA", PROBE.digest, 1, base + "m", self._id, verb, base), _ignore)
+                commands.send(("EVALSHA", PROBE.digest, 1, base + "m", self._id, verb, base), ignore)
         else:
             keys = [base + "m" for base in bases]
-            commands.send(("EVALSHA", PROBE.digest, len(keys), *keys, self._id, verb, *bases), _ignore)
+            commands.send(("EVALSHA", PROBE.digest, len(keys), *keys, self._id, verb, *bases), ignore)
 
     async def subscribed(self, take: Callable[[bytes, bytes], None]) -> Subscription:
         """Open the connection of the tail."""
@@ -141,7 +141,7 @@ class Shard:
         self.probe(self.partitions)  # whoever missed a new epoch hears of it
         try:
             self._on_change("connected")
-            await commands.lost.wait()
+            await commands.watch()
         finally:
             self.commands = None
             self._publisher.shut(self.partitions)
@@ -162,7 +162,7 @@ class Shard:
 
     async def _open(self) -> Commands:
         connection = await open_connection(self._settings, self.address, name=f"dws-{self._id}")
-        commands = Commands(connection)
+        commands = Commands(connection, self._settings)
         options = self._settings.options
         try:
             async with asyncio.timeout(options.connect_timeout_s):
@@ -177,7 +177,3 @@ class Shard:
                 ) from error
             raise
         return commands
-
-
-def _ignore(answer: object) -> None:
-    """Take an answer that says nothing new: a lost connection is noticed by itself."""

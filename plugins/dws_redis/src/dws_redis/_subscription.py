@@ -10,7 +10,7 @@ from typing import Any
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
-from dws_core.plugin import BrokerUnavailable, Watchdog
+from dws_core.plugin import BrokerUnavailable
 from dws_redis._connection import Wire
 from dws_redis._settings import Settings
 
@@ -35,9 +35,7 @@ class Subscription:
         self._listening: set[bytes] = set()
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
         self._loop = asyncio.get_running_loop()
-        options = settings.options
-        self._watchdog = Watchdog(self._loop.time(), probe_s=options.probe_s, dead_s=options.dead_s)
-        self._wire = Wire(connection, self._heard)
+        self._wire = Wire(connection, settings, self._heard)
 
     async def subscribe(self, *channels: str) -> None:
         """Listen to these too; return when the server has confirmed it.
@@ -63,23 +61,12 @@ class Subscription:
         self._write("SUNSUBSCRIBE" if self._sharded else "UNSUBSCRIBE", channel)
 
     async def watch(self, probe: Callable[[], None]) -> None:
-        """Stay until the connection is lost; cut it when it says nothing though it was asked.
+        """Stay until the connection is lost; cut it when the log says nothing though it was asked.
 
         Args:
-            probe: Asks for a sign of life.
+            probe: Asks through the log for a sign of life.
         """
-        lost = self._wire.lost
-        while not lost.is_set():
-            try:
-                async with asyncio.timeout_at(self._watchdog.look_at):
-                    await lost.wait()
-            except TimeoutError:
-                verdict = self._watchdog.check(self._loop.time())
-                if verdict == "probe":
-                    probe()
-                elif verdict == "dead":
-                    logger.warning("%s says nothing; the connection is cut", self._settings.shown)
-                    self.abort()
+        await self._wire.watch(probe)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -101,7 +88,7 @@ class Subscription:
             return
         kind, channel, payload = reply
         if kind in (b"message", b"smessage"):
-            self._watchdog.heard(self._loop.time())
+            self._wire.heard()
             self._take(channel, payload)
         elif kind in (b"subscribe", b"ssubscribe"):
             if (confirmed := self._confirmed.pop(channel, None)) is not None and not confirmed.done():

@@ -84,7 +84,7 @@ async def _owners(settings: Settings, names: Names, known: Iterable[Address]) ->
 async def _slots(settings: Settings, server: Address) -> list[tuple[range, Address]]:
     """Ask a server of a cluster who owns which slots."""
     connection = await open_connection(settings, server, name="dws-slots")
-    commands = Commands(connection)
+    commands = Commands(connection, settings)
     try:
         async with asyncio.timeout(settings.options.connect_timeout_s):
             answer = await commands.call("CLUSTER", "SLOTS")
