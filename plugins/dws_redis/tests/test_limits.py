@@ -7,9 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 from services.redis import PrivateRedis
-from support.redis_load import KEPT, two_nodes
+from support.redis_load import KEPT, Node, two_nodes
 
-from dws_core.plugin import BrokerOverloaded, BrokerUnavailable, Layout, PayloadTooLarge, PublishOutcomeUnknown
+from dws_core.plugin import (
+    BrokerOverloaded,
+    BrokerUnavailable,
+    GapReason,
+    Layout,
+    PayloadTooLarge,
+    PublishOutcomeUnknown,
+    ReadResult,
+    Receipt,
+)
 
 LAYOUT = Layout(channel="limits", partitions=2)
 
@@ -89,3 +98,30 @@ async def test_a_log_that_is_flushed_while_redis_runs_is_announced(server: Priva
         server.command("FLUSHALL")
         await listener.until(lambda: bool(listener.losses))
         assert set(listener.losses) == {"epoch"}
+
+
+async def missed(node: Node, first: Receipt, last: Receipt) -> ReadResult:
+    """Ask for what was published to the topic `t` behind the first message."""
+    assert first.offset is not None
+    assert last.offset is not None
+    return await node.broker.read(
+        0, since=first.offset, until=last.offset, epoch=first.epoch, topics=["t"], limit=10, max_bytes=1_000
+    )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("evicted", ["i", "m"])
+async def test_a_log_of_which_redis_evicts_a_part_is_announced_and_never_mixed_with_what_comes_after(
+    server: PrivateRedis, evicted: str
+) -> None:
+    async with two_nodes(server.url + "?probe_s=200ms&dead_s=2s", LAYOUT) as (sender, listener):
+        first, *_, last = [await sender.broker.publish(0, "t", b"old %d" % n, history=KEPT) for n in range(5)]
+        assert len((await missed(sender, first, last)).records) == 4
+        server.command("DEL", f"dws:{{0:limits}}:{evicted}")  # as an eviction does
+        assert (await missed(sender, first, last)).gap == GapReason.EPOCH
+        begin, *_, end = [await sender.broker.publish(0, "t", b"new %d" % n, history=KEPT) for n in range(3)]
+        assert begin.epoch != first.epoch
+        await listener.until(lambda: bool(listener.losses))
+        assert set(listener.losses) == {GapReason.EPOCH}
+        assert [record.payload for record in (await missed(sender, begin, end)).records] == [b"new 1", b"new 2"]
+        assert server.command("XLEN", "dws:{0:limits}:h:t") == b":3\r\n", "nothing is left of the log that is no more"

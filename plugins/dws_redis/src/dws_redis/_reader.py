@@ -54,10 +54,12 @@ class Reader:
     ) -> ReadResult:
         """Read `(since, until]`, whole or not at all, as `LogBroker.read` says."""
         commands, base = self._commands(partition), self._names.base(partition)
-        (now_s, now_us), (current, end, floor) = await asyncio.gather(
-            commands.call("TIME"), commands.call("HMGET", base + "m", "e", "s", "f")
+        (now_s, now_us), (current, end, floor), indexed = await asyncio.gather(
+            commands.call("TIME"),
+            commands.call("HMGET", base + "m", "e", "s", "f"),
+            commands.call("EXISTS", base + "i"),
         )
-        if current is None or current.decode() != epoch:
+        if current is None or current.decode() != epoch or (int(end) > int(floor) and not indexed):
             return ReadResult(gap=GapReason.EPOCH)
         if int(end) < since:
             return ReadResult(gap=GapReason.AHEAD)

@@ -33,6 +33,7 @@ local base, publisher, width = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local m = redis.call('hmget', KEYS[1], 'e', 's', 'f')
 if not m[1] then return redis.error_reply('NOFENCE the log has no epoch') end
 local e, s, floor = m[1], tonumber(m[2]), m[3]
+if s > tonumber(floor) and redis.call('exists', KEYS[2]) == 0 then return redis.error_reply('NOFENCE the index is gone') end
 local now = redis.call('time')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local lo, out, push, ring = s, {e}, {}, {}
@@ -60,9 +61,10 @@ for a = 5, #ARGV, 7 do
       s = s + 1
       offset = string.format('%.0f', s)
       prev = redis.call('zscore', KEYS[2], topic)
-      if prev then prev = string.format('%.0f', prev) else prev = floor end
-      redis.call('zadd', KEYS[2], offset, topic)
+      redis.call('zadd', KEYS[2], offset, topic)  -- the first write: a server without memory refuses it
       local stream = base .. 'h:' .. topic
+      if prev then prev = string.format('%.0f', prev)
+      else prev = floor; redis.call('del', stream) end  -- of a log that is no more, if there is one
       local fields = {'d', payload, 'p', prev, 'n', publisher, 'q', seq,
                       't', string.format('%.0f', ms), 'x', string.format('%.0f', ms + ttl)}
       if key ~= '' then fields[#fields + 1] = 'k'; fields[#fields + 1] = key end
@@ -117,10 +119,11 @@ return #KEYS
 
 FENCE: Final = Script("""
 -- KEYS m, i of a partition  ARGV incarnation, new epoch, 1: what this incarnation found is trusted
-local m = redis.call('hmget', KEYS[1], 'e', 's', 'run')
-if m[1] and m[3] == ARGV[1] then return 0 end
-local lost = m[1] and tonumber(m[2]) > 0 and redis.call('exists', KEYS[2]) == 0
+local m = redis.call('hmget', KEYS[1], 'e', 's', 'run', 'f')
+local lost = m[1] and tonumber(m[2]) > tonumber(m[4]) and redis.call('exists', KEYS[2]) == 0
+if m[1] and m[3] == ARGV[1] and not lost then return 0 end
 if not m[1] then
+  redis.call('del', KEYS[2])
   redis.call('hset', KEYS[1], 'e', ARGV[2], 's', 0, 'f', 0, 'run', ARGV[1])
 elseif ARGV[3] == '1' and not lost then
   redis.call('hset', KEYS[1], 'run', ARGV[1])
@@ -130,6 +133,8 @@ end
 return 1
 """)
 """Give a log that was not written to by this incarnation of the server a new epoch, unless it is known to be whole.
+
+One of whose keys Redis has evicted is not: as soon as a topic has a record, the index (`i`) is there.
 
 Runs before the first publish of every connection: nobody can write to a log that went back in time as if nothing were.
 """
