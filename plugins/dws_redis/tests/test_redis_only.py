@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 
 import pytest
@@ -113,6 +114,23 @@ async def test_a_node_that_follows_nothing_keeps_its_connection(redis: PrivateRe
             listening = asyncio.to_thread(_hear, redis, "dws:{0:quiet}:control", 20)
             await listening
         assert states == ["live"]
+    finally:
+        await broker.stop()
+
+
+@pytest.mark.anyio
+async def test_an_idle_node_asks_twice_for_each_second_at_most_as_it_promises(redis: PrivateRedis) -> None:
+    """A rate needs time; so it is counted by what the node is heard to say: once for each `probe_s`."""
+    broker = RedisBroker.from_url(BrokerURL.parse(redis.url + "?probe_s=50ms&dead_s=1s"))  # instead of 1 s
+    await broker.start(node=b"12345678", layout=Layout(channel="idle", partitions=8), sink=Silent())  # type: ignore[arg-type]
+    try:
+        await broker.set_interest(frozenset(range(8)))
+        redis.command("CONFIG", "RESETSTAT")
+        await asyncio.to_thread(_hear, redis, "dws:{3:idle}:c", 40)
+        stats = redis.command("INFO", "commandstats").decode()
+        asked = sum(int(calls) for calls in re.findall(r"cmdstat_(?:evalsha|ping|publish):calls=(\d+)", stats))
+        said_by_scripts = int(re.findall(r"cmdstat_publish:calls=(\d+)", stats)[0])
+        assert asked - said_by_scripts <= RedisBroker.capabilities.idle_ops_per_s * 40 + 4
     finally:
         await broker.stop()
 

@@ -99,18 +99,19 @@ class Node:
         try:
             for address, partitions in (await locate(self._settings, self.names)).items():
                 self._shards[address] = self._shard(address, partitions)
-            for shard in self._shards.values():
-                commands = await shard.connect()
-                if 0 in shard.partitions:
-                    await self._check_layout(commands)
-            for shard in self._shards.values():
-                shard.begin()
+            opened = [(await shard.connect(), shard) for shard in self._shards.values()]
             async with asyncio.timeout(patience_s):
+                for commands, shard in opened:
+                    if 0 in shard.partitions:
+                        await self._check_layout(commands)
+                for _, shard in opened:
+                    shard.begin()
                 await self._all_live.wait()
         except TimeoutError:
             await self.stop(0.0)
             raise BrokerUnavailable(
-                f"{self._settings.shown} takes no subscription, or some of its servers are away.", fix="check them"
+                f"{self._settings.shown} does not answer, takes no subscription, or some of its servers are away.",
+                fix="check them",
             ) from None
         except BaseException:
             await self.stop(0.0)
