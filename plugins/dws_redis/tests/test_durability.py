@@ -1,0 +1,225 @@
+"""The table "What survives" of `docs/plugins/redis.md`: what a Redis that restarts has kept, and whether it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from services.redis import PrivateRedis
+from support.redis_load import KEPT, Node, everything_came, two_nodes
+
+from dws_core.plugin import GapReason, Layout, Receipt
+
+LAYOUT = Layout(channel="durability", partitions=2)
+COUNT: Final = 30
+
+Server = Callable[..., PrivateRedis]
+
+
+@pytest.fixture
+def start() -> Iterator[Server]:
+    """Start a Redis with these settings."""
+    with ExitStack() as stack:
+
+        def start(**settings: str) -> PrivateRedis:
+            redis = PrivateRedis(**settings)
+            stack.callback(redis.remove)
+            redis.start()
+            return redis
+
+        yield start
+
+
+APPENDS: Final = {
+    "always": {"appendonly": "yes", "appendfsync": "always"},
+    "everysec": {"appendonly": "yes", "appendfsync": "everysec"},
+    "no file": {"appendonly": "no"},
+}
+"""The rows of the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of the messages that were acknowledged before a restart.
+
+    Attributes:
+        kept: How many of them Redis still has: all up to there.
+        announced: What was said to the node that listened.
+        said_later: What is said to whoever comes back with a place from before.
+    """
+
+    kept: int
+    announced: set[GapReason]
+    said_later: GapReason | None
+
+
+WHOLE_AND_SILENT: Final = Outcome(kept=COUNT, announced=set(), said_later=None)
+WHOLE_BUT_ANNOUNCED: Final = Outcome(kept=COUNT, announced={GapReason.EPOCH}, said_later=GapReason.EPOCH)
+LOST_AND_ANNOUNCED: Final = Outcome(kept=0, announced={GapReason.EPOCH}, said_later=GapReason.EPOCH)
+
+
+def payloads() -> list[bytes]:
+    return [b"%d" % number for number in range(COUNT)]
+
+
+async def after(
+    url: str, restart: Callable[[], None], *, trust: str = "", halfway: Callable[[], None] | None = None
+) -> Outcome:
+    """Publish, let Redis restart, and return what became of the messages when all is calm."""
+    options = "?probe_s=200ms&dead_s=1s" + (f"&trust_restart={trust}" if trust else "")
+    async with two_nodes(url + options, LAYOUT) as (sender, listener):
+        first, *_ = [await publish(sender, payload) for payload in payloads()[: COUNT // 2]]
+        if halfway is not None:
+            halfway()
+        *_, last = [await publish(sender, payload) for payload in payloads()[COUNT // 2 :]]
+        await listener.until(lambda: len(listener.heard[0]) == COUNT)
+        restart()
+        for node in (sender, listener):
+            await node.until(lambda n=node: "degraded" in n.states and n.states[-1] == "live")  # type: ignore[misc]
+        await everything_came(sender, listener)
+        heard = [payload for _, payload in listener.heard[0] if not payload.startswith(b"end")]
+        assert heard == payloads(), "each once, in order"
+        return Outcome(
+            kept=await kept(sender), announced=set(listener.losses), said_later=await said(listener, first, last)
+        )
+
+
+async def publish(node: Node, payload: bytes) -> Receipt:
+    return await node.broker.publish(0, "t", payload, history=KEPT)
+
+
+async def kept(node: Node) -> int:
+    """Return how many of the messages can be read from the beginning: the first ones, without a hole."""
+    head = (await node.broker.heads([0]))[0]
+    found = await node.broker.read(
+        0, since=0, until=head.offset, epoch=head.epoch, topics=["t"], limit=1_000, max_bytes=100_000
+    )
+    records = [record.payload for record in found.records]
+    assert records == payloads()[: len(records)]
+    return len(records)
+
+
+async def said(node: Node, first: Receipt, last: Receipt) -> GapReason | None:
+    """Return what a client is told that has heard the first message and asks for the others."""
+    assert first.offset is not None
+    assert last.offset is not None
+    found = await node.broker.read(
+        0, since=first.offset, until=last.offset, epoch=first.epoch, topics=["t"], limit=1_000, max_bytes=100_000
+    )
+    assert found.gap or [record.payload for record in found.records] == payloads()[1:]
+    return found.gap
+
+
+def crash(redis: PrivateRedis) -> Callable[[], None]:
+    """Return what kills the process and starts it again."""
+
+    def restart() -> None:
+        written(redis)
+        redis.kill()
+        redis.start()
+
+    return restart
+
+
+def written(redis: PrivateRedis) -> None:
+    """Wait until all is with the operating system: with `everysec`, Redis may hold writes back while it syncs."""
+    while b"aof_enabled:1" in (info := redis.command("INFO", "persistence")) and b"aof_buffer_length:0\r" not in info:
+        pass
+
+
+TABLE: Final = [
+    ("always", "", WHOLE_AND_SILENT),
+    ("always", "always", WHOLE_AND_SILENT),
+    ("always", "aof", WHOLE_AND_SILENT),
+    ("always", "never", WHOLE_BUT_ANNOUNCED),
+    ("everysec", "", WHOLE_BUT_ANNOUNCED),
+    ("everysec", "always", WHOLE_BUT_ANNOUNCED),
+    ("everysec", "aof", WHOLE_AND_SILENT),
+    ("everysec", "never", WHOLE_BUT_ANNOUNCED),
+    ("no file", "", LOST_AND_ANNOUNCED),
+    ("no file", "always", LOST_AND_ANNOUNCED),
+    ("no file", "aof", LOST_AND_ANNOUNCED),
+    ("no file", "never", LOST_AND_ANNOUNCED),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("appends", "trust", "outcome"), TABLE, ids=[f"{appends}-{trust or 'default'}" for appends, trust, _ in TABLE]
+)
+async def test_what_a_killed_redis_has_kept_and_what_is_said_of_it(
+    start: Server, appends: str, trust: str, outcome: Outcome
+) -> None:
+    redis = start(**APPENDS[appends])
+    assert await after(redis.url, crash(redis), trust=trust) == outcome
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("trust", ["always", "aof", "never"])
+async def test_a_redis_that_comes_back_with_a_snapshot_is_never_trusted(start: Server, trust: str) -> None:
+    """It cannot know that the snapshot is of its last moment, even if, as here, it is."""
+    redis = start(**APPENDS["no file"])
+
+    def restart() -> None:
+        assert redis.command("SAVE") == b"+OK\r\n"
+        redis.kill()
+        redis.start()
+
+    assert await after(redis.url, restart, trust=trust) == WHOLE_BUT_ANNOUNCED
+
+
+# -- power is lost
+
+
+def file_of(redis: PrivateRedis) -> Path:
+    """Return the file to which all writes since the start are appended."""
+    (found,) = (redis.folder / "appendonlydir").glob("*.incr.aof")
+    return found
+
+
+def power_loss(redis: PrivateRedis) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return what notes how far the disk is, and what restarts Redis with a file that ends there."""
+    size = 0
+
+    def note() -> None:
+        nonlocal size
+        written(redis)
+        size = file_of(redis).stat().st_size
+
+    def restart() -> None:
+        written(redis)
+        redis.kill()
+        with file_of(redis).open("r+b") as file:
+            assert file.seek(0, 2) > size, "there is something to lose"
+            file.truncate(size + 1)  # into the first command that is lost: a disk keeps no whole commands
+        redis.start()
+
+    return note, restart
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("trust", ["", "always", "never"], ids=["default", "always", "never"])
+async def test_what_is_lost_with_the_power_is_announced(start: Server, trust: str) -> None:
+    redis = start(**APPENDS["everysec"])
+    note, restart = power_loss(redis)
+    outcome = await after(redis.url, restart, trust=trust, halfway=note)
+    assert outcome == Outcome(kept=COUNT // 2, announced={GapReason.EPOCH}, said_later=GapReason.EPOCH)
+
+
+# -- settings that cannot be read
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("trust", "outcome"), [("always", WHOLE_BUT_ANNOUNCED), ("aof", WHOLE_AND_SILENT)], ids=["always", "aof"]
+)
+async def test_a_redis_whose_settings_may_not_be_read_is_not_believed_to_sync_each_write(
+    start: Server, trust: str, outcome: Outcome
+) -> None:
+    redis = start(**APPENDS["always"], user="ann on >hush allkeys allchannels +@all -config")
+    url = redis.url.replace("//", "//ann:hush@")
+    assert await after(url, crash(redis), trust=trust) == outcome
