@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,22 @@ def tests(session: nox.Session) -> None:
     """Run the whole suite; what was skipped is listed with the command that enables it."""
     install_workspace(session, "test")
     session.run("pytest", *session.posargs)
+
+
+def lowest(folder: Path) -> list[str]:
+    """Return a distribution's dependencies, each at the lowest version that it allows."""
+    needed: list[str] = nox.project.load_toml(folder / "pyproject.toml")["project"]["dependencies"]
+    ranges = (re.fullmatch(r"([\w.-]+)>=([\w.]+)(,<\w+)?", line) for line in needed)
+    return [f"{found[1]}=={found[2]}" for found in ranges if found and not found[1].startswith("dws-")]
+
+
+@nox.session(python=found_pythons()[:1])
+def minimums(session: nox.Session) -> None:
+    """Run the whole suite with the lowest versions of the dependencies that are allowed, on the oldest Python."""
+    install_workspace(session, "test")
+    pins = [pin for folder in (Path(), *PLUGINS) for pin in lowest(folder)]
+    session.install(*pins, "uvicorn==0.53", "httpx")  # httpx: for the test client of that Starlette
+    session.run("pytest", "-W", "default::DeprecationWarning", *session.posargs)  # old packages beside new ones
 
 
 @nox.session
