@@ -89,12 +89,13 @@ class PrivateRedis:
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start it without waiting."""
+        program = find_redis()
         file = self.folder / "redis.conf"
         if not file.exists():  # a sentinel writes there what it learns
             file.write_text("".join(f"{name} {value or _EMPTY}\n" for name, value in self.settings.items()))
         options = ["--sentinel"] if self._mode == "sentinel" else []
         log = (self.folder / "log.txt").open("ab")
-        self._process = subprocess.Popen([find_redis(), str(file), *options], stdout=log, stderr=log)
+        self._process = subprocess.Popen([program, str(file), *options], stdout=log, stderr=log)
         log.close()
         return self._process
 

@@ -36,10 +36,10 @@ class Node:
         self.whole_since = {0: 0, 1: 0}  # what was heard before the last gap
         self.states: list[str] = []
         self.changed = asyncio.Event()
-        self._id = bytes([number]) * 8
+        self.id = bytes([number]) * 8
 
     async def start(self) -> None:
-        await self.broker.start(node=self._id, layout=self.layout, sink=self)
+        await self.broker.start(node=self.id, layout=self.layout, sink=self)
         await self.broker.set_interest(frozenset({0, 1}))
 
     def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Record]) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection
-from typing import Final, Literal
+from collections.abc import Callable, Collection
+from typing import Final, Literal, TypeAlias
 
-from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable
+from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable, LayoutMismatch, Offset
 from dws_redis._connection import Commands
 from dws_redis._format import Names
 from dws_redis._scripts import ALL, FENCE
-from dws_redis._settings import Kind
+from dws_redis._settings import Kind, Settings
 
 logger = logging.getLogger("dws.redis")
+
+Place: TypeAlias = tuple[str, Offset]
+"""Epoch and offset."""
 
 _OLDEST: Final[dict[Kind, tuple[int, int]]] = {"server": (6, 2), "sentinel": (6, 2), "cluster": (7, 0)}
 """A cluster needs sharded pub/sub."""
@@ -25,38 +28,72 @@ _NO_HISTORY: Final = "0" * 40
 
 async def prepare(
     commands: Commands,
+    settings: Settings,
     names: Names,
     partitions: Collection[int],
-    *,
-    kind: Kind,
-    trust: Literal["always", "aof", "never"],
-) -> None:
+    seen: Callable[[int], list[Place]],
+) -> str:
     """Load the scripts and fence the logs: one that this incarnation of the server may have lost gets a new epoch.
 
     Args:
         commands: The connection.
+        settings: What is known of the server, and how far it is trusted.
         names: Of the keys.
         partitions: Those that the server holds.
-        kind: How the server was found.
-        trust: See `RedisOptions.trust_restart`.
+        seen: Returns places in a partition's log that this node has seen: a log that ends before one has gone back.
+
+    Returns:
+        The server's incarnation, for `is_still`.
 
     Raises:
         BrokerUnavailable: The server did not answer, or is a replica.
         BrokerMisconfigured: It is too old, or part of a cluster though the URL says otherwise.
+        LayoutMismatch: Other nodes of the channel have another number of partitions.
     """
     info = _info(await commands.call("INFO"))
-    _check(info, kind)
-    trusted = await _is_trusted(commands, info, trust)
+    _check(info, settings.kind)
+    if 0 in partitions:
+        await _check_layout(commands, names, settings.shown)
+    trusted = await _is_trusted(commands, info, settings.options.trust_restart)
     for script in ALL:
         await commands.call("SCRIPT", "LOAD", script.source)
-    run = info.get("run_id", "")
-    bases = [names.base(number) for number in partitions]
-    await asyncio.gather(
-        *(
-            commands.call("EVALSHA", FENCE.digest, 2, base + "m", base + "i", run, secrets.token_hex(6), int(trusted))
-            for base in bases
+    incarnation = f"{info.get('run_id', '')}:{info.get('master_replid', '')}"
+
+    async def fence(number: int) -> None:
+        base = names.base(number)
+        command: list[str | int] = ["EVALSHA", FENCE.digest, 2, base + "m", base + "i"]
+        command += (incarnation, secrets.token_hex(6), int(trusted))
+        for place in seen(number):
+            command += place
+        await commands.call(*command)
+
+    await asyncio.gather(*map(fence, partitions))
+    return incarnation
+
+
+def is_still(incarnation: str, replication: bytes) -> bool:
+    """Say whether the server is what it was, by its answer to `INFO replication`.
+
+    A server that was a replica meanwhile has forgotten what the other one never heard of. Its process is the same, but since a
+    replica that is promoted begins a history of its own (`master_replid`), it shows.
+    """
+    info = _info(replication)
+    return info.get("role") == "master" and incarnation.endswith(":" + info.get("master_replid", ""))
+
+
+async def _check_layout(commands: Commands, names: Names, shown: str) -> None:
+    layout = names.layout
+    mine = f"{layout.partitions} {layout.shard_levels}"
+    found = await commands.call("GET", names.shape)
+    if found is None:  # else nothing is written: the server may have no memory
+        await commands.call("SET", names.shape, mine, "NX")
+        found = await commands.call("GET", names.shape)
+    if found != mine.encode():
+        text = (found or b"none").decode()
+        raise LayoutMismatch(
+            f"channel {layout.channel!r} on {shown} has another layout: {text} (partitions, shard levels), not {mine}.",
+            fix=f"give all nodes of a channel the same; to change it, stop them all and delete the key {names.shape}",
         )
-    )
 
 
 def _info(text: bytes) -> dict[str, str]:

@@ -14,7 +14,6 @@ from dws_core.plugin import (
     BrokerUnavailable,
     Head,
     Layout,
-    LayoutMismatch,
     TailSink,
     TailState,
 )
@@ -53,7 +52,8 @@ class Node:
         self._choosing = asyncio.Lock()  # the last choice wins, whatever the order in which they would be confirmed
         self._misplaced = asyncio.Event()
         self._all_live = asyncio.Event()
-        self._state: BrokerState = "connecting"
+        self._told: tuple[BrokerState, str] = ("connecting", "")
+        self._why = "it takes no subscription"
         self._full = False
         self._placing: asyncio.Task[None] | None = None
 
@@ -95,23 +95,19 @@ class Node:
         Raises:
             BrokerError: They could not be had.
         """
-        patience_s = 2 * self._settings.options.connect_timeout_s
         try:
             for address, partitions in (await locate(self._settings, self.names)).items():
                 self._shards[address] = self._shard(address, partitions)
-            opened = [(await shard.connect(), shard) for shard in self._shards.values()]
-            async with asyncio.timeout(patience_s):
-                for commands, shard in opened:
-                    if 0 in shard.partitions:
-                        await self._check_layout(commands)
-                for _, shard in opened:
-                    shard.begin()
+            for shard in self._shards.values():
+                await shard.connect()
+            for shard in self._shards.values():
+                shard.begin()
+            async with asyncio.timeout(2 * self._settings.options.connect_timeout_s):
                 await self._all_live.wait()
         except TimeoutError:
             await self.stop(0.0)
             raise BrokerUnavailable(
-                f"{self._settings.shown} does not answer, takes no subscription, or some of its servers are away.",
-                fix="check them",
+                f"{self._settings.shown} cannot be used: {self._why}.", fix="check the server, or all of them"
             ) from None
         except BaseException:
             await self.stop(0.0)
@@ -120,8 +116,13 @@ class Node:
             self._placing = asyncio.get_running_loop().create_task(self._keep_placed(), name="dws redis placement")
 
     async def stop(self, drain_s: float) -> None:
-        """End everything."""
-        await self.publisher.close(drain_s)
+        """End everything, also when this is cancelled."""
+        try:
+            await self.publisher.close(drain_s)
+        finally:
+            await asyncio.shield(asyncio.get_running_loop().create_task(self._end(), name="dws redis end"))
+
+    async def _end(self) -> None:
         if self._placing is not None:
             self._placing.cancel()
             await asyncio.wait({self._placing})
@@ -176,47 +177,35 @@ class Node:
             shard = self._shards[address] = self._shard(address, wanted[address])
             shard.begin()
 
-    async def _check_layout(self, commands: Commands) -> None:
-        layout = self.names.layout
-        mine = f"{layout.partitions} {layout.shard_levels}"
-        if await commands.call("SET", self.names.shape, mine, "NX") is not None:
-            return
-        found = (await commands.call("GET", self.names.shape) or b"").decode()
-        if found != mine:
-            raise LayoutMismatch(
-                f"channel {layout.channel!r} on {self._settings.shown} "
-                f"has another layout: {found} (partitions, shard levels), not {mine}.",
-                fix="give all nodes of a channel the same; to change it, stop them all and delete the key "
-                + self.names.shape,
-            )
-
     # -- what the node is told
 
     def _is_live(self) -> bool:
         held: Iterable[int] = (n for shard in self._shards.values() if shard.is_live for n in shard.partitions)
         return len(set(held)) == self.names.layout.partitions
 
-    def _changed(self, what: str) -> None:
+    def _changed(self, what: str | None) -> None:
         """Take it that a connection came or went."""
-        if not self._is_live():
-            self._all_live.clear()
-            if self._state != "connecting":
-                self._misplaced.set()
-                self._tell("degraded", what)
-        elif not self._full:
+        if self._is_live():
             self._all_live.set()
-            self._tell("live", f"connected to {self._settings.shown}")
+            if self._full:
+                self._tell("blocked", f"{self._settings.shown} is out of memory and takes no publishes")
+            else:
+                self._tell("live", f"connected to {self._settings.shown}")
+            return
+        self._all_live.clear()
+        if what is not None:
+            self._why = what
+        if self._told[0] != "connecting":
+            self._misplaced.set()
+            self._tell("degraded", self._why)
 
     def _on_memory(self, full: bool) -> None:
         self._full = full
-        if full:
-            self._tell("blocked", f"{self._settings.shown} is out of memory and takes no publishes")
-        else:
-            self._changed("it takes publishes again")
+        self._changed(None)
 
     def _tell(self, state: BrokerState, detail: str) -> None:
-        if state != self._state:
-            self._state = state
+        if (state, detail) != self._told:
+            self._told = state, detail
             self._sink.on_state(state, detail)
 
     def _on_control(self, payload: bytes) -> None:

@@ -11,45 +11,44 @@ some of it is being moved to another server, the script is refused before it beg
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha1
 from typing import Final
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Script:
     """A script and the digest by which it is called."""
 
     source: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-1, as `EVALSHA` wants it."""
         return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
 PUBLISH: Final = Script("""
--- KEYS m i r …  ARGV base, publisher, ring size, PUBLISH, then 7 for each: seq topic payload size ttl_ms key key_ttl_ms
+-- KEYS m i r …  ARGV base, publisher, ring size, PUBLISH, the last epoch and offset that the publisher was given,
+-- then 7 for each: seq topic payload size ttl_ms key key_ttl_ms
 local base, publisher, width = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local m = redis.call('hmget', KEYS[1], 'e', 's', 'f')
 if not m[1] then return redis.error_reply('NOFENCE the log has no epoch') end
 local e, s, floor = m[1], tonumber(m[2]), m[3]
 if s > tonumber(floor) and redis.call('exists', KEYS[2]) == 0 then return redis.error_reply('NOFENCE the index is gone') end
+if e == ARGV[5] and s < tonumber(ARGV[6]) then return redis.error_reply('NOFENCE the log has gone back') end
 local now = redis.call('time')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local lo, out, push, ring = s, {e}, {}, {}
-for a = 5, #ARGV, 7 do
+local lo, reserved, out, push, ring = s, s, {e}, {}, {}
+for a = 7, #ARGV, 7 do
   local seq, topic, payload, key = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 5]
   local size, ttl = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
-  local field = seq % width
-  local answer
-  if size > 0 or key ~= '' then
-    local known = redis.call('hget', KEYS[3], field)
-    if known then
-      local q, before = string.match(known, '^(%d+) (.*)$')
-      if q == seq then answer = before end
-    end
+  local field, repeatable = seq % width, size > 0 or key ~= ''
+  local answer, receipt
+  if repeatable then
+    local q, before = string.match(redis.call('hget', KEYS[3], field) or '', '^(%d+) (.*)$')
+    if q == seq then answer, repeatable = before, false end  -- carried out before: nothing is written
   end
-  local receipt
   if not answer and key ~= '' then
     receipt = base .. 'k:' .. #topic .. ':' .. topic .. ':' .. key
     local first = redis.call('get', receipt)
@@ -58,10 +57,14 @@ for a = 5, #ARGV, 7 do
   if not answer then
     local offset, prev = '-', '0'
     if size > 0 then
+      if reserved == lo then  -- the first write: refused where there is no memory; if the script ends early, this leaves a hole
+        reserved = lo + (#ARGV - a + 1) / 7
+        redis.call('hset', KEYS[1], 's', string.format('%.0f', reserved))
+      end
       s = s + 1
       offset = string.format('%.0f', s)
       prev = redis.call('zscore', KEYS[2], topic)
-      redis.call('zadd', KEYS[2], offset, topic)  -- the first write: a server without memory refuses it
+      redis.call('zadd', KEYS[2], offset, topic)
       local stream = base .. 'h:' .. topic
       if prev then prev = string.format('%.0f', prev)
       else prev = floor; redis.call('del', stream) end  -- of a log that is no more, if there is one
@@ -78,13 +81,13 @@ for a = 5, #ARGV, 7 do
     answer = 'n' .. offset
     if receipt then redis.call('set', receipt, e .. ' ' .. offset, 'PX', ARGV[a + 6]) end
   end
-  if size > 0 or key ~= '' then
+  if repeatable then
     ring[#ring + 1] = field
     ring[#ring + 1] = seq .. ' ' .. answer
   end
   out[#out + 1] = answer
 end
-if s > lo then redis.call('hset', KEYS[1], 's', string.format('%.0f', s)) end
+if s < reserved then redis.call('hset', KEYS[1], 's', string.format('%.0f', s)) end
 if #ring > 0 then
   redis.call('hset', KEYS[3], unpack(ring))
   redis.call('pexpire', KEYS[3], 3600000)
@@ -94,7 +97,7 @@ if #push > 0 then
   redis.call(ARGV[4], base .. 'c', head .. table.concat(push))
 end
 if s > lo then
-  for _ = 1, 2 do  -- forget the topics published longest ago, if nothing of them is kept
+  for _ = 1, 2 * (s - lo) + 2 do  -- forget the topics published longest ago, if nothing of them is kept
     local oldest = redis.call('zrange', KEYS[2], 0, 0, 'WITHSCORES')
     -- pcall: refused while a cluster moves these keys; what is stored above is stored, and this can wait
     if not oldest[1] or redis.pcall('exists', base .. 'h:' .. oldest[1]) ~= 0 then break end
@@ -118,14 +121,21 @@ return #KEYS
 """Say through the log itself where it ends: a sign of life, and the proof that the last message came."""
 
 FENCE: Final = Script("""
--- KEYS m, i of a partition  ARGV incarnation, new epoch, 1: what this incarnation found is trusted
+-- KEYS m, i of a partition  ARGV incarnation, new epoch, 1: what this incarnation found is trusted,
+-- then epoch and offset of places in the log that the node has seen
 local m = redis.call('hmget', KEYS[1], 'e', 's', 'run', 'f')
-local lost = m[1] and tonumber(m[2]) > tonumber(m[4]) and redis.call('exists', KEYS[2]) == 0
-if m[1] and m[3] == ARGV[1] and not lost then return 0 end
 if not m[1] then
   redis.call('del', KEYS[2])
   redis.call('hset', KEYS[1], 'e', ARGV[2], 's', 0, 'f', 0, 'run', ARGV[1])
-elseif ARGV[3] == '1' and not lost then
+  return 1
+end
+local s = tonumber(m[2])
+local whole = s <= tonumber(m[4]) or redis.call('exists', KEYS[2]) == 1
+for a = 4, #ARGV, 2 do
+  if ARGV[a] == m[1] and s < tonumber(ARGV[a + 1]) then whole = false end
+end
+if whole and m[3] == ARGV[1] then return 0 end
+if whole and ARGV[3] == '1' then
   redis.call('hset', KEYS[1], 'run', ARGV[1])
 else
   redis.call('hset', KEYS[1], 'e', ARGV[2], 'f', m[2], 'run', ARGV[1])
@@ -134,9 +144,9 @@ return 1
 """)
 """Give a log that was not written to by this incarnation of the server a new epoch, unless it is known to be whole.
 
-One of whose keys Redis has evicted is not: as soon as a topic has a record, the index (`i`) is there.
-
-Runs before the first publish of every connection: nobody can write to a log that went back in time as if nothing were.
+One of whose keys Redis has evicted is not whole (as soon as a topic has a record, the index `i` is there), nor one that ends
+before a place that the node has seen. Runs before the first publish of every connection: nobody can write to a log that
+went back in time as if nothing were.
 """
 
 ALL: Final = (PUBLISH, PROBE, FENCE)

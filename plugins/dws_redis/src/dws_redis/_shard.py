@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from dws_core.plugin import Backoff, BrokerError, BrokerUnavailable, TailSink, TailState
 from dws_redis._connection import Commands, ignore, open_connection, show
-from dws_redis._fence import prepare
+from dws_redis._fence import Place, is_still, prepare
 from dws_redis._format import Names
 from dws_redis._publisher import Publisher
 from dws_redis._reader import Reader
@@ -37,7 +37,7 @@ class Shard:
         sink: Told what the tails hear.
         reader: Reads what was missed.
         on_control: Takes control messages.
-        on_change: Called with what happened whenever a connection comes or goes.
+        on_change: Called whenever a connection comes or goes, with what was wrong; None: it came.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Shard:
         sink: TailSink,
         reader: Reader,
         on_control: Callable[[bytes], None],
-        on_change: Callable[[str], None],
+        on_change: Callable[[str | None], None],
     ) -> None:
         self.address = address
         self.partitions = partitions
@@ -61,6 +61,7 @@ class Shard:
         self.tail = Tail(settings, names, partitions, states, sink, reader, self, on_control)
         self._settings = settings
         self._names = names
+        self._states = states
         self._id = node.hex()
         self._publisher = publisher
         self._on_change = on_change
@@ -72,14 +73,13 @@ class Shard:
         """Whether both connections work, and everything that was missed has come."""
         return self.commands is not None and self.tail.live.is_set()
 
-    async def connect(self) -> Commands:
+    async def connect(self) -> None:
         """Open the connection for commands before `begin`, to learn whether it can be had.
 
         Raises:
             BrokerError: It cannot.
         """
         self._given = await self._open()
-        return self._given
 
     def begin(self) -> None:
         """Keep both connections alive from now on."""
@@ -137,16 +137,32 @@ class Shard:
     async def _command(self) -> None:
         commands, self._given = self._given or await self._open(), None
         self.commands = commands
-        self._publisher.open(commands, self.partitions)
-        self.probe(self.partitions)  # whoever missed a new epoch hears of it
         try:
-            self._on_change("connected")
-            await commands.watch()
+            self._publisher.open(commands, self.partitions)
+            self.probe(self.partitions)  # whoever missed a new epoch hears of it
+            self._on_change(None)
+            await commands.watch(lambda: self._ask_how_it_is(commands))
         finally:
             self.commands = None
             self._publisher.shut(self.partitions)
             await commands.close()
         self._on_change("the connection for commands was lost")
+
+    def _ask_how_it_is(self, commands: Commands) -> None:
+        """Ask whether the server is still what it was, and has memory again."""
+
+        def take(answer: object) -> None:
+            if not isinstance(answer, bytes):
+                return  # lost, or refused: silence ends in a cut
+            if is_still(commands.incarnation, answer):
+                commands.heard()
+            else:
+                logger.warning("%s is no longer the server that it was", show(self._settings, self.address))
+                commands.abort()
+                self.tail.abort()
+
+        commands.send(("INFO", "replication"), take)
+        self._publisher.ask_for_memory(commands, self.partitions)
 
     async def _listen(self) -> None:
         watching = asyncio.get_running_loop().create_task(self._tell_when_live())
@@ -158,17 +174,14 @@ class Shard:
 
     async def _tell_when_live(self) -> None:
         await self.tail.live.wait()
-        self._on_change("connected")
+        self._on_change(None)
 
     async def _open(self) -> Commands:
         connection = await open_connection(self._settings, self.address, name=f"dws-{self._id}")
         commands = Commands(connection, self._settings)
-        options = self._settings.options
         try:
-            async with asyncio.timeout(options.connect_timeout_s):
-                await prepare(
-                    commands, self._names, self.partitions, kind=self._settings.kind, trust=options.trust_restart
-                )
+            async with asyncio.timeout(self._settings.options.connect_timeout_s):
+                commands.incarnation = await prepare(commands, self._settings, self._names, self.partitions, self._seen)
         except BaseException as error:
             await commands.close()
             if isinstance(error, TimeoutError):
@@ -177,3 +190,8 @@ class Shard:
                 ) from error
             raise
         return commands
+
+    def _seen(self, partition: int) -> list[Place]:
+        """Return the furthest places of a log that its tail and the publisher have seen; they may be in different epochs."""
+        state, given = self._states.get(partition), self._publisher.furthest(partition)
+        return ([(state.epoch, state.watermark)] if state is not None else []) + ([given] if given is not None else [])

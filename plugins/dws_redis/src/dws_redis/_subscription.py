@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import hiredis
@@ -33,7 +34,7 @@ class Subscription:
         self._take = take
         self._sharded = settings.kind == "cluster"
         self._listening: set[bytes] = set()
-        self._confirmed: dict[bytes, asyncio.Future[None]] = {}
+        self._confirmed: dict[bytes, list[asyncio.Future[None]]] = {}
         self._loop = asyncio.get_running_loop()
         self._wire = Wire(connection, settings, self._heard)
 
@@ -41,12 +42,14 @@ class Subscription:
         """Listen to these too; return when the server has confirmed it.
 
         Raises:
-            BrokerUnavailable: The connection was lost meanwhile.
+            BrokerUnavailable: The connection was lost meanwhile, or the server refuses.
         """
         if self._wire.lost.is_set():
             raise BrokerUnavailable("the connection to Redis is lost.", fix="try again")
         names = [channel.encode() for channel in channels]
-        waits = [self._confirmed.setdefault(name, self._loop.create_future()) for name in names]
+        waits = [self._loop.create_future() for _ in names]
+        for name, wait in zip(names, waits, strict=True):
+            self._confirmed.setdefault(name, []).append(wait)
         self._listening.update(names)
         if self._sharded:  # a command for each: they may be of several slots
             for channel in channels:
@@ -75,15 +78,20 @@ class Subscription:
     async def close(self) -> None:
         """Cut the connection and wait for its end; who waits for a confirmation is told."""
         await self._wire.close()
-        for confirmed in self._confirmed.values():
-            if not confirmed.done():
-                confirmed.set_exception(BrokerUnavailable("the connection to Redis was lost while subscribing."))
-                confirmed.exception()  # whoever waited may be gone
+        self._refuse("the connection to Redis was lost while subscribing.")
+
+    def _refuse(self, why: str) -> None:
+        """Tell those that wait for a confirmation that none will come."""
+        for wait in chain.from_iterable(self._confirmed.values()):
+            if not wait.done():
+                wait.set_exception(BrokerUnavailable(why, fix="try again"))
+                wait.exception()  # whoever waited may be gone
         self._confirmed.clear()
 
     def _heard(self, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) or not isinstance(reply, list):
             logger.warning("%s refuses a subscription: %s", self._settings.shown, reply)
+            self._refuse(f"{self._settings.shown} refuses a subscription: {reply}.")
             self.abort()
             return
         kind, channel, payload = reply
@@ -91,8 +99,9 @@ class Subscription:
             self._wire.heard()
             self._take(channel, payload)
         elif kind in (b"subscribe", b"ssubscribe"):
-            if (confirmed := self._confirmed.pop(channel, None)) is not None and not confirmed.done():
-                confirmed.set_result(None)
+            for wait in self._confirmed.pop(channel, ()):
+                if not wait.done():
+                    wait.set_result(None)
         elif channel in self._listening and channel not in self._confirmed:
             logger.info("the channel %r has moved to another server", channel)
             self.abort()

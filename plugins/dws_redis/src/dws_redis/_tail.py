@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
 
-from dws_core.plugin import BrokerError, BrokerUnavailable, GapReason, TailEvent, TailSink, TailState
+from dws_core.plugin import BrokerError, BrokerUnavailable, GapReason, ReadResult, TailEvent, TailSink, TailState
 from dws_redis._format import Names, Push, read_push
 from dws_redis._reader import Reader
 from dws_redis._settings import Settings
@@ -112,6 +112,11 @@ class Tail:
             self._subscription = None
             await subscription.close()
 
+    def abort(self) -> None:
+        """Cut the connection: another one follows."""
+        if self._subscription is not None:
+            self._subscription.abort()
+
     def _followed(self) -> set[int]:
         return self._states.keys() & self._partitions
 
@@ -143,23 +148,24 @@ class Tail:
 
     async def _catch_up(self, partition: int, state: TailState) -> None:
         epoch, watermark = state.start_catch_up()
+        found = ReadResult()
         try:
             head = (await self._reader.heads((partition,)))[partition]
-            if head.epoch != epoch or head.offset < watermark:
-                self._tell(state.caught_up(head, ()))
-                return
-            found = await self._reader.read(
-                partition,
-                since=watermark,
-                until=head.offset,
-                epoch=epoch,
-                topics=_every,
-                limit=_CATCH_UP_RECORDS,
-                max_bytes=_CATCH_UP_BYTES,
-            )
+            if head.epoch == epoch and head.offset >= watermark:
+                found = await self._reader.read(
+                    partition,
+                    since=watermark,
+                    until=head.offset,
+                    epoch=epoch,
+                    topics=_every,
+                    limit=_CATCH_UP_RECORDS,
+                    max_bytes=_CATCH_UP_BYTES,
+                )
         except BaseException:
             state.interrupted()
             raise
+        if self._states.get(partition) is not state:
+            return  # followed no longer, or from another baseline
         if found.gap is None:
             self._tell(state.caught_up(head, found.records))
         elif found.gap is GapReason.EPOCH:

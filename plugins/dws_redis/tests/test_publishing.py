@@ -1,0 +1,84 @@
+"""The way of publishes into Redis: their order whatever is refused on the way, and what becomes of those that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from dws_redis._scripts import ALL
+from services.redis import PrivateRedis
+from support.redis_load import KEPT, two_nodes
+
+from dws_core.plugin import BrokerUnavailable, GapReason, Layout
+
+LAYOUT = Layout(channel="publishing", partitions=2)
+
+
+@pytest.fixture
+def server() -> Iterator[PrivateRedis]:
+    redis = PrivateRedis()
+    redis.start()
+    yield redis
+    redis.remove()
+
+
+@pytest.mark.anyio
+async def test_what_is_refused_for_the_moment_is_not_overtaken_by_what_was_sent_behind_it(server: PrivateRedis) -> None:
+    """The first batch finds no script. Were the next already on its way, it would find what another node has loaded."""
+    async with two_nodes(server.url + "?probe_s=200ms&dead_s=2s", LAYOUT) as (sender, listener):
+        server.command("SCRIPT", "FLUSH")
+        commands = sender.broker._node.commands(0)  # type: ignore[union-attr]
+        sent = commands.send
+        batches = 0
+
+        def send(command: tuple[object, ...], take: object) -> None:
+            nonlocal batches
+            if command[0] == "EVALSHA" and command[1] == ALL[0].digest:
+                batches += 1
+                if batches > 1:
+                    for script in ALL:  # between the two, on the same connection
+                        sent(("SCRIPT", "LOAD", script.source), lambda _: None)
+            sent(command, take)  # type: ignore[arg-type]
+
+        commands.send = send  # type: ignore[method-assign]
+        payloads = [b"%d" % number for number in range(200)]
+        await asyncio.gather(*(sender.broker.publish(0, "t", payload, history=KEPT) for payload in payloads))
+        await listener.until(lambda: len(listener.heard[0]) == len(payloads))
+        assert [payload for _, payload in listener.heard[0]] == payloads
+
+
+@pytest.mark.anyio
+async def test_what_missed_its_deadline_while_redis_was_away_takes_no_room(server: PrivateRedis) -> None:
+    async with two_nodes(server.url + "?max_queue_bytes=1MiB", LAYOUT) as (sender, listener):
+        server.kill()
+        await sender.until(lambda: sender.states[-1] == "degraded")
+        futures = [sender.broker.publish(0, "t", b"x" * 100_000, history=KEPT, deadline_s=0.1) for _ in range(10)]
+        for answer in await asyncio.gather(*futures, return_exceptions=True):
+            assert isinstance(answer, BrokerUnavailable), answer
+        late = [sender.broker.publish(0, "t", b"y" * 100_000, history=KEPT, deadline_s=20) for _ in range(8)]
+        server.start()
+        for answer in await asyncio.gather(*late, return_exceptions=True):
+            assert not isinstance(answer, BaseException), answer
+        await listener.until(lambda: GapReason.EPOCH in listener.losses)
+
+
+@pytest.mark.anyio
+async def test_very_many_that_miss_their_deadlines_let_others_take_their_turn(server: PrivateRedis) -> None:
+    async with two_nodes(server.url, LAYOUT) as (sender, _):
+        server.kill()
+        await sender.until(lambda: sender.states[-1] == "degraded")
+        futures = [sender.broker.publish(0, "t", b"", history=KEPT, deadline_s=0.1) for _ in range(5_000)]
+        turns = set()
+
+        def count(done: int) -> None:
+            turns.add(done)
+            if done < len(futures):
+                loop.call_soon(lambda: count(sum(future.done() for future in futures)))
+
+        loop = asyncio.get_running_loop()
+        count(0)
+        assert {type(answer) for answer in await asyncio.gather(*futures, return_exceptions=True)} == {
+            BrokerUnavailable
+        }
+        assert len(turns) > 4, "not all in one"

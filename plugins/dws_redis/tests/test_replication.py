@@ -1,0 +1,150 @@
+"""Servers change places: what one acknowledged and the other never heard of is gone, and that is told, whatever changed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from services.redis import PrivateRedis
+from services.redis_cluster import until
+from support.redis_load import HANG_S, KEPT, Node, two_nodes
+
+from dws_core.plugin import BrokerError, GapReason, History, Layout, Receipt
+
+LAYOUT = Layout(channel="replicas", partitions=2)
+QUICK = "?probe_s=100ms&dead_s=2s"
+
+
+@pytest.fixture
+def first() -> Iterator[PrivateRedis]:
+    yield from running()
+
+
+@pytest.fixture
+def second() -> Iterator[PrivateRedis]:
+    yield from running()
+
+
+def running() -> Iterator[PrivateRedis]:
+    redis = PrivateRedis(aof=True, **{"repl-diskless-sync-delay": "0"})
+    redis.start()
+    yield redis
+    redis.remove()
+
+
+async def follow(replica: PrivateRedis, primary: PrivateRedis) -> None:
+    """Let one server be the other's replica; return when it has all that there is, on its disk, too."""
+    replica.command("REPLICAOF", "127.0.0.1", str(primary.port))
+
+    def is_in_step() -> bool:
+        if b"master_link_status:up" not in replica.command("INFO", "replication"):
+            return False
+        disk = replica.command("INFO", "persistence")
+        return b"aof_rewrite_in_progress:0" in disk and b"aof_rewrite_scheduled:0" in disk
+
+    await asyncio.to_thread(until, is_in_step, "the replica is in step")
+
+
+def cut(redis: PrivateRedis) -> None:
+    """End the nodes' connections, as a sentinel does."""
+    for kind in ("pubsub", "normal"):
+        redis.command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+
+async def publish(node: Node, *payloads: bytes) -> list[Receipt]:
+    return [await node.broker.publish(0, "t", payload, history=KEPT, deadline_s=HANG_S) for payload in payloads]
+
+
+async def told_of_it(listener: Node, old: Receipt, new: list[Receipt], payloads: list[bytes]) -> None:
+    """The listener is told a gap and hears what is new; who comes back with an old place is told so, too."""
+    await listener.until(lambda: [p for _, p in listener.heard[0]][-len(payloads) :] == payloads)
+    assert set(listener.losses) == {GapReason.EPOCH}
+    assert {receipt.epoch for receipt in new}.isdisjoint({old.epoch})
+    assert old.offset is not None
+    assert new[-1].offset is not None
+    found = await listener.broker.read(
+        0, since=old.offset - 1, until=new[-1].offset, epoch=old.epoch, topics=["t"], limit=9, max_bytes=999
+    )
+    assert found.gap == GapReason.EPOCH
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("connections", ["stay", "are cut"])
+async def test_a_server_that_was_a_replica_for_a_moment_is_announced(
+    first: PrivateRedis, second: PrivateRedis, connections: str
+) -> None:
+    """Its process is the same, and no connection needs to be lost: only its history is another."""
+    async with two_nodes(first.url + QUICK, LAYOUT) as (sender, listener):
+        await follow(second, first)
+        await publish(sender, b"both 0", b"both 1")
+        await asyncio.to_thread(until, lambda: b"both 1" in entries(second), "the replica has it")
+        second.command("REPLICAOF", "NO", "ONE")
+        *_, old = await publish(sender, b"lost 0", b"lost 1", b"lost 2")
+        await listener.until(lambda: len(listener.heard[0]) == 5)
+        await follow(first, second)  # and forgets
+        if connections == "are cut":
+            cut(first)
+        first.command("REPLICAOF", "NO", "ONE")
+        await listener.until(lambda: bool(listener.losses))
+        new = [b"new 0", b"new 1", b"new 2"]
+        await told_of_it(listener, old, await publish(sender, *new), new)
+
+
+def entries(redis: PrivateRedis) -> bytes:
+    found: bytes = redis.command("XRANGE", "dws:{0:replicas}:h:t", "-", "+")
+    return found
+
+
+@pytest.mark.anyio
+async def test_a_server_started_with_the_data_of_a_lagging_replica_is_announced_by_those_who_saw_more(
+    first: PrivateRedis, second: PrivateRedis
+) -> None:
+    """It says of itself that it has synced each write, and it has: of those that it heard of."""
+    async with two_nodes(first.url + QUICK, LAYOUT) as (sender, listener):
+        await follow(second, first)
+        await publish(sender, b"both 0", b"both 1")
+        await asyncio.to_thread(until, lambda: b"both 1" in entries(second), "the replica has it")
+        second.kill()
+        *_, old = await publish(sender, b"lost 0", b"lost 1", b"lost 2")
+        await listener.until(lambda: len(listener.heard[0]) == 5)
+        first.kill()
+        shutil.rmtree(first.folder / "appendonlydir")
+        shutil.copytree(second.folder / "appendonlydir", first.folder / "appendonlydir")
+        first.start()
+        await listener.until(lambda: bool(listener.losses))
+        new = [b"new 0", b"new 1", b"new 2", b"new 3"]
+        await told_of_it(listener, old, await publish(sender, *new), new)
+
+
+@pytest.mark.anyio
+async def test_a_server_that_was_a_replica_is_announced_also_if_all_who_saw_what_it_forgot_are_gone(
+    first: PrivateRedis, second: PrivateRedis
+) -> None:
+    async with two_nodes(first.url + QUICK, LAYOUT) as (sender, _):
+        await follow(second, first)
+        await publish(sender, b"both 0", b"both 1")
+        await asyncio.to_thread(until, lambda: b"both 1" in entries(second), "the replica has it")
+        second.command("REPLICAOF", "NO", "ONE")
+        *_, old = await publish(sender, b"lost 0", b"lost 1", b"lost 2")
+    await follow(first, second)
+    first.command("REPLICAOF", "NO", "ONE")
+    async with two_nodes(first.url + QUICK, LAYOUT) as (sender, _):
+        new = await publish(sender, b"new 0", b"new 1", b"new 2", b"new 3")
+        assert {receipt.epoch for receipt in new}.isdisjoint({old.epoch})
+
+
+@pytest.mark.anyio
+async def test_what_is_not_kept_is_not_acknowledged_by_a_server_that_became_a_replica(
+    first: PrivateRedis, second: PrivateRedis
+) -> None:
+    async with two_nodes(first.url + QUICK, LAYOUT) as (sender, _):
+        await sender.broker.publish(0, "t", b"x", history=History.none())
+        await follow(first, second)
+        await sender.until(lambda: sender.states[-1] == "degraded")
+        with pytest.raises(BrokerError):
+            await sender.broker.publish(0, "t", b"x", history=History.none(), deadline_s=0.2)
+        first.command("REPLICAOF", "NO", "ONE")
+        await sender.until(lambda: sender.states[-1] == "live")
+        await sender.broker.publish(0, "t", b"x", history=History.none())
