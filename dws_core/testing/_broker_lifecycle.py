@@ -152,6 +152,52 @@ class BrokerLifecycleTests(BrokerBase):
         assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
 
     @needs("log")
+    async def test_a_stop_that_is_cancelled_leaves_nothing_behind(self, make_peer: Callable[..., LogPeer]) -> None:
+        before = asyncio.all_tasks()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for turns in (0, 1, 2, 5):
+                peer = make_peer()
+                await peer.open()
+                stopping = asyncio.ensure_future(peer.broker.stop())  # noqa: TID251 -- awaited below
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                stopping.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await stopping
+                await peer.close()
+                if left := asyncio.all_tasks() - before:  # what has been told to end may still be at it
+                    await peer.within(asyncio.wait(left))
+            del peer, stopping
+            await asyncio.sleep(0)
+            gc.collect()
+        assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
+
+    @needs("log")
+    async def test_a_publish_whose_future_was_cancelled_is_stored_before_a_stop(self, open_peer: OpenPeer) -> None:
+        sender, other = await open_peer(), await open_peer()
+        sender.submit("t", b"cancelled").cancel()
+        await sender.close()
+        await other.publish(b"after the stop")
+        assert await other.hear_until(b"after the stop") == [b"cancelled"]
+
+    @needs("log")
+    async def test_a_cancelled_set_interest_spoils_no_other(self, open_peer: OpenPeer) -> None:
+        peer: LogPeer = await open_peer()
+        everything = frozenset(range(peer.layout.partitions))
+        for turns in (0, 1, 2, 5):
+            await peer.tune_out()
+            setting = asyncio.ensure_future(peer.broker.set_interest(everything))  # noqa: TID251 -- awaited below
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            setting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await setting
+            await peer.tune_in()
+            await peer.publish(b"%d" % turns)
+            assert await peer.hear(1) == [b"%d" % turns]
+
+    @needs("log")
     async def test_an_idle_node_asks_as_little_as_it_promises(
         self,
         open_peer: OpenPeer,

@@ -304,3 +304,65 @@ class ComesBackWithoutCatchingUp(Tampered):
 
     @classmethod
     async def sever(cls) -> None: ...
+
+
+@flawed_broker("test_a_publish_whose_future_was_cancelled_is_stored_before_a_stop")
+class WithdrawsWhatIsCancelledAtAStop(MemoryBroker):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.later: list[Callable[[], None]] = []
+
+    def publish(self, *args: Any, **options: Any) -> Any:
+        future = asyncio.get_running_loop().create_future()
+
+        def now() -> None:
+            receipt = super(WithdrawsWhatIsCancelledAtAStop, self).publish(*args, **options).result()
+            if not future.done():
+                future.set_result(receipt)
+
+        self.later.append(lambda: None if future.cancelled() else now())
+        asyncio.get_running_loop().call_soon(self.do_what_waits)
+        return future
+
+    def do_what_waits(self) -> None:
+        while self.later:
+            self.later.pop(0)()
+
+    async def stop(self, **options: Any) -> None:
+        self.do_what_waits()
+        await super().stop(**options)
+
+
+@flawed_broker("test_a_stop_that_is_cancelled_leaves_nothing_behind")
+class GivesUpItsStop(MemoryBroker):
+    task: Any = None
+
+    async def start(self, **options: Any) -> None:
+        await super().start(**options)
+        self.task = asyncio.get_running_loop().create_task(asyncio.Event().wait())
+
+    async def stop(self, **options: Any) -> None:
+        task, self.task = self.task, None
+        await super().stop(**options)
+        if task is not None:
+            await asyncio.sleep(0)
+            task.cancel()
+
+
+@flawed_broker("test_a_cancelled_set_interest_spoils_no_other")
+class SharesTheWaitForAnInterest(MemoryBroker):
+    confirmed: Any = None
+
+    async def set_interest(self, partitions: frozenset[int]) -> Any:
+        loop = asyncio.get_running_loop()
+        if self.confirmed is None:
+            self.confirmed = loop.create_future()
+            loop.call_soon(loop.call_soon, self.confirm, self.confirmed)
+        await self.confirmed
+        self.confirmed = None
+        return await super().set_interest(partitions)
+
+    @staticmethod
+    def confirm(future: Any) -> None:
+        if not future.done():
+            future.set_result(None)

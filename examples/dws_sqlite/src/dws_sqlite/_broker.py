@@ -188,13 +188,15 @@ class SQLiteBroker(LogBroker):
         return {p: Head(partition=p, epoch=self._store.epoch, offset=offset) for p in partitions}
 
     def _submit(self, draft: Draft, deadline_s: float) -> asyncio.Future[Receipt]:
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        timer = self._loop.call_later(deadline_s, _too_late, future, draft.topic)
-        self._unanswered.add(future)
-        future.add_done_callback(lambda _: timer.cancel())
-        future.add_done_callback(self._unanswered.discard)
-        self._coalescer.add(0, (draft, future), len(draft.payload))
-        return future
+        stored: asyncio.Future[Receipt] = self._loop.create_future()
+        answer: asyncio.Future[Receipt] = self._loop.create_future()  # the caller may cancel it: the message goes its way
+        timer = self._loop.call_later(deadline_s, _too_late, answer, draft.topic)
+        self._unanswered.add(stored)
+        stored.add_done_callback(self._unanswered.discard)
+        stored.add_done_callback(lambda stored: _pass_on(stored, answer))
+        answer.add_done_callback(lambda _: timer.cancel())
+        self._coalescer.add(0, (draft, stored), len(draft.payload))
+        return answer
 
     def _write(self, _: int, batch: list[Waiting]) -> None:
         job = self._worker.submit(self._store.append, [draft for draft, _ in batch])
@@ -233,6 +235,16 @@ def _failed(error: Exception) -> asyncio.Future[Receipt]:
 def _fail(future: asyncio.Future[Receipt], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def _pass_on(stored: asyncio.Future[Receipt], answer: asyncio.Future[Receipt]) -> None:
+    error = stored.exception()
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(stored.result())
 
 
 def _too_late(future: asyncio.Future[Receipt], topic: str) -> None:

@@ -59,7 +59,7 @@ class Tail(asyncio.DatagramProtocol):
 
     def nudge(self, ports: Iterable[int]) -> None:
         """Make the nodes behind these ports look."""
-        if self._nudges is not None:
+        if self._nudges is not None and not self._closed:
             for port in ports:
                 self._nudges.sendto(b"\0", (_LOOPBACK, port))
 
