@@ -88,3 +88,10 @@ def refuse_full(websocket: WebSocket, message: str) -> WebSocketException:
     error = (_RefusedHTTP if _can_answer(websocket) else _RefusedClose)(message)
     error._init_framework(status=503, code=1013, text=message)
     return error
+
+
+def refuse_stopped(message: str) -> WebSocketException:
+    """Return the error to raise after accept where the node stopped meanwhile: close code 1012."""
+    error = _RefusedClose(message)
+    error._init_framework(status=503, code=1012, text=message)
+    return error
