@@ -319,7 +319,8 @@ class LogBroker(ABC):
             topic: Valid, at most `capabilities.max_topic_bytes`.
             payload: Opaque bytes.
             history: How much of the topic to keep, this message included. `size` 0: deliver, keep nothing.
-            key: A repeat of (channel, topic, key) within 60 s stores nothing and answers with the first receipt.
+            key: A repeat of (channel, topic, key) within 60 s stores nothing and answers with the first receipt. 1 to
+                1,024 bytes of UTF-8.
             deadline_s: Seconds after which the future fails, at the latest.
 
         Raises (through the future):

@@ -26,7 +26,7 @@ from dws_core._node.counters import Counters, NodeStats
 from dws_core._node.delivery import Delivery
 from dws_core._node.fanout import Fanout
 from dws_core._node.guard import HandlerGuard
-from dws_core._node.handshake import Door
+from dws_core._node.handshake import Door, id_of
 from dws_core._node.health import NodeHealth
 from dws_core._node.history import HistoryReader, StoredMessage
 from dws_core._node.inbound import Inbound
@@ -303,7 +303,7 @@ class WebSocketManager(Sender):
         if not self._running:
             raise refuse_stopped("the node was stopped during the handshake")
         if conn_id is None:
-            conn_id = principal.id if principal is not None else secrets.token_urlsafe(16)
+            conn_id = id_of(websocket, principal) if principal is not None else secrets.token_urlsafe(16)
         connection = Connection(
             websocket, conn_id, topic, principal=principal, codec=codec, slow_consumer=slow_consumer, host=self
         )

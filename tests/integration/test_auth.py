@@ -55,6 +55,28 @@ async def test_the_authenticator_names_the_principal_whose_id_becomes_the_conn_i
                 assert {c.principal.id for c in manager.active_connections if c.principal} == {"ann", "bo"}
 
 
+@pytest.mark.parametrize("id_", ["", "x" * 257, "\ud800"])
+async def test_a_principal_whose_id_cannot_be_a_connection_id_is_closed_with_1008_and_may_be_given_another(
+    id_: str,
+) -> None:
+    manager = WebSocketManager("c", broker_url="memory://", verify_token=lambda _: Principal(id=id_))
+    app = _app(manager)
+
+    @app.websocket("/named")
+    async def named(websocket: WebSocket) -> None:
+        async with manager.connect(websocket, "ann") as connection:
+            async for message in connection:
+                await manager.receive(connection, message)
+
+    async with serve(app) as server:
+        headers = {"Authorization": "Bearer any"}
+        async with Client.open(f"{server.url}/ws", additional_headers=headers) as client:
+            closed = (await client.closed()).rcvd
+            assert (closed.code, closed.reason) == (1008, "the id of the principal cannot be a connection id")
+        async with Client.open(f"{server.url}/named", additional_headers=headers) as client:
+            assert (await client.ask(type="ping"))["type"] == "pong"
+
+
 async def test_a_missing_or_wrong_token_is_refused_before_accept_and_never_repeated() -> None:
     manager = WebSocketManager("c", broker_url="memory://", authenticator="oauth2-bearer", verify_token=_verify)
     async with serve(_app(manager)) as server:
