@@ -12,9 +12,17 @@ from dws_core._errors import AuthenticationFailed, InvalidMessage, OriginNotAllo
 class _DeniedHTTP(HTTPException):
     """Before accept: an HTTP answer instead of the upgrade (RFC 6455 §4.2.2)."""
 
+    def __init__(self, message: str) -> None:
+        """Take what our own errors pass on, their text; status and headers follow by `_init_framework`."""
+        Exception.__init__(self, message)
+
 
 class _DeniedClose(StarletteWebSocketException):
     """After accept, or where the server cannot send an answer: a close frame, or HTTP 403."""
+
+    def __init__(self, message: str) -> None:
+        """Take what our own errors pass on, their text; code and reason follow by `_init_framework`."""
+        Exception.__init__(self, message)
 
 
 class _Mixed(WebSocketException):

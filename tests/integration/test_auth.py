@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
+from starlette.exceptions import HTTPException
+from starlette.exceptions import WebSocketException as CloseException
 from support.servers import Client, serve
 from websockets.exceptions import InvalidStatus
 
 from dws_core import AuthenticationFailed, ConfigurationError, Handshake, Principal, WebSocketManager
 from dws_core import WebSocketOAuth2PasswordBearer as Bearer
+from dws_core._auth.refusal import refuse_authentication
 
 
 def _verify(token: str) -> Principal | None:
@@ -89,6 +92,26 @@ async def test_a_missing_or_wrong_token_is_refused_before_accept_and_never_repea
         status, _ = await _refused(url, subprotocols=["dws.v1.json", "dws.bearer.%%%"])
         assert status == 401
         assert manager.active_connections == []
+
+
+@pytest.mark.parametrize(
+    ("extensions", "base"), [({"websocket.http.response": {}}, HTTPException), ({}, CloseException)]
+)
+def test_a_refusal_passes_its_text_to_no_field_of_the_framework_but_the_one_for_texts(
+    extensions: dict[str, Any], base: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = base.__init__
+
+    def strict(self: Exception, number: int, *others: Any) -> None:  # as Starlette 0.49 is: it looks the status up
+        assert isinstance(number, int)
+        init(self, number, *others)
+
+    monkeypatch.setattr(base, "__init__", strict)
+    websocket = WebSocket({"type": "websocket", "extensions": extensions}, None, None)  # type: ignore[arg-type]
+    error = refuse_authentication(websocket, "no token", fix="send one")
+    assert isinstance(error, base)
+    assert str(error) == "no token Fix: send one [dws:authentication-failed]"
+    assert error.args == ("no token",)
 
 
 async def test_an_async_authenticator_object_is_taken() -> None:
