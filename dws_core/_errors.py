@@ -231,7 +231,7 @@ class InvalidSubscriptionMessage(WebSocketException):
 
 
 class InvalidMessage(WebSocketException):
-    """A client's message is malformed."""
+    """A client's message is malformed, or a key or connection id cannot be used."""
 
     slug = "invalid-message"
 

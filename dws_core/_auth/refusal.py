@@ -12,9 +12,17 @@ from dws_core._errors import AuthenticationFailed, InvalidMessage, OriginNotAllo
 class _DeniedHTTP(HTTPException):
     """Before accept: an HTTP answer instead of the upgrade (RFC 6455 §4.2.2)."""
 
+    def __init__(self, message: str) -> None:
+        """Take what our own errors pass on, their text; status and headers follow by `_init_framework`."""
+        Exception.__init__(self, message)
+
 
 class _DeniedClose(StarletteWebSocketException):
     """After accept, or where the server cannot send an answer: a close frame, or HTTP 403."""
+
+    def __init__(self, message: str) -> None:
+        """Take what our own errors pass on, their text; code and reason follow by `_init_framework`."""
+        Exception.__init__(self, message)
 
 
 class _Mixed(WebSocketException):
@@ -87,4 +95,11 @@ def refuse_full(websocket: WebSocket, message: str) -> WebSocketException:
     """Return the error to raise: HTTP 503 before accept, close code 1013 after it."""
     error = (_RefusedHTTP if _can_answer(websocket) else _RefusedClose)(message)
     error._init_framework(status=503, code=1013, text=message)
+    return error
+
+
+def refuse_stopped(message: str) -> WebSocketException:
+    """Return the error to raise after accept where the node stopped meanwhile: close code 1012."""
+    error = _RefusedClose(message)
+    error._init_framework(status=503, code=1012, text=message)
     return error

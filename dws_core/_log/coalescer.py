@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -14,8 +14,11 @@ class Coalescer(Generic[T]):
 
     No timer: a lone item leaves in the next tick; under load batches grow because requests are on their way.
 
+    A batch whose `send` raises is given up and counts as answered: do not call `answered` for it. The exception goes to
+    whoever runs the tick, and what waits beside and behind the batch leaves in the next one.
+
     Args:
-        send: Takes a partition and its next batch; must not add or answer in the same call.
+        send: Takes a partition and its next batch; must not call the coalescer in the same call.
         call_soon: Runs a function in the next tick, as `asyncio.loop.call_soon` does.
         max_items: Items in a batch.
         max_bytes: Bytes in a batch; a larger item travels alone.
@@ -58,6 +61,13 @@ class Coalescer(Generic[T]):
         if partition in self._waiting:
             self._schedule()
 
+    def drop(self, unwanted: Callable[[T], bool]) -> None:
+        """Take out what waits and is not wanted any more; what is left keeps its order."""
+        for partition, queue in self._waiting.items():
+            kept = deque(entry for entry in queue if not unwanted(entry[0]))
+            self._bytes -= _size_of(queue) - _size_of(kept)
+            self._waiting[partition] = kept
+
     def drain(self) -> list[T]:
         """Take out what is not sent yet: nobody will send it any more."""
         items = [item for queue in self._waiting.values() for item, _ in queue]
@@ -74,10 +84,17 @@ class Coalescer(Generic[T]):
         self._scheduled = False
         for partition, queue in list(self._waiting.items()):
             while queue and self._in_flight.get(partition, 0) < self._max_in_flight:
-                self._in_flight[partition] = self._in_flight.get(partition, 0) + 1
-                self._send(partition, self._batch(queue))
+                self._send_one(partition, self._batch(queue))
             if not queue:
                 del self._waiting[partition]
+
+    def _send_one(self, partition: int, batch: list[T]) -> None:
+        self._in_flight[partition] = self._in_flight.get(partition, 0) + 1
+        try:
+            self._send(partition, batch)
+        except BaseException:
+            self.answered(partition)
+            raise
 
     def _batch(self, queue: deque[tuple[T, int]]) -> list[T]:
         batch: list[T] = []
@@ -88,3 +105,7 @@ class Coalescer(Generic[T]):
             room -= size_bytes
         self._bytes -= self._max_bytes - room
         return batch
+
+
+def _size_of(queue: Iterable[tuple[object, int]]) -> int:
+    return sum(size_bytes for _, size_bytes in queue)

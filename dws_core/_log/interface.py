@@ -15,10 +15,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self, TypeAlias
 
 import msgspec
 
+from dws_core._errors import ConfigurationError
 from dws_core._wire.message import Message
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ TopicMatch: TypeAlias = Callable[[str], bool]
 """Says whether a topic is wanted; pure and fast."""
 
 BrokerState: TypeAlias = Literal["connecting", "live", "degraded", "blocked", "closed"]
+
+_MAX_SIZE: Final = 2**31 - 1
+_MAX_TTL_S: Final = 315_360_000
+"""Ten years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,17 +99,28 @@ class History:
     """How much of a topic is kept for clients that come back.
 
     Attributes:
-        size: Messages kept for each topic; 0: none, the topic is ephemeral and its messages carry no position.
-        ttl_s: Seconds a message is kept; must be positive.
+        size: Messages kept for each topic, at most 2**31-1; 0: none, the topic is ephemeral and its messages carry no
+            position.
+        ttl_s: Seconds a message is kept; positive, at most ten years (315,360,000).
+
+    Raises:
+        ConfigurationError: Out of these bounds. So every broker can keep what it is given: none has to cut.
     """
 
     size: int = 300
     ttl_s: float = 600.0
 
     def __post_init__(self) -> None:
-        if self.size < 0 or self.ttl_s <= 0:
-            from_ = f"History(size={self.size}, ttl_s={self.ttl_s})"
-            raise ValueError(f"{from_}: size must be >= 0 and ttl_s > 0. Fix: use History.none() to keep nothing")
+        if not 0 <= self.size <= _MAX_SIZE:
+            raise ConfigurationError(
+                f"History(size={self.size!r}) must be 0 to {_MAX_SIZE:,} messages.",
+                fix="give the number that is really needed, or use History.none() to keep nothing",
+            )
+        if not 0 < self.ttl_s <= _MAX_TTL_S:  # NaN is neither
+            raise ConfigurationError(
+                f"History(ttl_s={self.ttl_s!r}) must be positive and at most {_MAX_TTL_S:,} seconds, ten years.",
+                fix="give the seconds that are really needed, or use History.none() to keep nothing",
+            )
 
     @classmethod
     def none(cls) -> History:
@@ -303,7 +319,8 @@ class LogBroker(ABC):
             topic: Valid, at most `capabilities.max_topic_bytes`.
             payload: Opaque bytes.
             history: How much of the topic to keep, this message included. `size` 0: deliver, keep nothing.
-            key: A repeat of (channel, topic, key) within 60 s stores nothing and answers with the first receipt.
+            key: A repeat of (channel, topic, key) within 60 s stores nothing and answers with the first receipt. 1 to
+                1,024 bytes of UTF-8.
             deadline_s: Seconds after which the future fails, at the latest.
 
         Raises (through the future):

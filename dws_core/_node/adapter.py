@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection, Mapping
 from typing import Any, Self
@@ -63,8 +64,6 @@ class AdaptedBroker(LogBroker):
         self.inner = inner
         self._original_style = type(inner).deliveries is BrokerInterface.deliveries
         self._tasks = Tasks()
-        self._waiting: asyncio.Queue[tuple[str, Any, asyncio.Future[Receipt]]] = asyncio.Queue(_MAX_WAITING)
-        self._seq = 0
         self._started = False
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(_Wire).decode
@@ -76,7 +75,8 @@ class AdaptedBroker(LogBroker):
 
     async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
         """Connect and subscribe to the channel."""
-        self._node, self._sink, self._channel = node, sink, layout.channel
+        self._node, self._sink, self._channel, self._seq = node, sink, layout.channel, 0
+        self._waiting: asyncio.Queue[tuple[str, Any, asyncio.Future[Receipt]]] = asyncio.Queue(_MAX_WAITING)
         await self._open()
         self._started = True
         self._tasks.spawn(self._tail(), name="tail of the broker")
@@ -118,7 +118,6 @@ class AdaptedBroker(LogBroker):
         """Queue for the writer; `key` cannot be honoured without a log and is ignored."""
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         limit = self.inner.capabilities.max_payload_bytes
-        self._seq += 1
         if not self._started:
             self._settle(future, BrokerClosed("publish before start or after stop.", fix="start the manager first"))
         elif len(payload) > limit:
@@ -126,6 +125,7 @@ class AdaptedBroker(LogBroker):
         elif self._waiting.full():
             self._settle(future, BrokerOverloaded(f"{_MAX_WAITING} publishes wait for the broker.", fix="slow down"))
         else:
+            self._seq += 1
             self._waiting.put_nowait((topic, self._message(topic, payload), future))
         return future
 
@@ -155,7 +155,7 @@ class AdaptedBroker(LogBroker):
     async def _open(self) -> None:
         try:
             await self.inner.connect()
-            await self.inner.subscribe(self._channel)
+            await self._subscribe()
         except DWSError:
             raise
         except Exception as error:
@@ -163,6 +163,14 @@ class AdaptedBroker(LogBroker):
                 f"broker {type(self.inner).__qualname__} could not connect: {type(error).__name__}: {error}.",
                 fix="check that the broker runs and its address is right",
             ) from error
+
+    async def _subscribe(self) -> None:
+        try:
+            await self.inner.subscribe(self._channel)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what failed first is what matters
+                await self.inner.disconnect()
+            raise
 
     async def _write(self) -> None:
         while True:

@@ -10,8 +10,9 @@ from dws_core._auth.bearer import read_handshake
 from dws_core._auth.interface import Authenticator, Handshake, Principal
 from dws_core._auth.origin import origin_allowed
 from dws_core._auth.refusal import refuse_authentication, refuse_malformed, refuse_origin
-from dws_core._errors import AuthenticationFailed
+from dws_core._errors import AuthenticationFailed, InvalidMessage
 from dws_core._wire.codecs import Codec
+from dws_core._wire.node_topics import check_conn_id
 
 _PREFIX = "dws.v1."
 
@@ -77,3 +78,16 @@ class Door:
             return await self._authenticator.authenticate(handshake)
         except AuthenticationFailed as error:
             raise refuse_authentication(websocket, error.message, fix=error.fix) from error
+
+
+def id_of(websocket: WebSocket, principal: Principal) -> str:
+    """Return the connection id that a principal gives.
+
+    Raises:
+        InvalidMessage: Its id cannot be addressed.
+    """
+    try:
+        return check_conn_id(principal.id)
+    except InvalidMessage as error:
+        text = "the id of the principal cannot be a connection id"
+        raise refuse_malformed(websocket, text, fix="pass another to connect(websocket, conn_id)") from error

@@ -7,13 +7,13 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 
 from starlette.websockets import WebSocket
 
 from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
-from dws_core._auth.refusal import refuse_full
+from dws_core._auth.refusal import refuse_full, refuse_stopped
 from dws_core._errors import BrokerClosed, ConfigurationError
 from dws_core._log.interface import BrokerInterface, History, Layout, LogBroker
 from dws_core._log.policy import HistoryPolicy
@@ -26,7 +26,7 @@ from dws_core._node.counters import Counters, NodeStats
 from dws_core._node.delivery import Delivery
 from dws_core._node.fanout import Fanout
 from dws_core._node.guard import HandlerGuard
-from dws_core._node.handshake import Door
+from dws_core._node.handshake import Door, id_of
 from dws_core._node.health import NodeHealth
 from dws_core._node.history import HistoryReader, StoredMessage
 from dws_core._node.inbound import Inbound
@@ -110,32 +110,42 @@ class WebSocketManager(Sender):
         self.broker_channel = broker_channel
         self.limits: Limits = limits or Limits()
         self.tasks: Tasks = Tasks()
-        self.turns: Turns = Turns()
         self.counters: Counters = Counters()
-        self.fanout: Fanout = Fanout(self.counters)
         self.broker: BrokerInterface | LogBroker = choose_broker(plugins, broker_url, broker_class, broker, kwargs)
         matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
         self._matcher = matcher
         self.router: Router[Connection] = Router(matcher)
         self._connections = Connections()
-        node_codec = plugins.codec(codec) if isinstance(codec, str) else codec
-        codecs = {**plugins.codecs(), node_codec.name: node_codec}
+        self._codec = plugins.codec(codec) if isinstance(codec, str) else codec
+        self._codecs = {**plugins.codecs(), self._codec.name: self._codec}
         if isinstance(authenticator, str):
             authenticator = plugins.authenticator(authenticator)(verify=verify_token)
         elif authenticator is None and verify_token is not None:
             authenticator = plugins.authenticator("oauth2-bearer")(verify=verify_token)
-        self._door = Door(codecs, node_codec, authenticator, allowed_origins)
+        self._door = Door(self._codecs, self._codec, authenticator, allowed_origins)
+        self._authorize = authorize
         self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
-        policy = HistoryPolicy({matcher.check_filter(f): kept for f, kept in (history or {}).items()}, matcher.matches)
-        self._logs = NodeLogs(policy.of)
-        interest = Interest(self.router, matcher, self._layout)
+        self._policy = HistoryPolicy(
+            {matcher.check_filter(f): kept for f, kept in (history or {}).items()}, matcher.matches
+        )
+        self._begin_anew()
+        self._starting_or_stopping = asyncio.Lock()
+        self._running = False
+        self._way_logged = False
+
+    def _begin_anew(self) -> None:
+        """Make what knows anything of the channel. A node that is started again knows no more than a new one."""
+        self.turns: Turns = Turns()
+        self.fanout: Fanout = Fanout(self.counters)
+        self._logs = NodeLogs(self._policy.of)
+        interest = Interest(self.router, self._matcher, self._layout)
         self._positions = Positions(self._logs, interest, recovers=self._log.capabilities.recovery)
-        self._attach = Attach(self._log, self, self._logs, interest, self._positions, codecs)
+        self._attach = Attach(self._log, self, self._logs, interest, self._positions, self._codecs)
         self._delivery = Delivery(
             self.router,
             self._connections,
-            codecs,
+            self._codecs,
             self.fanout,
             self.counters,
             self._logs,
@@ -143,28 +153,42 @@ class WebSocketManager(Sender):
             self._positions,
             self._attach.recovering,
         )
-        self._publisher = Publisher(self._log, node_codec, self._layout, policy, self.counters)
-        self._history = HistoryReader(self._log, self._layout, self._logs, policy, codecs, self.limits.replay_messages)
+        self._publisher = Publisher(self._log, self._codec, self._layout, self._policy, self.counters)
+        most = self.limits.replay_messages
+        self._history = HistoryReader(self._log, self._layout, self._logs, self._policy, self._codecs, most)
         resume = Resume(self._log, interest, self._positions, self._attach, self._history, self.limits.ping_s)
-        self._inbound = Inbound(self._publisher, matcher, self.limits, authorize, resume)
-        self._running = False
-        self._way_logged = False
+        self._inbound = Inbound(self._publisher, self._matcher, self.limits, self._authorize, resume)
 
     # -- life cycle
 
     async def startup(self) -> None:
         """Connect to the broker and follow the channel. Starting a started node does nothing.
 
+        A start that fails leaves nothing open: it may be tried again. A node that was stopped starts as a new one does.
+
         Raises:
             BrokerUnavailable: The broker cannot be reached.
         """
-        if self._running:
-            return
-        await self._log.start(node=os.urandom(8), layout=self._layout, sink=self._delivery)
-        heads = await self._log.set_interest(frozenset(range(self._layout.partitions)))
-        self._logs.begin(heads.values())
-        self._running = True
-        self.tasks.spawn(self._tell_positions(), name="positions of quiet topics")
+        async with self._starting_or_stopping:
+            if self._running:
+                return
+            self._begin_anew()
+            await self._log.start(node=os.urandom(8), layout=self._layout, sink=self._delivery)
+            try:
+                heads = await self._log.set_interest(frozenset(range(self._layout.partitions)))
+            except BaseException:
+                await self._give_up()
+                raise
+            self._logs.begin(heads.values())
+            self._running = True
+            self.tasks.spawn(self._tell_positions(), name="positions of quiet topics")
+
+    async def _give_up(self) -> None:
+        """Stop the broker after a start that failed; what failed first is what the caller is told."""
+        try:
+            await self._log.stop()
+        except Exception:
+            logger.exception("the broker could not be stopped after a start that failed")
 
     async def shutdown(self) -> None:
         """Close all connections with 1012, stop the broker, end all tasks. Stopping a stopped node does nothing.
@@ -172,16 +196,15 @@ class WebSocketManager(Sender):
         Raises:
             ExceptionGroup: With what failed in the background and nobody could be told before.
         """
-        if not self._running:
-            return
-        self._running = False
-        self._positions.tell(but=self._attach.recovering)
-        closing = [c.close(CloseCode.SERVICE_RESTART) for c in self._connections]
-        await asyncio.gather(*closing)
-        try:
-            await self._log.stop()
-        finally:
-            await self.tasks.stop()
+        async with self._starting_or_stopping:
+            if not self._running:
+                return
+            self._running = False
+            async with AsyncExitStack() as rest:  # all of it, also where one part fails or is cancelled
+                rest.push_async_callback(self.tasks.stop)
+                rest.push_async_callback(self._log.stop)
+                self._positions.tell(but=self._attach.recovering)
+                await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self._connections))
 
     async def _tell_positions(self) -> None:
         while True:
@@ -277,8 +300,10 @@ class WebSocketManager(Sender):
         if conn_id is not None:
             check_conn_id(conn_id)
         codec, principal = await self._door.admit(websocket, principal)
+        if not self._running:
+            raise refuse_stopped("the node was stopped during the handshake")
         if conn_id is None:
-            conn_id = principal.id if principal is not None else secrets.token_urlsafe(16)
+            conn_id = id_of(websocket, principal) if principal is not None else secrets.token_urlsafe(16)
         connection = Connection(
             websocket, conn_id, topic, principal=principal, codec=codec, slow_consumer=slow_consumer, host=self
         )

@@ -7,13 +7,16 @@ import logging
 from collections.abc import Generator
 from typing import Any
 
+from dws_core._errors import InvalidTopic
 from dws_core._log.interface import Layout, LogBroker, Receipt
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
 from dws_core._node.counters import Counters
+from dws_core._topics.filters import utf8_size
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import format_position
 from dws_core._wire.envelope import header_of
+from dws_core._wire.keys import check_key
 from dws_core._wire.message import JSON
 
 logger = logging.getLogger("dws")
@@ -66,17 +69,30 @@ class Publisher:
         self._layout = layout
         self._policy = policy
         self._counters = counters
+        self._max_topic_bytes = broker.capabilities.max_topic_bytes
 
     def publish(self, topic: str, data: JSON, *, key: str | None = None) -> asyncio.Future[Receipt]:
         """Publish without waiting; the future is the broker's answer.
 
+        What no broker takes is refused here: in the broker it could harm its neighbours.
+
         Raises:
+            InvalidTopic: The topic is too long for the broker, or not expressible in UTF-8.
+            InvalidMessage: The key is too long or empty, or not expressible in UTF-8.
             CodecError: The node's codec cannot express the data.
         """
+        self._check_topic(topic)
+        if key is not None:
+            check_key(key)
         payload = self._header + self._codec.encode(data)
         self._counters.published += 1
         partition, history = partition_of(topic, self._layout), self._policy.of(topic)
         return self._broker.publish(partition, topic, payload, history=history, key=key)
+
+    def _check_topic(self, topic: str) -> None:
+        if (size := utf8_size(topic, InvalidTopic)) > (limit := self._max_topic_bytes):
+            reason = f"it has {size:,} bytes, the broker's limit is {limit:,}"
+            raise InvalidTopic(topic, position=limit, reason=reason, fix="shorten it")
 
     def position(self, topic: str, receipt: Receipt) -> str | None:
         """Return where a message stands, as clients see it; None for a topic without history."""

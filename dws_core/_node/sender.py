@@ -26,10 +26,11 @@ class Sender:
         Args:
             topic: No wildcards (MQTT 5.0 §4.7).
             data: Any JSON value.
-            key: A repeat of (topic, key) within 60 s is delivered once.
+            key: A repeat of (topic, key) within 60 s is delivered once. 1 to 1,024 bytes of UTF-8.
 
         Raises:
             InvalidTopic: The topic breaks a rule, or belongs to the node (`$…`).
+            InvalidMessage: The key cannot be used.
             CodecError: The node's codec cannot express the data.
             BrokerError: When awaited: see `BrokerUnavailable`, `PublishOutcomeUnknown`, `BrokerOverloaded`,
                 `PayloadTooLarge`, `BrokerClosed`.

@@ -96,23 +96,8 @@ def matches(topic: str, patterns: Iterable[str]) -> bool:
     return any(matches_filter(topic, filter_) for filter_ in filters)
 
 
-def _check_text(text: str, error: type[InvalidTopic]) -> None:
-    if not text:
-        raise error(text, position=0, reason="it is empty", fix="give it at least one character")
-    if (position := text.find("\0")) >= 0:
-        raise error(text, position=position, reason="U+0000 is not allowed", fix="remove it")
-    if (size := _utf8_size(text, error)) > MAX_TOPIC_BYTES:
-        reason = f"it has {size:,} bytes, the limit is {MAX_TOPIC_BYTES:,}"
-        position = len(text[:MAX_TOPIC_BYTES].encode()[:MAX_TOPIC_BYTES].decode(errors="ignore"))
-        raise error(text, position=position, reason=reason, fix="shorten it")
-    if (levels := text.count("/") + 1) > MAX_LEVELS:
-        position = len("/".join(text.split("/", MAX_LEVELS)[:MAX_LEVELS]))
-        raise error(
-            text, position=position, reason=f"it has {levels} levels, the limit is {MAX_LEVELS}", fix="use fewer"
-        )
-
-
-def _utf8_size(text: str, error: type[InvalidTopic]) -> int:
+def utf8_size(text: str, error: type[InvalidTopic]) -> int:
+    """Return the bytes of a text in UTF-8; raise the error if it cannot be written so."""
     if text.isascii():
         return len(text)
     try:
@@ -121,6 +106,22 @@ def _utf8_size(text: str, error: type[InvalidTopic]) -> int:
         surrogate = f"U+{ord(text[cause.start]):04X}"
         reason = f"the lone surrogate {surrogate} cannot be written in UTF-8"
         raise error(text, position=cause.start, reason=reason, fix="remove it") from None
+
+
+def _check_text(text: str, error: type[InvalidTopic]) -> None:
+    if not text:
+        raise error(text, position=0, reason="it is empty", fix="give it at least one character")
+    if (position := text.find("\0")) >= 0:
+        raise error(text, position=position, reason="U+0000 is not allowed", fix="remove it")
+    if (size := utf8_size(text, error)) > MAX_TOPIC_BYTES:
+        reason = f"it has {size:,} bytes, the limit is {MAX_TOPIC_BYTES:,}"
+        position = len(text[:MAX_TOPIC_BYTES].encode()[:MAX_TOPIC_BYTES].decode(errors="ignore"))
+        raise error(text, position=position, reason=reason, fix="shorten it")
+    if (levels := text.count("/") + 1) > MAX_LEVELS:
+        position = len("/".join(text.split("/", MAX_LEVELS)[:MAX_LEVELS]))
+        raise error(
+            text, position=position, reason=f"it has {levels} levels, the limit is {MAX_LEVELS}", fix="use fewer"
+        )
 
 
 def _wildcards(text: str) -> Iterator[int]:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
+from starlette.exceptions import HTTPException
+from starlette.exceptions import WebSocketException as CloseException
 from support.servers import Client, serve
 from websockets.exceptions import InvalidStatus
 
 from dws_core import AuthenticationFailed, ConfigurationError, Handshake, Principal, WebSocketManager
 from dws_core import WebSocketOAuth2PasswordBearer as Bearer
+from dws_core._auth.refusal import refuse_authentication
 
 
 def _verify(token: str) -> Principal | None:
@@ -55,6 +58,28 @@ async def test_the_authenticator_names_the_principal_whose_id_becomes_the_conn_i
                 assert {c.principal.id for c in manager.active_connections if c.principal} == {"ann", "bo"}
 
 
+@pytest.mark.parametrize("id_", ["", "x" * 257, "\ud800"])
+async def test_a_principal_whose_id_cannot_be_a_connection_id_is_closed_with_1008_and_may_be_given_another(
+    id_: str,
+) -> None:
+    manager = WebSocketManager("c", broker_url="memory://", verify_token=lambda _: Principal(id=id_))
+    app = _app(manager)
+
+    @app.websocket("/named")
+    async def named(websocket: WebSocket) -> None:
+        async with manager.connect(websocket, "ann") as connection:
+            async for message in connection:
+                await manager.receive(connection, message)
+
+    async with serve(app) as server:
+        headers = {"Authorization": "Bearer any"}
+        async with Client.open(f"{server.url}/ws", additional_headers=headers) as client:
+            closed = (await client.closed()).rcvd
+            assert (closed.code, closed.reason) == (1008, "the id of the principal cannot be a connection id")
+        async with Client.open(f"{server.url}/named", additional_headers=headers) as client:
+            assert (await client.ask(type="ping"))["type"] == "pong"
+
+
 async def test_a_missing_or_wrong_token_is_refused_before_accept_and_never_repeated() -> None:
     manager = WebSocketManager("c", broker_url="memory://", authenticator="oauth2-bearer", verify_token=_verify)
     async with serve(_app(manager)) as server:
@@ -67,6 +92,26 @@ async def test_a_missing_or_wrong_token_is_refused_before_accept_and_never_repea
         status, _ = await _refused(url, subprotocols=["dws.v1.json", "dws.bearer.%%%"])
         assert status == 401
         assert manager.active_connections == []
+
+
+@pytest.mark.parametrize(
+    ("extensions", "base"), [({"websocket.http.response": {}}, HTTPException), ({}, CloseException)]
+)
+def test_a_refusal_passes_its_text_to_no_field_of_the_framework_but_the_one_for_texts(
+    extensions: dict[str, Any], base: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = base.__init__
+
+    def strict(self: Exception, number: int, *others: Any) -> None:  # as Starlette 0.49 is: it looks the status up
+        assert isinstance(number, int)
+        init(self, number, *others)
+
+    monkeypatch.setattr(base, "__init__", strict)
+    websocket = WebSocket({"type": "websocket", "extensions": extensions}, None, None)  # type: ignore[arg-type]
+    error = refuse_authentication(websocket, "no token", fix="send one")
+    assert isinstance(error, base)
+    assert str(error) == "no token Fix: send one [dws:authentication-failed]"
+    assert error.args == ("no token",)
 
 
 async def test_an_async_authenticator_object_is_taken() -> None:

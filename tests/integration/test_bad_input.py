@@ -16,11 +16,14 @@ from dws_core import (
     ConfigurationError,
     InvalidBrokerURL,
     InvalidFilter,
+    InvalidMessage,
     InvalidTopic,
     Limits,
+    Message,
     PluginNotFound,
     WebSocketManager,
 )
+from dws_core._topics.trie import MqttMatcher
 
 
 async def _still_works(client: Client) -> None:
@@ -55,6 +58,9 @@ async def _still_works(client: Client) -> None:
         ('{"type": "history", "topic": "t/+", "limit": 5, "id": 7}', "invalid-topic"),
         ('{"type": "history", "topic": "$all", "limit": 5, "id": 7}', "forbidden"),
         ('{"type": "no such", "id": 7}', "unknown-type"),
+        ('{"type": "send", "topic": "t", "key": "", "id": 7}', "invalid-message"),
+        ('{"type": "broadcast", "data": 1, "key": "' + "k" * 1025 + '", "id": 7}', "invalid-message"),
+        ('{"type": "send_by_conn_id", "conn_id": "a", "key": "' + "é" * 513 + '", "id": 7}', "invalid-message"),
     ],
 )
 async def test_a_bad_message_is_answered_and_the_connection_lives_on(sent: str, code: str) -> None:
@@ -67,6 +73,40 @@ async def test_a_bad_message_is_answered_and_the_connection_lives_on(sent: str, 
         assert answer["temporary"] is False
         if '"id": 7' in sent:
             assert answer["id"] == 7
+        await _still_works(client)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "x" * 1025])
+async def test_what_no_broker_takes_is_refused_before_it_whoever_sends_it(text: str) -> None:
+    class AnyTopic(MqttMatcher):
+        def check_topic(self, topic: str) -> str:
+            return topic
+
+    manager, app = chat(topic_matcher=AnyTopic())
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        await client.ask(type="ping")
+        for call in (
+            lambda: manager.publish("t", 1, key=text),
+            lambda: manager.broadcast(1, key=text),
+            lambda: manager.send_to(["a", "b"], 1, key=text),
+            lambda: manager.send_to(["a", text], 1),
+            lambda: manager.send_by_conn_id(Message(data=1, typ="send_by_conn_id", conn_id=text)),
+            lambda: manager.set_conn_id(manager.active_connections[0], text),
+        ):
+            with pytest.raises(InvalidMessage, match="Fix:"):
+                call()
+        with pytest.raises(InvalidTopic, match="Fix:"):
+            manager.publish(text, 1)
+        for members, code in (
+            ({"topic": "t", "key": text}, "invalid-message"),
+            ({"topic": text}, "invalid-topic"),
+            ({"typ": "send_by_conn_id", "conn_id": ["a", text]}, "invalid-message"),
+        ):
+            message = Message(**{"data": 1, "typ": "send", "id": 7, **members})  # type: ignore[arg-type]
+            await manager.receive(manager.active_connections[0], message)
+            answer = await client.receive()
+            assert (answer["type"], answer["id"], answer["code"]) == ("error", 7, code)
+        assert manager.stats().published == 0
         await _still_works(client)
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dws_core._log.coalescer import Coalescer
 
@@ -13,16 +14,33 @@ class Desk:
 
     def __init__(self, **options: int) -> None:
         self.sent: list[tuple[int, list[object]]] = []
+        self.refused: list[tuple[int, list[object]]] = []
+        self.refuses = False
         self._next: list[Callable[[], None]] = []
-        self.coalescer: Coalescer[object] = Coalescer(
-            lambda partition, batch: self.sent.append((partition, batch)), call_soon=self._next.append, **options
-        )
+        self.coalescer: Coalescer[object] = Coalescer(self._send, call_soon=self._next.append, **options)
+
+    def _send(self, partition: int, batch: list[object]) -> None:
+        if self.refuses:
+            self.refused.append((partition, batch))
+            raise RuntimeError("refused, for the test")
+        self.sent.append((partition, batch))
 
     def tick(self) -> int:
         due, self._next[:] = list(self._next), []
         for callback in due:
             callback()
         return len(due)
+
+    def refuse(self) -> bool:
+        """Tick while nothing can be sent; say whether something was to be."""
+        self.refuses = True
+        try:
+            self.tick()
+        except RuntimeError:
+            return True
+        finally:
+            self.refuses = False
+        return False
 
 
 def test_what_is_added_in_a_tick_leaves_in_one_batch_for_each_partition() -> None:
@@ -80,29 +98,112 @@ def test_draining_takes_out_what_was_not_sent() -> None:
     assert desk.sent == [(0, ["a"])]
 
 
-@given(st.lists(st.one_of(st.tuples(st.integers(0, 2), st.integers(0, 9)), st.sampled_from(["tick", "answer"]))))
-def test_whatever_the_broker_does_items_leave_once_in_order_within_the_bounds(steps: list[object]) -> None:
-    desk = Desk(max_items=3, max_bytes=12, max_in_flight=2)
-    added: dict[int, list[object]] = {0: [], 1: [], 2: []}
-    answered = 0
-    for number, step in enumerate(steps):
-        if step == "tick":
-            desk.tick()
-        elif step == "answer" and answered < len(desk.sent):
-            desk.coalescer.answered(desk.sent[answered][0])
-            answered += 1
-        elif isinstance(step, tuple):
-            partition, size = step
-            added[partition].append((number, size))
-            desk.coalescer.add(partition, (number, size), size)
-        for partition in added:
-            assert sum(p == partition for p, _ in desk.sent[answered:]) <= 2
-    while desk.tick() or answered < len(desk.sent):
-        for partition, _ in desk.sent[answered:]:
-            desk.coalescer.answered(partition)
-            answered += 1
-    for partition, items in added.items():
-        assert [item for p, batch in desk.sent if p == partition for item in batch] == items
-    for _, batch in desk.sent:
-        assert 1 <= len(batch) <= 3
-        assert len(batch) == 1 or sum(size for _, size in batch) <= 12  # type: ignore[misc]
+def test_dropping_takes_out_what_is_not_wanted_any_more_and_its_bytes() -> None:
+    desk = Desk(max_items=1, max_in_flight=1)
+    desk.coalescer.add(0, "sent", 1)
+    desk.tick()
+    for partition, item, size in ((0, "a", 2), (0, "old", 3), (0, "b", 4), (1, "old", 5)):
+        desk.coalescer.add(partition, item, size)
+    desk.coalescer.drop(lambda item: item == "old")
+    assert desk.coalescer.waiting_bytes == 6
+    desk.coalescer.add(0, "c", 1)
+    for _ in range(3):
+        desk.coalescer.answered(0)
+        desk.tick()
+    assert [batch for _, batch in desk.sent] == [["sent"], ["a"], ["b"], ["c"]], "nothing in partition 1"
+    assert desk.coalescer.waiting_bytes == 0
+
+
+def test_dropping_everything_leaves_nothing_to_send() -> None:
+    desk = Desk()
+    desk.coalescer.drop(lambda _: True)
+    desk.coalescer.add(0, "a", 1)
+    desk.coalescer.drop(lambda _: True)
+    desk.tick()
+    assert (desk.sent, desk.coalescer.waiting_bytes, desk.coalescer.drain()) == ([], 0, [])
+
+
+def test_a_batch_that_cannot_be_sent_is_given_up_alone_and_its_neighbours_leave_in_the_next_tick() -> None:
+    desk = Desk(max_items=1, max_in_flight=1)
+    for partition, item in ((0, "poison"), (0, "a"), (1, "b")):
+        desk.coalescer.add(partition, item, 1)
+    assert desk.refuse(), "it is told"
+    assert (desk.refused, desk.sent) == ([(0, ["poison"])], [])
+    assert desk.coalescer.waiting_bytes == 2
+    assert desk.tick() == 1
+    assert desk.sent == [(0, ["a"]), (1, ["b"])], "it counts as answered: there is room for the next one"
+
+
+def test_the_last_batch_that_cannot_be_sent_leaves_nothing_behind() -> None:
+    desk = Desk()
+    desk.coalescer.add(0, "poison", 1)
+    assert desk.refuse()
+    desk.tick()
+    assert desk.tick() == 0
+    desk.coalescer.add(0, "a", 1)
+    desk.tick()
+    assert desk.sent == [(0, ["a"])]
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Items leave once, in order, within the bounds, whatever is added, dropped, answered or refused, and when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk = Desk(max_items=3, max_bytes=12, max_in_flight=2)
+        self.waiting: dict[int, list[tuple[int, int]]] = {0: [], 1: [], 2: []}  # number and size
+        self.number = self.seen = self.answered = 0
+
+    @rule(partition=st.integers(0, 2), size=st.integers(0, 9))
+    def add(self, partition: int, size: int) -> None:
+        self.number += 1
+        self.waiting[partition].append((self.number, size))
+        self.desk.coalescer.add(partition, (self.number, size), size)
+
+    @rule()
+    def tick(self) -> None:
+        self.desk.tick()
+
+    @rule()
+    def refuse(self) -> None:
+        self.desk.refuse()
+
+    @precondition(lambda self: self.answered < len(self.desk.sent))
+    @rule()
+    def answer(self) -> None:
+        self.desk.coalescer.answered(self.desk.sent[self.answered][0])
+        self.answered += 1
+
+    @rule(sizes=st.sets(st.integers(0, 9), max_size=3))
+    def drop(self, sizes: set[int]) -> None:
+        self.desk.coalescer.drop(lambda item: item[1] in sizes)  # type: ignore[index]
+        for partition, items in self.waiting.items():
+            self.waiting[partition] = [item for item in items if item[1] not in sizes]
+
+    def take_what_has_left(self) -> None:
+        for partition, batch in self.desk.sent[self.seen :] + self.desk.refused:
+            assert 1 <= len(batch) <= 3
+            assert len(batch) == 1 or sum(size for _, size in batch) <= 12  # type: ignore[misc]
+            assert batch == self.waiting[partition][: len(batch)]
+            del self.waiting[partition][: len(batch)]
+        self.seen = len(self.desk.sent)
+        self.desk.refused.clear()
+
+    @invariant()
+    def what_has_left_was_next_and_the_bounds_hold(self) -> None:
+        self.take_what_has_left()
+        sizes = [size for items in self.waiting.values() for _, size in items]
+        assert self.desk.coalescer.waiting_bytes == sum(sizes)
+        for partition in self.waiting:
+            assert sum(p == partition for p, _ in self.desk.sent[self.answered :]) <= 2
+
+    def teardown(self) -> None:
+        while self.desk.tick() or self.answered < len(self.desk.sent):
+            while self.answered < len(self.desk.sent):
+                self.answer()
+            self.take_what_has_left()
+        assert not any(self.waiting.values()), "all that is wanted has left"
+
+
+AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestAnyOrder = AnyOrder.TestCase

@@ -196,6 +196,58 @@ async def test_what_cannot_be_written_in_time_fails_and_says_whether_it_may_have
         await waiting
 
 
+async def test_a_broker_that_cannot_subscribe_is_disconnected_and_may_be_started_again() -> None:
+    class Deaf(PlainBroker):
+        disconnects = 0
+
+        async def subscribe(self, channel: str) -> None:
+            if not self.disconnects:
+                raise OSError("no such channel")
+            await super().subscribe(channel)
+
+        async def disconnect(self) -> None:
+            self.disconnects += 1
+            await super().disconnect()
+            if self.disconnects == 1:
+                raise RuntimeError("and it does not end well, either")
+
+    inner = Deaf()
+    node = Node(inner)
+    with pytest.raises(BrokerUnavailable, match="no such channel"):
+        await node.start()
+    assert inner.disconnects == 1
+    await node.start()
+    await node.publish()
+    await node.broker.stop()
+
+
+async def test_a_broker_started_again_counts_from_one_and_waits_for_nothing_of_its_last_run(node: Node) -> None:
+    _inner(node).gate.clear()
+    lost = [node.publish(), node.publish()]
+    await _inner(node).at_gate.wait()
+    await node.broker.stop(drain_s=0)
+    await asyncio.gather(*lost, return_exceptions=True)
+    _inner(node).gate.set()
+    await node.start()
+    await node.publish()
+    assert [record.seq for record in await node.heard()] == [1]
+    async with asyncio.timeout(10):
+        await node.broker.stop(drain_s=60)
+
+
+def test_a_broker_can_be_started_again_on_another_event_loop() -> None:
+    node = Node(PlainBroker())
+
+    async def run() -> None:
+        await node.start()
+        await asyncio.gather(*(node.publish() for _ in range(3)))
+        await node.broker.stop()
+
+    for _ in range(2):
+        node.sink = Sink()
+        asyncio.run(run())
+
+
 # -- the way back
 
 

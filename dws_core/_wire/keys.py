@@ -1,0 +1,32 @@
+"""Keys that make the repeat of a message harmless."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dws_core._errors import InvalidMessage
+
+MAX_KEY_BYTES: Final = 1024
+"""Longest key, in bytes of UTF-8."""
+
+
+def check_key(key: str) -> str:
+    """Return the key, unchanged, if every broker can keep it: 1 to 1,024 bytes of UTF-8.
+
+    Raises:
+        InvalidMessage: It is not.
+    """
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        surrogate = f"U+{ord(key[error.start]):04X}"
+        raise InvalidMessage(
+            f"the key has the lone surrogate {surrogate} at position {error.start}, which cannot be written in UTF-8.",
+            fix="remove it",
+        ) from None
+    if not 1 <= size <= MAX_KEY_BYTES:
+        raise InvalidMessage(
+            f"a key must have 1 to {MAX_KEY_BYTES:,} bytes of UTF-8, got {size:,}.",
+            fix="shorten it, or leave it out where no repeat is to be recognised",
+        )
+    return key
