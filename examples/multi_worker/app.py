@@ -11,10 +11,10 @@ from fastapi import FastAPI, Response, WebSocket
 
 from dws_core import History, WebSocketManager
 
-manager = WebSocketManager(
+manager = WebSocketManager(  # anyone may read and write here: `verify_token` and `authorize` change that
     "chat",
     broker_url=os.environ.get("BROKER_URL", "redis://localhost:6379/0"),
-    history={"chat/#": History(size=500, ttl_s=3600), "cursor/#": History.none()},
+    history={"chat/#": History(size=500, ttl_s=3600), "pointer/#": History.none()},
 )
 app = FastAPI(lifespan=manager.lifespan)
 
@@ -22,14 +22,19 @@ app = FastAPI(lifespan=manager.lifespan)
 @app.websocket("/ws")
 async def chat(websocket: WebSocket) -> None:
     """Serve one client, on whichever worker it came to."""
-    async with manager.connect(websocket) as connection:
+    async with manager.connect(websocket) as connection:  # the node makes an unguessable connection id
         async for message in connection:
             await manager.receive(connection, message)
 
 
 @app.get("/ready")
-async def ready(response: Response) -> dict[str, str]:
+async def ready(response: Response) -> dict[str, str | int]:
     """Tell the load balancer whether this worker can serve."""
     health = manager.health()
     response.status_code = 200 if health.ready else 503
-    return {"broker": health.broker, "detail": health.detail, "worker": str(os.getpid())}
+    return {
+        "worker": os.getpid(),
+        "connections": health.connections,
+        "broker": health.broker,
+        "detail": health.detail,
+    }
