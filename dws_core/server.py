@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from websockets.protocol import State
 
@@ -53,8 +53,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     Give it to uvicorn: `uvicorn app:app --ws dws_core.server:WebSocketProtocol`, or
     `uvicorn.Config(app, ws="dws_core.server:WebSocketProtocol")`. Applications notice nothing but speed.
+
+    Attributes:
+        flush_s: Seconds that a server which stops gives a client to read what waits for it. uvicorn alone waits for ever.
     """
 
+    flush_s: ClassVar[float] = 5.0
+
+    _flush: asyncio.TimerHandle | None = None
     _listener: FrameListener | None = None
     _paused: bool = False
 
@@ -115,9 +121,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._tell_end()
 
     def shutdown(self) -> None:
-        """Close because the server stops."""
+        """Close because the server stops; a client that does not read is dropped in the end."""
         super().shutdown()
         self._tell_end()
+        if self.transport.get_write_buffer_size():
+            self._flush = self.loop.call_later(self.flush_s, self.transport.abort)
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """Take that the application has returned: the transport is closing."""
@@ -126,6 +134,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take that the connection is gone."""
+        if self._flush is not None:
+            self._flush.cancel()
         super().connection_lost(exc)
         self._tell_end()
 

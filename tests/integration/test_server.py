@@ -283,3 +283,18 @@ async def test_every_attribute_that_the_class_reads_is_there() -> None:
         assert protocol.conn.state.name == "OPEN"
         assert not protocol.transport.is_closing()
         assert protocol.transport.get_write_buffer_size() == 0
+
+
+class Impatient(WebSocketProtocol):
+    """A server that gives clients little time to read what is left."""
+
+    flush_s = 0.1
+
+
+async def test_a_client_that_reads_nothing_does_not_keep_a_server_from_stopping() -> None:
+    async with open_side(ws=Impatient) as (side, _, server):
+        while side.write(ready(b"x" * 100) * 10_000):
+            pass
+        side.done.set()
+        async with asyncio.timeout(HANG_S):
+            await server.stop()

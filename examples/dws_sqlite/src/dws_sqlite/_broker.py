@@ -189,7 +189,9 @@ class SQLiteBroker(LogBroker):
 
     def _submit(self, draft: Draft, deadline_s: float) -> asyncio.Future[Receipt]:
         stored: asyncio.Future[Receipt] = self._loop.create_future()
-        answer: asyncio.Future[Receipt] = self._loop.create_future()  # the caller may cancel it: the message goes its way
+        answer: asyncio.Future[Receipt] = (
+            self._loop.create_future()
+        )  # the caller may cancel it: the message goes its way
         timer = self._loop.call_later(deadline_s, _too_late, answer, draft.topic)
         self._unanswered.add(stored)
         stored.add_done_callback(self._unanswered.discard)

@@ -69,7 +69,7 @@ async def open_connection(settings: Settings, address: Address, *, name: str) ->
     except (RedisError, OSError, TimeoutError) as error:
         await connection.disconnect(nowait=True)
         raise BrokerUnavailable(
-            f"{show(settings, address)} cannot be reached: {str(error) or type(error).__name__}.",
+            f"{show(settings, address)} cannot be reached: {(str(error) or type(error).__name__).removesuffix('.')}.",
             fix="check that Redis runs there; try `python -m dws_core doctor URL`",
         ) from error
     finally:  # redis-py may swallow a cancellation (seen with 8.1), and succeed or fail instead
