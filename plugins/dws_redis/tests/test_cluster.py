@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from typing import Final
 
 import pytest
@@ -99,7 +100,7 @@ class TestRedisClusterBroker(BrokerConformance):
         return ClusterFaults(cluster)
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 3, 8, 64])
+@pytest.mark.parametrize("partitions", [1, 2, 3, 8, 64, 1024, 4096])
 def test_partitions_divide_the_slots_evenly(partitions: int) -> None:
     names = Names(prefix="dws", layout=Layout(channel="chat}{", partitions=partitions), spread=True)
     slots = [key_slot(names.base(number).encode()) for number in range(partitions)]
@@ -107,6 +108,16 @@ def test_partitions_divide_the_slots_evenly(partitions: int) -> None:
     for number in range(partitions):
         others = (names.pushes(number), names.control(number), names.base(number) + "h:a{b}")
         assert {key_slot(other.encode()) for other in others} == {slots[number]}
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 7, 64, 300])
+@pytest.mark.parametrize("channel", ["chat", "chat}{", "}", "räume/" * 20])
+def test_a_partition_has_the_first_name_that_lies_in_its_share_of_the_slots(partitions: int, channel: str) -> None:
+    names = Names(prefix="dws", layout=Layout(channel=channel, partitions=partitions), spread=True)
+    for number in range(partitions):
+        bases = (f"dws:{{{number}.{n}:{channel}}}:" for n in count())
+        first = next(base for base in bases if key_slot(base.encode()) * partitions // 16_384 == number)
+        assert names.base(number) == first
 
 
 @pytest.mark.anyio
