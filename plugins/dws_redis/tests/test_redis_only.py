@@ -54,6 +54,9 @@ async def started(url: str, layout: Layout) -> RedisBroker:
         ("redis+cluster://:hush@a?database=3", "leave it out"),
         ("unix:///redis.sock?database=-1", "database >= 0"),
         ("unix:///redis.sock?database=three", "an integer"),
+        ("rediss://:hush@a/0?ssl_ca_file=/nowhere/ca.pem", "'ssl_ca_file'.*'/nowhere/ca.pem'"),
+        ("rediss://:hush@a/0?ssl_cert_file=/nowhere/node.pem", "'ssl_cert_file'.*'/nowhere/node.pem'"),
+        ("rediss://:hush@a/0?ssl_key_file=/", "'ssl_key_file'.*'/'"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused_with_a_fix_and_without_its_password(url: str, why: str) -> None:
@@ -67,6 +70,7 @@ def test_a_url_that_cannot_work_is_refused_with_a_fix_and_without_its_password(u
     "url",
     [
         "redis://a?partitions=4096&key_ttl_s=1ms&connect_timeout_s=1ms&max_payload_bytes=1&max_queue_bytes=1",
+        f"rediss://a?ssl_ca_file={__file__}&ssl_cert_file={__file__}&ssl_key_file={__file__}",
         "redis://a?prefix=",
         "redis://a?prefix=räume: ",
         "unix:///redis.sock?database=0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -15,6 +16,7 @@ Kind: TypeAlias = Literal["server", "sentinel", "cluster"]
 _PORTS: Final[dict[Kind, int]] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
 _PARTITIONS: Final[dict[Kind, int]] = {"server": 8, "sentinel": 8, "cluster": 64}
 _MOST_PARTITIONS: Final = 4096
+_FILES: Final = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +102,14 @@ class Settings:
         """Read a URL.
 
         Raises:
-            InvalidBrokerURL: It names several servers, no database number, no service of the sentinels, or an option that
-                is unknown, malformed or cannot work.
+            InvalidBrokerURL: It names several servers, no database number, no service of the sentinels, a file that is not
+                there, or an option that is unknown, malformed or cannot work.
         """
         options = url.read_options(RedisOptions)
         kind, tls = _kind(url), url.scheme.startswith("rediss")
         partitions = _PARTITIONS[kind] if options.partitions is None else options.partitions
         _check_values(url, options, partitions)
+        _check_files(url, options)
         service, database = _path(url, kind, options.database)
         return cls(
             shown=str(url),
@@ -168,6 +171,16 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _check_files(url: BrokerURL, options: RedisOptions) -> None:
+    for name in _FILES:
+        path = getattr(options, name)
+        if path is not None and not os.path.isfile(path):
+            raise InvalidBrokerURL(
+                f"option {name!r} of broker URL {url} names no file: {path!r}.",
+                fix="give it the path of a file that this process can read",
+            )
 
 
 def _path(url: BrokerURL, kind: Kind, chosen: int | None) -> tuple[str, int]:
