@@ -41,6 +41,22 @@ async def started(url: str, layout: Layout) -> RedisBroker:
         ("redis://a/0?probe_s=5s", "cannot work"),
         ("redis://a/0?trust_restart=perhaps", "always, aof, never"),
         ("redis://:hush@a/0?nonsense=1", "max_payload_bytes"),
+        ("redis://:hush@a/0?partitions=4097", "partitions from 1 to 4096"),
+        ("redis+cluster://:hush@a/?prefix=%7Bapp", "prefix without"),
+        ("redis+cluster://:hush@a/?prefix=app}", "prefix without"),
+        ("redis://:hush@a/0?prefix=\udc80", "cannot be encoded"),
+        ("redis://:hush@a/0?key_ttl_s=0.9ms", "key_ttl_s >= 1ms"),
+        ("redis://:hush@a/0?connect_timeout_s=0", "connect_timeout_s > 0"),
+        ("redis://:hush@a/0?max_payload_bytes=0", "max_payload_bytes >= 1"),
+        ("redis://:hush@a/0?max_queue_bytes=0", "max_queue_bytes >= 1"),
+        ("redis://:hush@a?database=3", "end the path of the URL in /3"),
+        ("redis+sentinel://:hush@a/main?database=3", "end the path of the URL in /3"),
+        ("redis+cluster://:hush@a?database=3", "leave it out"),
+        ("unix:///redis.sock?database=-1", "database >= 0"),
+        ("unix:///redis.sock?database=three", "an integer"),
+        ("rediss://:hush@a/0?ssl_ca_file=/nowhere/ca.pem", "'ssl_ca_file'.*'/nowhere/ca.pem'"),
+        ("rediss://:hush@a/0?ssl_cert_file=/nowhere/node.pem", "'ssl_cert_file'.*'/nowhere/node.pem'"),
+        ("rediss://:hush@a/0?ssl_key_file=/", "'ssl_key_file'.*'/'"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused_with_a_fix_and_without_its_password(url: str, why: str) -> None:
@@ -48,6 +64,48 @@ def test_a_url_that_cannot_work_is_refused_with_a_fix_and_without_its_password(u
         create_broker(url)
     assert "Fix" in str(error.value)
     assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://a?partitions=4096&key_ttl_s=1ms&connect_timeout_s=1ms&max_payload_bytes=1&max_queue_bytes=1",
+        f"rediss://a?ssl_ca_file={__file__}&ssl_cert_file={__file__}&ssl_key_file={__file__}",
+        "redis://a?prefix=",
+        "redis://a?prefix=räume: ",
+        "unix:///redis.sock?database=0",
+    ],
+)
+def test_a_url_at_the_edge_of_what_can_work_is_taken(url: str) -> None:
+    Settings.read(BrokerURL.parse(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix"),
+    [
+        ("redis://a", "dws"),
+        ("redis://a/0?prefix=app", "app"),
+        ("redis://a/3", "dws:3"),
+        ("redis+sentinel://a/main/3?prefix=app", "app:3"),
+        ("unix:///redis.sock?database=3", "dws:3"),
+        ("redis+cluster://a", "dws"),
+    ],
+)
+def test_names_tell_databases_apart_since_channels_do_not(url: str, prefix: str) -> None:
+    assert Settings.read(BrokerURL.parse(url)).prefix == prefix
+
+
+@pytest.mark.anyio
+async def test_a_socket_file_leads_to_the_database_that_the_url_names() -> None:
+    redis = PrivateRedis()
+    redis.settings["unixsocket"] = f"{redis.folder}/redis.sock"
+    redis.start()
+    try:
+        broker = await started(f"unix://{redis.folder}/redis.sock?database=3", Layout(channel="c", partitions=1))
+        await broker.stop()
+        assert re.findall(rb"(db\d+):", redis.command("INFO", "keyspace")) == [b"db3"]
+    finally:
+        redis.remove()
 
 
 def test_the_original_name_is_importable() -> None:

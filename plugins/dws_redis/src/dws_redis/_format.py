@@ -7,6 +7,7 @@ with the lengths of three texts, which follow it. `-` for an offset: the topic h
 
 from __future__ import annotations
 
+from binascii import crc_hqx
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ class Names:
     """Keys and channels of a dws channel. What belongs to a partition has its hash tag, so it is on one server of a cluster.
 
     Attributes:
-        prefix: Of everything.
+        prefix: Of everything; without braces, which would make a hash tag of their own.
         layout: The channel.
         spread: Whether the tags are chosen such that the partitions divide the slots of a cluster evenly.
     """
@@ -58,14 +59,50 @@ class Names:
 
     @cached_property
     def _bases(self) -> tuple[str, ...]:
-        return tuple(self._choose(number) for number in range(self.layout.partitions))
+        numbers = range(self.layout.partitions)
+        tags = _spread(self.layout) if self.spread else [f"{number}:{self.layout.channel}" for number in numbers]
+        return tuple(f"{self.prefix}:{{{tag}}}:" for tag in tags)
 
-    def _choose(self, partition: int) -> str:
-        base = f"{self.prefix}:{{{partition}:{self.layout.channel}}}:"
-        if not self.spread:
-            return base
-        bases = (f"{self.prefix}:{{{partition}.{n}:{self.layout.channel}}}:" for n in count())
-        return next(b for b in bases if key_slot(b.encode()) * self.layout.partitions // _SLOTS == partition)
+
+def _spread(layout: Layout) -> list[str]:
+    """Return a tag for each partition, `<partition>.<n>:<channel>`, with the least `n` that is in its share of the slots."""
+    numbers, tags = _Numbers(layout.channel), []
+    for partition in range(layout.partitions):
+        first, end = (-(-part * _SLOTS // layout.partitions) for part in (partition, partition + 1))
+        tags.append(f"{partition}.{numbers.least(partition, range(first, end))}:{layout.channel}")
+    return tags
+
+
+class _Numbers:
+    """Finds the numbers of tags by their slots.
+
+    The CRC-16 of a cluster is linear: that of a text is that of its beginning, with zeros for the rest, XOR that of the rest.
+    So the rest, a number and the channel, is hashed once for all partitions, and then looked up.
+
+    Args:
+        channel: What follows.
+    """
+
+    def __init__(self, channel: str) -> None:
+        self._ending = f":{channel}".encode().partition(b"}")[0]  # there the tag ends for Redis
+        self._tables: list[dict[int, int]] = []
+
+    def least(self, partition: int, slots: range) -> int:
+        """Return the least number with which a partition is in one of the slots."""
+        beginning = crc_hqx(b"%d." % partition, 0)
+        for digits in count(1):
+            table = self._table(digits)
+            shift = crc_hqx(bytes(digits + len(self._ending)), beginning) % _SLOTS
+            if found := [table[slot ^ shift] for slot in slots if slot ^ shift in table]:
+                return min(found)
+        raise AssertionError  # for the type checker: it counts for ever
+
+    def _table(self, digits: int) -> dict[int, int]:
+        """Return where the numbers of so many digits lead; of several with one slot, the least."""
+        if digits > len(self._tables):
+            numbers = range(10 ** (digits - 1) if digits > 1 else 0, 10**digits)
+            self._tables.append({crc_hqx(b"%d%b" % (n, self._ending), 0) % _SLOTS: n for n in reversed(numbers)})
+        return self._tables[digits - 1]
 
 
 def receipt_key(base: str, topic: str, key: str) -> str:

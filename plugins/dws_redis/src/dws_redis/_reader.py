@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from dws_core.plugin import BrokerUnavailable, GapReason, Head, Offset, ReadResult, Record, TopicMatch
 from dws_redis._connection import Commands
 from dws_redis._format import Entry, Names, read_entry
 
-_MOST: Final = 2**31
-_TOPICS_AT_ONCE: Final = 256
+_FIRST_STEP: Final = 64
+_LARGEST_STEP: Final = 1024
+"""Records to ask for at once."""
 
 
 class _Missing(Exception):
@@ -65,22 +68,39 @@ class Reader:
             return ReadResult(gap=GapReason.AHEAD)
         if since >= until:
             return ReadResult()
-        question = _Question(commands, base, since, until, int(floor), int(now_s) * 1000 + int(now_us) // 1000, limit)
+        now_ms = int(now_s) * 1000 + int(now_us) // 1000
+        question = _Question(commands, base, since, until, int(floor), now_ms, limit=limit, max_bytes=max_bytes)
         try:
             records = await question.answer(topics)
         except _Missing as missing:
             return ReadResult(gap=missing.gap)
-        if len(records) > limit or sum(len(record.payload) for record in records) > max_bytes:
-            return ReadResult(gap=GapReason.TOO_MANY)
         (again,) = await commands.call("HMGET", base + "m", "e")
         return ReadResult(records=tuple(records)) if again == current else ReadResult(gap=GapReason.EPOCH)
 
 
+@dataclass(slots=True)
+class _Stretch:
+    """What is still to be read of a topic: `(at, end]`."""
+
+    topic: str
+    at: Offset
+    end: Offset
+
+
 class _Question:
-    """One read: the records of some topics in `(since, until]`."""
+    """One read: the records of some topics in `(since, until]`, in steps, so that no more is held than may be answered."""
 
     def __init__(
-        self, commands: Commands, base: str, since: Offset, until: Offset, floor: Offset, now_ms: int, limit: int
+        self,
+        commands: Commands,
+        base: str,
+        since: Offset,
+        until: Offset,
+        floor: Offset,
+        now_ms: int,
+        *,
+        limit: int,
+        max_bytes: int,
     ) -> None:
         self._commands = commands
         self._base = base
@@ -89,19 +109,40 @@ class _Question:
         self._floor = floor
         self._now_ms = now_ms
         self._limit = limit
+        self._max_bytes = max_bytes
+        self._found: list[Record] = []
+        self._bytes = 0
 
     async def answer(self, topics: Collection[str] | TopicMatch) -> list[Record]:
         last = await (self._changed(topics) if callable(topics) else self._scores(topics))
-        changed = [topic for topic, offset in last.items() if offset > self._since]
-        found: list[Record] = []
-        for at in range(0, len(changed), _TOPICS_AT_ONCE):
-            some = changed[at : at + _TOPICS_AT_ONCE]
-            for records in await asyncio.gather(*(self._of_topic(topic) for topic in some)):
-                found += records
-            if len(found) > self._limit:
-                raise _Missing(GapReason.TOO_MANY)
-        found.sort(key=lambda record: record.offset or 0)
-        return found
+        left = deque(
+            _Stretch(topic, self._since, min(offset, self._until))
+            for topic, offset in last.items()
+            if offset > self._since
+        )
+        while left:
+            await self._step(left)
+        self._found.sort(key=lambda record: record.offset or 0)
+        return self._found
+
+    async def _step(self, left: deque[_Stretch]) -> None:
+        """Read on, of as many topics as possible."""
+        records = self._room()
+        share = max(1, records // len(left))
+        some = [left.popleft() for _ in range(min(len(left), records // share))]
+        most = min(share, self._limit + 1 - len(self._found))
+        await asyncio.gather(*(self._read_on(stretch, most) for stretch in some))
+        if len(self._found) > self._limit or self._bytes > self._max_bytes:
+            raise _Missing(GapReason.TOO_MANY)
+        left += (stretch for stretch in some if stretch.at < stretch.end)
+
+    def _room(self) -> int:
+        """Return how many records to ask for: as many as have come, and no more than fit if they are as large as these."""
+        come = len(self._found)
+        records = max(_FIRST_STEP, min(come, _LARGEST_STEP))
+        if not self._bytes:
+            return records
+        return min(records, (self._max_bytes - self._bytes) * come // self._bytes + 1)
 
     async def _scores(self, topics: Collection[str]) -> dict[str, Offset]:
         """Return the last offset of each topic; of one that is not known, the floor is the highest that it can have."""
@@ -116,17 +157,19 @@ class _Question:
         names = [(name.decode(), int(float(score))) for name, score in zip(flat[::2], flat[1::2], strict=True)]
         return {name: score for name, score in names if match(name)}
 
-    async def _of_topic(self, topic: str) -> list[Record]:
-        count = min(self._limit + 1, _MOST)
-        stream = self._base + "h:" + topic
-        found = await self._commands.call("XRANGE", stream, f"({self._since}", "+", "COUNT", count)
-        entries = [read_entry(topic, entry) for entry in found]
-        if not entries or (entries[0].record.prev or 0) > self._since:
-            raise _Missing(GapReason.TRIMMED)  # what was published behind `since` is not kept
+    async def _read_on(self, stretch: _Stretch, most: int) -> None:
+        count = min(most, stretch.end - stretch.at)  # a topic has at most one record for each offset
+        stream = self._base + "h:" + stretch.topic
+        found = await self._commands.call("XRANGE", stream, f"({stretch.at}", "+", "COUNT", count)
+        entries = [read_entry(stretch.topic, entry) for entry in found]
+        if not entries or (entries[0].record.prev or 0) > stretch.at:
+            raise _Missing(GapReason.TRIMMED)  # what was published behind `at` is not kept
         wanted = [entry for entry in entries if (entry.record.offset or 0) <= self._until]
         if any(self._is_old(entry) for entry in wanted):
             raise _Missing(GapReason.TRIMMED)
-        return [entry.record for entry in wanted]
+        self._found += (entry.record for entry in wanted)
+        self._bytes += sum(len(entry.record.payload) for entry in wanted)
+        stretch.at = entries[-1].record.offset or 0
 
     def _is_old(self, entry: Entry) -> bool:
         return entry.expires_ms <= self._now_ms

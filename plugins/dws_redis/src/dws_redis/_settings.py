@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -14,6 +15,8 @@ Kind: TypeAlias = Literal["server", "sentinel", "cluster"]
 
 _PORTS: Final[dict[Kind, int]] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
 _PARTITIONS: Final[dict[Kind, int]] = {"server": 8, "sentinel": 8, "cluster": 64}
+_MOST_PARTITIONS: Final = 4096
+_FILES: Final = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,8 @@ class RedisOptions:
 
     Attributes:
         partitions: Logs of a channel; all nodes of a channel need the same. None: 8, and 64 in a cluster.
-        prefix: What all keys and channels begin with.
+        prefix: What all keys and channels begin with; behind it stands the number of the database, unless it is 0.
+        database: Of a `unix://` URL, whose path names the socket file; the others have the number in their path. None: 0.
         trust_restart: When a Redis that was restarted is believed to have lost nothing. `always`: only with an append-only
             file that is synced at each write (`appendfsync always`). `aof`: with any append-only file; a power loss may then
             lose a second of messages unannounced. `never`: each restart is announced as a gap.
@@ -42,6 +46,7 @@ class RedisOptions:
 
     partitions: int | None = None
     prefix: str = "dws"
+    database: int | None = None
     trust_restart: Literal["always", "aof", "never"] = "always"
     probe_s: float = 1.0
     dead_s: float = 3.0
@@ -86,22 +91,26 @@ class Settings:
         """The command that publishes: in a cluster only to those that are connected to the channel's server."""
         return "SPUBLISH" if self.kind == "cluster" else "PUBLISH"
 
+    @property
+    def prefix(self) -> str:
+        """What all keys and channels begin with: with the database's number, since the channels of all databases are the same."""
+        database = self.login["db"]
+        return f"{self.options.prefix}:{database}" if database else self.options.prefix
+
     @classmethod
     def read(cls, url: BrokerURL) -> Settings:
         """Read a URL.
 
         Raises:
-            InvalidBrokerURL: It names several servers, no database number, no service of the sentinels, or an option that is
-                unknown or malformed.
+            InvalidBrokerURL: It names several servers, no database number, no service of the sentinels, a file that is not
+                there, or an option that is unknown, malformed or cannot work.
         """
         options = url.read_options(RedisOptions)
         kind, tls = _kind(url), url.scheme.startswith("rediss")
         partitions = _PARTITIONS[kind] if options.partitions is None else options.partitions
-        if partitions < 1 or not 0 < options.probe_s < options.dead_s:
-            raise InvalidBrokerURL(
-                f"broker URL {url} has options that cannot work.", fix="use partitions >= 1 and 0 < probe_s < dead_s"
-            )
-        service, database = _path(url, kind)
+        _check_values(url, options, partitions)
+        _check_files(url, options)
+        service, database = _path(url, kind, options.database)
         return cls(
             shown=str(url),
             kind=kind,
@@ -137,10 +146,50 @@ def _hosts(url: BrokerURL, kind: Kind) -> tuple[Address, ...]:
     return tuple((host or "localhost", given or port) for host, given in url.hosts) or (("localhost", port),)
 
 
-def _path(url: BrokerURL, kind: Kind) -> tuple[str, int]:
+def _check_values(url: BrokerURL, options: RedisOptions, partitions: int) -> None:
+    if not _is_text(options.prefix):  # first: the URL cannot be shown
+        raise InvalidBrokerURL(
+            f"the prefix {options.prefix!r} of a {url.scheme}:// URL cannot be encoded.", fix="write it in UTF-8"
+        )
+    rules = {
+        f"partitions from 1 to {_MOST_PARTITIONS}": 1 <= partitions <= _MOST_PARTITIONS,
+        "a prefix without { and }": not set("{}") & set(options.prefix),  # a cluster would place all keys by it
+        "database >= 0": (options.database or 0) >= 0,
+        "0 < probe_s < dead_s": 0 < options.probe_s < options.dead_s,
+        "connect_timeout_s > 0": options.connect_timeout_s > 0,
+        "key_ttl_s >= 1ms": options.key_ttl_s >= 0.001,
+        "max_payload_bytes >= 1": options.max_payload_bytes >= 1,
+        "max_queue_bytes >= 1": options.max_queue_bytes >= 1,
+    }
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        raise InvalidBrokerURL(f"broker URL {url} has options that cannot work.", fix="use " + ", ".join(broken))
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_files(url: BrokerURL, options: RedisOptions) -> None:
+    for name in _FILES:
+        path = getattr(options, name)
+        if path is not None and not os.path.isfile(path):
+            raise InvalidBrokerURL(
+                f"option {name!r} of broker URL {url} names no file: {path!r}.",
+                fix="give it the path of a file that this process can read",
+            )
+
+
+def _path(url: BrokerURL, kind: Kind, chosen: int | None) -> tuple[str, int]:
     """Return the sentinels' name for the server, and the number of the database."""
     if url.scheme == "unix":
-        return "", 0
+        return "", chosen or 0
+    if chosen is not None:
+        where = "leave it out: a cluster has only 0" if kind == "cluster" else f"end the path of the URL in /{chosen}"
+        raise InvalidBrokerURL(f"broker URL {url} has an option of unix:// URLs, 'database'.", fix=where)
     service, _, database = url.path.rpartition("/")
     if kind == "sentinel" and not service:
         service, database = database, "0"

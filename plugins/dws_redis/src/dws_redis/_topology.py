@@ -1,14 +1,12 @@
-"""Which server holds the log of which partition: redis-py asks the sentinels, and a cluster says it in one answer."""
+"""Which server holds the log of which partition: a sentinel or a server of a cluster says it in one answer."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
-
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
-from redis.exceptions import RedisError
 
 from dws_core.plugin import BrokerError, BrokerMisconfigured, BrokerUnavailable
 from dws_redis._connection import Commands, open_connection, show
@@ -37,34 +35,54 @@ async def locate(settings: Settings, names: Names, known: Iterable[Address] = ()
 
 
 async def _primary(settings: Settings) -> Address:
+    """Ask all sentinels at once, and go by the first that knows the server: one that is away costs no time."""
+    refusals: list[BrokerError] = []
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(_named(settings, sentinel)) for sentinel in settings.hosts]
+        for answer in asyncio.as_completed(asked):
+            found = await answer
+            if isinstance(found, BrokerError):
+                refusals.append(found)
+                continue
+            for task in asked:
+                task.cancel()
+            return found
+    wrong = any(isinstance(refusal, BrokerMisconfigured) for refusal in refusals)
+    reasons = "; ".join(refusal.message.rstrip(".") for refusal in refusals)
+    raise (BrokerMisconfigured if wrong else BrokerUnavailable)(
+        f"no sentinel of {settings.shown} names a server {settings.service!r} that works: {reasons}.",
+        fix="check that the sentinels run, the service's name, sentinel_username and sentinel_password; "
+        "after a failure they choose another server within seconds",
+    )
+
+
+async def _named(settings: Settings, sentinel: Address) -> Address | BrokerError:
+    """Return the server that a sentinel names, or why there is none."""
     options = settings.options
-    login = {
-        **settings.login,
-        "db": 0,
-        "username": options.sentinel_username,
-        "password": options.sentinel_password,
-        "ssl": settings.tls,
-        "protocol": 2,
-        "socket_timeout": options.connect_timeout_s,
-        "socket_connect_timeout": options.connect_timeout_s,
-    }
-    asked = Sentinel(settings.hosts, sentinel_kwargs=login)  # type: ignore[no-untyped-call]
+    login = {"db": 0, "username": options.sentinel_username, "password": options.sentinel_password}
+    itself = replace(
+        settings, kind="server", shown=f"{sentinel[0]}:{sentinel[1]}", login={**settings.login, **login}
+    )  # in errors it stands beside the others, behind the URL
     try:
-        host, port = await asked.discover_master(settings.service)
-    except MasterNotFoundError as error:
-        raise BrokerUnavailable(
-            f"the sentinels of {settings.shown} know no server {settings.service!r} that works: {error}.",
-            fix="check the service's name; after a failure they choose another within seconds",
-        ) from error
-    except (RedisError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable(
-            f"the sentinels of {settings.shown} refuse to answer: {str(error) or type(error).__name__}.",
-            fix="check that they run, sentinel_username and sentinel_password",
-        ) from error
-    finally:
-        for client in asked.sentinels:
-            await client.aclose()
-    return host, int(port)
+        flat = await _ask(itself, sentinel, "SENTINEL", "MASTER", settings.service)
+    except BrokerError as error:
+        return error
+    state = dict(zip(flat[::2], flat[1::2], strict=True))
+    if doubt := _doubt(state):
+        return BrokerUnavailable(f"{itself.shown} {doubt}.")
+    return state[b"ip"].decode(), int(state[b"port"])
+
+
+def _doubt(state: dict[bytes, bytes]) -> str:
+    """Say why a sentinel's word is not to be taken; empty: it is."""
+    flags = state[b"flags"].split(b",")
+    if b"master" not in flags:
+        return "does not take it for the primary"
+    if b"s_down" in flags or b"o_down" in flags:
+        return "says that it is down"
+    if int(state[b"num-other-sentinels"]) + 1 < int(state[b"quorum"]):  # it began anew, and may name one of long ago
+        return "does not know enough other sentinels for its quorum"
+    return ""
 
 
 async def _owners(settings: Settings, names: Names, known: Iterable[Address]) -> dict[Address, frozenset[int]]:
@@ -83,20 +101,30 @@ async def _owners(settings: Settings, names: Names, known: Iterable[Address]) ->
 
 async def _slots(settings: Settings, server: Address) -> list[tuple[range, Address]]:
     """Ask a server of a cluster who owns which slots."""
-    connection = await open_connection(settings, server, name="dws-slots")
-    commands = Commands(connection, settings)
     try:
-        async with asyncio.timeout(settings.options.connect_timeout_s):
-            answer = await commands.call("CLUSTER", "SLOTS")
-    except TimeoutError as error:
-        raise BrokerUnavailable(f"{show(settings, server)} does not answer.", fix="check that it runs") from error
+        answer = await _ask(settings, server, "CLUSTER", "SLOTS")
     except BrokerUnavailable as error:
         if "disabled" in str(error):
             raise BrokerMisconfigured(f"{settings.shown} is no cluster.", fix="write redis:// instead") from error
         raise
-    finally:
-        await commands.close()
     return [(range(first, last + 1), _address(owner, server)) for first, last, owner, *_ in answer]
+
+
+async def _ask(settings: Settings, server: Address, *command: str) -> Any:
+    """Ask one thing over a connection of its own, for at most as long as an attempt to connect may take."""
+    where = show(settings, server)
+    try:
+        async with asyncio.timeout(settings.options.connect_timeout_s):
+            # without a name: to give one is a right, which a user of the sentinels may not have
+            commands = Commands(await open_connection(settings, server, name=""), settings)
+            try:
+                return await commands.call(*command)
+            except BrokerUnavailable as error:
+                raise BrokerUnavailable(f"{where}: {error.message}") from error
+            finally:
+                await commands.close()
+    except TimeoutError as error:
+        raise BrokerUnavailable(f"{where} does not answer.", fix="check that it runs") from error
 
 
 def _address(owner: list[Any], asked: Address) -> Address:
@@ -106,10 +134,10 @@ def _address(owner: list[Any], asked: Address) -> Address:
 
 
 def _share(names: Names, ranges: list[tuple[range, Address]]) -> dict[Address, frozenset[int]]:
-    found: dict[Address, frozenset[int]] = {}
+    found: dict[Address, set[int]] = {}
     for partition in range(names.layout.partitions):
         slot = names.slot(partition)
         for slots, owner in ranges:
             if slot in slots:
-                found[owner] = found.get(owner, frozenset()) | {partition}
-    return found
+                found.setdefault(owner, set()).add(partition)
+    return {owner: frozenset(partitions) for owner, partitions in found.items()}
