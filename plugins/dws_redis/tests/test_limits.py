@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from services.redis import PrivateRedis
-from support.redis_load import KEPT, Node, two_nodes
+from support.redis_load import HANG_S, KEPT, Node, two_nodes
 
 from dws_core.plugin import (
     BrokerOverloaded,
@@ -125,3 +125,18 @@ async def test_a_log_of_which_redis_evicts_a_part_is_announced_and_never_mixed_w
         assert set(listener.losses) == {GapReason.EPOCH}
         assert [record.payload for record in (await missed(sender, begin, end)).records] == [b"new 1", b"new 2"]
         assert server.command("XLEN", "dws:{0:limits}:h:t") == b":3\r\n", "nothing is left of the log that is no more"
+
+
+@pytest.mark.anyio
+async def test_a_node_that_follows_nothing_while_redis_is_flushed_can_follow_again(server: PrivateRedis) -> None:
+    async with two_nodes(server.url + "?probe_s=100ms&dead_s=2s", LAYOUT) as (_, listener):
+        await listener.broker.set_interest(frozenset())
+        server.command("FLUSHALL")
+        async with asyncio.timeout(HANG_S):
+            while True:
+                try:
+                    heads = await listener.broker.set_interest(frozenset({0}))
+                except BrokerUnavailable:
+                    continue
+                break
+        assert heads[0].offset == 0

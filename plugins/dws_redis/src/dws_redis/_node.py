@@ -42,7 +42,7 @@ class Node:
 
     def __init__(self, settings: Settings, node: bytes, layout: Layout, sink: TailSink) -> None:
         self.id = node
-        self.names = Names(prefix=settings.options.prefix, layout=layout, spread=settings.kind == "cluster")
+        self.names = Names(prefix=settings.prefix, layout=layout, spread=settings.kind == "cluster")
         self.publisher = Publisher(self.names, node, settings, self._on_memory)
         self.reader = Reader(self.names, self.commands)
         self._settings = settings

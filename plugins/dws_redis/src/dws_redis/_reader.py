@@ -39,10 +39,15 @@ class Reader:
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         """Say where the logs end now."""
-        found = await asyncio.gather(
-            *(self._commands(number).call("HMGET", self._names.base(number) + "m", "e", "s") for number in partitions)
-        )
-        return {n: _head(n, epoch, offset) for n, (epoch, offset) in zip(partitions, found, strict=True)}
+        return dict(zip(partitions, await asyncio.gather(*map(self._head, partitions)), strict=True))
+
+    async def _head(self, partition: int) -> Head:
+        commands = self._commands(partition)
+        epoch, offset = await commands.call("HMGET", self._names.base(partition) + "m", "e", "s")
+        if epoch is None:
+            commands.abort()  # the next connection begins it anew
+            raise BrokerUnavailable(f"the log of partition {partition} is gone from Redis.", fix="try again")
+        return Head(partition=partition, epoch=epoch.decode(), offset=int(offset))
 
     async def read(
         self,
@@ -173,9 +178,3 @@ class _Question:
 
     def _is_old(self, entry: Entry) -> bool:
         return entry.expires_ms <= self._now_ms
-
-
-def _head(partition: int, epoch: bytes | None, offset: bytes | None) -> Head:
-    if epoch is None or offset is None:
-        raise BrokerUnavailable(f"the log of partition {partition} is gone from Redis; it begins anew.")
-    return Head(partition=partition, epoch=epoch.decode(), offset=int(offset))
