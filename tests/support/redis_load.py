@@ -88,7 +88,7 @@ class Load:
 
     def __init__(self, node: Node, name: bytes = b"load") -> None:
         self.name = name
-        self._node = node
+        self.node = node
         self.acked: dict[int, list[bytes]] = {0: [], 1: []}
         self.unknown: set[bytes] = set()
         self.refused = 0
@@ -101,7 +101,7 @@ class Load:
             payloads = [b"%s %d-%d" % (self.name, partition, number + n) for n in range(20)]
             number += 20
             futures = [
-                self._node.broker.publish(partition, f"t/{partition}", payload, history=KEPT, deadline_s=HANG_S)
+                self.node.broker.publish(partition, f"t/{partition}", payload, history=KEPT, deadline_s=HANG_S)
                 for payload in payloads
             ]
             for payload, answer in zip(payloads, await asyncio.gather(*futures, return_exceptions=True), strict=True):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 
 import pytest
+from dws_redis._connection import Wire
+from dws_redis._shard import Shard
+from integration.test_roaming import new_seed
 from services.redis import PrivateRedis
 from support.redis_load import HANG_S, KEPT, Load, Node, check, everything_came, messages, two_nodes
 
@@ -183,3 +188,64 @@ async def test_a_node_that_reads_too_slowly_is_cut_off_by_redis_and_catches_up()
             assert "degraded" in listener.states
     finally:
         redis.remove()
+
+
+# -- many, in any order
+
+
+async def freeze(redis: PrivateRedis, load: Load) -> None:
+    redis.freeze()
+    try:
+        await load.node.until(lambda: load.node.states[-1] == "degraded")
+    finally:
+        redis.thaw()
+
+
+async def silence_commands(redis: PrivateRedis, load: Load) -> None:
+    await silence(load, lambda shard: shard.commands and shard.commands._wire)
+
+
+async def silence_tail(redis: PrivateRedis, load: Load) -> None:
+    await silence(load, lambda shard: shard.tail._subscription and shard.tail._subscription._wire)
+
+
+async def silence(load: Load, choose: Callable[[Shard], Wire | None]) -> None:
+    """Let a connection hear nothing any more, until the node cuts it."""
+    shard = load.node.broker._node._holder(0)  # type: ignore[union-attr]
+    if shard is not None and (wire := choose(shard)) is not None:
+        wire._transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(HANG_S):
+            await wire.lost.wait()
+
+
+async def forget_scripts(redis: PrivateRedis, load: Load) -> None:
+    redis.command("SCRIPT", "FLUSH")
+
+
+@pytest.mark.anyio
+async def test_whatever_happens_in_whatever_order_nothing_is_lost_repeated_or_out_of_order(
+    with_aof: PrivateRedis,
+) -> None:
+    chance = random.Random(new_seed())
+    troubles = [kill_tails, kill_commands, kill_all, kill_9, freeze, silence_commands, silence_tail, forget_scripts]
+    async with near(with_aof) as (one, other):
+        loads = Load(one, name=b"one"), Load(other, name=b"other")
+        async with asyncio.TaskGroup() as group:
+            for load in loads:
+                for partition in (0, 1):
+                    group.create_task(load.run(partition))
+            for trouble in chance.choices(troubles, k=8):
+                sys.stdout.write(f"{trouble.__name__}\n")
+                await trouble(with_aof, chance.choice(loads))
+                for _ in range(chance.randrange(3)):  # or the next follows at once
+                    await loads[0].more(20)
+            for load in loads:
+                await load.more(100)
+                load.stopping = True
+        await everything_came(one, other)
+        await everything_came(other, one)
+        for load in loads:
+            assert (load.unknown, load.refused) == (set(), 0)
+            for node in (one, other):
+                check(load, node)
+        assert one.losses == other.losses == []
