@@ -139,18 +139,6 @@ async def test_nodes_hear_each_other_over_a_socket_file(user: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_nodes_of_other_databases_are_of_another_channel(redis: PrivateRedis) -> None:
-    """The channels of Redis know no databases: there, names tell them apart."""
-    urls = redis.url, redis.url.removesuffix("0") + "3"
-    async with two_nodes(urls[0], LAYOUT) as (sender, _), two_nodes(urls[1], LAYOUT) as (other, stranger):
-        for history in (KEPT, History.none()):
-            await sender.broker.publish(0, "t", b"not yours", history=history)
-            await other.broker.publish(0, "t", b"yours", history=history)
-        await stranger.until(lambda: len(stranger.heard[0]) == 2)
-        assert {payload for _, payload in stranger.heard[0]} == {b"yours"}
-
-
-@pytest.mark.anyio
 async def test_what_is_stored_is_in_the_database_of_the_url(redis: PrivateRedis) -> None:
     redis.command("FLUSHALL")
     async with two_nodes(redis.url.removesuffix("0") + "3", LAYOUT) as (first, second):

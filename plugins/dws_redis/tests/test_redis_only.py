@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import socket
+from contextlib import AsyncExitStack
 
 import pytest
 from dws_redis import RedisBroker
@@ -16,7 +17,7 @@ from dws_redis._settings import Settings
 from services.redis import PrivateRedis
 
 from dws_core import InvalidBrokerURL, create_broker
-from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable, BrokerURL, History, Layout, partition_of
+from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable, BrokerURL, History, Layout, Record, partition_of
 
 
 class Silent:
@@ -93,6 +94,40 @@ def test_a_url_at_the_edge_of_what_can_work_is_taken(url: str) -> None:
 )
 def test_names_tell_databases_apart_since_channels_do_not(url: str, prefix: str) -> None:
     assert Settings.read(BrokerURL.parse(url)).prefix == prefix
+
+
+@pytest.mark.anyio
+async def test_nodes_of_two_databases_do_not_hear_each_other(redis: PrivateRedis) -> None:
+    heard: dict[str, list[bytes]] = {"0": [], "3": []}
+    both = asyncio.Event()
+
+    class Ears(Silent):
+        def __init__(self, database: str) -> None:
+            self.mine = heard[database]
+
+        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Record]) -> None:
+            self.mine += [record.payload for record in records]
+            if all(b"last" in mine for mine in heard.values()):
+                both.set()
+
+        def on_control(self, sender: bytes, payload: bytes) -> None:
+            self.mine.append(payload)
+
+    async with AsyncExitStack() as stack, asyncio.timeout(20):
+        brokers = {}
+        for database in heard:
+            broker = brokers[database] = RedisBroker.from_url(BrokerURL.parse(redis.url.removesuffix("0") + database))
+            layout = Layout(channel="two", partitions=1)
+            stack.push_async_callback(broker.stop, drain_s=0.1)
+            await broker.start(node=b"12345678", layout=layout, sink=Ears(database))  # type: ignore[arg-type]
+            await broker.set_interest(frozenset({0}))
+        for database, broker in brokers.items():
+            await broker.send_control(b"control " + database.encode())
+            for text in (b"message " + database.encode(), b"last"):
+                await broker.publish(0, "t", text, history=History.none())
+        await both.wait()
+    for database, mine in heard.items():
+        assert sorted(mine) == [b"control " + database.encode(), b"last", b"message " + database.encode()]
 
 
 @pytest.mark.anyio
@@ -295,4 +330,28 @@ async def test_a_cancelled_attempt_to_connect_ends_whatever_the_client_library_m
         task = group.create_task(open_connection(settings, settings.hosts[0], name="t"))
         await trying.wait()
         task.cancel()
+    assert task.cancelled()
+
+
+@pytest.mark.anyio
+async def test_an_attempt_to_connect_that_is_cancelled_while_it_greets_ends_at_once() -> None:
+    """Not only when the attempt would have ended by itself."""
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+        left.set()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = Settings.read(BrokerURL.parse(f"redis://127.0.0.1:{port}?connect_timeout_s=50s"))
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        task = group.create_task(open_connection(settings, settings.hosts[0], name=""))
+        await asked.wait()
+        task.cancel()
+        await asyncio.wait({task})
+        await left.wait()
+    server.close()
     assert task.cancelled()

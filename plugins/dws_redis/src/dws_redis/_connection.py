@@ -52,7 +52,7 @@ async def open_connection(settings: Settings, address: Address, *, name: str) ->
         **settings.login,
         protocol=2,
         client_name=name,
-        socket_timeout=settings.options.connect_timeout_s,
+        socket_timeout=None,  # else redis-py sends by `asyncio.wait_for`, which swallows a cancellation (Python 3.11)
         socket_connect_timeout=settings.options.connect_timeout_s,
         retry=Retry(NoBackoff(), 0),
     )
