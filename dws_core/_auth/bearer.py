@@ -1,6 +1,6 @@
 """Bearer tokens (RFC 6750) on WebSocket handshakes."""
 
-# Annotations are objects here, not text: FastAPI before 0.123 looks up those of a dependency with `__call__` in no module.
+# Annotations are objects here, not text: FastAPI before 0.123.7 looks up those of a dependency with `__call__` in no module.
 
 import inspect
 

@@ -61,12 +61,6 @@ class _DirectConnect(connect):
         """Follow no redirect: the client's headers are meant for the upstream that the developer named."""
         return exc
 
-    async def open(self) -> ClientConnection:
-        """Open the connection; the caller closes it."""
-        # From 15.0 on websockets would take HTTP_PROXY and its like from the environment; before, it has no such attribute.
-        self.proxy = None
-        return await self
-
 
 class WebSocketProxy:
     """Pass a client's WebSocket on to another WebSocket server: `await WebSocketProxy(websocket, url)()`.
@@ -216,8 +210,9 @@ class WebSocketProxy:
             ping_timeout=self._ping_interval_s,
             max_size=self._max_message_bytes,
             max_queue=_QUEUE_FRAMES,
+            proxy=None,
             **tls,
-        ).open()
+        )
 
     async def _refuse(self, error: Exception) -> None:
         """Tell the client that the upstream cannot be had."""

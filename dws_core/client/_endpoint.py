@@ -44,14 +44,6 @@ class Ending:
     at_once: bool = False
 
 
-class _DirectConnect(connect):
-    """`connect` that ignores the proxies of the environment, also where `websockets` has no argument for it (14.2)."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.proxy = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where a node is, and how to come in.
@@ -80,14 +72,14 @@ class Endpoint:
         if self.token is not None:
             headers["Authorization"] = f"Bearer {await self.fresh_token()}"
         tls: dict[str, Any] = {} if self.ssl is None else {"ssl": self.ssl}
-        opener = connect if self.proxy else _DirectConnect
-        return await opener(
+        return await connect(
             self.url,
             additional_headers=headers,
             subprotocols=[Subprotocol(f"dws.v1.{self.codec.name}")],
             open_timeout=self.timeout_s,
             close_timeout=self.timeout_s,
             max_size=_MAX_MESSAGE_BYTES,
+            proxy=True if self.proxy else None,
             **tls,
         )
 

@@ -17,7 +17,38 @@ from dws_core import (
     Principal,
     WebSocketManager,
 )
-from dws_core.client import Gap, Message, Refused
+from dws_core.client import Client, Gap, Message, Refused
+
+
+async def test_proxies_of_the_environment_are_used_unless_the_client_is_told_not_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readline()
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+        await reader.read()  # until the client closes
+        writer.close()
+        asked.put_nowait(line)
+
+    _, app = chat()
+    listening = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with listening, serve(app) as server, asyncio.timeout(HANG_S):
+        url = f"{server.url}/ws/a"
+        async with Client(url, proxy=False) as direct:
+            await direct.publish("t", 1)
+        assert asked.empty()
+        opening = Client(url)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(opening.__aenter__())
+            line = await asked.get()
+            waiting.cancel()
+        assert line == b"CONNECT %s HTTP/1.1\r\n" % server.url.removeprefix("ws://").encode()
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
