@@ -14,7 +14,8 @@ from starlette.websockets import WebSocket
 
 from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
 from dws_core._auth.refusal import refuse_full, refuse_stopped
-from dws_core._errors import BrokerClosed, ConfigurationError
+from dws_core._errors import BrokerClosed, BrokerUnavailable, ConfigurationError
+from dws_core._log.backoff import Backoff
 from dws_core._log.interface import BrokerInterface, History, Layout, LogBroker
 from dws_core._log.policy import HistoryPolicy
 from dws_core._node.adapter import AdaptedBroker
@@ -80,6 +81,8 @@ class WebSocketManager(Sender):
             loses nothing. Broadcasts are the topic `$all`, direct messages `$conn/<id>`; only filters that begin with
             `$` match those. Give every node of a channel the same.
         limits: Bounds of the node.
+        startup_patience_s: Seconds for which a start goes on trying while the broker is away; 0: it fails at once. A server that
+            is told to stop meanwhile ends when they are over.
         registry: Where plugins are looked up; None: the installed ones.
         **kwargs: For `broker_class`.
 
@@ -103,6 +106,7 @@ class WebSocketManager(Sender):
         allowed_origins: Collection[str] = (),
         history: Mapping[str, History] | None = None,
         limits: Limits | None = None,
+        startup_patience_s: float = 0.0,
         registry: PluginRegistry | None = None,
         **kwargs: Any,
     ) -> None:
@@ -130,6 +134,7 @@ class WebSocketManager(Sender):
             {matcher.check_filter(f): kept for f, kept in (history or {}).items()}, matcher.matches
         )
         self._begin_anew()
+        self._startup_patience_s = startup_patience_s
         self._starting_or_stopping = asyncio.Lock()
         self._running = False
         self._way_logged = False
@@ -167,21 +172,34 @@ class WebSocketManager(Sender):
         A start that fails leaves nothing open: it may be tried again. A node that was stopped starts as a new one does.
 
         Raises:
-            BrokerUnavailable: The broker cannot be reached.
+            BrokerUnavailable: The broker cannot be reached, for longer than `startup_patience_s`.
         """
         async with self._starting_or_stopping:
             if self._running:
                 return
-            self._begin_anew()
-            await self._log.start(node=os.urandom(8), layout=self._layout, sink=self._delivery)
-            try:
-                heads = await self._log.set_interest(frozenset(range(self._layout.partitions)))
-            except BaseException:
-                await self._give_up()
-                raise
-            self._logs.begin(heads.values())
-            self._running = True
-            self.tasks.spawn(self._tell_positions(), name="positions of quiet topics")
+            loop, backoff = asyncio.get_running_loop(), Backoff()
+            until = loop.time() + self._startup_patience_s
+            while True:
+                try:
+                    await self._start()
+                    break
+                except BrokerUnavailable as error:
+                    if (left_s := until - loop.time()) <= 0:
+                        raise
+                    logger.warning("the start is tried again for %.0f s: %s", left_s, error)
+                    await asyncio.sleep(min(backoff.next_s(), left_s))
+
+    async def _start(self) -> None:
+        self._begin_anew()
+        await self._log.start(node=os.urandom(8), layout=self._layout, sink=self._delivery)
+        try:
+            heads = await self._log.set_interest(frozenset(range(self._layout.partitions)))
+        except BaseException:
+            await self._give_up()
+            raise
+        self._logs.begin(heads.values())
+        self._running = True
+        self.tasks.spawn(self._tell_positions(), name="positions of quiet topics")
 
     async def _give_up(self) -> None:
         """Stop the broker after a start that failed; what failed first is what the caller is told."""

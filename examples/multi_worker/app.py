@@ -15,6 +15,7 @@ manager = WebSocketManager(  # anyone may read and write here: `verify_token` an
     "chat",
     broker_url=os.environ.get("BROKER_URL", "redis://localhost:6379/0"),
     history={"chat/#": History(size=500, ttl_s=3600), "pointer/#": History.none()},
+    startup_patience_s=30,  # a worker that is started while Redis is away waits for it
 )
 app = FastAPI(lifespan=manager.lifespan)
 

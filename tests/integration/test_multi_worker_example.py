@@ -284,3 +284,25 @@ async def test_while_redis_is_away_workers_are_not_ready_and_nothing_is_lost(
         await server.answers(200)
     assert gate.away == set(), "nobody lost the connection"
     assert gate.gaps == []
+
+
+async def test_a_worker_that_is_killed_while_redis_is_away_is_replaced_when_it_is_back(
+    server: Workers, redis: PrivateRedis
+) -> None:
+    gate = Gate()
+    started = len(server.said(STARTED))
+    async with AsyncExitStack() as stack:
+        listeners, held = await on_two_workers(stack, server, gate)
+        publisher = await stack.enter_async_context(client(server.url))
+        gate.shut()
+        await asyncio.to_thread(redis.kill)
+        victim = max(held, key=held.__getitem__)
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.to_thread(server.said, "the start is tried again")
+        assert len(server.said(STARTED)) == started
+        await asyncio.to_thread(redis.start)
+        await asyncio.to_thread(server.said, STARTED, started + 1)
+        gate.open()
+        await publisher.publish("chat/lobby", "after")
+        await all_take(listeners, "after")
+    assert gate.gaps == []

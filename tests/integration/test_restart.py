@@ -13,7 +13,7 @@ from support.resume import hello, missed, slow
 from support.servers import HANG_S, Client, serve
 
 from dws_core import BrokerError, BrokerUnavailable, Principal, WebSocketManager
-from dws_core.plugin import Head
+from dws_core.plugin import BrokerMisconfigured, Head
 
 _T = TypeVar("_T")
 
@@ -229,3 +229,34 @@ async def test_a_stop_that_is_cancelled_while_it_closes_connections_stops_the_br
             await stopping
         assert broker.started == 0
         assert len(manager.tasks) == 0
+
+
+# -- a broker that is away for a while
+
+
+async def test_a_start_is_as_patient_as_it_is_told_to_be(caplog: pytest.LogCaptureFixture) -> None:
+    broker = _Stumbling(fails=3)
+    manager = WebSocketManager("chat", broker=broker, startup_patience_s=HANG_S)
+    async with manager:
+        assert manager.health().ready
+    assert broker.fails == 0
+    assert caplog.text.count("the start is tried again") == 3
+
+
+async def test_a_start_ends_when_its_patience_does() -> None:
+    broker = _Stumbling(fails=10**9)
+    manager = WebSocketManager("chat", broker=broker, startup_patience_s=0.1)
+    with pytest.raises(BrokerUnavailable):
+        await manager.startup()
+    assert 10**9 - broker.fails > 1
+    assert broker.started == 0
+
+
+async def test_no_patience_mends_a_broker_that_is_set_up_wrongly() -> None:
+    class Misconfigured(MemoryBroker):
+        async def start(self, **arguments: Any) -> None:
+            raise BrokerMisconfigured("it is too old.", fix="use a newer one")
+
+    manager = WebSocketManager("chat", broker=Misconfigured(), startup_patience_s=10**9)
+    with pytest.raises(BrokerMisconfigured):
+        await manager.startup()
