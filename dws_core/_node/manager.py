@@ -177,7 +177,7 @@ class WebSocketManager(Sender):
         async with self._starting_or_stopping:
             if self._running:
                 return
-            loop, backoff = asyncio.get_running_loop(), Backoff()
+            loop, backoff = asyncio.get_running_loop(), Backoff(first_s=0.1, max_s=2.0)
             until = loop.time() + self._startup_patience_s
             while True:
                 try:

@@ -70,7 +70,7 @@ class PrivateRedis:
         self.settings = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "daemonize": "no"}
         if mode == "server":
             aof_settings = {"appendonly": "yes" if aof else "no", "appendfsync": "always"}
-            self.settings |= {"save": "", "enable-debug-command": "local", **aof_settings}
+            self.settings |= {"save": "", **aof_settings}
         self.settings |= settings
         self._process: subprocess.Popen[bytes] | None = None
 

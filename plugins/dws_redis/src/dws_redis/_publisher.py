@@ -215,7 +215,11 @@ class Publisher:
     def _take(self, partition: int, items: list[_Item]) -> None:
         """Take what the queue lets go."""
         batch = self._unanswered[partition] = _Batch(partition, items)
-        self._send(batch)
+        try:
+            self._send(batch)
+        except BaseException:
+            del self._unanswered[partition]  # the queue takes it for answered
+            raise
 
     def _send(self, batch: _Batch) -> None:
         commands = self._gates.get(batch.partition)
