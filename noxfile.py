@@ -156,7 +156,8 @@ def packages(session: nox.Session) -> None:
     session.env["PYTHONSAFEPATH"] = "1"  # from the root, `import dws_core` would take the working tree
     session.run("python", "-m", "dws_core", "plugins")
     session.run("python", "-m", "dws_core", "doctor", "memory://")
-    session.run("pytest", "-q", "tests/contract/test_public_api.py", "plugins")
+    suites = map(str, Path("plugins").glob("*/tests/test_conformance.py"))
+    session.run("pytest", "-q", "tests/contract/test_public_api.py", *suites)
 
 
 @nox.session

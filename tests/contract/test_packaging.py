@@ -29,6 +29,16 @@ def test_a_plugin_has_the_cores_version_a_range_and_its_papers(folder: Path) -> 
         assert (folder / name).exists(), name
 
 
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda p: p.name)
+def test_a_plugin_comes_with_an_extra_of_the_core(folder: Path) -> None:
+    extras: dict[str, list[str]] = _project(ROOT)["optional-dependencies"]  # type: ignore[assignment]
+    name = folder.name.removeprefix("dws_")
+    assert extras[name] == [f"dws-{name}>=0.1,<1"]
+    assert extras[name][0] in extras["all"]
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tool["uv"]["sources"][f"dws-{name}"] == {"workspace": True}
+
+
 def test_the_core_is_typed_and_licensed() -> None:
     assert (ROOT / "dws_core/py.typed").exists()
     assert "MIT" in (ROOT / "LICENSE").read_text()

@@ -49,7 +49,8 @@ async def _hypercorn(app: Any) -> AsyncIterator[str]:
 async def test_a_chat_works_on_hypercorn() -> None:
     manager, app = chat()
     async with _hypercorn(app) as url:
-        async with Client.open(f"{url}/ws/a") as a, Client.open(f"{url}/ws/b") as b:
+        soon = {"close_timeout": 0.2}  # hypercorn leaves the TCP close to the client
+        async with Client.open(f"{url}/ws/a", **soon) as a, Client.open(f"{url}/ws/b", **soon) as b:
             await a.subscribe("t")
             await b.subscribe("t")
             for number in range(50):
@@ -58,7 +59,7 @@ async def test_a_chat_works_on_hypercorn() -> None:
             assert manager.stats().ready_connections == 0
             await manager.send_to("b", "directly")
             assert (await b.receive())["data"] == "directly"
-        async with Client.open(f"{url}/ws/c", close_timeout=0.2) as c:  # hypercorn leaves the TCP close to the client
+        async with Client.open(f"{url}/ws/c", **soon) as c:
             (connection,) = [one for one in manager.active_connections if one.id == "c"]
             await connection.close(4500, "out")
             closed = await c.closed()

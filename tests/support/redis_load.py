@@ -156,3 +156,18 @@ def check(load: Load, listener: Node) -> None:
         assert offsets == sorted(set(offsets)), "in order, each place once"
         assert len(heard) == len(set(heard)), "nothing twice"
         assert [payload for payload in heard if payload not in load.unknown] == load.acked[partition], "nothing missing"
+
+
+def check_behind_the_last_gap(load: Load, listener: Node) -> None:
+    """Nothing came twice or out of order, and what was acknowledged last is whole: what was lost lies before a gap."""
+    for partition in (0, 1):
+        heard = messages(listener, partition, load.name)
+        assert heard == sorted(set(heard), key=_number), "in order, nothing twice"
+        whole = [payload for _, payload in listener.heard[partition][listener.whole_since[partition] :]]
+        whole = [payload for payload in whole if payload in heard and payload not in load.unknown]
+        acked = load.acked[partition]
+        assert whole == acked[len(acked) - len(whole) :], "after the last gap all is whole"
+
+
+def _number(payload: bytes) -> int:
+    return int(payload.rpartition(b"-")[2])

@@ -14,7 +14,7 @@ from dws_redis._connection import Wire
 from dws_redis._shard import Shard
 from integration.test_roaming import new_seed
 from services.redis import PrivateRedis
-from support.redis_load import HANG_S, KEPT, Load, Node, check, everything_came, messages, two_nodes
+from support.redis_load import HANG_S, KEPT, Load, Node, check, check_behind_the_last_gap, everything_came, two_nodes
 
 from dws_core.plugin import GapReason, Layout
 
@@ -143,14 +143,7 @@ async def test_a_connection_for_commands_that_falls_silent_is_replaced_and_what_
 async def test_a_redis_that_lost_everything_is_announced_as_another_epoch(without_aof: PrivateRedis) -> None:
     load, listener = await under_load(without_aof, lambda load: kill_9(without_aof, load))
     assert set(listener.losses) == {GapReason.EPOCH}
-    for partition in (0, 1):
-        heard = messages(listener, partition)
-        assert len(heard) == len(set(heard)), "nothing twice"
-        whole = [payload for _, payload in listener.heard[partition][listener.whole_since[partition] :]]
-        whole = [payload for payload in whole if not payload.startswith(b"end")]
-        assert whole == load.acked[partition][len(load.acked[partition]) - len(whole) :], (
-            "after the last gap all is whole"
-        )
+    check_behind_the_last_gap(load, listener)
 
 
 @pytest.mark.anyio
@@ -166,9 +159,10 @@ async def test_a_redis_that_is_set_back_to_an_older_state_is_announced(without_a
         shutil.copy(redis.folder / "older.rdb", redis.folder / "dump.rdb")
         redis.start()
 
-    _, listener = await under_load(redis, set_back)
+    load, listener = await under_load(redis, set_back)
     assert listener.losses, "it is said"
     assert set(listener.losses) <= {GapReason.EPOCH, GapReason.AHEAD}
+    check_behind_the_last_gap(load, listener)
 
 
 @pytest.mark.anyio

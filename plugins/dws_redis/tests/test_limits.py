@@ -123,6 +123,10 @@ async def test_a_log_of_which_redis_evicts_a_part_is_announced_and_never_mixed_w
         assert begin.epoch != first.epoch
         await listener.until(lambda: bool(listener.losses))
         assert set(listener.losses) == {GapReason.EPOCH}
+        heard = [payload for _, payload in listener.heard[0]]
+        assert heard == sorted(
+            set(heard), key=[b"old %d" % n for n in range(5)].__add__([b"new 0", b"new 1", b"new 2"]).index
+        )
         assert [record.payload for record in (await missed(sender, begin, end)).records] == [b"new 1", b"new 2"]
         assert server.command("XLEN", "dws:{0:limits}:h:t") == b":3\r\n", "nothing is left of the log that is no more"
 

@@ -60,6 +60,8 @@ async def publish(node: Node, *payloads: bytes) -> list[Receipt]:
 async def told_of_it(listener: Node, old: Receipt, new: list[Receipt], payloads: list[bytes]) -> None:
     """The listener is told a gap and hears what is new; who comes back with an old place is told so, too."""
     await listener.until(lambda: [p for _, p in listener.heard[0]][-len(payloads) :] == payloads)
+    heard = [payload for _, payload in listener.heard[0]]
+    assert len(heard) == len(set(heard)), "nothing twice"
     assert set(listener.losses) == {GapReason.EPOCH}
     assert {receipt.epoch for receipt in new}.isdisjoint({old.epoch})
     assert old.offset is not None
