@@ -17,14 +17,14 @@ def choose_broker(
     broker: BrokerInterface | LogBroker | None,
     kwargs: dict[str, Any],
 ) -> BrokerInterface | LogBroker:
-    """Return the broker: an object as it is, a class built with its arguments, or what the URL's scheme names.
+    """Return the broker: an object as it is, a class built with its arguments or from the URL, or what the URL's scheme names.
 
     Raises:
         ConfigurationError: None is named, unknown arguments are given, or the scheme's plugin is not installed.
         InvalidBrokerURL: The URL is malformed, or the plugin refuses an option.
     """
     if broker_class is not None:
-        return broker_class(**kwargs)
+        return broker_class(**kwargs) if url is None or kwargs else broker_class.from_url(BrokerURL.parse(url))
     if kwargs:
         raise ConfigurationError(
             f"WebSocketManager got unknown arguments: {', '.join(kwargs)}.",

@@ -68,8 +68,9 @@ class WebSocketManager(Sender):
     Args:
         broker_channel: The channel: nodes of one channel see each other. The prefix on the broker.
         broker_url: Chooses the broker plugin by its scheme, for example `memory://` or `redis://localhost:6379/0`.
-        broker_class: An own broker's class, built with the remaining keyword arguments, as in the original library.
-        broker: A ready broker object; exactly one of `broker_url`, `broker_class` and `broker` is given.
+        broker_class: A broker's class, built with the remaining keyword arguments, as in the original library; without any, from
+            `broker_url` where there is one.
+        broker: A ready broker object. One of `broker_url`, `broker_class` and `broker` is needed.
         codec: What data is encoded with between nodes, and for clients that offer no subprotocol.
         topic_matcher: The language of filters.
         authenticator: Turns a handshake into a `Principal`; None: nobody is asked.

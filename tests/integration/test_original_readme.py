@@ -251,6 +251,15 @@ async def test_an_own_broker_interface_by_class() -> None:
         assert await client.receive() == {"type": "message", "conn_id": "a", "data": "d"}
 
 
+@pytest.mark.parametrize(("name", "url"), [("InMemoryBroker", "memory://lobby"), ("RedisBroker", "redis://a:6379/3")])
+def test_a_broker_of_a_plugin_by_class_and_url(name: str, url: str) -> None:
+    pytest.importorskip({"InMemoryBroker": "dws_memory", "RedisBroker": "dws_redis"}[name])
+    broker_class = getattr(dws_core, name)
+    manager = WebSocketManager("channel:1", broker_url=url, broker_class=broker_class)
+    assert isinstance(manager.broker, broker_class)
+    assert url in repr(manager.broker)
+
+
 def test_matches_by_levels() -> None:
     assert matches("root/sub1/sub2", {"root/sub2/sub2", "root/sub1/+"})
     assert matches("root/sub1/sub2", {"root/#"})

@@ -7,13 +7,15 @@ import logging
 import re
 import socket
 from contextlib import AsyncExitStack
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from dws_redis import RedisBroker
 from dws_redis._connection import open_connection
 from dws_redis._fence import _check
 from dws_redis._format import read_push
-from dws_redis._settings import Settings
+from dws_redis._settings import RedisOptions, Settings
 from services.redis import PrivateRedis
 
 from dws_core import InvalidBrokerURL, create_broker
@@ -141,6 +143,13 @@ async def test_a_socket_file_leads_to_the_database_that_the_url_names() -> None:
         assert re.findall(rb"(db\d+):", redis.command("INFO", "keyspace")) == [b"db3"]
     finally:
         redis.remove()
+
+
+def test_every_option_of_the_url_is_in_the_table_of_the_page() -> None:
+    page = (Path(__file__).parents[3] / "docs/plugins/redis.md").read_text()
+    table = page.partition("## Settings")[2].partition("\n\nRedis")[0]
+    in_first_column = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(in_first_column))) == sorted(f.name for f in fields(RedisOptions))
 
 
 def test_the_original_name_is_importable() -> None:
