@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(p.parent for p in Path("plugins").glob("*/pyproject.toml"))
@@ -100,14 +100,14 @@ def tests(session: nox.Session) -> None:
 
 def lowest(folder: Path) -> list[str]:
     """Return a distribution's dependencies, each at the lowest version that it allows."""
-    needed: list[str] = nox.project.load_toml(folder / "pyproject.toml")["project"]["dependencies"]
-    ranges = (re.fullmatch(r"([\w.-]+)>=([\w.]+)(,<\w+)?", line) for line in needed)
-    return [f"{found[1]}=={found[2]}" for found in ranges if found and not found[1].startswith("dws-")]
+    needed = map(Requirement, nox.project.load_toml(folder / "pyproject.toml")["project"]["dependencies"])
+    lowest = {need.name: next(s.version for s in need.specifier if s.operator == ">=") for need in needed}
+    return [f"{name}=={version}" for name, version in lowest.items() if not name.startswith("dws-")]
 
 
 @nox.session(python=found_pythons()[:1])
 def minimums(session: nox.Session) -> None:
-    """Run the whole suite with the lowest versions of the dependencies that are allowed, on the oldest Python."""
+    """Run the suite, or a part of it, with the lowest versions of the dependencies that are allowed, on the oldest Python."""
     install_workspace(session, "test")
     pins = [pin for folder in (Path(), *PLUGINS) for pin in lowest(folder)]
     session.install(*pins, "uvicorn==0.53", "httpx")  # httpx: for the test client of that Starlette

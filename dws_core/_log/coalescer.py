@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -64,8 +64,12 @@ class Coalescer(Generic[T]):
     def drop(self, unwanted: Callable[[T], bool]) -> None:
         """Take out what waits and is not wanted any more; what is left keeps its order."""
         for partition, queue in self._waiting.items():
-            kept = deque(entry for entry in queue if not unwanted(entry[0]))
-            self._bytes -= _size_of(queue) - _size_of(kept)
+            kept: deque[tuple[T, int]] = deque()
+            for item, size_bytes in queue:
+                if unwanted(item):
+                    self._bytes -= size_bytes
+                else:
+                    kept.append((item, size_bytes))
             self._waiting[partition] = kept
 
     def drain(self) -> list[T]:
@@ -105,7 +109,3 @@ class Coalescer(Generic[T]):
             room -= size_bytes
         self._bytes -= self._max_bytes - room
         return batch
-
-
-def _size_of(queue: Iterable[tuple[object, int]]) -> int:
-    return sum(size_bytes for _, size_bytes in queue)

@@ -24,7 +24,9 @@ def choose_broker(
         InvalidBrokerURL: The URL is malformed, or the plugin refuses an option.
     """
     if broker_class is not None:
-        return broker_class(**kwargs) if url is None or kwargs else broker_class.from_url(BrokerURL.parse(url))
+        if url is None or kwargs or not _reads_urls(broker_class):
+            return broker_class(**kwargs)
+        return broker_class.from_url(BrokerURL.parse(url))
     if kwargs:
         raise ConfigurationError(
             f"WebSocketManager got unknown arguments: {', '.join(kwargs)}.",
@@ -38,3 +40,8 @@ def choose_broker(
         )
     parsed = BrokerURL.parse(url)
     return plugins.broker_class(parsed).from_url(parsed)
+
+
+def _reads_urls(broker_class: type[BrokerInterface] | type[LogBroker]) -> bool:
+    """Say whether a class has a `from_url` of its own; that of `BrokerInterface` takes nothing from a URL."""
+    return any("from_url" in vars(base) for base in broker_class.__mro__ if base is not BrokerInterface)

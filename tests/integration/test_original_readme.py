@@ -260,6 +260,15 @@ def test_a_broker_of_a_plugin_by_class_and_url(name: str, url: str) -> None:
     assert url in repr(manager.broker)
 
 
+def test_an_own_broker_interface_that_reads_no_urls_is_built_without_one() -> None:
+    class Mine(MyBroker):
+        def __init__(self) -> None:
+            super().__init__(asyncio.Queue())
+
+    manager = WebSocketManager("channel:1", broker_url="localhost:6379", broker_class=Mine)
+    assert isinstance(manager.broker, Mine)
+
+
 def test_matches_by_levels() -> None:
     assert matches("root/sub1/sub2", {"root/sub2/sub2", "root/sub1/+"})
     assert matches("root/sub1/sub2", {"root/#"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -46,12 +47,20 @@ def _on_path() -> str | None:
     return shutil.which("redis-server") or shutil.which("valkey-server")
 
 
+_PORTS: Final = range(12_000, 22_000)
+"""Below those that Linux gives to clients: a Redis that is restarted has to keep its port, and in a cluster one 10,000 above."""
+
+
 def free_port() -> int:
-    """Return a port that was free a moment ago: a Redis that is restarted has to keep its port."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
+    """Return a port that was free a moment ago."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as held:
+            try:
+                held.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class PrivateRedis:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
+from dws_redis._connection import Commands, Lost
 from dws_redis._scripts import ALL
 from services.redis import PrivateRedis
-from support.redis_load import KEPT, two_nodes
+from support.redis_load import HANG_S, KEPT, Node, two_nodes
 
 from dws_core.plugin import BrokerUnavailable, GapReason, Layout
 
@@ -61,6 +64,60 @@ async def test_what_missed_its_deadline_while_redis_was_away_takes_no_room(serve
         for answer in await asyncio.gather(*late, return_exceptions=True):
             assert not isinstance(answer, BaseException), answer
         await listener.until(lambda: GapReason.EPOCH in listener.losses)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("count", [999, 1_000, 1_001])
+async def test_however_many_miss_their_deadlines_the_queue_is_empty_behind_them(
+    server: PrivateRedis, count: int
+) -> None:
+    """They fail a thousand at a time."""
+    async with two_nodes(server.url, LAYOUT) as (sender, _):
+        server.kill()
+        await sender.until(lambda: sender.states[-1] == "degraded")
+        futures = [sender.broker.publish(0, "t", b"", history=KEPT, deadline_s=0.1) for _ in range(count)]
+        await asyncio.gather(*futures, return_exceptions=True)
+        async with asyncio.timeout(HANG_S):
+            await sender.broker.stop(drain_s=2 * HANG_S)  # nothing is waited for
+
+
+@pytest.mark.anyio
+async def test_a_batch_that_is_sent_again_is_known_whatever_was_given_up_between_its_messages(
+    server: PrivateRedis,
+) -> None:
+    """The script remembers the last 1,024 numbers: those of a batch must not be further apart."""
+    async with two_nodes(server.url + "?dead_s=20s", LAYOUT) as (sender, listener):
+        publish = partial(sender.broker.publish, 0, "t", history=KEPT)
+        server.freeze()
+        try:
+            kept = [publish(b"first", deadline_s=20), publish(b"a", deadline_s=20)]
+            late = [publish(b"late", deadline_s=0.1) for _ in range(1_023)]
+            kept.append(publish(b"b", deadline_s=20))
+            await asyncio.gather(*late, return_exceptions=True)
+        finally:
+            lose_the_answer_to(b"b", sender)
+            server.thaw()
+        receipts = await asyncio.gather(*kept)
+        await listener.until(lambda: len(listener.heard[0]) >= 3)
+        heard = [payload for _, payload in listener.heard[0] if payload != b"late"]
+        assert heard == [b"first", b"a", b"b"]
+        offsets = [receipt.offset or 0 for receipt in receipts]
+        assert offsets == sorted(set(offsets))
+
+
+def lose_the_answer_to(payload: bytes, node: Node) -> None:
+    """Cut the connection when the batch with a message is answered, once, before anybody hears of it."""
+    publisher = node.broker._node.publisher  # type: ignore[union-attr]
+    answered = publisher._answered
+
+    def lose(commands: Commands, batch: Any, sent: tuple[Any, ...], answer: Any) -> None:
+        if any(item.payload == payload for item in sent) and not isinstance(answer, Lost):
+            publisher._answered = answered  # type: ignore[method-assign]
+            commands.abort()
+        else:
+            answered(commands, batch, sent, answer)
+
+    publisher._answered = lose  # type: ignore[method-assign]
 
 
 @pytest.mark.anyio

@@ -39,7 +39,11 @@ class RedisBroker(LogBroker):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.partitions = settings.partitions  # type: ignore[misc]  # this object's own
-        self.capabilities = replace(CAPABILITIES, max_payload_bytes=settings.options.max_payload_bytes)  # type: ignore[misc]
+        self.capabilities = replace(  # type: ignore[misc]
+            CAPABILITIES,
+            max_payload_bytes=settings.options.max_payload_bytes,
+            idle_ops_per_s=CAPABILITIES.idle_ops_per_s * (settings.partitions if settings.kind == "cluster" else 1),
+        )
         self._node: Node | None = None
 
     @classmethod

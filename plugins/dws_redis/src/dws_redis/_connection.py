@@ -66,7 +66,7 @@ async def open_connection(settings: Settings, address: Address, *, name: str) ->
             f"{show(settings, address)} refuses the user or password: {error}.",
             fix="correct the URL, or the user's rights (ACL)",
         ) from error
-    except (RedisError, OSError, TimeoutError) as error:
+    except (RedisError, OSError, TimeoutError, UnicodeError) as error:  # UnicodeError: of a name that is none
         await connection.disconnect(nowait=True)
         raise BrokerUnavailable(
             f"{show(settings, address)} cannot be reached: {(str(error) or type(error).__name__).removesuffix('.')}.",
@@ -227,8 +227,10 @@ class Commands:
 
     async def close(self) -> None:
         """Cut the connection and wait for its end; what was not answered is `Lost`."""
-        await self._wire.close()
-        self.fail()
+        try:
+            await self._wire.close()
+        finally:
+            self.fail()
 
     def fail(self) -> None:
         """Tell those that wait that nobody will answer."""

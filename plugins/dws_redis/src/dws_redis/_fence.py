@@ -78,7 +78,7 @@ def is_still(incarnation: str, replication: bytes) -> bool:
     replica that is promoted begins a history of its own (`master_replid`), it shows.
     """
     info = _info(replication)
-    return info.get("role") == "master" and incarnation.endswith(":" + info.get("master_replid", ""))
+    return _is_primary(info) and incarnation.endswith(":" + info.get("master_replid", ""))
 
 
 async def _check_layout(commands: Commands, names: Names, shown: str) -> None:
@@ -101,6 +101,10 @@ def _info(text: bytes) -> dict[str, str]:
     return {name: value for name, found, value in lines if found}
 
 
+def _is_primary(info: dict[str, str]) -> bool:
+    return info.get("role", "master") == "master"
+
+
 def _check(info: dict[str, str], kind: Kind = "server") -> None:
     version = info.get("redis_version", "0")
     oldest = _OLDEST[kind]
@@ -111,8 +115,13 @@ def _check(info: dict[str, str], kind: Kind = "server") -> None:
         raise BrokerMisconfigured("this Redis is part of a cluster.", fix="write redis+cluster:// instead of redis://")
     if info.get("loading", "0") != "0":  # and says meanwhile that it keeps no append-only file
         raise BrokerUnavailable("Redis is still loading its data.", fix="wait; it is tried again")
-    if info.get("role", "master") != "master":
+    if not _is_primary(info):
         raise BrokerUnavailable("this Redis is a replica: nothing can be stored there.", fix="name the primary")
+    if not info.get("run_id"):
+        raise BrokerMisconfigured(
+            "this Redis does not say which process it is (INFO: run_id), so that a restart could not be noticed.",
+            fix="use one that does",
+        )
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory", "0") != "0" and policy != "noeviction":
         logger.warning(

@@ -146,7 +146,6 @@ class Publisher:
                 BrokerOverloaded(f"{self._options.max_queue_bytes} bytes wait for {self._where}.", fix="slow down")
             )
         else:
-            item.seq = self._seqs[partition] = self._seqs.get(partition, 0) + 1
             self._waiting.setdefault(deadline_s, {})[item] = None
             self._queue.add(partition, item, len(payload) + len(topic) + 64)
             if self._timer is None:
@@ -214,6 +213,8 @@ class Publisher:
 
     def _take(self, partition: int, items: list[_Item]) -> None:
         """Take what the queue lets go."""
+        for item in items:  # numbered now, so that those of a batch are neighbours in the ring
+            item.seq = self._seqs[partition] = self._seqs.get(partition, 0) + 1
         batch = self._unanswered[partition] = _Batch(partition, items)
         try:
             self._send(batch)
@@ -293,7 +294,7 @@ class Publisher:
         if says(why, WRONG_SERVER):
             return  # the connection is cut; the next one is to a server that can
         error: BrokerError
-        if "OOM" in why:
+        if says(why, ("OOM",)):
             self._note_memory(batch.partition, full=True)
             error = BrokerOverloaded(f"{self._where} is out of memory.", fix="raise maxmemory")
         else:
@@ -332,11 +333,12 @@ class Publisher:
 
     def _look_at_deadlines(self) -> None:
         """Fail what has waited too long; of very many some at a time."""
-        late = list(islice(self._late(self._loop.time()), _AT_ONCE))
+        now = self._loop.time()
+        late = list(islice(self._late(now), _AT_ONCE))
         for item in late:
             item.give_up(f"{self._where} did not take it in time.")
             del self._waiting[item.patience_s][item]
-        more = len(late) == _AT_ONCE
+        more = next(self._late(now), None) is not None
         if late and not more:
             self._queue.drop(lambda item: item.settled)
             for batch in self._batches(list(self._unanswered)):

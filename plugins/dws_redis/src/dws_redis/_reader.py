@@ -67,7 +67,10 @@ class Reader:
             commands.call("HMGET", base + "m", "e", "s", "f"),
             commands.call("EXISTS", base + "i"),
         )
-        if current is None or current.decode() != epoch or (int(end) > int(floor) and not indexed):
+        if current is None or current.decode() != epoch:
+            return ReadResult(gap=GapReason.EPOCH)
+        if int(end) > int(floor) and not indexed:
+            commands.abort()  # a part is gone: the next connection begins it anew
             return ReadResult(gap=GapReason.EPOCH)
         if int(end) < since:
             return ReadResult(gap=GapReason.AHEAD)

@@ -112,8 +112,12 @@ return out
 PROBE: Final = Script("""
 -- KEYS m of each partition  ARGV publisher, PUBLISH, base of each partition
 for n = 1, #KEYS do
-  local m = redis.call('hmget', KEYS[n], 'e', 's')
+  local m = redis.call('hmget', KEYS[n], 'e', 's', 'f')
   if not m[1] then return redis.error_reply('NOFENCE the log has no epoch') end
+  -- pcall: refused while a cluster moves this key
+  if tonumber(m[2]) > tonumber(m[3]) and redis.pcall('exists', ARGV[n + 2] .. 'i') == 0 then
+    return redis.error_reply('NOFENCE the index is gone')
+  end
   redis.call(ARGV[2], ARGV[n + 2] .. 'c', m[1] .. ' ' .. m[2] .. ' ' .. m[2] .. ' 0 ' .. ARGV[1] .. '\\n')
 end
 return #KEYS
