@@ -21,3 +21,12 @@ def redis() -> Iterator[PrivateRedis]:
     server.start()
     yield server
     server.remove()
+
+
+@pytest.fixture
+def server() -> Iterator[PrivateRedis]:
+    """A Redis of the test's own, without persistence, that it may do anything to."""
+    redis = PrivateRedis()
+    redis.start()
+    yield redis
+    redis.remove()

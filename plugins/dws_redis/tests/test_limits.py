@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from services.redis import PrivateRedis
@@ -21,14 +20,6 @@ from dws_core.plugin import (
 )
 
 LAYOUT = Layout(channel="limits", partitions=2)
-
-
-@pytest.fixture
-def server() -> Iterator[PrivateRedis]:
-    redis = PrivateRedis()
-    redis.start()
-    yield redis
-    redis.remove()
 
 
 @pytest.mark.anyio

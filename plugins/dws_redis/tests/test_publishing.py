@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,14 +15,6 @@ from support.redis_load import KEPT, Node, two_nodes
 from dws_core.plugin import BrokerUnavailable, GapReason, Layout
 
 LAYOUT = Layout(channel="publishing", partitions=2)
-
-
-@pytest.fixture
-def server() -> Iterator[PrivateRedis]:
-    redis = PrivateRedis()
-    redis.start()
-    yield redis
-    redis.remove()
 
 
 @pytest.mark.anyio

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 from services.redis import PrivateRedis
@@ -23,14 +23,6 @@ from dws_core.plugin import (
 LAYOUT = Layout(channel="refusals", partitions=2)
 QUICK = "?probe_s=100ms&dead_s=2s"
 BASE = "dws:{0:refusals}:"
-
-
-@pytest.fixture
-def server() -> Iterator[PrivateRedis]:
-    redis = PrivateRedis()
-    redis.start()
-    yield redis
-    redis.remove()
 
 
 def no_memory(redis: PrivateRedis) -> None:
