@@ -23,15 +23,23 @@ CORRECT = {
     "TestCorrectMatcher": "broken_matchers.py",
     "TestCorrectAuthenticator": "broken_authenticators.py",
 }
-ALONE = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:timeout", "-p", "no:cov"]
+ALONE = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:cov"]
+HANG_S = 60.0
 
 pytestmark = pytest.mark.timeout(300)  # one run of all flawed plugins stands behind the first test
 
 
-def run_pytest(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest as a foreign repository does: in its own folder, with anyio's plugin and the one of the core."""
+def run_pytest(
+    folder: Path, *arguments: str, each_s: float | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run pytest as a foreign repository does: in its own folder, with anyio's plugin and the one of the core.
+
+    Args:
+        each_s: Seconds that one test may take; None: they are not timed.
+    """
+    timing = ["-p", "no:timeout"] if each_s is None else [f"--timeout={each_s}"]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "--rootdir", str(folder), "--strict-markers", *ALONE, *arguments],
+        [sys.executable, "-m", "pytest", "--rootdir", str(folder), "--strict-markers", *ALONE, *timing, *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
@@ -65,7 +73,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     shutil.copytree(BROKEN, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     chosen = [f"{file}::{name}::{test}" for name, (file, test) in FLAWS.items()]
     chosen += [f"{file}::{name}" for name, file in CORRECT.items()]
-    run = run_pytest(folder, "-q", "--tb=short", "--junitxml=result.xml", *chosen)
+    run = run_pytest(folder, "-q", "--tb=short", "--junitxml=result.xml", *chosen, each_s=HANG_S)
     assert run.returncode == 1, run.stdout + run.stderr
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for case in ET.parse(folder / "result.xml").iter("testcase"):
@@ -82,6 +90,9 @@ def test_a_flaw_is_found(name: str, outcomes: dict[str, dict[str, str]]) -> None
     seen = outcomes[name]
     assert seen, "the test ran"
     assert any(outcome.startswith(("failure", "error")) for outcome in seen.values()), seen
+    assert not any(f"Timeout (>{HANG_S}s)" in outcome for outcome in seen.values()), (
+        "the suite says it, and never hangs"
+    )
 
 
 @pytest.mark.parametrize("name", CORRECT)
@@ -145,6 +156,33 @@ def test_a_failure_in_a_foreign_repository_shows_values(tmp_path: Path) -> None:
     run = run_pytest(tmp_path, "-q", "-k", "subprotocol")
     assert run.returncode == 1
     assert "re.Pattern object" in run.stdout, "the assertion explains itself"
+
+
+def test_a_plugin_that_ends_a_wait_as_cancelled_fails_that_test_and_stops_no_other(tmp_path: Path) -> None:
+    write_test(
+        tmp_path,
+        """
+        import asyncio
+        from dws_memory import MemoryBroker
+
+        class Cancelled(MemoryBroker):
+            async def start(self, **options):
+                raise asyncio.CancelledError
+
+        class TestCancelled(BrokerConformance):
+            @pytest.fixture
+            def broker_url(self):
+                return "memory://cancelled"
+
+            @pytest.fixture
+            def broker_class(self):
+                return Cancelled
+        """,
+    )
+    run = run_pytest(tmp_path, "-q", "-k", "stopping_twice or a_stopped_node or scheme")
+    assert run.returncode == 1
+    assert "ended as cancelled, though nobody cancelled it" in run.stdout
+    assert re.search(r"\n2 failed, [1-9]\d* passed", run.stdout), run.stdout
 
 
 def test_a_suite_without_its_fixture_says_what_is_missing(tmp_path: Path) -> None:
