@@ -104,11 +104,14 @@ class Workers:
                 held[answer["worker"]] = answer["connections"]
         return held
 
-    async def answers(self, status: int) -> None:
-        """Ask until a worker answers so."""
+    async def answers(self, status: int, workers: int = 1) -> None:
+        """Ask until so many workers have answered so."""
+        answered: set[int] = set()
         async with asyncio.timeout(HANG_S):
-            while (await asyncio.to_thread(self.ready))[0] != status:
-                pass
+            while len(answered) < workers:
+                found, answer = await asyncio.to_thread(self.ready)
+                if found == status:
+                    answered.add(answer["worker"])
 
     @property
     def port(self) -> int:
@@ -198,6 +201,7 @@ async def on_two_workers(
 ) -> tuple[list[Subscription], dict[int, int]]:
     """Let listeners come, a dozen or more, until two workers have some; return them, and how many each worker has."""
     await server.held(0)  # whoever was here before has left
+    await server.answers(200, WORKERS)  # no worker is still behind: a newcomer there would hear what came before it
     listeners: list[Subscription] = []
     held: dict[int, int] = {}
     while sum(map(bool, held.values())) < 2:
