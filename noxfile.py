@@ -139,20 +139,19 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", "--fail-under=95", "--skip-covered", "--show-missing")
 
 
-def build_wheels(session: nox.Session, *folders: Path) -> list[str]:
-    """Build sdists and wheels of the folders; return the wheels' paths."""
-    target = Path(tempfile.mkdtemp(prefix="dws-wheels-"))
-    for folder in folders:
-        session.run("python", "-m", "build", "--outdir", str(target), str(folder), silent=True)
-    return sorted(map(str, target.glob("*.whl")))
+def install_wheels(session: nox.Session, *folders: Path) -> None:
+    """Build sdists and wheels of the folders; install the wheels."""
+    with tempfile.TemporaryDirectory(prefix="dws-wheels-") as target:
+        for folder in folders:
+            session.run("python", "-m", "build", "--outdir", target, str(folder), silent=True)
+        session.install(*sorted(map(str, Path(target).glob("*.whl"))))
 
 
 @nox.session
 def packages(session: nox.Session) -> None:
     """Build all distributions, install the wheels in a clean environment, run the tests that outsiders can run."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "packages", "test"))
-    wheels = build_wheels(session, Path(), *PLUGINS)
-    session.install(*wheels)
+    install_wheels(session, Path(), *PLUGINS)
     session.env["PYTHONSAFEPATH"] = "1"  # from the root, `import dws_core` would take the working tree
     session.run("python", "-m", "dws_core", "plugins")
     session.run("python", "-m", "dws_core", "doctor", "memory://")
@@ -164,7 +163,6 @@ def packages(session: nox.Session) -> None:
 def third_party(session: nox.Session) -> None:
     """Build the outside plugin against the core's wheel and run its own tests."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "packages", "test"))
-    wheels = build_wheels(session, Path(), OUTSIDE)
-    session.install(*wheels)
+    install_wheels(session, Path(), OUTSIDE)
     session.env["PYTHONSAFEPATH"] = "1"
     session.run("pytest", "-q", str(OUTSIDE / "tests"))
