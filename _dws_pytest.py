@@ -6,13 +6,10 @@ stands beside the package, not in it: importing a module of `dws_core` imports `
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import inspect
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import pytest
@@ -52,30 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{cls.__qualname__} replaces {module.KEEPER}. Fix: remove its definition")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Make a suite's test fail when a plugin ends it as cancelled: anyio's runner would end, and the next test hang."""
-    module = sys.modules.get("dws_core.testing._conformance")
-    suite = module and pyfuncitem.cls and issubclass(pyfuncitem.cls, module.Conformance)
-    if suite and inspect.iscoroutinefunction(pyfuncitem.obj):
-        pyfuncitem.obj = _uncancelled(pyfuncitem.obj)
-    return (yield)
-
-
-def _uncancelled(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    @functools.wraps(test)
-    async def run(*args: object, **kwargs: object) -> None:
-        try:
-            await test(*args, **kwargs)
-        except asyncio.CancelledError as error:
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise
-            raise AssertionError("what the test awaited ended as cancelled, though nobody cancelled it") from error
-
-    return run
-
-
-@functools.lru_cache
+@lru_cache
 def _answers(url: str) -> bool:
     parts = urlsplit(url)
     try:

@@ -158,33 +158,6 @@ def test_a_failure_in_a_foreign_repository_shows_values(tmp_path: Path) -> None:
     assert "re.Pattern object" in run.stdout, "the assertion explains itself"
 
 
-def test_a_plugin_that_ends_a_wait_as_cancelled_fails_that_test_and_stops_no_other(tmp_path: Path) -> None:
-    write_test(
-        tmp_path,
-        """
-        import asyncio
-        from dws_memory import MemoryBroker
-
-        class Cancelled(MemoryBroker):
-            async def start(self, **options):
-                raise asyncio.CancelledError
-
-        class TestCancelled(BrokerConformance):
-            @pytest.fixture
-            def broker_url(self):
-                return "memory://cancelled"
-
-            @pytest.fixture
-            def broker_class(self):
-                return Cancelled
-        """,
-    )
-    run = run_pytest(tmp_path, "-q", "-k", "stopping_twice or a_stopped_node or scheme")
-    assert run.returncode == 1
-    assert "ended as cancelled, though nobody cancelled it" in run.stdout
-    assert re.search(r"\n2 failed, [1-9]\d* passed", run.stdout), run.stdout
-
-
 def test_a_suite_without_its_fixture_says_what_is_missing(tmp_path: Path) -> None:
     write_test(tmp_path, "class TestNothing(BrokerConformance): pass")
     run = run_pytest(tmp_path, "-q", "-k", "scheme")
