@@ -25,6 +25,13 @@ HANG_S: Final = 20.0
 KEPT: Final = History(size=100_000, ttl_s=600)
 
 
+class Silent:
+    """A sink that hears nothing."""
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+
 class Node:
     """One broker and all that its node is told of partitions 0 and 1."""
 

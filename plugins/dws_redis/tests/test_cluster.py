@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
-from typing import Final
 
 import pytest
 from dws_redis import RedisBroker
 from dws_redis._format import Names
-from dws_redis._topology import _doubt
 from redis.crc import key_slot
-from services.redis import PrivateRedis, free_port
-from services.redis_cluster import PrivateCluster, PrivateSentinel, until
-from support.redis_load import HANG_S, KEPT, Load, check, check_behind_the_last_gap, everything_came, two_nodes
+from services.redis import PrivateRedis
+from services.redis_cluster import PrivateCluster
+from support.redis_load import Load, Silent, check, check_behind_the_last_gap, everything_came, two_nodes
 
-from dws_core.plugin import BrokerError, BrokerMisconfigured, BrokerUnavailable, BrokerURL, GapReason, Layout
+from dws_core.plugin import BrokerMisconfigured, BrokerURL, GapReason, Layout
 from dws_core.testing import BrokerConformance, BrokerFaults
 
 LAYOUT = Layout(channel="faults", partitions=3)  # one for each server
@@ -31,13 +27,6 @@ def cluster() -> Iterator[PrivateCluster]:
     servers.start()
     yield servers
     servers.remove()
-
-
-class Silent:
-    """A sink that hears nothing."""
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *_: None
 
 
 class ClusterFaults(BrokerFaults):
@@ -172,230 +161,6 @@ async def test_a_replica_that_takes_over_is_announced() -> None:
             assert set(listener.heads) == {0}, "no harm to the others"
     finally:
         cluster.remove()
-
-
-@pytest.mark.timeout(120)  # a sentinel lets the old server be for 10 s
-@pytest.mark.anyio
-async def test_sentinels_lead_to_the_server_that_took_over() -> None:
-    servers = PrivateSentinel()
-    servers.start()
-    try:
-        async with two_nodes(servers.url + QUICK, LAYOUT) as (sender, listener):
-            load = Load(sender)
-            async with asyncio.TaskGroup() as group:
-                for partition in (0, 1):
-                    group.create_task(load.run(partition))
-                await load.more(200)
-                servers.primary.kill()
-                await listener.until(lambda: bool(listener.losses))
-                await load.more(200)
-                load.stopping = True
-            await everything_came(sender, listener)
-            assert set(listener.losses) == {GapReason.EPOCH}
-            check_behind_the_last_gap(load, listener)
-            receipt = await sender.broker.publish(0, "t", b"after", history=KEPT)
-            servers.primary.start()  # it comes back and follows the other
-            follows = lambda: b"role:slave" in servers.primary.command("INFO", "replication")  # noqa: E731 -- for until
-            await asyncio.to_thread(until, follows, "the old one follows")
-            again = await sender.broker.publish(0, "t", b"after that", history=KEPT)
-            assert again.epoch == receipt.epoch
-    finally:
-        servers.remove()
-
-
-@contextmanager
-def watched(redis: PrivateRedis, *, sentinels: int = 2, quorum: int = 1) -> Iterator[list[PrivateRedis]]:
-    """Start sentinels that watch a Redis under the name `main`."""
-    watchers = [PrivateRedis(mode="sentinel") for _ in range(sentinels)]
-    try:
-        for watcher in watchers:
-            watcher.settings["sentinel monitor main"] = f"127.0.0.1 {redis.port} {quorum}"
-            watcher.settings["sentinel down-after-milliseconds main"] = "100"
-            watcher.start()
-        yield watchers
-    finally:
-        for watcher in watchers:
-            watcher.remove()
-
-
-def of_sentinels(ports: list[int], service: str = "main", options: str = "", user: str = "") -> str:
-    return f"redis+sentinel://{user}{','.join(f'127.0.0.1:{port}' for port in ports)}/{service}/0?{options}"
-
-
-async def start(url: str) -> None:
-    """Start a broker and stop it."""
-    broker = RedisBroker.from_url(BrokerURL.parse(url))
-    async with asyncio.timeout(HANG_S):
-        await broker.start(node=b"12345678", layout=LAYOUT, sink=Silent())  # type: ignore[arg-type]
-        await broker.stop()
-
-
-async def refused(url: str, kind: type[BrokerError] = BrokerUnavailable) -> str:
-    """Start a broker that cannot start; return why."""
-    with pytest.raises(kind) as error:
-        await start(url)
-    assert type(error.value) is kind
-    assert "Fix: " in str(error.value)
-    assert len(str(error.value)) < 1000
-    return str(error.value)
-
-
-def guests(sentinel: PrivateRedis) -> list[bytes]:
-    """Return the connections to a sentinel; those of sentinels have names."""
-    lines = sentinel.command("CLIENT", "LIST").splitlines()
-    return [line for line in lines if b" name= " in line and b" cmd=client" not in line]
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("place", [0, 1])
-@pytest.mark.parametrize("away", ["frozen", "refused"])
-async def test_a_sentinel_that_is_away_does_not_hold_up_a_start(redis: PrivateRedis, place: int, away: str) -> None:
-    with watched(redis) as sentinels:
-        ports = [sentinel.port for sentinel in sentinels]
-        if away == "frozen":
-            sentinels[place].freeze()
-        else:
-            ports[place] = free_port()
-        await start(of_sentinels(ports, options="connect_timeout_s=50s"))  # longer than HANG_S
-        sentinels[place].thaw()
-        for sentinel in sentinels:
-            await asyncio.to_thread(until, lambda s=sentinel: not guests(s), "every connection is closed")
-
-
-class Mute:
-    """Servers that take connections and say nothing, as frozen ones do.
-
-    Args:
-        greets: They are frozen only after they have greeted.
-    """
-
-    def __init__(self, *, greets: bool = False) -> None:
-        self.greets = greets
-        self.asked: list[int] = []
-        self.changed = asyncio.Event()
-        self.left = 0
-
-    @asynccontextmanager
-    async def ports(self, number: int) -> AsyncIterator[list[int]]:
-        servers = [await asyncio.start_server(self._take, "127.0.0.1", 0) for _ in range(number)]
-        try:
-            yield [server.sockets[0].getsockname()[1] for server in servers]
-        finally:
-            for server in servers:
-                server.close()
-
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        data = await reader.read(1)
-        self.asked.append(writer.get_extra_info("sockname")[1])
-        self.changed.set()
-        try:
-            while data:  # until the other side closes
-                data = await reader.read(65_536)
-                if self.greets:
-                    writer.write(b"+OK\r\n" * data.count(b"SETINFO"))
-        finally:
-            writer.close()
-            self.left += 1
-            self.changed.set()
-
-    async def until(self, happened: Callable[[], bool]) -> None:
-        async with asyncio.timeout(HANG_S):
-            while not happened():
-                self.changed.clear()
-                await self.changed.wait()
-
-
-@pytest.mark.anyio
-async def test_all_sentinels_are_asked_at_once_and_a_start_that_is_cancelled_leaves_no_connection() -> None:
-    mute = Mute()
-    async with mute.ports(3) as ports, asyncio.TaskGroup() as group:
-        task = group.create_task(start(of_sentinels(ports, options="connect_timeout_s=50s")))
-        await mute.until(lambda: len(mute.asked) == 3 or mute.left > 0)
-        assert mute.left == 0, "none has been given up, and all are asked"
-        task.cancel()
-        await mute.until(lambda: mute.left == 3)
-    assert sorted(mute.asked) == sorted(ports)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("greets", [False, True])
-async def test_sentinels_that_say_nothing_are_asked_once_and_are_named_in_the_refusal(greets: bool) -> None:
-    mute = Mute(greets=greets)
-    async with mute.ports(3) as ports:
-        refusal = await refused(of_sentinels(ports, options="connect_timeout_s=100ms"))
-        await mute.until(lambda: mute.left == 3)
-    assert sorted(mute.asked) == sorted(ports)
-    for port in ports:
-        assert re.search(rf"127.0.0.1:{port} (does not answer|cannot be reached)", refusal)
-
-
-@pytest.mark.anyio
-async def test_a_service_that_no_sentinel_knows_is_refused_with_what_each_says(redis: PrivateRedis) -> None:
-    with watched(redis) as (sentinel, other):
-        ports = [sentinel.port, other.port, free_port()]
-        refusal = await refused(of_sentinels(ports, "another", user="ann:hush@"))
-        assert "'another'" in refusal
-        assert refusal.count("No such master") == 2
-        for port in ports:
-            assert f"127.0.0.1:{port}" in refusal.partition("that works: ")[2]
-        assert "hush" not in refusal
-
-
-@pytest.mark.anyio
-async def test_a_user_of_the_sentinels_needs_one_right_and_its_password_is_never_shown(redis: PrivateRedis) -> None:
-    with watched(redis, sentinels=1) as (sentinel,):
-        sentinel.command("ACL", "SETUSER", "ann", "on", ">hush", "+sentinel|master")
-        sentinel.command("ACL", "SETUSER", "default", "off")
-        ports, ann = [sentinel.port], "sentinel_username=ann&sentinel_password="
-        await start(of_sentinels(ports, options=ann + "hush"))
-        for wrong in ("hushhush", ""):
-            refusal = await refused(of_sentinels(ports, options=ann + wrong), BrokerMisconfigured)
-            assert f"127.0.0.1:{sentinel.port} refuses the user or password" in refusal
-            assert "hush" not in refusal
-        assert "NOAUTH" in await refused(of_sentinels(ports))
-        await start(of_sentinels([free_port(), *ports, free_port()], options=ann + "hush"))
-
-
-@pytest.mark.anyio
-async def test_a_sentinel_that_says_that_the_server_is_down_is_not_believed_that_it_works() -> None:
-    redis = PrivateRedis()
-    redis.start()
-    try:
-        with watched(redis, sentinels=1) as (sentinel,):
-            redis.kill()
-            is_down = lambda: b"s_down" in sentinel.command("SENTINEL", "MASTER", "main")  # noqa: E731 -- for until
-            await asyncio.to_thread(until, is_down, "the sentinel notices")
-            assert "says that it is down" in await refused(of_sentinels([sentinel.port]))
-    finally:
-        redis.remove()
-
-
-@pytest.mark.anyio
-async def test_a_sentinel_that_does_not_know_the_others_yet_is_not_believed(redis: PrivateRedis) -> None:
-    """One that was started anew may name a server of long ago."""
-    with watched(redis, sentinels=1, quorum=2) as (sentinel,):
-        assert "enough other sentinels" in await refused(of_sentinels([sentinel.port]))
-
-
-WORKS: Final = {b"flags": b"master", b"num-other-sentinels": b"2", b"quorum": b"2"}
-
-
-@pytest.mark.parametrize(
-    ("told", "doubt"),
-    [
-        ({}, ""),
-        ({b"flags": b"master,disconnected,failover_in_progress"}, ""),
-        ({b"flags": b"slave"}, "primary"),
-        ({b"flags": b"s_down,master,disconnected"}, "down"),
-        ({b"flags": b"master,o_down"}, "down"),
-        ({b"num-other-sentinels": b"1"}, ""),
-        ({b"num-other-sentinels": b"0"}, "quorum"),
-    ],
-)
-def test_the_word_of_a_sentinel_is_taken_only_if_there_is_no_doubt(told: dict[bytes, bytes], doubt: str) -> None:
-    found = _doubt(WORKS | told)
-    assert doubt in found
-    assert bool(found) == bool(doubt)
 
 
 @pytest.mark.anyio

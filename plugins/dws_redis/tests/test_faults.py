@@ -29,14 +29,6 @@ def with_aof() -> Iterator[PrivateRedis]:
     server.remove()
 
 
-@pytest.fixture
-def without_aof() -> Iterator[PrivateRedis]:
-    server = PrivateRedis()
-    server.start()
-    yield server
-    server.remove()
-
-
 def near(redis: PrivateRedis) -> AbstractAsyncContextManager[tuple[Node, Node]]:
     """Start two nodes that notice soon what is wrong."""
     return two_nodes(redis.url + "?probe_s=200ms&dead_s=800ms&trust_restart=always", LAYOUT)
@@ -140,26 +132,25 @@ async def test_a_connection_for_commands_that_falls_silent_is_replaced_and_what_
 
 
 @pytest.mark.anyio
-async def test_a_redis_that_lost_everything_is_announced_as_another_epoch(without_aof: PrivateRedis) -> None:
-    load, listener = await under_load(without_aof, lambda load: kill_9(without_aof, load))
+async def test_a_redis_that_lost_everything_is_announced_as_another_epoch(server: PrivateRedis) -> None:
+    load, listener = await under_load(server, lambda load: kill_9(server, load))
     assert set(listener.losses) == {GapReason.EPOCH}
     check_behind_the_last_gap(load, listener)
 
 
 @pytest.mark.anyio
-async def test_a_redis_that_is_set_back_to_an_older_state_is_announced(without_aof: PrivateRedis) -> None:
+async def test_a_redis_that_is_set_back_to_an_older_state_is_announced(server: PrivateRedis) -> None:
     """Without a new epoch, its offsets would be given out a second time, and clients would miss what took them first."""
-    redis = without_aof
 
     async def set_back(load: Load) -> None:
-        assert b"OK" in redis.command("SAVE")
-        shutil.copy(redis.folder / "dump.rdb", redis.folder / "older.rdb")
+        assert b"OK" in server.command("SAVE")
+        shutil.copy(server.folder / "dump.rdb", server.folder / "older.rdb")
         await load.more(300)
-        redis.kill()
-        shutil.copy(redis.folder / "older.rdb", redis.folder / "dump.rdb")
-        redis.start()
+        server.kill()
+        shutil.copy(server.folder / "older.rdb", server.folder / "dump.rdb")
+        server.start()
 
-    load, listener = await under_load(redis, set_back)
+    load, listener = await under_load(server, set_back)
     assert listener.losses, "it is said"
     assert set(listener.losses) <= {GapReason.EPOCH, GapReason.AHEAD}
     check_behind_the_last_gap(load, listener)

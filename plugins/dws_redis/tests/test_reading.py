@@ -15,18 +15,12 @@ from dws_redis import RedisBroker
 from dws_redis._connection import Commands
 from dws_redis._reader import Reader
 from services.redis import PrivateRedis
+from support.redis_load import Silent
 
 from dws_core.plugin import BrokerURL, GapReason, History, Layout, ReadResult, Record
 
 KEPT: Final = History(size=10_000, ttl_s=600)
 NUMBERS: Final = count()
-
-
-class Silent:
-    """A sink that hears nothing."""
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *_: None
 
 
 class Log:

@@ -17,16 +17,10 @@ from dws_redis._fence import _check
 from dws_redis._format import read_push
 from dws_redis._settings import RedisOptions, Settings
 from services.redis import PrivateRedis
+from support.redis_load import Silent
 
 from dws_core import InvalidBrokerURL, create_broker
 from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable, BrokerURL, History, Layout, Record, partition_of
-
-
-class Silent:
-    """A sink that hears nothing."""
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *_: None
 
 
 async def started(url: str, layout: Layout) -> RedisBroker:
