@@ -41,7 +41,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse a suite whose keeper was replaced: everything else it checks itself."""
-    module = sys.modules.get("dws_core.testing._conformance")
+    module = sys.modules.get("dws_core.testing.suites.conformance")
     if module is None:
         return
     for cls in {item.cls for item in items if isinstance(item, pytest.Function) and item.cls is not None}:

@@ -118,7 +118,7 @@ def minimums(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Check coverage: every branch of the pure modules by their own tests, and the whole."""
     install_workspace(session, "test", "coverage")
-    for package in ("_wire", "_topics", "_log"):
+    for package in ("_wire", "_limits", "_topics", "_log"):
         session.run("coverage", "erase")
         own = f"tests/unit/{package}"
         session.run(

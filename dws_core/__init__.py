@@ -42,19 +42,19 @@ from dws_core._errors import (
     PublishOutcomeUnknown,
     WebSocketException,
 )
+from dws_core._limits.backlog import SlowConsumer
+from dws_core._limits.limits import Limits
 from dws_core._log.interface import BrokerInterface, History, Receipt
-from dws_core._node.connection import Connection
-from dws_core._node.counters import NodeStats
+from dws_core._node.connection.connection import Connection
 from dws_core._node.health import NodeHealth
-from dws_core._node.history import StoredMessage
 from dws_core._node.manager import WebSocketManager
+from dws_core._node.recovery.history import StoredMessage
+from dws_core._node.stats import NodeStats
 from dws_core._proxy import WebSocketProxy
 from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
 from dws_core._topics.filters import matches
 from dws_core._url import BrokerURL
-from dws_core._wire.backlog import SlowConsumer
 from dws_core._wire.close_codes import CloseCode
-from dws_core._wire.limits import Limits
 from dws_core._wire.message import Message
 
 # Names of plugins are importable one by one. They are not in `__all__`: a star import would need every plugin.

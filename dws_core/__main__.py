@@ -17,7 +17,7 @@ from typing import Final
 from dws_core._errors import BrokerUnavailable
 from dws_core._log.interface import BrokerInterface, BrokerState, GapReason, Head, History, Layout, LogBroker, Offset
 from dws_core._log.interface import Record as _Record
-from dws_core._node.adapter import AdaptedBroker
+from dws_core._node.broker.plain_broker import AdaptedBroker
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._url import BrokerURL
 

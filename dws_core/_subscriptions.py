@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dws_core._errors import InvalidFilter, InvalidSubscription, InvalidSubscriptionMessage
-from dws_core._node.connection import Connection
+from dws_core._node.connection.connection import Connection
 from dws_core._wire.message import Message
 
 

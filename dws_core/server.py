@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from websockets.protocol import State
 
 from dws_core._errors import ConfigurationError
-from dws_core._node.sink import EXTENSION, FrameListener
+from dws_core._node.sending.ready_frames import EXTENSION, FrameListener
 
 try:
     import uvicorn

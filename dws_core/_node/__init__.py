@@ -1,0 +1,1 @@
+"""The node: one manager, its connections and their way to the broker."""

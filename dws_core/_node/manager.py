@@ -15,39 +15,39 @@ from starlette.websockets import WebSocket
 from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
 from dws_core._auth.refusal import refuse_full, refuse_stopped
 from dws_core._errors import BrokerClosed, BrokerUnavailable, ConfigurationError
+from dws_core._limits.backlog import SlowConsumer
+from dws_core._limits.limits import Limits
 from dws_core._log.backoff import Backoff
 from dws_core._log.interface import BrokerInterface, History, Layout, LogBroker
 from dws_core._log.policy import HistoryPolicy
-from dws_core._node.adapter import AdaptedBroker
-from dws_core._node.attach import Attach
-from dws_core._node.choice import choose_broker
-from dws_core._node.connection import Connection
-from dws_core._node.connections import Connections
-from dws_core._node.counters import Counters, NodeStats
-from dws_core._node.delivery import Delivery
-from dws_core._node.fanout import Fanout
-from dws_core._node.guard import HandlerGuard
-from dws_core._node.handshake import Door, id_of
+from dws_core._node.broker.choose import choose_broker
+from dws_core._node.broker.plain_broker import AdaptedBroker
+from dws_core._node.connection.connect_block import Serving
+from dws_core._node.connection.connection import Connection
+from dws_core._node.connection.handler_guard import HandlerGuard
+from dws_core._node.connection.handshake import Door, id_of
+from dws_core._node.connection.registry import Connections
 from dws_core._node.health import NodeHealth
-from dws_core._node.history import HistoryReader, StoredMessage
-from dws_core._node.inbound import Inbound
-from dws_core._node.interest import Interest
-from dws_core._node.logs import NodeLogs
-from dws_core._node.positions import Positions
+from dws_core._node.pacing import Turns
 from dws_core._node.publisher import Done, Publisher
-from dws_core._node.resume import Resume
+from dws_core._node.recovery.attach import Attach
+from dws_core._node.recovery.cursors import Positions
+from dws_core._node.recovery.history import HistoryReader, StoredMessage
+from dws_core._node.recovery.interest import Interest
+from dws_core._node.recovery.log_caches import NodeLogs
+from dws_core._node.requests.dispatcher import Inbound
+from dws_core._node.requests.resume import Resume
 from dws_core._node.sender import Sender
-from dws_core._node.serving import Serving
-from dws_core._node.tasks import Tasks
-from dws_core._node.turns import Turns
+from dws_core._node.sending.fanout import Fanout
+from dws_core._node.stats import Counters, NodeStats
+from dws_core._node.tail_sink import Delivery
 from dws_core._plugins.registry import PluginRegistry, default_registry
+from dws_core._tasks import Tasks
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
-from dws_core._wire.backlog import SlowConsumer
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
 from dws_core._wire.frames import encode_frame
-from dws_core._wire.limits import Limits
 from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import check_conn_id
 

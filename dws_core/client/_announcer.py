@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from dws_core._node.tasks import Tasks
+from dws_core._tasks import Tasks
 from dws_core.client._state import Gap
 
 logger = logging.getLogger("dws.client")

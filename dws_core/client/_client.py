@@ -13,7 +13,7 @@ from websockets.exceptions import WebSocketException as SocketError
 
 from dws_core._errors import ConnectionClosed, DWSError, PublishOutcomeUnknown
 from dws_core._log.backoff import Backoff
-from dws_core._node.tasks import Tasks
+from dws_core._tasks import Tasks
 from dws_core._wire.client_errors import Refused
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, Final
 from dws_core import ConfigurationError as _ConfigurationError
 
 if TYPE_CHECKING:
-    from dws_core.testing._app_client import AppClient as AppClient
-    from dws_core.testing._authenticator import AuthenticatorConformance as AuthenticatorConformance
-    from dws_core.testing._broker import BrokerConformance as BrokerConformance
-    from dws_core.testing._codec import CodecConformance as CodecConformance
-    from dws_core.testing._conformance import Conformance as Conformance
-    from dws_core.testing._fakes import FakeWebSocket as FakeWebSocket
-    from dws_core.testing._faults import BrokerFaults as BrokerFaults
-    from dws_core.testing._faulty import FaultyBroker as FaultyBroker
-    from dws_core.testing._matcher import TopicMatcherConformance as TopicMatcherConformance
-    from dws_core.testing._server import RunningNode as RunningNode
-    from dws_core.testing._server import Server as Server
-    from dws_core.testing._server import serve as serve
-    from dws_core.testing._server import serve_nodes as serve_nodes
-    from dws_core.testing._services import requires_service as requires_service
+    from dws_core.testing.apps.app_client import AppClient as AppClient
+    from dws_core.testing.apps.fake_websocket import FakeWebSocket as FakeWebSocket
+    from dws_core.testing.apps.server import RunningNode as RunningNode
+    from dws_core.testing.apps.server import Server as Server
+    from dws_core.testing.apps.server import serve as serve
+    from dws_core.testing.apps.server import serve_nodes as serve_nodes
+    from dws_core.testing.apps.services import requires_service as requires_service
+    from dws_core.testing.faults.broker_faults import BrokerFaults as BrokerFaults
+    from dws_core.testing.faults.faulty_broker import FaultyBroker as FaultyBroker
+    from dws_core.testing.suites.authenticator import AuthenticatorConformance as AuthenticatorConformance
+    from dws_core.testing.suites.broker.suite import BrokerConformance as BrokerConformance
+    from dws_core.testing.suites.codec import CodecConformance as CodecConformance
+    from dws_core.testing.suites.conformance import Conformance as Conformance
+    from dws_core.testing.suites.topic_matcher import TopicMatcherConformance as TopicMatcherConformance
 
 __all__ = [
     "AppClient",
@@ -45,20 +45,20 @@ __all__ = [
 ]
 
 _WHERE: Final = {
-    "AppClient": "_app_client",
-    "AuthenticatorConformance": "_authenticator",
-    "BrokerConformance": "_broker",
-    "BrokerFaults": "_faults",
-    "CodecConformance": "_codec",
-    "Conformance": "_conformance",
-    "FakeWebSocket": "_fakes",
-    "FaultyBroker": "_faulty",
-    "RunningNode": "_server",
-    "Server": "_server",
-    "TopicMatcherConformance": "_matcher",
-    "requires_service": "_services",
-    "serve": "_server",
-    "serve_nodes": "_server",
+    "AppClient": "apps.app_client",
+    "AuthenticatorConformance": "suites.authenticator",
+    "BrokerConformance": "suites.broker.suite",
+    "BrokerFaults": "faults.broker_faults",
+    "CodecConformance": "suites.codec",
+    "Conformance": "suites.conformance",
+    "FakeWebSocket": "apps.fake_websocket",
+    "FaultyBroker": "faults.faulty_broker",
+    "RunningNode": "apps.server",
+    "Server": "apps.server",
+    "TopicMatcherConformance": "suites.topic_matcher",
+    "requires_service": "apps.services",
+    "serve": "apps.server",
+    "serve_nodes": "apps.server",
 }
 
 

@@ -15,6 +15,7 @@ LAYERS: dict[str, int] = {
     "_errors": 0,
     "_url": 0,
     "_wire": 1,
+    "_limits": 1,
     "_topics": 1,
     "_log": 1,
     "_auth.interface": 1,

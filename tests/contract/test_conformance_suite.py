@@ -261,7 +261,7 @@ def test_a_run_that_has_nothing_to_do_with_dws_is_left_alone(tmp_path: Path) -> 
         "import sys\n"
         "class TestOwn:\n"
         "    def test_nothing_is_imported_for_it(self):\n"
-        "        assert 'dws_core.testing._conformance' not in sys.modules\n"
+        "        assert 'dws_core.testing.suites.conformance' not in sys.modules\n"
     )
     run = run_pytest(tmp_path, "-q", "-W", "error")
     assert run.returncode == 0, run.stdout

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from fastapi import FastAPI, WebSocket
 from support.apps import chat
-from support.raw import TEXT, RawClient
+from support.raw_client import TEXT, RawClient
 from support.servers import HANG_S, Client, serve
 
 from dws_core import Connection, Limits, WebSocketManager

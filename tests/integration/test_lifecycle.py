@@ -11,7 +11,7 @@ from support.apps import chat
 from support.servers import HANG_S, Client, serve
 
 from dws_core import BrokerClosed, Limits, WebSocketManager
-from dws_core._node.tasks import Tasks
+from dws_core._tasks import Tasks
 
 
 async def test_shutdown_closes_every_connection_with_1012() -> None:

@@ -12,7 +12,7 @@ from hypercorn.asyncio import serve as serve_hypercorn
 from hypercorn.config import Config
 from starlette.testclient import TestClient
 from support.apps import chat
-from support.raw import TEXT, RawClient
+from support.raw_client import TEXT, RawClient
 from support.servers import HANG_S, Client
 
 from dws_core import Limits

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cuts import play
+from support.interrupted_clients import play
 
 from dws_core._wire.cursor import parse_cursor
 from dws_core.client._state import ClientState, Event

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import trustme
 import uvicorn
-from support.raw import CLOSE, PING, PONG, TEXT, RawClient, RawFrame
+from support.protocol_pair import DEFLATE, OURS, App, Listener, open_side, ready
+from support.raw_client import CLOSE, PING, PONG, TEXT, RawClient, RawFrame
 from support.servers import HANG_S, serve
-from support.sides import DEFLATE, OURS, App, Listener, open_side, ready
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawFrame
-from support.sides import open_side, ready
+from support.protocol_pair import open_side, ready
+from support.raw_client import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawFrame
 
 
 async def test_a_fragmented_message_arrives_whole_with_a_ping_in_the_middle() -> None:

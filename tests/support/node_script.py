@@ -21,9 +21,9 @@ from uvicorn.main import STARTUP_FAILURE
 
 from dws_core import BrokerURL, History, Limits, WebSocketManager, create_broker
 from dws_core._log.cache import LogCache
-from dws_core._node import inbound
 from dws_core._node.publisher import Publisher
-from dws_core._node.recovering import Recovering
+from dws_core._node.recovery.attachments import Recovering
+from dws_core._node.requests import dispatcher
 
 
 def forget_the_past() -> None:
@@ -61,7 +61,7 @@ PATCHES: dict[str, Callable[[], None]] = {
 
 def die_after(publishes: int) -> None:
     """Kill this process at the worst moment: a publish is stored, and its publisher will not hear of it."""
-    acknowledge, stored = inbound.acknowledge, 0
+    acknowledge, stored = dispatcher.acknowledge, 0
 
     def counting(connection: Any, request_id: str | int | None, position: str | None = None) -> None:
         nonlocal stored
@@ -70,7 +70,7 @@ def die_after(publishes: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         acknowledge(connection, request_id, position)
 
-    inbound.acknowledge = counting
+    dispatcher.acknowledge = counting
 
 
 class Server(uvicorn.Server):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dws_core import InvalidFilter, InvalidSubscription, InvalidSubscriptionMessage
-from dws_core._node.connection import Connection
+from dws_core._node.connection.connection import Connection
 from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
 from dws_core._wire.message import Message
 from dws_core.testing import FakeWebSocket

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from making import found_by
+from factory import found_by
 
 from dws_core.plugin import AuthenticationFailed, Handshake, Principal
 from dws_core.testing import AuthenticatorConformance

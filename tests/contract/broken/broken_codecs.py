@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from making import found_by
+from factory import found_by
 
 from dws_core.plugin import CodecError
 from dws_core.testing import CodecConformance

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from dws_memory import MemoryBroker
-from making import BrokerSuite, found_by
+from factory import BrokerSuite, found_by
 
 from dws_core.plugin import GapReason, History, PublishOutcomeUnknown, ReadResult
 

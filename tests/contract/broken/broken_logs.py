@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dws_memory import MemoryBroker
-from making import BrokerSuite, BrokerSuiteInNoHurry, found_by
+from factory import BrokerSuite, BrokerSuiteInNoHurry, found_by
 
 from dws_core.plugin import BrokerURL, GapReason, Head, History, ReadResult, Receipt
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from making import found_by
+from factory import found_by
 
 from dws_core.plugin import InvalidFilter, InvalidTopic
 from dws_core.testing import TopicMatcherConformance

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from making import BrokerSuite, BrokerSuiteInNoHurry, found_by
+from factory import BrokerSuite, BrokerSuiteInNoHurry, found_by
 
 from dws_core.plugin import (
     BrokerCapabilities,

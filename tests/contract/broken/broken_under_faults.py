@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from dws_memory import MemoryBroker
-from making import BrokerSuite, BrokerSuiteInNoHurry, found_by
+from factory import BrokerSuite, BrokerSuiteInNoHurry, found_by
 
 from dws_core.plugin import BrokerURL, GapReason, PublishOutcomeUnknown, Receipt
 from dws_core.testing import BrokerFaults, FaultyBroker

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from dws_core._node.counters import Counters
-from dws_core._node.outbox import ReadyOutbox, TaskOutbox
-from dws_core._node.sink import FrameListener
-from dws_core._wire.backlog import SlowConsumer
+from dws_core._limits.backlog import SlowConsumer
+from dws_core._node.sending.outbox import ReadyOutbox, TaskOutbox
+from dws_core._node.sending.ready_frames import FrameListener
+from dws_core._node.stats import Counters
 from dws_core._wire.codecs import Codec, JSONCodec
 from dws_core._wire.frames import Frame
 

@@ -23,7 +23,7 @@ from dws_core.plugin import (
     PublishOutcomeUnknown,
 )
 from dws_core.testing import BrokerConformance, FaultyBroker
-from dws_core.testing._peers import LogPeer
+from dws_core.testing.suites.peers import LogPeer
 
 
 class FaultyMemory(FaultyBroker):

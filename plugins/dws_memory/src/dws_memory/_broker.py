@@ -38,7 +38,7 @@ from dws_core.plugin import (
 from dws_memory import CAPABILITIES
 from dws_memory._log import Log
 from dws_memory._node import Node
-from dws_memory._siblings import warn_of_siblings
+from dws_memory._worker_check import warn_of_siblings
 
 _BURST: Final = 256
 """Every so many publishes one is answered in the next loop tick. All others are answered at once, and awaiting what is

@@ -1,0 +1,1 @@
+"""Choosing a broker, and adapting a plain `BrokerInterface` to the log contract."""

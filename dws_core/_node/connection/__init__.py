@@ -1,0 +1,1 @@
+"""One client connection: handshake, reading, filters, and the end of its handler."""

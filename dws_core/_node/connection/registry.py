@@ -1,0 +1,62 @@
+"""The open connections of a node, by id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dws_core._node.connection.connection import Connection
+
+
+class Connections:
+    """All open connections; any number may share an id."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, tuple[Connection, ...]] = {}
+        self._all: dict[Connection, None] = {}
+        self._everyone: tuple[Connection, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self.everyone)
+
+    @property
+    def everyone(self) -> tuple[Connection, ...]:
+        """All connections: the same tuple until one comes or goes."""
+        if self._everyone is None:
+            self._everyone = tuple(self._all)
+        return self._everyone
+
+    def __contains__(self, connection: object) -> bool:
+        return connection in self._all
+
+    def add(self, connection: Connection) -> None:
+        """Add a connection under its id."""
+        self._all[connection] = None
+        self._everyone = None
+        self._by_id[connection.id] = (*self._by_id.get(connection.id, ()), connection)
+
+    def discard(self, connection: Connection) -> bool:
+        """Remove a connection; False: it was not there."""
+        if connection not in self._all:
+            return False
+        del self._all[connection]
+        self._everyone = None
+        left = tuple(c for c in self._by_id[connection.id] if c is not connection)
+        if left:
+            self._by_id[connection.id] = left
+        else:
+            del self._by_id[connection.id]
+        return True
+
+    def rename(self, connection: Connection, conn_id: str) -> None:
+        """Give a connection another id."""
+        known = self.discard(connection)
+        connection.id = conn_id
+        if known:
+            self.add(connection)
+
+    def by_id(self, conn_id: str) -> tuple[Connection, ...]:
+        """Return the connections with this id; usually one or none."""
+        return self._by_id.get(conn_id, ())

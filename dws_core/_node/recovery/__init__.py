@@ -1,0 +1,1 @@
+"""Resuming clients: cursors, replays, history, and the records that the node remembers."""

@@ -1,0 +1,67 @@
+"""What connections want: their filters, and the topics of the node that are everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from dws_core._log.interface import Layout
+from dws_core._log.partition import partition_of
+from dws_core._log.recovery import Topics, wanted_topics
+from dws_core._node.connection.connection import Connection
+from dws_core._topics.interface import TopicMatcher
+from dws_core._topics.router import Router
+from dws_core._wire.node_topics import ALL, conn_id_of, conn_topic
+
+
+class Interest:
+    """Answers from the router and the connection's id.
+
+    Args:
+        router: The filters of all connections.
+        matcher: The topic language.
+        layout: Of the channel.
+    """
+
+    def __init__(self, router: Router[Connection], matcher: TopicMatcher, layout: Layout) -> None:
+        self._router = router
+        self._matcher = matcher
+        self._layout = layout
+
+    def wants(self, connection: Connection, topic: str) -> bool:
+        """Say whether a message of this topic is for the connection."""
+        if topic.startswith("$"):
+            return topic == ALL or conn_id_of(topic) == connection.id
+        filters = self._router.filters(connection)
+        return topic in filters or self._matches(topic, filters)
+
+    def wanted(self, connection: Connection, filters: Collection[str]) -> dict[int, Topics]:
+        """Return what a connection with these filters wants of each partition that it needs, node topics included."""
+        wild = [filter_ for filter_ in filters if not self._matcher.is_exact(filter_)]
+
+        def match(topic: str) -> bool:
+            return not topic.startswith("$") and self._matches(topic, wild)
+
+        exact = {ALL, conn_topic(connection.id), *filters}.difference(wild)
+        return wanted_topics(exact, match if wild else None, self._layout)
+
+    def partitions(self, connection: Connection) -> frozenset[int]:
+        """Return the partitions that a connection needs, node topics included."""
+        return self.partitions_of((*self._router.filters(connection), ALL, conn_topic(connection.id)))
+
+    def partitions_of(self, filters: Iterable[str]) -> frozenset[int]:
+        """Return the partitions in which topics may match."""
+        found: set[int] = set()
+        for filter_ in filters:
+            if not self._matcher.is_exact(filter_):
+                return frozenset(range(self._layout.partitions))
+            found.add(partition_of(filter_, self._layout))
+        return frozenset(found)
+
+    def filters_in(self, connection: Connection, partition: int) -> list[str]:
+        """Return the filters of a connection that may match in a partition, sorted."""
+        filters = self._router.filters(connection)
+        return sorted(filter_ for filter_ in filters if partition in self.partitions_of((filter_,)))
+
+    def _matches(self, topic: str, filters: Iterable[str]) -> bool:
+        matcher = self._matcher
+        return any(matcher.matches(topic, filter_) for filter_ in filters if not matcher.is_exact(filter_))

@@ -1,0 +1,1 @@
+"""Client requests: validation, authorization, and the actions they trigger."""

@@ -1,0 +1,188 @@
+"""Client messages to actions: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, ping."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+from dws_core._auth.interface import Action, Authorize
+from dws_core._errors import InvalidMessage
+from dws_core._limits.limits import Limits
+from dws_core._log.interface import Receipt
+from dws_core._node.connection.connection import Connection
+from dws_core._node.publisher import Publisher
+from dws_core._node.requests.resume import Resume, over_limit
+from dws_core._topics.interface import TopicMatcher
+from dws_core._wire.client_errors import INTERNAL, Refused, describe
+from dws_core._wire.connect_request import read_cursor, read_hello
+from dws_core._wire.frames import encode_frame
+from dws_core._wire.message import JSON, Message
+from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
+
+logger = logging.getLogger("dws")
+
+
+class Inbound:
+    """Carries out what clients ask for and answers them. Errors are answered; the connection lives on."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        matcher: TopicMatcher,
+        limits: Limits,
+        authorize: Authorize | None,
+        resume: Resume,
+    ) -> None:
+        self._publisher = publisher
+        self._matcher = matcher
+        self._limits = limits
+        self._authorize = authorize
+        self._resume = resume
+        self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
+            "connect": self._connect,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "send": self._send,
+            "broadcast": self._broadcast,
+            "send_by_conn_id": self._send_by_conn_id,
+            "history": self._history,
+            "ping": self._ping,
+        }
+
+    async def receive(self, connection: Connection, message: Message | JSON) -> None:
+        """Carry out one message of a client."""
+        request_id = None
+        try:
+            if not isinstance(message, Message):
+                message = Message.from_client_message(data=message)
+            request_id = message.id
+            await self._action_of(message)(connection, message)
+        except Exception as error:  # noqa: BLE001 -- whatever failed, this client is told and the others go on
+            answer_failure(connection, error, request_id)
+
+    def _action_of(self, message: Message) -> Callable[[Connection, Message], Awaitable[None]]:
+        try:
+            return self._actions[message.type]
+        except KeyError:
+            known = ", ".join(self._actions)
+            raise Refused("unknown-type", f"unknown type {message.type[:64]!r}; known: {known}") from None
+
+    async def _check(self, connection: Connection, action: Action, subject: str) -> None:
+        if self._authorize is None:
+            return
+        allowed = self._authorize(connection.principal, action, subject)
+        if inspect.isawaitable(allowed):
+            allowed = await allowed
+        if not allowed:
+            raise Refused("forbidden", f"{action} is not allowed here")
+
+    async def _connect(self, connection: Connection, message: Message) -> None:
+        hello = read_hello(message.data)
+        self._resume.check_first(connection)
+        await self._resume.live(connection)
+        await self._check_filters(connection, hello.filters)
+        await self._resume.connect(connection, hello.filters, hello.cursor, message.id)
+
+    async def _subscribe(self, connection: Connection, message: Message) -> None:
+        filter_ = _required(message.topic, "topic")
+        cursor = read_cursor(message.data) if isinstance(message.data, dict) else None
+        await self._resume.live(connection)
+        await self._check_filters(connection, (filter_,))
+        await self._resume.subscribe(connection, filter_, cursor, message.id)
+
+    async def _check_filters(self, connection: Connection, filters: Collection[str]) -> None:
+        for filter_ in filters:
+            _refuse_reserved(self._matcher.check_filter(filter_))
+        if over_limit(self._limits.filters, connection.topics, filters):
+            raise Refused("too-many-filters", f"a connection may have {self._limits.filters} filters")
+        for filter_ in filters:
+            await self._check(connection, "subscribe", filter_)
+
+    async def _history(self, connection: Connection, message: Message) -> None:
+        topic = self._matcher.check_topic(_required(message.topic, "topic"))
+        _refuse_reserved(topic)
+        await self._check(connection, "history", topic)
+        limit = message.data.get("limit") if isinstance(message.data, dict) else None
+        await self._resume.history(connection, topic, limit, message.id)
+
+    async def _unsubscribe(self, connection: Connection, message: Message) -> None:
+        await self._resume.live(connection)
+        connection.topics.discard(_required(message.topic, "topic"))
+        acknowledge(connection, message.id)
+
+    async def _send(self, connection: Connection, message: Message) -> None:
+        topic = self._matcher.check_topic(_required(message.topic, "topic"))
+        _refuse_reserved(topic)
+        await self._check(connection, "send", topic)
+        self._publish(connection, message, [topic])
+
+    async def _broadcast(self, connection: Connection, message: Message) -> None:
+        await self._check(connection, "broadcast", ALL)
+        self._publish(connection, message, [ALL])
+
+    async def _send_by_conn_id(self, connection: Connection, message: Message) -> None:
+        if not message.conn_id:
+            raise InvalidMessage("member 'conn_id' is missing.")
+        conn_ids = [message.conn_id] if isinstance(message.conn_id, str) else list(dict.fromkeys(message.conn_id))
+        for conn_id in conn_ids:
+            check_conn_id(conn_id)
+            await self._check(connection, "send_by_conn_id", conn_id)
+        self._publish(connection, message, [conn_topic(conn_id) for conn_id in conn_ids])
+
+    async def _ping(self, connection: Connection, message: Message) -> None:
+        pong: dict[str, Any] = {"type": "pong"}
+        if message.id is not None:
+            pong["id"] = message.id
+        connection.push(encode_frame(connection.codec, pong))
+
+    def _publish(self, connection: Connection, message: Message, topics: list[str]) -> None:
+        """Publish in order without waiting for the broker; its answer is passed on when it comes."""
+        futures = [self._publisher.publish(topic, message.data, key=message.key) for topic in topics]
+        waiting = len(futures)
+
+        def on_done(future: Future[Receipt]) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if future.cancelled() or (error := future.exception()) is not None:
+                if waiting >= 0:
+                    waiting = -len(futures)  # one answer for each request
+                    answer_failure(connection, InterruptedError() if future.cancelled() else error, message.id)
+            elif waiting == 0:
+                position = self._publisher.position(topics[0], future.result()) if len(topics) == 1 else None
+                acknowledge(connection, message.id, position)
+
+        for future in futures:
+            future.add_done_callback(on_done)
+
+
+def acknowledge(connection: Connection, request_id: str | int | None, position: str | None = None) -> None:
+    """Answer a request that has been carried out; one without id wants no answer."""
+    if request_id is None:
+        return
+    ack: dict[str, Any] = {"type": "ack", "id": request_id}
+    if position is not None:
+        ack["pos"] = position
+    connection.push(encode_frame(connection.codec, ack))
+
+
+def answer_failure(connection: Connection, error: BaseException | None, request_id: str | int | None) -> None:
+    """Tell a client that its request failed; what is not its fault is logged."""
+    told = describe(error) if error is not None else None
+    if told is None:
+        logger.error("a request of connection %r failed", connection.id, exc_info=error)
+        told = INTERNAL
+    connection.send_error(told, request_id=request_id)
+
+
+def _required(value: str | None, member: str) -> str:
+    if value is None:
+        raise InvalidMessage(f"member {member!r} is missing.")
+    return value
+
+
+def _refuse_reserved(topic: str) -> None:
+    if topic.startswith("$"):
+        raise Refused("forbidden", "topics that begin with '$' belong to the node")

@@ -1,0 +1,1 @@
+"""From a message to the sockets: encoding, batching, and back-pressure."""

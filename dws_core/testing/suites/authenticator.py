@@ -1,0 +1,120 @@
+"""The suite for authenticators."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from dws_core.plugin import AuthenticationFailed, Authenticator, Handshake, Principal
+from dws_core.testing.suites.conformance import Conformance
+
+
+@pytest.mark.anyio
+class AuthenticatorConformance(Conformance):
+    """What every authenticator must do.
+
+    Needs the fixtures `authenticator` and `valid_handshake`, `expired_handshake`, `malformed_handshake`; override
+    `secrets_of` if the secret is neither a bearer token nor a cookie.
+    """
+
+    @pytest.fixture
+    def authenticator(self) -> Authenticator:
+        """The authenticator under test."""
+        raise NotImplementedError("the suite needs a fixture 'authenticator'. Fix: define it in your subclass")
+
+    @pytest.fixture
+    def valid_handshake(self) -> Handshake:
+        """What somebody shows who may come in."""
+        raise NotImplementedError("the suite needs a fixture 'valid_handshake'. Fix: define it in your subclass")
+
+    @pytest.fixture
+    def expired_handshake(self) -> Handshake:
+        """What was good once."""
+        raise NotImplementedError("the suite needs a fixture 'expired_handshake'. Fix: define it in your subclass")
+
+    @pytest.fixture
+    def malformed_handshake(self) -> Handshake:
+        """What never was any good: nonsense where the secret should be."""
+        raise NotImplementedError("the suite needs a fixture 'malformed_handshake'. Fix: define it in your subclass")
+
+    @pytest.fixture
+    def missing_handshake(self) -> Handshake:
+        """A handshake with nothing to show."""
+        return Handshake(path="/ws", headers={"host": "localhost"})
+
+    def secrets_of(self, handshake: Handshake) -> set[str]:
+        """Return the texts of a handshake that must not be repeated anywhere."""
+        authorization = handshake.headers.get("authorization", "").rpartition(" ")[2]
+        return {text for text in (handshake.token, authorization, *handshake.cookies.values()) if text}
+
+    def test_it_is_an_authenticator(self, authenticator: Authenticator) -> None:
+        assert isinstance(authenticator, Authenticator)
+
+    async def test_a_valid_handshake_gives_a_principal(
+        self, authenticator: Authenticator, valid_handshake: Handshake
+    ) -> None:
+        principal = await authenticator.authenticate(valid_handshake)
+        assert isinstance(principal, Principal)
+        assert principal.id
+        assert principal.expires_at is None or principal.expires_at > time.time()
+
+    async def test_the_same_handshake_gives_the_same_principal(
+        self, authenticator: Authenticator, valid_handshake: Handshake
+    ) -> None:
+        first = await authenticator.authenticate(valid_handshake)
+        assert (await authenticator.authenticate(valid_handshake)).id == first.id
+
+    async def test_a_handshake_with_nothing_to_show_is_refused(
+        self, authenticator: Authenticator, missing_handshake: Handshake, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await self._expect_refusal(authenticator, missing_handshake, caplog)
+
+    async def test_an_expired_handshake_is_refused(
+        self, authenticator: Authenticator, expired_handshake: Handshake, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await self._expect_refusal(authenticator, expired_handshake, caplog)
+
+    async def test_a_malformed_handshake_is_refused(
+        self, authenticator: Authenticator, malformed_handshake: Handshake, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await self._expect_refusal(authenticator, malformed_handshake, caplog)
+
+    async def test_a_valid_handshake_leaves_no_secret_in_the_log(
+        self, authenticator: Authenticator, valid_handshake: Handshake, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        principal = await authenticator.authenticate(valid_handshake)
+        for secret in self.secrets_of(valid_handshake):
+            assert secret not in caplog.text
+            assert secret not in repr(principal)
+
+    async def test_handshakes_at_the_same_time_do_not_mix(
+        self, authenticator: Authenticator, valid_handshake: Handshake, malformed_handshake: Handshake
+    ) -> None:
+        shown = [valid_handshake, malformed_handshake] * 10
+        answers = await asyncio.gather(*map(authenticator.authenticate, shown), return_exceptions=True)
+        assert all(isinstance(answer, Principal) for answer in answers[::2])
+        assert all(isinstance(answer, AuthenticationFailed) for answer in answers[1::2])
+
+    async def _expect_refusal(
+        self, authenticator: Authenticator, handshake: Handshake, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        with pytest.raises(AuthenticationFailed) as caught:
+            await authenticator.authenticate(handshake)
+        for secret in self.secrets_of(handshake):
+            assert secret not in caplog.text
+            for error in _chain(caught.value):
+                assert secret not in f"{error} {error!r}"
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """Collect an error and what it came from: all of it ends up in a traceback."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return found

@@ -1,0 +1,1 @@
+"""The conformance suite for brokers, in parts."""

@@ -1,0 +1,174 @@
+"""Broker suite, logs only: what a plugin's tests can do to its broker, and what must not come of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from dws_core.plugin import (
+    BrokerError,
+    BrokerOverloaded,
+    BrokerUnavailable,
+    GapReason,
+    LogBroker,
+    PublishOutcomeUnknown,
+    ReadResult,
+    Receipt,
+    partition_of,
+)
+from dws_core.testing.faults.broker_faults import BrokerFaults
+from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
+from dws_core.testing.suites.conformance import needs
+from dws_core.testing.suites.peers import LogPeer
+
+_TEMPORARY = (BrokerUnavailable, BrokerOverloaded, PublishOutcomeUnknown)
+
+
+class BrokerFaultTests(BrokerBase):
+    """Skipped where the fixture `fault` has nothing to offer."""
+
+    @needs("log", "recovery")
+    @pytest.mark.parametrize(
+        ("names", "rounds"),
+        [(("cut_tail",), 20), (("cut_commands",), 20), (("cut_tail", "cut_commands"), 20), (("restart",), 3)],
+        ids=lambda value: "+".join(value) if isinstance(value, tuple) else None,
+    )
+    async def test_broken_connections_under_load_lose_nothing_and_repeat_nothing(
+        self, open_peer: OpenPeer, fault: BrokerFaults | None, names: tuple[str, ...], rounds: int
+    ) -> None:
+        faults = _offering(fault, *names)
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+
+        async def publish(first: int) -> None:
+            for number in range(first, first + 10):
+                await _insist(a, b"%d" % number)
+                await asyncio.sleep(0)  # some brokers answer at once: the trouble must find them at work
+
+        for number in range(rounds):
+            await asyncio.gather(*(getattr(faults, name)() for name in names), publish(number * 10))
+        await _insist(a, b"end")
+        for node in (a, b):
+            assert await node.hear_until(b"end") == [b"%d" % number for number in range(rounds * 10)]
+
+    @needs("log", "recovery")
+    async def test_a_log_without_its_data_is_another_epoch_for_everybody(
+        self, open_peer: OpenPeer, fault: BrokerFaults | None
+    ) -> None:
+        faults = _offering(fault, "wipe")
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        old = await a.send("t", b"old")
+        for node in (a, b):
+            await node.hear(1)
+        await faults.wipe()
+        new = await _insist(a, b"new")
+        assert new.epoch != old.epoch
+        partition = partition_of("t", a.layout)
+        for node in (a, b):
+            for number in range(a.layout.partitions):
+                await node.until(_lost(node, number), "a discontinuity")
+            assert node.sink.take_losses() == {GapReason.EPOCH}
+            result = await node.missed(["t"], old.offset or 0, epoch=old.epoch, partition=partition)
+            assert result == ReadResult(gap=GapReason.EPOCH)
+            assert (await node.head("t")).epoch == new.epoch
+        await _insist(a, b"newer")
+        for node in (a, b):
+            assert (await node.hear_until(b"newer"))[-1:] in ([b"new"], []), "what was stored before the new baseline"
+
+    @needs("log", "recovery")
+    async def test_a_frozen_broker_is_noticed_and_costs_nothing(
+        self, open_peer: OpenPeer, fault: BrokerFaults | None
+    ) -> None:
+        faults = _offering(fault, "freeze", "thaw")
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        await a.publish(b"before")
+        await faults.freeze()
+        try:
+            with pytest.raises((PublishOutcomeUnknown, BrokerUnavailable)):
+                await a.within(a.submit("t", b"meanwhile", key="meanwhile", deadline_s=0.05))
+            for node in (a, b):
+                await node.until(_troubled(node), "the state 'degraded' or 'blocked'")
+        finally:
+            await faults.thaw()
+        await _insist(a, b"meanwhile")
+        await _insist(a, b"end")
+        for node in (a, b):
+            await node.until(_live(node), "the state 'live'")
+            assert await node.hear_until(b"end") == [b"before", b"meanwhile"]
+
+    @needs("log")
+    async def test_a_broker_that_is_down_refuses_in_time_and_comes_back(
+        self,
+        open_peer: OpenPeer,
+        make_peer: Callable[..., LogPeer],
+        fault: BrokerFaults | None,
+        broker_class: type[LogBroker],
+    ) -> None:
+        faults = _offering(fault, "take_down", "bring_up")
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        await faults.take_down()
+        try:
+            with pytest.raises((BrokerUnavailable, PublishOutcomeUnknown)):
+                await a.within(a.submit("t", b"lost", deadline_s=0.1))
+            for ask in (a.broker.heads([0]), a.broker.send_control(b"x"), make_peer().start()):
+                with pytest.raises(BrokerUnavailable):
+                    await a.within(ask)
+            for node in (a, b):
+                await node.until(_troubled(node), "the state 'degraded' or 'blocked'")
+        finally:
+            await faults.bring_up()
+        for node in (a, b):
+            await node.until(_live(node), "the state 'live'")
+        await _insist(a, b"again")
+        for node in (a, b):
+            await node.until(_heard(node, b"again"), "a message after the trouble")
+            if broker_class.capabilities.durable == "none":
+                node.sink.take_losses()
+
+
+def _offering(fault: BrokerFaults | None, *names: str) -> BrokerFaults:
+    """Return the faults if they have these; else the test is skipped."""
+    if fault is None:
+        pytest.skip("no fixture 'fault'")
+    for name in names:
+        if not fault.has(name):
+            pytest.skip(f"the fixture 'fault' has no {name}()")
+    return fault
+
+
+def _troubled(node: LogPeer) -> Callable[[], bool]:
+    return lambda: bool({"degraded", "blocked"} & set(node.sink.states))
+
+
+def _live(node: LogPeer) -> Callable[[], bool]:
+    return lambda: node.sink.states[-1] == "live"
+
+
+def _lost(node: LogPeer, partition: int) -> Callable[[], bool]:
+    return lambda: partition in {lost[0] for lost in node.sink.lost}
+
+
+def _heard(node: LogPeer, payload: bytes) -> Callable[[], bool]:
+    return lambda: payload in node.heard
+
+
+async def _insist(node: LogPeer, payload: bytes) -> Receipt:
+    """Publish as an application does that must: again under the same key, until it is stored."""
+    receipts: list[Receipt] = []
+
+    async def stored() -> bool:
+        with contextlib.suppress(*_TEMPORARY):
+            receipts.append(await node.submit("t", payload, key=payload.decode(), deadline_s=1.0))
+        return bool(receipts)
+
+    try:
+        await node.until_asked(stored, f"the receipt of {payload!r}")
+    except BrokerError as error:
+        raise AssertionError(f"a passing trouble is no {type(error).__name__}") from error
+    return receipts[0]

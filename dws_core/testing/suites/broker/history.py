@@ -1,0 +1,186 @@
+"""Broker suite, logs only: what is read back, and the gaps that say what cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from dws_core.plugin import GapReason, History, LogBroker, ReadResult, Receipt
+from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
+from dws_core.testing.suites.conformance import needs
+from dws_core.testing.suites.peers import LogPeer
+
+_NOISE = 10_000
+"""Messages of other topics, as design and users expect them in a busy partition."""
+
+
+class BrokerHistoryTests(BrokerBase):
+    """Everything, or a gap; never a part."""
+
+    @needs("log", "recovery")
+    async def test_a_read_gives_all_that_came_behind_any_offset(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        start = await a.head("t")
+        sent = await a.send_all(["t", "other", "t", "t", "other", "t"])
+        places = [start.offset, *(receipt.offset or 0 for receipt in sent)]
+        for node in (a, b):
+            for number, since in enumerate(places):
+                result = await node.missed(["t"], since, epoch=start.epoch)
+                assert result.gap is None
+                assert _payloads(result) == [b"%d" % n for n in (0, 2, 3, 5) if n >= number]
+
+    @needs("log", "recovery", "per_topic_retention")
+    async def test_as_many_as_the_history_keeps_are_complete_and_one_more_is_a_gap(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        places = await a.send_all(["t"] * 10, history=History(size=5))
+        for node in (a, b):
+            result = await node.missed(["t"], _offset(places[4]), epoch=places[0].epoch)
+            assert (result.gap, _payloads(result)) == (None, [b"5", b"6", b"7", b"8", b"9"])
+            result = await node.missed(["t"], _offset(places[3]), epoch=places[0].epoch)
+            assert result == ReadResult(gap=GapReason.TRIMMED)
+            assert (await node.missed(lambda _: True, 0, epoch=places[0].epoch)).gap is GapReason.TRIMMED
+
+    @needs("log", "recovery", "per_topic_retention")
+    async def test_what_is_too_old_is_a_gap_for_those_who_missed_it(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        start = await a.send("t", b"before", history=History(size=10, ttl_s=0.05))
+        last = await a.send("t", b"short-lived", history=History(size=10, ttl_s=0.05))
+        for node in (a, b):
+
+            async def is_gone(node: LogPeer = node) -> bool:
+                result = await node.missed(["t"], _offset(start), epoch=start.epoch)
+                return result == ReadResult(gap=GapReason.TRIMMED)
+
+            await node.until_asked(is_gone, "the end of a message that is kept for 0.05 s")
+            assert await node.missed(["t"], _offset(last), epoch=last.epoch) == ReadResult()
+
+    @needs("log", "recovery")
+    async def test_an_offset_of_another_epoch_is_a_gap(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        sent = await a.send("t", b"x")
+        for node in (a, b):
+            assert await node.missed(["t"], 0, epoch="0foreign0") == ReadResult(gap=GapReason.EPOCH)
+            assert await node.missed(["t"], _offset(sent), epoch="0foreign0") == ReadResult(gap=GapReason.EPOCH)
+
+    @needs("log", "recovery")
+    async def test_an_offset_that_the_log_has_not_reached_is_a_gap(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        sent = await a.send("t", b"x")
+        for node in (a, b):
+            since = _offset(sent) + 1000
+            result = await node.missed(["t"], since, epoch=sent.epoch, until=since + 1)
+            assert result == ReadResult(gap=GapReason.AHEAD)
+
+    @needs("log", "recovery")
+    async def test_a_quiet_topic_is_complete_whatever_happens_around_it(
+        self, open_peer: OpenPeer, broker_class: type[LogBroker]
+    ) -> None:
+        a, b = await _open_two(open_peer)
+        noise = History(size=5 if broker_class.capabilities.exact_gap else 2 * _NOISE)
+        start = await a.send("quiet", b"before")
+        await a.send("quiet", b"missed")
+        await a.send_all([f"noise/{number % 7}" for number in range(_NOISE)], history=noise)
+        result = await b.missed(["quiet"], _offset(start), epoch=start.epoch)
+        assert (result.gap, _payloads(result)) == (None, [b"missed"])
+        assert (await b.missed(["never"], _offset(start), epoch=start.epoch)) == ReadResult()
+
+    @needs("log", "recovery")
+    async def test_a_place_that_moved_with_the_watermark_has_missed_nothing(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        await a.send_all([f"noise/{number % 7}" for number in range(_NOISE)], history=History(size=5))
+        head = await a.head("t")
+        await b.until(lambda: b.sink.marks[0] == (head.epoch, head.offset), "the watermark to reach the head")
+        assert await b.missed(lambda _: True, head.offset, epoch=head.epoch) == ReadResult()
+
+    @needs("log", "recovery")
+    async def test_topics_that_were_born_meanwhile_are_found(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        start = await a.send("room/old", b"x")
+        await a.send_all(["room/old", "room/new", "elsewhere", "room/newer"])
+        result = await b.missed(lambda topic: topic.startswith("room/"), _offset(start), epoch=start.epoch)
+        found = [(record.topic, record.payload) for record in result.records]
+        assert found == [("room/old", b"0"), ("room/new", b"1"), ("room/newer", b"3")]
+
+    @needs("log", "recovery")
+    async def test_more_than_was_asked_for_is_a_gap_and_no_part(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        start = await a.head("t")
+        for _ in range(10):
+            await a.send("t", b"x" * 100)
+        for limit, max_bytes, complete in ((10, 1000, True), (9, 1000, False), (10, 999, False)):
+            result = await b.missed(["t"], start.offset, epoch=start.epoch, limit=limit, max_bytes=max_bytes)
+            if complete:
+                assert (result.gap, len(result.records)) == (None, 10)
+            else:
+                assert result == ReadResult(gap=GapReason.TOO_MANY)
+
+    @needs("log", "recovery")
+    async def test_a_topic_without_any_message_gives_a_place_to_come_back_to(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        head = await b.head("new")
+        assert await b.missed(["new"], head.offset, epoch=head.epoch) == ReadResult()
+        await a.send("new", b"first")
+        result = await b.missed(["new"], head.offset, epoch=head.epoch)
+        assert (result.gap, _payloads(result)) == (None, [b"first"])
+
+    @needs("log", "recovery")
+    async def test_reads_while_others_publish_are_complete(self, open_peer: OpenPeer) -> None:
+        a, b = await _open_two(open_peer)
+        rng = random.Random(2024)  # noqa: S311 -- the same ones in every run
+        stored: list[tuple[int, str, bytes]] = []
+        start = await a.send("t/0", b"before")
+
+        async def publish() -> None:
+            for _ in range(40):
+                topics = [f"t/{rng.randrange(3)}" for _ in range(10)]
+                receipts = await a.send_all(topics)
+                stored.extend((_offset(r), t, b"%d" % n) for n, (r, t) in enumerate(zip(receipts, topics, strict=True)))
+                await asyncio.sleep(0)
+
+        async def read() -> None:
+            while len(stored) < 400:
+                await asyncio.sleep(0)
+                since = rng.choice(stored)[0] if stored else _offset(start)
+                until = stored[-1][0] if stored else since
+                expected = [(o, p) for o, t, p in stored if since < o <= until and t == "t/1"]
+                result = await b.missed(["t/1"], since, epoch=start.epoch, until=until)
+                assert result.gap is None
+                assert [(record.offset, record.payload) for record in result.records] == expected
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publish())
+            group.create_task(read())
+
+    @needs("log", "recovery")
+    async def test_a_forgotten_topic_is_a_gap_for_those_who_needed_it(
+        self, open_peer: OpenPeer, broker_class: type[LogBroker]
+    ) -> None:
+        if broker_class.forget is LogBroker.forget:
+            pytest.skip("this log cannot forget")
+        a, b = await _open_two(open_peer)
+        start = await a.send("t", b"before")
+        sent = await a.send_all(["t", "other", "t"])
+        await a.within(a.broker.forget("t"))
+        for node in (a, b):
+            assert (await node.missed(["t"], _offset(start), epoch=start.epoch)) == ReadResult(gap=GapReason.TRIMMED)
+            assert (await node.missed(["t"], _offset(sent[2]), epoch=start.epoch)) == ReadResult()
+            assert _payloads(await node.missed(["other"], _offset(start), epoch=start.epoch)) == [b"1"]
+        await a.send("t", b"after")
+        result = await b.missed(["t"], _offset(sent[2]), epoch=start.epoch)
+        assert (result.gap, _payloads(result)) == (None, [b"after"])
+
+
+async def _open_two(open_peer: OpenPeer) -> tuple[LogPeer, LogPeer]:
+    """Open two nodes with all topics in one partition, where they can be in each other's way."""
+    return await open_peer(partitions=1), await open_peer(partitions=1)
+
+
+def _offset(receipt: Receipt) -> int:
+    assert receipt.offset is not None, "a topic with history has a place"
+    return receipt.offset
+
+
+def _payloads(result: ReadResult) -> list[bytes]:
+    return [record.payload for record in result.records]

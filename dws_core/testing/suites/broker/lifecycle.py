@@ -1,0 +1,229 @@
+"""Broker suite: starting, stopping, and what must not be left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import time
+import warnings
+from collections.abc import Callable
+
+import pytest
+
+from dws_core.plugin import (
+    BrokerClosed,
+    BrokerUnavailable,
+    Delivery,
+    LayoutMismatch,
+    LogBroker,
+    ReadResult,
+    Receipt,
+    partition_of,
+)
+from dws_core.testing.suites.broker.base import BrokerBase, CountOperations, OpenPeer
+from dws_core.testing.suites.conformance import needs
+from dws_core.testing.suites.peers import LogPeer, Peer, PlainPeer
+
+
+class BrokerLifecycleTests(BrokerBase):
+    """From start to stop, and no further."""
+
+    async def test_publishing_before_the_start_raises_broker_closed(self, make_peer: Callable[..., Peer]) -> None:
+        with pytest.raises(BrokerClosed):
+            await make_peer().publish(b"x")
+
+    async def test_publishing_after_the_stop_raises_broker_closed(self, open_peer: OpenPeer) -> None:
+        peer = await open_peer()
+        await peer.close()
+        with pytest.raises(BrokerClosed):
+            await peer.publish(b"x")
+
+    async def test_stopping_twice_is_no_error(self, open_peer: OpenPeer, make_peer: Callable[..., Peer]) -> None:
+        peer = await open_peer()
+        await peer.close()
+        await peer.close()
+        await make_peer().close()
+
+    async def test_nothing_is_left_behind(self, make_peer: Callable[..., Peer]) -> None:
+        before = asyncio.all_tasks()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            peer = make_peer()
+            await peer.open()
+            await peer.publish(b"x")
+            await peer.hear(1)
+            await peer.close()
+            assert asyncio.all_tasks() - before == set()
+            del peer
+            gc.collect()
+        assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
+
+    @needs("plain")
+    async def test_disconnecting_ends_the_deliveries(self, open_peer: OpenPeer) -> None:
+        peer: PlainPeer = await open_peer()
+        deliveries = peer.broker.deliveries()
+        await peer.publish(b"x")
+        assert (await peer.within(anext(deliveries))).payload == b"x"
+        await peer.close()
+
+        async def read_to_the_end() -> list[Delivery]:
+            return [delivery async for delivery in deliveries]
+
+        assert await peer.within(read_to_the_end()) == []
+
+    @needs("log")
+    async def test_before_start_and_after_stop_everything_raises_broker_closed(
+        self, make_peer: Callable[..., LogPeer]
+    ) -> None:
+        async def expect_closed(peer: LogPeer) -> None:
+            broker = peer.broker
+            with pytest.raises(BrokerClosed):
+                await broker.set_interest(frozenset({0}))
+            with pytest.raises(BrokerClosed):
+                await broker.heads([0])
+            with pytest.raises(BrokerClosed):
+                await broker.send_control(b"x")
+            with pytest.raises(BrokerClosed):
+                await broker.read(0, since=0, until=1, epoch="0", topics=["t"], limit=1, max_bytes=1)
+
+        peer = make_peer()
+        await expect_closed(peer)
+        await peer.open()
+        await peer.close()
+        await expect_closed(peer)
+
+    @needs("log")
+    async def test_the_node_is_told_that_the_broker_is_live_and_that_it_is_closed(
+        self, make_peer: Callable[..., LogPeer]
+    ) -> None:
+        peer = make_peer()
+        await peer.start()
+        await peer.until(lambda: "live" in peer.sink.states, "the state 'live'")
+        await peer.close()
+        assert peer.sink.states[-1] == "closed"
+
+    @needs("log")
+    async def test_a_stopped_node_hears_nothing_more(self, open_peer: OpenPeer) -> None:
+        stopped, other = await open_peer(), await open_peer()
+        await stopped.close()
+        await other.publish(b"after the stop")
+        assert await other.hear(1) == [b"after the stop"]
+        assert stopped.heard == []
+        assert stopped.faults == []
+
+    @needs("log")
+    async def test_a_stop_sends_what_waits_and_leaves_no_publish_unanswered(self, open_peer: OpenPeer) -> None:
+        sender, other = await open_peer(), await open_peer()
+        futures = [sender.submit("t", b"%d" % n) for n in range(100)]
+        await sender.close()
+        assert all(future.done() for future in futures)
+        stored = [b"%d" % n for n, future in enumerate(futures) if future.exception() is None]
+        assert len(stored) == len(futures), [repr(f.exception()) for f in futures if f.exception()][:3]
+        assert await other.hear(len(stored)) == stored
+
+    @needs("log", "recovery")
+    async def test_a_stop_leaves_no_read_unanswered(self, open_peer: OpenPeer) -> None:
+        peer: LogPeer = await open_peer()
+        receipt = await peer.send("t", b"x")
+        reads = [asyncio.ensure_future(_read_all(peer, receipt)) for _ in range(10)]  # noqa: TID251 -- awaited below
+        await asyncio.sleep(0)
+        await peer.close()
+        for answer in await peer.within(asyncio.gather(*reads, return_exceptions=True)):
+            assert isinstance(answer, ReadResult | BrokerClosed | BrokerUnavailable), repr(answer)
+
+    @needs("log")
+    async def test_a_start_that_is_cancelled_leaves_nothing_behind(self, make_peer: Callable[..., LogPeer]) -> None:
+        before = asyncio.all_tasks()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for wait_s in (0.0, 0.0, 0.001, 0.002, 0.003, 0.005, 0.01):
+                peer = make_peer()
+                starting = asyncio.ensure_future(peer.start())  # noqa: TID251 -- awaited below
+                await asyncio.sleep(wait_s)
+                starting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await starting
+                await peer.close()
+                assert asyncio.all_tasks() - before == set()
+            del peer, starting
+            await asyncio.sleep(0)  # what was closed goes in the next tick
+            gc.collect()
+        assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
+
+    @needs("log")
+    async def test_a_stop_that_is_cancelled_leaves_nothing_behind(self, make_peer: Callable[..., LogPeer]) -> None:
+        before = asyncio.all_tasks()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for turns in (0, 1, 2, 5):
+                peer = make_peer()
+                await peer.open()
+                stopping = asyncio.ensure_future(peer.broker.stop())  # noqa: TID251 -- awaited below
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                stopping.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await stopping
+                await peer.close()
+                if left := asyncio.all_tasks() - before:  # what has been told to end may still be at it
+                    await peer.within(asyncio.wait(left))
+            del peer, stopping
+            await asyncio.sleep(0)
+            gc.collect()
+        assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
+
+    @needs("log")
+    async def test_a_publish_whose_future_was_cancelled_is_stored_before_a_stop(self, open_peer: OpenPeer) -> None:
+        sender, other = await open_peer(), await open_peer()
+        sender.submit("t", b"cancelled").cancel()
+        await sender.close()
+        await other.publish(b"after the stop")
+        assert await other.hear_until(b"after the stop") == [b"cancelled"]
+
+    @needs("log")
+    async def test_a_cancelled_set_interest_spoils_no_other(self, open_peer: OpenPeer) -> None:
+        peer: LogPeer = await open_peer()
+        everything = frozenset(range(peer.layout.partitions))
+        for turns in (0, 1, 2, 5):
+            await peer.tune_out()
+            setting = asyncio.ensure_future(peer.broker.set_interest(everything))  # noqa: TID251 -- awaited below
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            setting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await setting
+            await peer.tune_in()
+            await peer.publish(b"%d" % turns)
+            assert await peer.hear(1) == [b"%d" % turns]
+
+    @needs("log")
+    async def test_an_idle_node_asks_as_little_as_it_promises(
+        self,
+        open_peer: OpenPeer,
+        count_operations: CountOperations | None,
+        broker_class: type[LogBroker],
+    ) -> None:
+        if count_operations is None:
+            pytest.skip("no fixture 'count_operations'")
+        await open_peer()
+        before, began = await count_operations(), time.monotonic()
+        await asyncio.sleep(2.0)  # a rate needs time
+        rate = (await count_operations() - before) / (time.monotonic() - began)
+        assert rate <= broker_class.capabilities.idle_ops_per_s + 1.0, "what the count itself needs is forgiven"
+
+    @needs("log")
+    async def test_nodes_of_a_channel_have_the_same_partitions(
+        self, open_peer: OpenPeer, make_peer: Callable[..., LogPeer]
+    ) -> None:
+        first = await open_peer()
+        await first.publish(b"x")
+        other = make_peer(partitions=first.layout.partitions + 1)
+        with pytest.raises(LayoutMismatch):
+            await other.start()
+        await other.close()
+
+
+async def _read_all(peer: LogPeer, receipt: Receipt) -> ReadResult:
+    partition = partition_of("t", peer.layout)
+    return await peer.missed(["t"], 0, epoch=receipt.epoch, until=receipt.offset, partition=partition)

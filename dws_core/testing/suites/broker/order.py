@@ -1,0 +1,171 @@
+"""Broker suite: order, positions, and many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from dws_core.plugin import BrokerInterface, History, LogBroker, partition_of
+from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
+from dws_core.testing.suites.conformance import needs
+from dws_core.testing.suites.peers import LogPeer, Peer, PlainPeer
+
+
+class BrokerOrderTests(BrokerBase):
+    """What one publisher says arrives in order; a log has one order for all."""
+
+    async def test_a_thousand_messages_arrive_in_order(
+        self, open_peer: OpenPeer, broker_class: type[BrokerInterface] | type[LogBroker]
+    ) -> None:
+        a, b = await open_peer(), await open_peer()
+        sent = [b"%d" % number for number in range(1000)]
+        for payload in sent:
+            await a.publish(payload)
+        heard = await b.hear(1000)
+        if getattr(broker_class.capabilities, "ordering", "total") == "none":
+            assert sorted(heard) == sorted(sent)
+        else:
+            assert heard == sent
+
+    async def test_many_publishers_at_once_lose_nothing(self, open_peer: OpenPeer) -> None:
+        nodes = [await open_peer() for _ in range(3)]
+        sent = {b"%d-%d" % (publisher, n) for publisher in range(10) for n in range(20)}
+
+        async def publish(publisher: int) -> None:
+            for number in range(20):
+                await nodes[publisher % 2].publish(b"%d-%d" % (publisher, number))
+
+        async with asyncio.TaskGroup() as group:
+            for publisher in range(10):
+                group.create_task(publish(publisher))
+        for node in nodes:
+            heard = await node.hear(len(sent))
+            assert set(heard) == sent
+            for publisher in range(10):
+                own = [payload for payload in heard if payload.startswith(b"%d-" % publisher)]
+                assert own == sorted(own, key=lambda payload: int(payload.partition(b"-")[2]))
+
+    @needs("plain")
+    async def test_all_nodes_see_one_order_where_it_is_promised(
+        self, open_peer: OpenPeer, broker_class: type[BrokerInterface]
+    ) -> None:
+        if broker_class.capabilities.ordering != "total":
+            pytest.skip("not promised: ordering='total'")
+        nodes: list[Peer] = [await open_peer() for _ in range(2)]
+        await asyncio.gather(*(node.publish(b"%d-%d" % (i, n)) for n in range(50) for i, node in enumerate(nodes)))
+        assert await nodes[0].hear(100) == await nodes[1].hear(100)
+
+    @needs("plain")
+    async def test_giving_up_a_wait_loses_nothing(self, open_peer: OpenPeer) -> None:
+        a: PlainPeer = await open_peer()
+        b: PlainPeer = await open_peer()
+        for number in range(20):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await b.next()
+            await a.publish(b"%d" % number)
+            assert await b.hear(1) == [b"%d" % number]
+
+    @needs("plain")
+    async def test_a_node_that_does_not_read_delays_nobody(self, open_peer: OpenPeer) -> None:
+        await open_peer()  # it never reads
+        a, b = await open_peer(), await open_peer()
+        for number in range(500):
+            await a.publish(b"%d" % number + b"x" * 1000)
+        assert len(await b.hear(500)) == 500
+
+    @needs("log")
+    async def test_all_nodes_see_one_order_with_growing_offsets(self, open_peer: OpenPeer) -> None:
+        nodes: list[LogPeer] = [await open_peer() for _ in range(2)]
+
+        async def publish(publisher: int) -> list[tuple[int, int | None, bytes]]:
+            done = []
+            for number in range(20):
+                topic, payload = f"t{publisher % 3}", b"%d-%d" % (publisher, number)
+                receipt = await nodes[publisher % 2].send(topic, payload)
+                done.append((partition_of(topic, nodes[0].layout), receipt.offset, payload))
+            return done
+
+        receipts = await asyncio.gather(*(publish(publisher) for publisher in range(10)))
+        for node in nodes:
+            await node.hear(200)
+            for partition in range(node.layout.partitions):
+                heard = [
+                    (partition, record.offset, record.payload)
+                    for record in node.records
+                    if partition_of(record.topic, node.layout) == partition
+                ]
+                offsets = [offset or 0 for _, offset, _ in heard]
+                assert all(first < second for first, second in pairwise(offsets))
+                told = [entry for done in receipts for entry in done if entry[0] == partition]
+                assert heard == sorted(told, key=lambda entry: entry[1] or 0), "receipts name the places"
+
+    @needs("log")
+    @pytest.mark.parametrize("count", [1, 63, 64, 65, 1000])
+    async def test_publishes_of_one_tick_keep_their_order_however_many(self, open_peer: OpenPeer, count: int) -> None:
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        sent = [b"%d" % number for number in range(count)]
+        receipts = await a.within(asyncio.gather(*(a.submit("t", payload) for payload in sent)))
+        offsets = [receipt.offset for receipt in receipts]
+        for node in (a, b):
+            assert await node.hear(count) == sent
+            assert [record.offset for record in node.records] == offsets
+
+    @needs("log")
+    async def test_a_restarted_node_finds_the_same_epoch_and_a_higher_offset(self, open_peer: OpenPeer) -> None:
+        a: LogPeer = await open_peer()
+        first = await a.send("t", b"1")
+        again: LogPeer = await open_peer()
+        await again.close()
+        again = await open_peer()
+        second = await again.send("t", b"2")
+        assert second.epoch == first.epoch
+        assert (second.offset or 0) > (first.offset or 0)
+        partition = partition_of("t", a.layout)
+        head = (await a.within(a.broker.heads([partition])))[partition]
+        assert (head.partition, head.epoch) == (partition, second.epoch)
+        assert head.offset >= (second.offset or 0)
+
+    @needs("log")
+    async def test_ranges_tile_while_partitions_come_and_go(self, open_peer: OpenPeer) -> None:
+        talker: LogPeer = await open_peer(partitions=3)
+        listener: LogPeer = await open_peer(partitions=3)
+        topics = [f"t{number % 30}" for number in range(300)]
+
+        async def come_and_go() -> None:
+            for partitions in ((0,), (0, 1), (2,), (), (1, 2), (0, 1, 2)) * 5:
+                await listener.tail(*partitions)
+
+        await asyncio.gather(talker.send_all(topics), come_and_go())
+        sent = await talker.send_all([f"end/{number}" for number in range(9)])
+        await listener.until(lambda: _heard(listener, "end/") >= 9, "what came after the last choice")
+        ends = {(record.topic, record.offset) for record in listener.records if record.topic.startswith("end/")}
+        assert ends == {(f"end/{number}", receipt.offset) for number, receipt in enumerate(sent)}
+
+    @needs("log")
+    async def test_what_has_no_history_keeps_its_place_in_the_order(self, open_peer: OpenPeer) -> None:
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        kinds = [History(), History.none()]
+        futures = [a.submit("t", b"%d" % number, history=kinds[number % 3 == 0]) for number in range(100)]
+        await a.within(asyncio.gather(*futures))
+        for node in (a, b):
+            assert await node.hear(100) == [b"%d" % number for number in range(100)]
+
+    @needs("log")
+    async def test_the_last_choice_of_partitions_wins_however_quickly_it_follows(self, open_peer: OpenPeer) -> None:
+        talker: LogPeer = await open_peer(partitions=1)
+        node: LogPeer = await open_peer(partitions=1)
+        await node.tail()
+        node.sink.tune(frozenset({0}))
+        choices = [frozenset({0}), frozenset[int](), frozenset({0})]
+        await node.within(asyncio.gather(*map(node.broker.set_interest, choices)))
+        await talker.send("t", b"heard")
+        assert await node.hear(1) == [b"heard"]
+
+
+def _heard(peer: LogPeer, start: str) -> int:
+    return sum(record.topic.startswith(start) for record in peer.records)

@@ -1,0 +1,107 @@
+"""Broker suite: what is published is what arrives."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from dws_core.plugin import PayloadTooLarge, Record
+from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
+from dws_core.testing.suites.conformance import needs
+from dws_core.testing.suites.peers import LogPeer, PlainPeer
+
+_TOPICS = [
+    "chat/lobby",
+    "/",
+    "a//b",
+    "*",
+    "a?b",
+    "[a-z]",
+    "a.b.c",
+    "%2F%",
+    "$conn/1",
+    "with spaces and\ttabs\r\n",
+    "é/日本/🙂",
+    "x" * 200,
+    "h:{t}:!",
+]
+
+
+def _payloads() -> list[bytes]:
+    rng = random.Random(20_24)  # noqa: S311 -- the same ones in every run
+    fixed = [b"", b"\0", b"\0\0a\0", bytes(range(256)), b"\xff\xfe\xfa", b"\r\n", b"{", "é🙂".encode()]
+    return fixed + [rng.randbytes(rng.randrange(1, 4096)) for _ in range(30)]
+
+
+class BrokerPayloadTests(BrokerBase):
+    """Bytes and names, unchanged; sizes, bounded."""
+
+    async def test_any_bytes_arrive_unchanged(self, open_peer: OpenPeer) -> None:
+        a, b = await open_peer(), await open_peer()
+        sent = _payloads()
+        for payload in sent:
+            await a.publish(payload)
+        assert _differences(sent, await b.hear(len(sent))) == []
+
+    async def test_the_largest_payload_arrives_and_a_byte_more_is_refused(self, open_peer: OpenPeer) -> None:
+        a, b = await open_peer(), await open_peer()
+        limit = a.broker.capabilities.max_payload_bytes
+        largest = random.Random(1).randbytes(limit)  # noqa: S311 -- as above
+        with pytest.raises(PayloadTooLarge) as caught:
+            await a.publish(largest + b"x")
+        assert (caught.value.size_bytes, caught.value.limit_bytes) == (limit + 1, limit)
+        await a.publish(largest)
+        assert _differences([largest], await b.hear(1)) == []
+
+    @needs("plain")
+    async def test_messages_of_many_channels_do_not_mix(self, open_peer: OpenPeer, channel: str) -> None:
+        a, b = await open_peer(), await open_peer()
+        assert isinstance(b, PlainPeer)
+        names = [f"{channel}-{number}" for number in range(200)]
+        for name in names:
+            await b.within(b.broker.subscribe(name))
+        for name in names:
+            await a.within(a.broker.publish(name, name.encode()))
+        await b.hear(len(names))
+        assert {(d.channel, d.payload.decode()) for d in b.deliveries} == {(name, name) for name in names}
+
+    @needs("log")
+    async def test_any_topic_arrives_unchanged(self, open_peer: OpenPeer) -> None:
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        topics = [t for t in _TOPICS if len(t.encode()) <= b.broker.capabilities.max_topic_bytes]
+        topics.append("t" * b.broker.capabilities.max_topic_bytes)
+        for topic in topics:
+            await a.send(topic, topic.encode())
+        await b.hear(len(topics))
+        assert [(r.topic, r.payload.decode()) for r in _sorted(b)] == sorted((t, t) for t in topics)
+
+    @needs("log")
+    async def test_a_record_says_who_published_it_and_counts(self, open_peer: OpenPeer) -> None:
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        for number in range(5):
+            await a.send("t", b"%d" % number)
+        await b.hear(5)
+        assert {r.publisher for r in b.records} == {a.id}
+        seqs = [r.seq for r in b.records]
+        assert seqs == sorted(set(seqs))
+        assert seqs[0] >= 1
+        assert all(r.ts_ms > 1_500_000_000_000 for r in b.records), "milliseconds since 1970"
+
+
+def _differences(sent: list[bytes], heard: list[bytes]) -> list[str]:
+    """Say where payloads differ: a whole diff of long random bytes takes a test runner minutes."""
+    pairs = enumerate(zip(sent, heard, strict=True))
+    return [f"payload {number}: {_difference(a, b)}" for number, (a, b) in pairs if a != b]
+
+
+def _difference(sent: bytes, heard: bytes) -> str:
+    at = next((n for n, (a, b) in enumerate(zip(sent, heard, strict=False)) if a != b), min(len(sent), len(heard)))
+    return f"{heard[at : at + 20]!r} instead of {sent[at : at + 20]!r} at byte {at} of {len(sent)}"
+
+
+def _sorted(peer: LogPeer) -> list[Record]:
+    """Partitions come in any order among each other."""
+    return sorted(peer.records, key=lambda record: (record.topic, record.payload))

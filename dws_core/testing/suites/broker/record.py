@@ -1,0 +1,95 @@
+"""Broker suite: what the plugin offers, and how it treats its URL."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from dws_core.plugin import BrokerError, BrokerInterface, BrokerSpec, BrokerURL, InvalidBrokerURL, LogBroker
+from dws_core.testing.suites.broker.base import BrokerBase
+from dws_core.testing.suites.peers import Peer
+
+_SECRET = "open-sesame"  # noqa: S105 -- made up
+
+_FOREIGN_IMPORTS = """
+import sys
+import dws_core.plugin
+before = set(sys.modules)
+import {module}
+names = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*sorted(names - set(sys.stdlib_module_names) - {{"{package}", "dws_core"}}))
+"""
+
+
+class BrokerRecordTests(BrokerBase):
+    """The record, and the broker's URL."""
+
+    def test_the_record_offers_the_scheme_of_the_url(self, broker_spec: BrokerSpec, broker_url: str) -> None:
+        assert BrokerURL.parse(broker_url).scheme in broker_spec.schemes
+        assert len(set(broker_spec.schemes)) == len(broker_spec.schemes)
+
+    def test_the_summary_is_one_line(self, broker_spec: BrokerSpec) -> None:
+        assert broker_spec.summary.strip()
+        assert "\n" not in broker_spec.summary.strip()
+
+    def test_the_record_loads_a_class_that_promises_the_same(self, broker_spec: BrokerSpec) -> None:
+        broker_class = broker_spec.load()
+        assert issubclass(broker_class, BrokerInterface | LogBroker)
+        assert broker_class.capabilities == broker_spec.capabilities
+        assert broker_spec.load() is broker_class
+
+    def test_importing_the_plugin_imports_nothing_of_third_parties(self, broker_spec: BrokerSpec) -> None:
+        module = broker_spec.load.__module__
+        package = module.partition(".")[0]
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+        script = _FOREIGN_IMPORTS.format(module=module, package=package)
+        run = subprocess.run(  # noqa: S603 -- this interpreter, this text
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.split() == [], "load what is slow in the function that the record's `load` names"
+
+    def test_no_text_of_a_broker_shows_the_password(
+        self, broker_class: type[BrokerInterface] | type[LogBroker], broker_url: str
+    ) -> None:
+        url = dataclasses.replace(BrokerURL.parse(broker_url), username="user", password=_SECRET)
+        try:
+            broker = broker_class.from_url(url)
+            shown = f"{broker} {broker!r}"
+        except InvalidBrokerURL as error:
+            shown = str(error)
+        assert _SECRET not in shown
+
+    def test_an_unknown_option_is_refused_and_the_valid_ones_are_listed(
+        self, broker_class: type[BrokerInterface] | type[LogBroker], broker_url: str
+    ) -> None:
+        url = BrokerURL.parse(broker_url)
+        url = dataclasses.replace(url, options={**url.options, "no_such_option": "1"})
+        with pytest.raises(InvalidBrokerURL, match="no_such_option") as caught:
+            broker_class.from_url(url)
+        assert "valid" in caught.value.fix, "url.read_options(…) lists them"
+
+    async def test_a_broker_that_cannot_be_reached_is_named_without_its_password(
+        self,
+        unreachable_url: str | None,
+        broker_class: type[BrokerInterface] | type[LogBroker],
+        broker_url: str,
+        make_peer: Callable[..., Peer],
+    ) -> None:
+        if unreachable_url is None:
+            pytest.skip("no fixture 'unreachable_url'")
+        url = BrokerURL.parse(unreachable_url)
+        peer = make_peer()
+        peer.broker = broker_class.from_url(url)  # type: ignore[attr-defined]  # both kinds have it
+        with pytest.raises(BrokerError) as caught:
+            await peer.open()
+        assert type(caught.value).__name__ == "BrokerUnavailable"
+        assert str(url) in str(caught.value)
+        assert url.password is None or url.password not in str(caught.value)
+        await peer.close()

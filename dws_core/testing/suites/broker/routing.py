@@ -1,0 +1,197 @@
+"""Broker suite: who hears what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+
+import pytest
+
+from dws_core.plugin import BrokerUnavailable, History
+from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer, Sever
+from dws_core.testing.suites.conformance import needs
+from dws_core.testing.suites.peers import LogPeer, PlainPeer
+
+_LOOK_ALIKES = [
+    ("{}*", "{}x"),
+    ("{}?", "{}x"),
+    ("{}[ab]", "{}a"),
+    ("{}.", "{}x"),
+    ("{}/#", "{}/x"),
+    ("{}/+", "{}/x"),
+    ("{}:a", "{}"),
+    ("{} b", "{}"),
+    ("{}%41", "{}A"),
+    ("{}ünï-©", "{}un"),
+    ("{}-" + "n" * 170, "{}-" + "n" * 169),
+]
+"""Channel names that are literal, with a second one that they match if somebody takes them for a pattern."""
+
+
+class BrokerRoutingTests(BrokerBase):
+    """Everybody who should, nobody else, and once."""
+
+    async def test_every_node_hears_a_publish_once(self, open_peer: OpenPeer) -> None:
+        nodes = [await open_peer() for _ in range(3)]
+        await nodes[0].publish(b"hello")
+        await nodes[0].publish(b"end")
+        for node in nodes:  # the first of them is the publisher
+            assert await node.hear_until(b"end") == [b"hello"]
+
+    async def test_nodes_hear_each_other_both_ways(self, open_peer: OpenPeer) -> None:
+        a, b = await open_peer(), await open_peer()
+        await a.publish(b"from a")
+        assert await b.hear(1) == [b"from a"]
+        await b.publish(b"from b")
+        assert await a.hear(2) == [b"from a", b"from b"]
+
+    async def test_whoever_has_tuned_in_misses_nothing_from_then_on(self, open_peer: OpenPeer) -> None:
+        talker, listener = await open_peer(), await open_peer()
+        for number in range(200):
+            await listener.tune_out()
+            await listener.tune_in()
+            await talker.publish(b"%d" % number)
+            assert await listener.hear_until(b"%d" % number) == []
+
+    async def test_channels_are_separate(self, open_peer: OpenPeer, channel: str) -> None:
+        one, two = await open_peer(), await open_peer(f"{channel}-2")
+        for other, node in ((two, one), (one, two)):
+            await other.publish(b"of another channel")
+            await node.publish(b"end")
+        assert await one.hear_until(b"end") == []
+        assert await two.hear_until(b"end") == [b"of another channel"]
+
+    @pytest.mark.parametrize(("name", "look_alike"), _LOOK_ALIKES)
+    async def test_a_channel_name_is_literal(
+        self, open_peer: OpenPeer, channel: str, name: str, look_alike: str
+    ) -> None:
+        node, other = await open_peer(name.format(channel)), await open_peer(look_alike.format(channel))
+        await other.publish(b"not for you")
+        await node.publish(b"end")
+        assert await node.hear_until(b"end") == []
+        assert await other.hear(1) == [b"not for you"]
+
+    @needs("plain")
+    async def test_who_is_not_subscribed_hears_nothing(self, open_peer: OpenPeer) -> None:
+        talker, listener = await open_peer(), await open_peer()
+        await listener.tune_out()
+        await talker.publish(b"not for you")
+        await listener.tune_in()
+        await talker.publish(b"end")
+        assert await listener.hear_until(b"end") == []
+
+    @needs("plain")
+    async def test_subscribing_twice_delivers_once(self, open_peer: OpenPeer) -> None:
+        node: PlainPeer = await open_peer()
+        await node.tune_in()
+        await node.publish(b"once")
+        await node.publish(b"end")
+        assert await node.hear_until(b"end") == [b"once"]
+
+    @needs("plain")
+    async def test_unsubscribing_what_is_not_subscribed_is_no_error(self, open_peer: OpenPeer, channel: str) -> None:
+        node: PlainPeer = await open_peer()
+        await node.broker.unsubscribe(f"{channel}-unknown")
+        await node.tune_out()
+        await node.tune_out()
+
+    @needs("plain")
+    async def test_a_delivery_names_its_channel(self, open_peer: OpenPeer, channel: str) -> None:
+        node: PlainPeer = await open_peer()
+        for name in (f"{channel}-2", f"{channel}-3"):
+            await node.within(node.broker.subscribe(name))
+            await node.within(node.broker.publish(name, name.encode()))
+        await node.hear(2)
+        assert sorted((d.channel, d.payload.decode()) for d in node.deliveries) == [
+            (f"{channel}-2", f"{channel}-2"),
+            (f"{channel}-3", f"{channel}-3"),
+        ]
+
+    @needs("log", "partition_interest")
+    async def test_a_partition_that_is_not_tailed_is_not_heard(self, open_peer: OpenPeer) -> None:
+        node: LogPeer = await open_peer(partitions=2)
+        await node.tail(1)
+        node.sink.wanted = frozenset({0, 1})  # listens to whatever comes
+        for partition, payload in ((0, b"not for you"), (1, b"end")):
+            await node.within(node.broker.publish(partition, "t", payload, history=History()))
+        assert await node.hear_until(b"end") == []
+
+    @needs("log")
+    async def test_a_control_message_reaches_all_nodes_of_its_channel(self, open_peer: OpenPeer, channel: str) -> None:
+        a, b = await open_peer(), await open_peer()
+        stranger = await open_peer(f"{channel}-2")
+        await a.within(a.broker.send_control(b"to all"))
+        await stranger.within(stranger.broker.send_control(b"elsewhere"))
+        for node in (a, b):
+            await node.until(lambda node=node: bool(node.sink.controls), "a control message")
+            assert node.sink.controls == [(a.id, b"to all")]
+        await stranger.until(lambda: bool(stranger.sink.controls), "a control message")
+        assert stranger.sink.controls == [(stranger.id, b"elsewhere")]
+
+    @needs("log")
+    async def test_messages_without_history_have_no_position(self, open_peer: OpenPeer) -> None:
+        a, b = await open_peer(), await open_peer()
+        kept = [await a.send("kept", b"1"), await a.send("gone", b"2", history=History.none()), await a.send("kept")]
+        assert kept[1].offset is None
+        for node in (a, b):
+            await node.hear(3)
+            assert [(r.topic, r.offset) for r in node.records] == [
+                ("kept", kept[0].offset),
+                ("gone", None),
+                ("kept", kept[2].offset),
+            ]
+
+    @needs("plain", "cross_process")
+    async def test_another_process_is_heard(self, open_peer: OpenPeer, broker_url: str) -> None:
+        await _hear_another_process(await open_peer(), broker_url)
+
+    @needs("log", "cross_process")
+    async def test_another_process_is_heard_through_the_log(self, open_peer: OpenPeer, broker_url: str) -> None:
+        await _hear_another_process(await open_peer(), broker_url)
+
+    @needs("plain")
+    async def test_after_a_broken_connection_messages_arrive_again(
+        self, open_peer: OpenPeer, sever: Sever | None
+    ) -> None:
+        if sever is None:
+            pytest.skip("no fixture 'sever'")
+        a, b = await open_peer(), await open_peer()
+        await sever()
+        talking = asyncio.Event()
+
+        async def talk() -> None:
+            while not talking.is_set():
+                with contextlib.suppress(BrokerUnavailable):  # at most once: some are lost until the way is open again
+                    await a.publish(b"hello")
+                await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(talk())
+            await b.hear(1)
+            talking.set()
+
+    @needs("log")
+    async def test_after_a_broken_connection_nothing_is_missing(self, open_peer: OpenPeer, sever: Sever | None) -> None:
+        if sever is None:
+            pytest.skip("no fixture 'sever'")
+        a, b = await open_peer(), await open_peer()
+        await a.publish(b"before")
+        await sever()
+        await a.publish(b"after")
+        await a.publish(b"end")
+        for node in (a, b):
+            assert await node.hear_until(b"end") == [b"before", b"after"]
+
+
+async def _hear_another_process(node: LogPeer | PlainPeer, broker_url: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "dws_core.testing.suites.publisher_process",
+        broker_url,
+        node.channel,
+        "from another process",
+    )
+    assert await node.within(process.wait()) == 0, "the other process says why"
+    assert await node.hear(1) == [b"from another process"]

@@ -1,0 +1,40 @@
+"""The broker suite, put together from its parts."""
+
+from __future__ import annotations
+
+from dws_core.testing.suites.broker.fault import BrokerFaultTests
+from dws_core.testing.suites.broker.history import BrokerHistoryTests
+from dws_core.testing.suites.broker.lifecycle import BrokerLifecycleTests
+from dws_core.testing.suites.broker.order import BrokerOrderTests
+from dws_core.testing.suites.broker.payload import BrokerPayloadTests
+from dws_core.testing.suites.broker.publish import BrokerPublishTests
+from dws_core.testing.suites.broker.record import BrokerRecordTests
+from dws_core.testing.suites.broker.recovery import BrokerRecoveryTests
+from dws_core.testing.suites.broker.routing import BrokerRoutingTests
+
+
+class BrokerConformance(
+    BrokerRecordTests,
+    BrokerLifecycleTests,
+    BrokerRoutingTests,
+    BrokerPayloadTests,
+    BrokerOrderTests,
+    BrokerPublishTests,
+    BrokerHistoryTests,
+    BrokerRecoveryTests,
+    BrokerFaultTests,
+):
+    """What every broker must do, whoever wrote it.
+
+    Works for a `BrokerInterface` and for a `LogBroker`; what the plugin's record promises selects the tests. Needs one
+    fixture, `broker_url`. Optional: `fault`, `sever`, `count_operations`, `unreachable_url`, `hang_limit_s`.
+
+    Example:
+        ```python
+        @requires_service("nats://127.0.0.1:4222")
+        class TestNatsBroker(BrokerConformance):
+            @pytest.fixture
+            def broker_url(self) -> str:
+                return "nats://127.0.0.1:4222"
+        ```
+    """

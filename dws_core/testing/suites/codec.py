@@ -1,0 +1,150 @@
+"""The suite for codecs."""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dws_core.plugin import JSON, Codec, CodecError
+from dws_core.testing.suites.conformance import Conformance
+
+_SECRET = "open-sesame"  # noqa: S105 -- made up
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2: what a subprotocol's name may consist of
+
+_VALUES: list[JSON] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2**53,
+    -(2**53),
+    1.5,
+    -0.25,
+    1e300,
+    "",
+    "text",
+    'quotes " and \\ and \0 and \u2028',
+    "é/日本/🙂",
+    "x" * 100_000,
+    [],
+    {},
+    [[[]]],
+    {"": {"": []}},
+    [None, True, 1, "a", {"b": [2.5]}],
+    {"type": "message", "topic": "chat/lobby", "data": {"text": "hi"}, "pos": "0:k9x2:17"},
+    list(range(1000)),
+    {f"key {number}": number for number in range(1000)},
+]
+
+
+class CodecConformance(Conformance):
+    """What every codec must do. Needs one fixture, `codec`: the object under test."""
+
+    @pytest.fixture
+    def codec(self) -> Codec:
+        """The codec under test."""
+        raise NotImplementedError("the suite needs a fixture 'codec'. Fix: define it in your subclass")
+
+    def test_it_is_a_codec_with_a_name_that_a_subprotocol_can_have(self, codec: Codec) -> None:
+        assert isinstance(codec, Codec)
+        assert _TOKEN.fullmatch(codec.name), codec.name
+        assert isinstance(codec.binary, bool)
+
+    @pytest.mark.parametrize("value", _VALUES, ids=lambda value: repr(value)[:30])
+    def test_a_value_comes_back_as_it_was(self, codec: Codec, value: JSON) -> None:
+        encoded = codec.encode(value)
+        assert isinstance(encoded, bytes)
+        assert _same(codec.decode(encoded), value)
+
+    def test_random_values_come_back_as_they_were(self, codec: Codec) -> None:
+        rng = random.Random(2024)  # noqa: S311 -- the same ones in every run
+        for _ in range(300):
+            value = _random_value(rng, depth=4)
+            assert _same(codec.decode(codec.encode(value)), value), value
+
+    def test_the_same_value_gives_the_same_bytes(self, codec: Codec) -> None:
+        for value in _VALUES:
+            assert codec.encode(value) == codec.encode(copy.deepcopy(value))
+
+    def test_encoding_changes_nothing_in_its_input(self, codec: Codec) -> None:
+        for value in _VALUES:
+            before = copy.deepcopy(value)
+            codec.encode(value)
+            assert _same(value, before)
+
+    def test_text_frames_hold_text(self, codec: Codec) -> None:
+        if codec.binary:
+            pytest.skip("for a codec with text frames")
+        for value in _VALUES:
+            assert _same(codec.decode(codec.encode(value).decode("utf-8")), value)
+
+    def test_a_cut_message_raises_codec_error_which_does_not_repeat_it(self, codec: Codec) -> None:
+        encoded = codec.encode({"data": [_SECRET, _SECRET]})
+        for end in range(1, len(encoded)):
+            with pytest.raises(CodecError) as caught:
+                codec.decode(encoded[:end])
+            assert caught.value.codec == codec.name
+            assert _SECRET not in str(caught.value)
+
+    def test_garbage_raises_codec_error_and_nothing_else(self, codec: Codec) -> None:
+        rng = random.Random(2025)  # noqa: S311 -- as above
+        garbage: list[bytes | str] = [b"", "", b"\xff" * 20, b"\xc1", b"{]", "[" * 100_000, b"\x91" * 100_000, "\ud800"]
+        garbage += [rng.randbytes(rng.randrange(1, 60)) for _ in range(300)]
+        for data in garbage:
+            try:
+                codec.decode(data)  # some of it may mean something
+            except CodecError as error:
+                assert error.codec == codec.name  # noqa: PT017 -- whether it raises is the codec's choice
+
+    def test_what_it_cannot_express_raises_codec_error(self, codec: Codec) -> None:
+        circular: list[JSON] = []
+        circular.append(circular)
+        for value in (object(), {"a": [object()]}, circular):
+            with pytest.raises(CodecError) as caught:
+                codec.encode(value)
+            assert caught.value.codec == codec.name
+
+    def test_it_works_in_several_threads(self, codec: Codec) -> None:
+        with ThreadPoolExecutor(4) as threads:
+            for encoded in threads.map(codec.encode, _VALUES * 5):
+                codec.decode(encoded)
+            assert list(threads.map(codec.encode, _VALUES)) == [codec.encode(value) for value in _VALUES]
+
+    def test_splicing_gives_what_encoding_gives(self, codec: Codec) -> None:
+        if (splice := getattr(codec, "splice", None)) is None:
+            pytest.skip("the codec has no splice()")
+        members = {"type": "message", "topic": "t"}
+        for value in _VALUES:
+            spliced = splice(members, codec.encode(value))
+            assert _same(codec.decode(spliced), {**members, "data": value})
+        assert members == {"type": "message", "topic": "t"}
+
+
+def _same(one: JSON, other: JSON) -> bool:
+    """Compare so that `True` is not 1, and 1.0 is not 1."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    return bool(one == other)
+
+
+def _random_value(rng: random.Random, depth: int) -> JSON:
+    kind = rng.randrange(7 if depth else 5)
+    if kind == 5:
+        return [_random_value(rng, depth - 1) for _ in range(rng.randrange(4))]
+    if kind == 6:
+        return {_random_text(rng): _random_value(rng, depth - 1) for _ in range(rng.randrange(4))}
+    leaves: list[JSON] = [None, rng.random() < 0.5, rng.randrange(-(2**53), 2**53), rng.uniform(-1e9, 1e9)]
+    return [*leaves, _random_text(rng)][kind]
+
+
+def _random_text(rng: random.Random) -> str:
+    return "".join(chr(rng.choice((rng.randrange(32, 127), rng.randrange(0xD800), 0x1F600))) for _ in range(6))

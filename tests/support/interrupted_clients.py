@@ -1,0 +1,245 @@
+"""Clients whose connections are cut in the middle of whatever is on them, while nodes are killed: players and oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from itertools import chain
+from typing import Any, NamedTuple
+
+from support.clients import client
+from support.cutting_proxy import Door
+from support.processes import NodeProcess
+
+from dws_core import History
+from dws_core._topics.filters import matches_filter
+from dws_core.client import Client, Gap, Message, Subscription
+
+PATIENCE_S = 30.0
+TOPICS = ("t/0", "t/1", "t/2", "short")
+KEPT = History().size
+"""Messages of the topic `short`; the others keep all."""
+FILTERS = (("t/#",), ("t/+",), ("t/#", "t/0"), ("+/0",), ("t/1", "t/2"), ("#",))
+"""Of the roamers; the last one is the sleeper."""
+
+
+class Entry(NamedTuple):
+    """A message as publisher and receiver know it; sorts as the log does."""
+
+    offset: int
+    topic: str
+    n: int
+
+
+class World:
+    """What was published, what went wrong, and whether it is over."""
+
+    def __init__(self) -> None:
+        self.stored: list[Entry] = []
+        self.problems: list[str] = []
+        self.over = asyncio.Event()
+        self.enough = asyncio.Event()
+        self._more = asyncio.Event()
+
+    def publish(self, entry: Entry) -> None:
+        self.stored.append(entry)
+        self._more.set()
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more messages are stored."""
+        wanted = len(self.stored) + count
+        while len(self.stored) < wanted:
+            self._more.clear()
+            await self._more.wait()
+
+    def problem(self, text: str) -> None:
+        self.problems.append(text)
+        self.over.set()
+
+    async def publisher(self, url: str, topics: Sequence[str]) -> None:
+        async with client(f"{url}/ws/publisher") as publisher, asyncio.TaskGroup() as chains:
+            for topic in topics:
+                chains.create_task(self._chain(publisher, topic))
+
+    async def _chain(self, publisher: Client, topic: str) -> None:
+        n = -1
+        while not self.enough.is_set():
+            n += 1
+            await self._publish(publisher, topic, n, last=False)
+        await self._publish(publisher, topic, n + 1, last=True)
+
+    async def _publish(self, publisher: Client, topic: str, n: int, *, last: bool) -> None:
+        position = await publisher.publish(topic, {"n": n, "last": last}, timeout_s=PATIENCE_S)
+        assert position is not None
+        self.publish(Entry(_offset(position), topic, n))
+
+
+class Track:
+    """What one subscription received."""
+
+    def __init__(self, roamer: Roamer, subscription: Subscription) -> None:
+        self.got: list[Entry] = []
+        self.filter = subscription.filter or ""
+        self._roamer = roamer
+        self._subscription = subscription
+        self._last: dict[str, int] = defaultdict(lambda: -1)
+        self._open = {topic for topic in TOPICS if matches_filter(topic, self.filter)}
+
+    async def follow(self) -> None:
+        """Take messages up to the last of each topic."""
+        while self._open:
+            self._take(await anext(self._subscription))
+
+    def _take(self, message: Message) -> None:
+        assert message.topic is not None
+        assert message.position is not None
+        data: Any = message.data
+        entry = Entry(_offset(message.position), message.topic, data["n"])
+        last = self._last[entry.topic]
+        if entry.n <= last:
+            self._roamer.problem(f"{self.filter}: {entry} twice or out of order, after {last}")
+        elif entry.n > last + 1 and not self._roamer.gaps:
+            self._roamer.problem(f"{self.filter}: lost what is before {entry}, after {last}, and no gap")
+        self._last[entry.topic] = entry.n
+        self.got.append(entry)
+        self._roamer.news.set()
+        if data["last"]:
+            self._open.discard(entry.topic)
+
+    def check(self, stored: Sequence[Entry]) -> None:
+        """Compare with what was stored: the same, in the same order, but for one block before each gap's end."""
+        ends = [gap.until for gap in self._roamer.gaps]
+        wanted = iter(sorted(entry for entry in stored if matches_filter(entry.topic, self.filter)))
+        for entry in self.got:
+            missing = []
+            while (next_ := next(wanted, None)) != entry:
+                if next_ is None:
+                    self._roamer.problem(f"{self.filter}: {entry} is out of order or was never stored")
+                    return
+                missing.append(next_.offset)
+            if missing and (not ends or not missing[-1] <= ends.pop(0) < entry.offset):
+                self._roamer.problem(f"{self.filter}: lost {len(missing)} before {entry}, and no gap")
+
+
+class Told(NamedTuple):
+    """A gap, and where it ends."""
+
+    reason: str
+    until: int
+
+
+class Roamer:
+    """A client of the library behind a door that breaks."""
+
+    def __init__(self, number: int, filters: tuple[str, ...], door: Door, world: World) -> None:
+        self.gaps: list[Told] = []
+        self.ready = asyncio.Event()
+        self.news = asyncio.Event()
+        self.door = door
+        self._name = f"roamer {number}"
+        self._world = world
+        self._client = client(f"{door.url}/ws/r{number}", on_gap=self._on_gap)
+        self._tracks = [Track(self, self._client.subscribe(filter_)) for filter_ in filters]
+
+    async def roam(self) -> None:
+        async with self._client, asyncio.TaskGroup() as readers:
+            self.ready.set()
+            for track in self._tracks:
+                readers.create_task(track.follow())
+        for track in self._tracks:
+            track.check(self._world.stored)
+
+    def problem(self, text: str) -> None:
+        self._world.problem(f"{self._name}, {text}")
+
+    def _on_gap(self, gap: Gap) -> None:
+        assert self._client.cursor is not None
+        self.gaps.append(Told(gap.reason, _offset(self._client.cursor)))
+        self.news.set()
+
+
+class Outcome(NamedTuple):
+    """What a play came to."""
+
+    seed: int
+    problems: list[str]
+    gaps: list[list[Told]]
+    hops: list[int]
+    messages: int
+
+
+async def play(broker_url: str, seed: int, *patches: str) -> Outcome:
+    """Let six clients roam, two publishers publish, two nodes be killed; the seed decides where connections break."""
+    world = World()
+    try:
+        async with AsyncExitStack() as stack:
+            nodes = [await stack.enter_async_context(NodeProcess.open(broker_url, *patches)) for _ in range(2)]
+            async with asyncio.TaskGroup() as starting:
+                for node in nodes:
+                    starting.create_task(node.start())
+            lives = [_lives(random.Random(seed + number)) for number in range(len(FILTERS) + 2)]
+            asleep = len(FILTERS) - 1
+            lives[asleep] = chain(_lives_of_the_sleeper(), lives[asleep])
+            doors = [await stack.enter_async_context(Door(nodes, some)) for some in lives]
+            roamers = [Roamer(*one, world) for one in zip(range(len(FILTERS)), FILTERS, doors, strict=False)]
+            await _until_over(world, _all(world, nodes, roamers, doors[len(FILTERS) :]))
+    except TimeoutError:
+        world.problem(f"not finished after {PATIENCE_S:.0f} s")
+    gaps, hops = [roamer.gaps for roamer in roamers], [door.hops for door in doors]
+    return Outcome(seed, world.problems, gaps, hops, len(world.stored))
+
+
+async def _until_over(world: World, playing: Any) -> None:
+    """Play to the end, or to the first problem."""
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        game = group.create_task(playing)
+        game.add_done_callback(lambda _: world.over.set())
+        await world.over.wait()
+        game.cancel()
+
+
+async def _all(world: World, nodes: Sequence[NodeProcess], roamers: Sequence[Roamer], doors: Sequence[Door]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for roamer in roamers:
+            group.create_task(roamer.roam())
+        for roamer in roamers:
+            await roamer.ready.wait()
+        for door, topics in zip(doors, (TOPICS[:2], TOPICS[2:]), strict=True):
+            group.create_task(world.publisher(door.url, topics))
+        await _troubles(world, nodes, roamers[-1])
+
+
+async def _troubles(world: World, nodes: Sequence[NodeProcess], sleeper: Roamer) -> None:
+    await world.more(100)
+    sleeper.door.shut()
+    for node in nodes:
+        await world.more(100)
+        await node.kill()
+        await node.start()
+    await world.more(2 * KEPT * len(TOPICS))
+    sleeper.news.clear()
+    sleeper.door.unlock()
+    await sleeper.news.wait()
+    await world.more(100)
+    world.enough.set()
+
+
+def _lives_of_the_sleeper() -> Iterator[int]:
+    """Let the first connection be, and cut each of those after its sleep a little later in the answer and the gap."""
+    return chain([2**40], range(100, 800, 20))
+
+
+def _lives(chance: random.Random) -> Iterator[int]:
+    """Return bytes after which connections break: in the handshake's answer, in a replay, or in live traffic."""
+    while True:
+        yield chance.randrange(150, 1_500) if chance.random() < 0.3 else chance.randrange(2_000, 20_000)
+
+
+def _offset(position: str) -> int:
+    """Return the offset of a position, or of a cursor of one partition."""
+    partition, _, offset = position.split(":")
+    assert partition == "0"
+    return int(offset)

@@ -1,0 +1,194 @@
+"""Many reads as few, and everybody's answer as if it had been alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dws_core._log.interface import GapReason, ReadResult, Record
+from dws_core._log.joint_read import Backfill
+from dws_core._log.recovery import Span, Topics
+
+
+def rec(offset: int, topic: str = "a", size: int = 0) -> Record:
+    return Record(offset=offset, topic=topic, payload=b"x" * size, ts_ms=0, publisher=b"p", seq=offset)
+
+
+def span(since: int, until: int = 10, topics: Topics = frozenset({"a"}), *, epoch: str = "e", limit: int = 99) -> Span:
+    return Span(partition=3, epoch=epoch, since=since, until=until, topics=topics, limit=limit, max_bytes=1_000)
+
+
+def read_of(log: Iterable[Record], wanted: Span, *, trimmed: int = 0) -> ReadResult:
+    """Answer as a broker does that lost what lies up to an offset."""
+    if wanted.since < trimmed:
+        return ReadResult(gap=GapReason.TRIMMED)
+    match = wanted.topics if callable(wanted.topics) else wanted.topics.__contains__
+    found = tuple(r for r in log if wanted.since < (r.offset or 0) <= wanted.until and match(r.topic))
+    if len(found) > wanted.limit or sum(len(r.payload) for r in found) > wanted.max_bytes:
+        return ReadResult(gap=GapReason.TOO_MANY)
+    return ReadResult(records=found)
+
+
+def run(backfill: Backfill, log: Iterable[Record], *, trimmed: int = 0) -> tuple[dict[Span, ReadResult], int]:
+    """Do all reads; return everybody's answer and the number of reads."""
+    answers: dict[Span, ReadResult] = {}
+    reads = 0
+    while (wanted := backfill.next_read()) is not None:
+        reads += 1
+        for one, answer in backfill.answered(read_of(log, wanted, trimmed=trimmed)):
+            assert one not in answers
+            answers[one] = answer
+    return answers, reads
+
+
+def test_nothing_to_read() -> None:
+    assert Backfill().next_read() is None
+
+
+def test_one_wish_is_read_as_it_is() -> None:
+    backfill, wish = Backfill(), span(1)
+    backfill.add(wish)
+    assert backfill.next_read() is wish
+    assert backfill.answered(ReadResult(records=(rec(2),))) == [(wish, ReadResult(records=(rec(2),)))]
+    assert backfill.next_read() is None
+
+
+def test_what_comes_during_a_read_leaves_together() -> None:
+    backfill = Backfill()
+    wishes = [span(5, 8), span(2, 8, frozenset({"b"})), span(3, 9, limit=7)]
+    backfill.add(span(0))
+    backfill.next_read()
+    for wish in wishes:
+        backfill.add(wish)
+    assert backfill.next_read() is None, "one is on its way"
+    backfill.answered(ReadResult())
+    joint = backfill.next_read()
+    assert joint is not None
+    assert (joint.partition, joint.epoch, joint.since, joint.until) == (3, "e", 2, 9)
+    assert (joint.topics, joint.limit, joint.max_bytes) == ({"a", "b"}, 99 + 99 + 7, 3_000)
+    log = [rec(3), rec(4, "b"), rec(6), rec(9)]
+    assert backfill.answered(read_of(log, joint)) == [
+        (wishes[0], ReadResult(records=(rec(6),))),
+        (wishes[1], ReadResult(records=(rec(4, "b"),))),
+        (wishes[2], ReadResult(records=(rec(6), rec(9)))),
+    ]
+
+
+def test_a_joint_read_has_bounds_of_its_own() -> None:
+    backfill = Backfill(max_records=150, max_bytes=1_500)
+    for _ in range(3):
+        backfill.add(span(0))
+    joint = backfill.next_read()
+    assert joint is not None
+    assert (joint.limit, joint.max_bytes) == (150, 1_500)
+
+
+def test_a_wildcard_makes_the_joint_read_one() -> None:
+    backfill = Backfill()
+
+    def begins_with_b(topic: str) -> bool:
+        return topic.startswith("b")
+
+    for topics in (begins_with_b, frozenset({"a"}), begins_with_b):
+        backfill.add(span(0, topics=topics))
+    joint = backfill.next_read()
+    assert joint is not None
+    assert callable(joint.topics)
+    assert [joint.topics(topic) for topic in ("a", "b/1", "c")] == [True, True, False]
+
+
+def test_other_epochs_are_read_apart() -> None:
+    backfill = Backfill()
+    wishes = [span(0), span(0, epoch="f"), span(1)]
+    for wish in wishes:
+        backfill.add(wish)
+    assert (joint := backfill.next_read()) is not None
+    assert joint.epoch == "e"
+    assert [one for one, _ in backfill.answered(ReadResult(gap=GapReason.EPOCH))] == [wishes[0], wishes[2]]
+    assert backfill.next_read() is wishes[1]
+
+
+@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.AHEAD, GapReason.UNAVAILABLE])
+def test_a_gap_of_the_log_is_everybodys(reason: GapReason) -> None:
+    backfill = Backfill()
+    wishes = [span(0), span(1)]
+    for wish in wishes:
+        backfill.add(wish)
+    backfill.next_read()
+    assert backfill.answered(ReadResult(gap=reason)) == [(wish, ReadResult(gap=reason)) for wish in wishes]
+
+
+def test_one_that_was_away_too_long_does_not_spoil_the_others() -> None:
+    backfill = Backfill()
+    wishes = [span(since) for since in (4, 0, 5, 6, 7, 8, 9, 4)]
+    for wish in wishes:
+        backfill.add(wish)
+    answers, reads = run(backfill, [rec(n) for n in range(1, 11)], trimmed=3)
+    assert answers[wishes[1]].gap is GapReason.TRIMMED
+    assert all(answers[wish].gap is None for wish in wishes if wish is not wishes[1])
+    assert reads <= 7, "halving, not one by one"
+
+
+def test_one_with_too_many_does_not_spoil_the_others() -> None:
+    backfill = Backfill()
+    wishes = [span(0, limit=3), span(8, limit=3), span(9, limit=3)]
+    for wish in wishes:
+        backfill.add(wish)
+    answers, _ = run(backfill, [rec(n) for n in range(1, 11)])
+    assert [answers[wish].gap for wish in wishes] == [GapReason.TOO_MANY, None, None]
+
+
+def test_everybodys_own_bytes_count_in_a_joint_answer() -> None:
+    backfill = Backfill()
+    wishes = [span(0), span(8)]
+    for wish in wishes:
+        backfill.add(wish)
+    answers, reads = run(backfill, [rec(n, size=150) for n in range(1, 11)])
+    assert reads == 1
+    assert [answers[wish].gap for wish in wishes] == [GapReason.TOO_MANY, None]
+
+
+def test_a_read_that_raises_fails_those_it_was_for() -> None:
+    backfill = Backfill()
+    wishes = [span(0), span(1)]
+    for wish in wishes:
+        backfill.add(wish)
+    backfill.next_read()
+    assert backfill.failed() == wishes
+    assert backfill.next_read() is None
+    with pytest.raises(RuntimeError, match="no read"):
+        backfill.failed()
+
+
+def match_a(topic: str) -> bool:
+    return topic == "a"
+
+
+spans = st.builds(
+    span,
+    st.integers(0, 20),
+    st.integers(20, 24),
+    st.sampled_from([frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"}), match_a]),
+    limit=st.integers(1, 12),
+)
+
+
+@given(
+    wishes=st.lists(spans, max_size=8),
+    topics=st.lists(st.sampled_from("abc"), max_size=24),
+    size=st.integers(0, 200),
+    trimmed=st.integers(0, 20),
+    bounds=st.sampled_from([{}, {"max_records": 4}, {"max_bytes": 300}]),
+)
+def test_together_everybody_gets_what_it_would_have_got_alone(
+    wishes: list[Span], topics: list[str], size: int, trimmed: int, bounds: dict[str, int]
+) -> None:
+    log = [rec(n, topic, size) for n, topic in enumerate(topics, 1)]
+    backfill = Backfill(**bounds)
+    for wish in wishes:
+        backfill.add(wish)
+    answers, _ = run(backfill, log, trimmed=trimmed)
+    assert answers == {wish: read_of(log, wish, trimmed=trimmed) for wish in wishes}

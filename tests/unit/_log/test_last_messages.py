@@ -1,0 +1,73 @@
+"""The last messages of a topic, found by reads that may be gaps."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dws_core._log.interface import GapReason, Offset, ReadResult, Record
+from dws_core._log.last_messages import Lookback
+
+
+def rec(offset: Offset) -> Record:
+    return Record(offset=offset, topic="t", payload=b"", ts_ms=0, publisher=b"p", seq=offset)
+
+
+def search(
+    stored: list[Offset], until: Offset, limit: int, *, trimmed: Offset = 0, most: int = 10**9
+) -> tuple[list[Offset], int]:
+    """Search a log; return the offsets found and the number of reads."""
+    lookback = Lookback(until, limit, first_step=4)
+    reads = 0
+    while not lookback.done:
+        reads += 1
+        found = [offset for offset in stored if lookback.since < offset <= until]
+        if any(lookback.since < offset <= trimmed for offset in stored):
+            lookback.take(ReadResult(gap=GapReason.TRIMMED))
+        elif len(found) > most:
+            lookback.take(ReadResult(gap=GapReason.TOO_MANY))
+        else:
+            lookback.take(ReadResult(records=tuple(map(rec, found))))
+    assert lookback.gap is None
+    return [record.offset or 0 for record in lookback.records], reads
+
+
+def test_an_empty_log_needs_no_read() -> None:
+    assert search([], 0, 5) == ([], 0)
+
+
+def test_enough_at_once_needs_one_read() -> None:
+    assert search([1, 97, 98, 99], 100, 2) == ([98, 99], 1)
+
+
+def test_it_looks_further_back_until_there_are_enough_or_nothing_is_left() -> None:
+    assert search([10, 50, 99], 100, 2) == ([50, 99], 3)
+    assert search([10, 50, 99], 100, 7)[0] == [10, 50, 99]
+    assert search([], 10**15, 7)[1] < 30
+
+
+def test_what_was_trimmed_does_not_hide_what_is_left() -> None:
+    assert search([10, 50, 60, 99], 100, 9, trimmed=50)[0] == [60, 99]
+    assert search([10, 50], 100, 9, trimmed=50)[0] == []
+
+
+def test_a_read_that_would_be_too_long_is_made_shorter() -> None:
+    assert search(list(range(1, 101)), 100, 2, most=3)[0] == [99, 100]
+
+
+@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.UNAVAILABLE, GapReason.AHEAD])
+def test_a_log_that_cannot_be_read_ends_the_search(reason: GapReason) -> None:
+    lookback = Lookback(100, 5)
+    lookback.take(ReadResult(gap=reason))
+    assert (lookback.done, lookback.gap, lookback.records) == (True, reason, ())
+
+
+@given(st.sets(st.integers(1, 200)), st.integers(0, 40), st.integers(1, 30), st.integers(0, 200), st.integers(30, 60))
+def test_it_finds_the_last_of_what_is_left(stored: set[int], beyond: int, limit: int, trimmed: int, most: int) -> None:
+    offsets = sorted(stored)
+    until = (offsets[-1] if offsets else 0) + beyond
+    left = [offset for offset in offsets if offset > trimmed]
+    found, reads = search(offsets, until, limit, trimmed=trimmed, most=most)
+    assert found == left[-limit:]
+    assert reads <= 16

@@ -1,0 +1,391 @@
+"""A plain broker as a log without history."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from support.brokers import PlainBroker
+
+from dws_core import BrokerClosed, BrokerError, BrokerOverloaded, BrokerUnavailable, Message, PayloadTooLarge
+from dws_core import PublishOutcomeUnknown as OutcomeUnknown
+from dws_core._node.broker import plain_broker
+from dws_core._node.broker.plain_broker import AdaptedBroker
+from dws_core._wire.codecs import JSONCodec, MsgpackCodec
+from dws_core._wire.envelope import header_of
+from dws_core._wire.node_topics import ALL, conn_topic
+from dws_core.plugin import Backoff, BrokerInterface, BrokerURL, GapReason, Head, History, Layout, Receipt, Record
+
+NOWHERE = Head(partition=0, epoch="0", offset=0)
+
+
+class Sink:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.told: list[object] = []
+        self._changed = asyncio.Event()
+
+    def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Sequence[Record]) -> None:
+        assert (partition, epoch, lo, hi) == (0, "0", 0, 0)
+        self.records += records
+        self._changed.set()
+
+    def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
+        self.told.append((reason, head))
+
+    def on_control(self, sender: bytes, payload: bytes) -> None:
+        raise AssertionError("a plain broker carries no control messages")
+
+    def on_state(self, state: str, detail: str) -> None:
+        self.told.append(state)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await self._changed.wait()
+                self._changed.clear()
+
+
+class Node:
+    """An adapted broker and its sink."""
+
+    def __init__(self, inner: BrokerInterface) -> None:
+        self.broker = AdaptedBroker(inner)
+        self.sink = Sink()
+
+    async def start(self) -> Node:
+        await self.broker.start(node=b"12345678", layout=Layout(channel="chat"), sink=self.sink)
+        return self
+
+    def publish(self, payload: bytes = b"1 json\n1", topic: str = "t") -> asyncio.Future[Receipt]:
+        return self.broker.publish(0, topic, payload, history=History())
+
+    async def heard(self, count: int = 1) -> list[Record]:
+        await self.sink.until(lambda: len(self.sink.records) >= count)
+        return self.sink.records
+
+
+@pytest.fixture(autouse=True)
+def _come_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_broker, "Backoff", lambda: Backoff(lambda: 0.0))
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    node = await Node(PlainBroker()).start()
+    yield node
+    node.broker.inner.gate.set()  # type: ignore[attr-defined]  # a PlainBroker
+    await node.broker.stop()
+
+
+def _inner(node: Node) -> PlainBroker:
+    assert isinstance(node.broker.inner, PlainBroker)
+    return node.broker.inner
+
+
+# -- publishing
+
+
+async def test_a_message_reaches_every_node_in_order_with_its_publisher() -> None:
+    a, b = await Node(PlainBroker("shared")).start(), await Node(PlainBroker("shared")).start()
+    receipts = [await a.publish(b"1 json\n%d" % number) for number in range(3)]
+    assert receipts == [Receipt(epoch="", offset=None)] * 3
+    for node in (a, b):
+        assert await node.heard(3) == [
+            Record(offset=None, topic="t", payload=b"1 json\n%d" % n, ts_ms=0, publisher=b"12345678", seq=n + 1)
+            for n in range(3)
+        ]
+        assert node.sink.told == ["live"]
+    for node in (a, b):
+        await node.broker.stop()
+
+
+async def test_publishing_outside_of_start_and_stop_is_refused(node: Node) -> None:
+    with pytest.raises(BrokerClosed, match="Fix: start the manager"):
+        await Node(PlainBroker()).publish()
+    await node.broker.stop()
+    with pytest.raises(BrokerClosed):
+        await node.publish()
+
+
+async def test_a_payload_over_the_brokers_limit_is_refused(node: Node) -> None:
+    with pytest.raises(PayloadTooLarge) as caught:
+        await node.publish(bytes(100_001))
+    assert (caught.value.size_bytes, caught.value.limit_bytes) == (100_001, 100_000)
+
+
+async def test_publishes_do_not_pile_up_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_broker, "_MAX_WAITING", 2)
+    node = await Node(PlainBroker()).start()
+    _inner(node).gate.clear()
+    written = node.publish()
+    await _inner(node).at_gate.wait()
+    waiting = [node.publish() for _ in range(2)]
+    with pytest.raises(BrokerOverloaded, match="2 publishes wait"):
+        await node.publish()
+    _inner(node).gate.set()
+    await asyncio.gather(written, *waiting)
+    await node.broker.stop()
+
+
+async def test_what_the_broker_raises_is_told_to_the_publisher_and_the_next_one_goes_on(node: Node) -> None:
+    own, foreign = BrokerUnavailable("the link is down."), OSError("broken pipe")
+    _inner(node).publishing = [own, foreign]
+    with pytest.raises(BrokerUnavailable) as caught:
+        await node.publish()
+    assert caught.value is own
+    with pytest.raises(BrokerError, match="PlainBroker failed to publish: broken pipe") as wrapped:
+        await node.publish()
+    assert wrapped.value.__cause__ is foreign
+    assert await node.publish() == Receipt(epoch="", offset=None)
+
+
+async def test_a_publisher_that_waits_no_longer_harms_nobody(node: Node) -> None:
+    _inner(node).gate.clear()
+    _inner(node).publishing = [OSError("and it fails, too")]
+    given_up = [node.publish(), node.publish()]
+    await _inner(node).at_gate.wait()
+    for future in given_up:
+        future.cancel()
+    _inner(node).gate.set()
+    assert await node.publish(b"1 json\n2")
+    assert (await node.heard(2))[-1].payload == b"1 json\n2"
+
+
+# -- start and stop
+
+
+async def test_a_broker_that_cannot_connect_is_unavailable_by_name() -> None:
+    inner = PlainBroker()
+    refused = OSError("connection refused")
+    inner.connecting = [refused, BrokerUnavailable("plain://h does not answer.")]
+    with pytest.raises(BrokerUnavailable, match=r"PlainBroker could not connect: OSError: connection refused") as first:
+        await Node(inner).start()
+    assert first.value.__cause__ is refused
+    with pytest.raises(BrokerUnavailable, match="plain://h does not answer"):
+        await Node(inner).start()
+
+
+async def test_stopping_writes_what_waits_and_repeats_harmlessly(node: Node) -> None:
+    receipts = [node.publish() for _ in range(3)]
+    await node.broker.stop()
+    await node.broker.stop()
+    assert all(receipt.done() and receipt.result().offset is None for receipt in receipts)
+    assert node.sink.told == ["live", "closed"]
+    assert (await Node(PlainBroker()).broker.stop()) is None
+
+
+async def test_what_cannot_be_written_in_time_fails_and_says_whether_it_may_have_been_stored(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    _inner(node).gate.clear()
+    in_flight, waiting = node.publish(topic="t/1"), node.publish(topic="t/2")
+    await _inner(node).at_gate.wait()
+    await node.broker.stop(drain_s=0)
+    assert "could not be written" in caplog.text
+    assert in_flight.done(), "nobody may wait for it for ever"
+    with pytest.raises(OutcomeUnknown, match="t/1"):
+        await in_flight
+    with pytest.raises(BrokerClosed):
+        await waiting
+
+
+async def test_a_broker_that_cannot_subscribe_is_disconnected_and_may_be_started_again() -> None:
+    class Deaf(PlainBroker):
+        disconnects = 0
+
+        async def subscribe(self, channel: str) -> None:
+            if not self.disconnects:
+                raise OSError("no such channel")
+            await super().subscribe(channel)
+
+        async def disconnect(self) -> None:
+            self.disconnects += 1
+            await super().disconnect()
+            if self.disconnects == 1:
+                raise RuntimeError("and it does not end well, either")
+
+    inner = Deaf()
+    node = Node(inner)
+    with pytest.raises(BrokerUnavailable, match="no such channel"):
+        await node.start()
+    assert inner.disconnects == 1
+    await node.start()
+    await node.publish()
+    await node.broker.stop()
+
+
+async def test_a_broker_started_again_counts_from_one_and_waits_for_nothing_of_its_last_run(node: Node) -> None:
+    _inner(node).gate.clear()
+    lost = [node.publish(), node.publish()]
+    await _inner(node).at_gate.wait()
+    await node.broker.stop(drain_s=0)
+    await asyncio.gather(*lost, return_exceptions=True)
+    _inner(node).gate.set()
+    await node.start()
+    await node.publish()
+    assert [record.seq for record in await node.heard()] == [1]
+    async with asyncio.timeout(10):
+        await node.broker.stop(drain_s=60)
+
+
+def test_a_broker_can_be_started_again_on_another_event_loop() -> None:
+    node = Node(PlainBroker())
+
+    async def run() -> None:
+        await node.start()
+        await asyncio.gather(*(node.publish() for _ in range(3)))
+        await node.broker.stop()
+
+    for _ in range(2):
+        node.sink = Sink()
+        asyncio.run(run())
+
+
+# -- the way back
+
+
+async def test_a_tail_that_breaks_off_comes_back_and_says_what_is_missing(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    _inner(node).connecting = [BrokerUnavailable("still away."), BrokerUnavailable("still away.")]
+    with caplog.at_level(logging.WARNING, logger="dws"):
+        _inner(node).break_off()
+        await node.sink.until(lambda: node.sink.told.count("live") == 2)
+    assert node.sink.told == ["live", "degraded", (GapReason.UNAVAILABLE, NOWHERE), "live"]
+    assert caplog.text.count("still away") == 2
+    await node.publish()
+    assert len(await node.heard()) == 1, "subscribed once, not twice"
+
+
+async def test_deliveries_that_raise_are_logged_and_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    class Breaking(PlainBroker):
+        breaks = True
+
+        async def deliveries(self) -> AsyncIterator[Any]:
+            if self.breaks:
+                self.breaks = False
+                raise ConnectionResetError("by peer")
+            async for delivery in super().deliveries():
+                yield delivery
+
+    with caplog.at_level(logging.WARNING, logger="dws"):
+        node = await Node(Breaking()).start()
+        await node.sink.until(lambda: node.sink.told.count("live") == 2)
+    assert "ConnectionResetError('by peer')" in caplog.text
+    await node.broker.stop()
+
+
+async def test_what_is_no_message_of_ours_is_logged_and_skipped(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    await _inner(node).publish("chat", b"\xc1 not ours")
+    await node.publish(b"1 json\n2")
+    assert [record.payload for record in await node.heard()] == [b"1 json\n2"]
+    assert "no dws message on channel 'chat': 10 bytes" in caplog.text
+
+
+# -- what a plain broker has not
+
+
+async def test_there_is_no_history_and_no_choice_of_partitions(node: Node) -> None:
+    assert await node.broker.set_interest(frozenset({0})) == await node.broker.heads([0]) == {0: NOWHERE}
+    result = await node.broker.read(0, since=0, until=1, epoch="0", topics=["t"], limit=1, max_bytes=1)
+    assert (result.gap, list(result.records)) == (GapReason.UNAVAILABLE, [])
+    await node.broker.send_control(b"nobody hears it")
+    assert not node.broker.capabilities.recovery
+    with pytest.raises(NotImplementedError):
+        AdaptedBroker.from_url(BrokerURL.parse("x://"))
+
+
+# -- brokers of the original library
+
+
+class OriginalBroker(BrokerInterface):
+    """Takes dicts and returns messages; now and then it has nothing."""
+
+    def __init__(self) -> None:
+        self.published: list[Any] = []
+        self.messages: list[Message | None] = []
+        self.closed = asyncio.Event()
+
+    async def connect(self) -> None: ...
+
+    async def disconnect(self) -> None:
+        self.closed.set()
+
+    async def subscribe(self, channel: str) -> None: ...
+
+    async def unsubscribe(self, channel: str) -> None: ...
+
+    async def publish(self, channel: str, message: Any) -> None:
+        self.published.append(message)
+
+    async def get_message(self, **kwargs: Any) -> Message | None:
+        if self.messages:
+            return self.messages.pop(0)
+        await self.closed.wait()
+        raise ConnectionAbortedError("closed")
+
+
+@pytest.fixture
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_broker, "_IDLE_S", 0.0)
+
+
+JSON_ONE = header_of("json") + b"1"
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "expected"),
+    [
+        ("t", JSON_ONE, {"type": "send", "topic": "t", "conn_id": None, "data": 1, "dws": 1}),
+        (ALL, JSON_ONE, {"type": "broadcast", "topic": None, "conn_id": None, "data": 1, "dws": 1}),
+        (
+            conn_topic("a/b"),
+            JSON_ONE,
+            {"type": "send_by_conn_id", "topic": None, "conn_id": "a/b", "data": 1, "dws": 1},
+        ),
+        (
+            "t",
+            header_of("msgpack") + MsgpackCodec().encode(1),
+            {
+                "type": "send",
+                "topic": "t",
+                "conn_id": None,
+                "data": {"codec": "msgpack", "bytes": b"\x01"},
+                "dws": 1,
+            },
+        ),
+    ],
+)
+async def test_a_broker_of_the_original_is_given_dicts(topic: str, payload: bytes, expected: dict[str, Any]) -> None:
+    inner = OriginalBroker()
+    node = await Node(inner).start()
+    await node.publish(payload, topic)
+    await node.broker.stop()
+    assert inner.published == [expected]
+
+
+@pytest.mark.parametrize(
+    ("message", "topic", "data"),
+    [
+        (Message(data=1, typ="send", topic="t"), "t", 1),
+        (Message(data={"data": 1, "dws": 1}, typ="send", topic="t"), "t", 1),
+        (Message(data={"data": 1}, typ="send", topic="t"), "t", {"data": 1}),
+        (Message(data=1, typ="broadcast"), ALL, 1),
+        (Message(data=1, typ="send_by_conn_id", conn_id="a/b"), conn_topic("a/b"), 1),
+    ],
+)
+@pytest.mark.usefixtures("_no_pause")
+async def test_a_broker_of_the_original_returns_messages_or_nothing(message: Message, topic: str, data: Any) -> None:
+    inner = OriginalBroker()
+    inner.messages = [None, message]
+    node = await Node(inner).start()
+    (record,) = await node.heard()
+    assert (record.topic, record.payload) == (topic, header_of("json") + JSONCodec().encode(data))
+    await node.broker.stop()

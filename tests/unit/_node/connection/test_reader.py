@@ -1,0 +1,49 @@
+"""The inbox between reader and handler."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dws_core._node.connection.reader import Inbox, InboxEnded
+
+
+async def test_messages_come_in_order_and_then_the_end() -> None:
+    inbox = Inbox(10)
+    inbox.put(1)
+    inbox.put(2)
+    inbox.end()
+    assert [await inbox.get(), await inbox.get()] == [1, 2]
+    with pytest.raises(InboxEnded):
+        await inbox.get()
+
+
+async def test_a_waiting_handler_and_a_waiting_reader_are_both_woken() -> None:
+    inbox = Inbox(1)
+    got: list[object] = []
+
+    async def handler() -> None:
+        got.extend([await inbox.get() for _ in range(3)])
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(handler())
+        for number in range(3):
+            assert await inbox.room(5)
+            inbox.put(number)
+    assert got == [0, 1, 2]
+
+
+async def test_room_is_refused_when_nobody_takes() -> None:
+    inbox = Inbox(1)
+    inbox.put(1)
+    assert inbox.full
+    assert not await inbox.room(0.01)
+
+
+async def test_cancelling_a_wait_loses_nothing() -> None:
+    inbox = Inbox(1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(inbox.get(), 0.01)
+    inbox.put(1)
+    assert await inbox.get() == 1

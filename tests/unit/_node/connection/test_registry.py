@@ -1,0 +1,69 @@
+"""The open connections of a node."""
+
+from __future__ import annotations
+
+from dws_core._node.connection.connection import Connection
+from dws_core._node.connection.registry import Connections
+from dws_core.testing import FakeWebSocket
+
+
+def _connection(conn_id: str) -> Connection:
+    return Connection(FakeWebSocket(), conn_id)
+
+
+async def test_connections_are_found_by_id_in_the_order_they_came() -> None:
+    connections = Connections()
+    ann, ann_again, bo = _connection("ann"), _connection("ann"), _connection("bo")
+    for connection in (ann, ann_again, bo):
+        connections.add(connection)
+    assert connections.by_id("ann") == (ann, ann_again)
+    assert connections.by_id("nobody") == ()
+    assert list(connections) == [ann, ann_again, bo]
+    assert len(connections) == 3
+    assert bo in connections
+    assert _connection("bo") not in connections
+
+
+async def test_one_that_goes_leaves_its_namesakes() -> None:
+    connections = Connections()
+    first, second = _connection("ann"), _connection("ann")
+    connections.add(first)
+    connections.add(second)
+    assert connections.discard(first)
+    assert not connections.discard(first)
+    assert connections.by_id("ann") == (second,)
+    assert connections.discard(second)
+    assert connections.by_id("ann") == ()
+    assert len(connections) == 0
+
+
+async def test_everyone_is_the_same_tuple_until_one_comes_or_goes() -> None:
+    connections = Connections()
+    ann, bo = _connection("ann"), _connection("bo")
+    connections.add(ann)
+    before = connections.everyone
+    assert connections.everyone is before
+    connections.add(bo)
+    assert connections.everyone == (ann, bo)
+    connections.discard(ann)
+    assert connections.everyone == (bo,)
+    assert before == (ann,)
+
+
+async def test_a_renamed_connection_is_found_by_its_new_id_only() -> None:
+    connections = Connections()
+    ann = _connection("ann")
+    connections.add(ann)
+    connections.rename(ann, "bo")
+    assert ann.id == "bo"
+    assert connections.by_id("bo") == (ann,)
+    assert connections.by_id("ann") == ()
+
+
+async def test_renaming_one_that_is_not_there_does_not_add_it() -> None:
+    connections = Connections()
+    ann = _connection("ann")
+    connections.rename(ann, "bo")
+    assert ann.id == "bo"
+    assert ann not in connections
+    assert connections.by_id("bo") == ()

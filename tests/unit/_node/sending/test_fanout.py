@@ -1,0 +1,281 @@
+"""What is sent in one tick."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit._node.sockets import JSON, Asgi, Ready, ready
+
+from dws_core._node.sending.fanout import Fanout
+from dws_core._node.stats import Counters
+from dws_core._wire.codecs import Codec, MsgpackCodec
+from dws_core._wire.frames import Frame
+
+MSGPACK = MsgpackCodec()
+
+
+@dataclass
+class _Text:
+    """A message that counts how often it is encoded."""
+
+    text: str
+    encoded: list[str] = field(default_factory=list)
+    impossible: str = ""
+
+    def frame(self, codec: Codec) -> Frame | None:
+        self.encoded.append(codec.name)
+        if codec.name == self.impossible:
+            return None
+        return Frame(f"{codec.name[0]}{self.text}".encode(), binary=codec.binary, topic="t")
+
+
+def _in_json(*texts: str) -> bytes:
+    return ready(*[f"j{text}".encode() for text in texts])
+
+
+async def _tick() -> None:
+    await asyncio.sleep(0)
+
+
+async def test_the_messages_of_a_tick_leave_in_one_write_for_each_connection() -> None:
+    sockets = [Ready() for _ in range(3)]
+    fanout, receivers = Fanout(Counters()), tuple(sockets)
+    for text in "abc":
+        fanout.push(receivers, _Text(text))
+    assert all(not socket.sink.writes for socket in sockets)
+    await _tick()
+    assert all(socket.sink.writes == [_in_json("a", "b", "c")] for socket in sockets)
+
+
+async def test_a_message_is_encoded_once_for_each_codec_and_joined_writes_are_shared() -> None:
+    sockets = [Ready(), Ready(), Ready(codec=MSGPACK), Ready()]
+    fanout, message = Fanout(Counters()), _Text("a")
+    fanout.push(tuple(sockets[:2]), message)
+    fanout.flush()
+    assert message.encoded == ["json"]
+    assert sockets[0].sink.writes[0] is sockets[1].sink.writes[0]
+    fanout.push(tuple(sockets), _Text("b"))
+    fanout.flush()
+    assert sockets[2].sink.writes == [Frame(b"mb", binary=True).ready]
+    assert sockets[3].sink.writes == [_in_json("b")]
+
+
+async def test_answers_keep_their_place_between_deliveries() -> None:
+    one, other = Ready(), Ready()
+    fanout, both = Fanout(Counters()), (one, other)
+    fanout.push(both, _Text("1"))
+    fanout.push_one(one, _Text("!"))
+    fanout.push(both, _Text("2"))
+    fanout.push_one(one, _Text("?"))
+    await _tick()
+    assert one.sink.writes == [_in_json("1", "!", "2", "?")]
+    assert other.sink.writes == [_in_json("1", "2")]
+
+
+async def test_a_codec_that_cannot_express_a_message_costs_only_its_own_connections_that_message() -> None:
+    one, other = Ready(), Ready(codec=MSGPACK)
+    fanout, both = Fanout(Counters()), (one, other)
+    fanout.push(both, _Text("a", impossible="msgpack"))
+    fanout.push(both, _Text("b"))
+    fanout.flush()
+    assert one.written == _in_json("a", "b")
+    assert other.written == Frame(b"mb", binary=True).ready
+    fanout.push(both, _Text("c", impossible="msgpack"))
+    fanout.flush()
+    assert other.sink.writes == [Frame(b"mb", binary=True).ready]
+
+
+async def test_what_is_over_64_kib_goes_out_in_several_writes() -> None:
+    quick, slow = Ready(), Ready(room=1)
+    fanout = Fanout(Counters())
+    texts = [letter * 30_000 for letter in "abc"]
+    receivers = (quick, slow)
+    for text in texts:
+        fanout.push(receivers, _Text(text))
+    fanout.flush()
+    assert quick.sink.writes == [_in_json(*texts[:2]), _in_json(texts[2])]
+    assert slow.sink.writes == [_in_json(*texts[:2])]
+    slow.sink.read()
+    assert slow.written == _in_json(*texts)
+
+
+async def test_a_slow_connection_takes_nothing_from_its_neighbours() -> None:
+    slow, quick, without = Ready(room=1, limit=5), Ready(), Asgi()
+    fanout, receivers = Fanout(Counters()), (slow, quick, without)
+    for text in "abcdef":
+        fanout.push(receivers, _Text(text))
+        fanout.flush()
+    assert slow.overflows == 1
+    assert quick.written == _in_json(*"abcdef")
+    for _ in "abcdef":
+        without.permits.release()
+    await without.outbox.flushed()
+    assert without.written == [f"j{text}".encode() for text in "abcdef"]
+    without.outbox.close()
+    await asyncio.gather(*without.tasks)
+
+
+async def test_a_connection_whose_socket_raises_is_closed_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def explode(data: bytes) -> None:
+        raise RuntimeError("the handle is closed")
+
+    broken, whole = Ready(), Ready()
+    broken.outbox.write = explode
+    fanout = Fanout(Counters())
+    with caplog.at_level(logging.ERROR, "dws"):
+        fanout.push((broken, whole), _Text("a"))
+        fanout.flush()
+    assert broken.outbox.closed
+    assert whole.written == _in_json("a")
+    assert "the handle is closed" in caplog.text
+
+
+async def test_flushed_waits_for_the_end_of_the_tick() -> None:
+    socket, fanout = Ready(), Fanout(Counters())
+    await fanout.flushed()
+    fanout.push_one(socket, _Text("a"))
+    await fanout.flushed()
+    assert socket.written == _in_json("a")
+    fanout.flush()
+
+
+async def test_deliveries_are_counted() -> None:
+    counters = Counters()
+    fanout, receivers = Fanout(counters), (Ready(), Ready())
+    fanout.push(receivers, _Text("a"))
+    fanout.push(receivers, _Text("b"))
+    fanout.push_one(receivers[0], _Text("!"))
+    assert counters.deliveries == 4
+    fanout.flush()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sets(st.integers(0, 4), min_size=1), st.booleans()), max_size=30))
+def test_every_connection_gets_what_was_sent_to_it_in_order(sends: list[tuple[set[int], bool]]) -> None:
+    async def run() -> None:
+        sockets = [Ready() for _ in range(5)]
+        known: dict[frozenset[int], tuple[Ready, ...]] = {}
+        fanout = Fanout(Counters())
+        expected: list[list[str]] = [[] for _ in sockets]
+        for number, (members, ends_tick) in enumerate(sends):
+            if len(members) == 1:
+                fanout.push_one(sockets[next(iter(members))], _Text(str(number)))
+            else:
+                fanout.push(
+                    known.setdefault(frozenset(members), tuple(sockets[m] for m in sorted(members))),
+                    _Text(str(number)),
+                )
+            for member in members:
+                expected[member].append(str(number))
+            if ends_tick:
+                fanout.flush()
+        fanout.flush()
+        for socket, texts in zip(sockets, expected, strict=True):
+            assert socket.written == _in_json(*texts)
+
+    asyncio.run(run())
+
+
+# -- many receivers that come again: their writes are planned
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["send", "send", "send", "send large", "fill", "read", "close"]), st.integers(0, 39)),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_STEPS)
+def test_planned_writes_reach_who_is_open_in_order_whatever_sockets_do(steps: list[tuple[str, int]]) -> None:
+    asyncio.run(_play(steps))
+
+
+class _Room:
+    """Forty connections, one of them with another codec, and what each is due."""
+
+    def __init__(self) -> None:
+        counters = Counters()
+        self.sockets = tuple(Ready(counters=counters, codec=MSGPACK if n == 7 else JSON) for n in range(40))
+        self.of_one_codec = self.sockets[:7] + self.sockets[8:]
+        self.due: dict[Ready, list[str]] = {socket: [] for socket in self.sockets}
+        self.fanout = Fanout(counters)
+
+    def do(self, step: str, which: int, number: int) -> None:
+        socket = self.sockets[which]
+        if step == "fill":
+            socket.outbox.pause()
+        elif step == "read":
+            socket.sink.read()
+        elif step == "close":
+            socket.sink.close()
+        else:
+            large = ["x" * 70_000] if step == "send large" else []
+            receivers = self.of_one_codec if which % 2 else self.sockets
+            self.send(receivers, [f"{number}-{n}" for n in range(1 + which % 3)] + large)
+
+    def send(self, receivers: tuple[Ready, ...], texts: list[str]) -> None:
+        for text in texts:
+            self.fanout.push(receivers, _Text(text))
+        self.fanout.flush()
+        for socket in receivers:
+            if not socket.outbox.closed:
+                self.due[socket] += texts
+
+    def check(self) -> None:
+        for socket, texts in self.due.items():
+            socket.sink.read()
+            codec = socket.outbox.codec
+            frames = [Frame(f"{codec.name[0]}{text}".encode(), binary=codec.binary) for text in texts]
+            due = b"".join(frame.ready for frame in frames)
+            assert due.startswith(socket.written) if socket.outbox.closed else socket.written == due
+            assert socket.sink.late == []
+
+
+async def _play(steps: list[tuple[str, int]]) -> None:
+    room = _Room()
+    for number, (step, which) in enumerate(steps):
+        room.do(step, which, number)
+    room.check()
+
+
+@pytest.mark.parametrize("broken", [0, 17, 39])
+async def test_a_planned_write_that_raises_closes_its_connection_only(
+    broken: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    counters = Counters()
+    sockets = tuple(Ready(counters=counters) for _ in range(40))
+    fanout = Fanout(counters)
+    explode = False
+    whole = sockets[broken].outbox.write
+
+    def write(data: bytes) -> None:
+        if explode:
+            raise RuntimeError("the handle is closed")
+        whole(data)
+
+    sockets[broken].outbox.write = write
+    with caplog.at_level(logging.ERROR, "dws"):
+        for text in "abcd":
+            explode = text == "c"
+            fanout.push(sockets, _Text(text))
+            fanout.flush()
+    assert [socket.outbox.closed for socket in sockets] == [n == broken for n in range(40)]
+    assert sockets[broken].written == _in_json("a", "b")
+    assert all(s.written == _in_json(*"abcd") for n, s in enumerate(sockets) if n != broken)
+    assert [record.getMessage() for record in caplog.records] == ["a connection could not be written to; it is closed"]
+
+
+async def test_plans_are_bounded() -> None:
+    counters = Counters()
+    fanout = Fanout(counters)
+    for _ in range(500):
+        receivers = tuple(Ready(counters=counters) for _ in range(40))
+        for text in "abc":
+            fanout.push(receivers, _Text(text))
+            fanout.flush()
+    assert len(fanout._plans._plans) <= 64

@@ -1,0 +1,74 @@
+"""Turns."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dws_core._node.pacing import Turns
+
+
+async def test_while_few_ask_nobody_waits() -> None:
+    turns = Turns(2)
+    before = asyncio.get_running_loop().time()
+    tick = _Ticks()
+    await turns.mine()
+    await turns.mine()
+    assert tick.count == 0
+    assert asyncio.get_running_loop().time() - before < 1
+    await tick.stop()
+
+
+async def test_so_many_go_on_in_a_tick_in_the_order_they_came() -> None:
+    turns, went, ticks = Turns(2), list[tuple[int, int]](), _Ticks()
+
+    async def one(number: int) -> None:
+        await turns.mine()
+        went.append((number, ticks.count))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(9):
+            group.create_task(one(number))
+    assert [number for number, _ in went] == list(range(9))
+    by_tick = [tick for _, tick in went]
+    assert max(by_tick.count(tick) for tick in by_tick) <= 2
+    await ticks.stop()
+
+
+async def test_one_that_waits_no_longer_takes_nobodys_turn() -> None:
+    turns, went = Turns(1), list[int]()
+
+    async def one(number: int) -> None:
+        await turns.mine()
+        went.append(number)
+
+    tasks = [asyncio.get_running_loop().create_task(one(number)) for number in range(4)]
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    await asyncio.wait(tasks)
+    assert went == [0, 1, 3]
+
+
+async def test_a_turn_that_was_long_ago_does_not_count() -> None:
+    turns, ticks = Turns(1), _Ticks()
+    await turns.mine()
+    for _ in range(4):
+        await asyncio.sleep(0)
+    count = ticks.count
+    await turns.mine()
+    assert ticks.count == count
+    await ticks.stop()
+
+
+class _Ticks:
+    """Counts the ticks of the event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._handle = asyncio.get_running_loop().call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self.count += 1
+        self._handle = asyncio.get_running_loop().call_soon(self._tick)
+
+    async def stop(self) -> None:
+        self._handle.cancel()
