@@ -15,15 +15,15 @@ from typing import Final, TypeAlias
 
 from dws_core._log.cache import LogCache
 from dws_core._log.interface import GapReason, Head, ReadResult, TopicMatch
-from dws_core._log.recovery import Span, Topics
+from dws_core._log.recovery import ReadSpan, WantedTopics
 
-Answered: TypeAlias = list[tuple[Span, ReadResult]]
+Answered: TypeAlias = list[tuple[ReadSpan, ReadResult]]
 
 _SPLIT: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY})
 """Gaps of a joint read that need not be gaps of its parts. All others are of the log, and so everyone's."""
 
 
-class Backfill:
+class JointRead:
     """The reads of one partition, one at a time.
 
     Args:
@@ -34,15 +34,15 @@ class Backfill:
     def __init__(self, *, max_records: int = 100_000, max_bytes: int = 67_108_864) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._waiting: list[Span] = []
-        self._groups: deque[list[Span]] = deque()  # halves of a group that had no common answer
-        self._reading: tuple[Span, list[Span]] | None = None
+        self._waiting: list[ReadSpan] = []
+        self._groups: deque[list[ReadSpan]] = deque()  # halves of a group that had no common answer
+        self._reading: tuple[ReadSpan, list[ReadSpan]] | None = None
 
-    def add(self, span: Span) -> None:
+    def add(self, span: ReadSpan) -> None:
         """Want a read; all of one backfill are of one partition."""
         self._waiting.append(span)
 
-    def next_read(self) -> Span | None:
+    def next_read(self) -> ReadSpan | None:
         """Return the read to do now; None: one is on its way, or nothing waits."""
         if self._reading is not None:
             return None
@@ -63,24 +63,24 @@ class Backfill:
             return []
         return _parts(joint, group, result)
 
-    def failed(self) -> list[Span]:
+    def failed(self) -> list[ReadSpan]:
         """Note that the read on its way raised; return whose it was."""
         return self._end()[1]
 
-    def _end(self) -> tuple[Span, list[Span]]:
+    def _end(self) -> tuple[ReadSpan, list[ReadSpan]]:
         if self._reading is None:
             raise RuntimeError("no read is on its way")
         reading, self._reading = self._reading, None
         return reading
 
-    def _of_one_epoch(self) -> list[Span]:
+    def _of_one_epoch(self) -> list[ReadSpan]:
         """Take out what can be joined: what waits, of the epoch of the first."""
         group = [span for span in self._waiting if span.epoch == self._waiting[0].epoch]
         self._waiting = [span for span in self._waiting if span.epoch != self._waiting[0].epoch]
         return group
 
-    def _join(self, group: list[Span]) -> Span:
-        return Span(
+    def _join(self, group: list[ReadSpan]) -> ReadSpan:
+        return ReadSpan(
             partition=group[0].partition,
             epoch=group[0].epoch,
             since=min(span.since for span in group),
@@ -90,17 +90,17 @@ class Backfill:
             max_bytes=min(self._max_bytes, sum(span.max_bytes for span in group)),
         )
 
-    def _split(self, group: list[Span]) -> None:
+    def _split(self, group: list[ReadSpan]) -> None:
         by_age = sorted(group, key=_since)
         half = len(by_age) // 2
         self._groups.extendleft((by_age[:half], by_age[half:]))  # the newer half first: it has the better chance
 
 
-def _since(span: Span) -> int:
+def _since(span: ReadSpan) -> int:
     return span.since
 
 
-def _any_of(wishes: Iterable[Topics]) -> Topics:
+def _any_of(wishes: Iterable[WantedTopics]) -> WantedTopics:
     """Return what at least one of them wants: names as long as all are names."""
     names: list[Iterable[str]] = []
     matches: dict[TopicMatch, None] = {}
@@ -120,7 +120,7 @@ def _match_any(exact: frozenset[str], matches: tuple[TopicMatch, ...]) -> Callab
     return match
 
 
-def _parts(joint: Span, group: list[Span], result: ReadResult) -> Answered:
+def _parts(joint: ReadSpan, group: list[ReadSpan], result: ReadResult) -> Answered:
     """Give each its part of a joint answer."""
     head = Head(partition=joint.partition, epoch=joint.epoch, offset=joint.since)
     index = LogCache(head, max_records=len(result.records), max_bytes=2**63, max_age_s=1.0)
@@ -128,7 +128,7 @@ def _parts(joint: Span, group: list[Span], result: ReadResult) -> Answered:
     return [(span, _part(span, index)) for span in group]
 
 
-def _part(span: Span, index: LogCache) -> ReadResult:
+def _part(span: ReadSpan, index: LogCache) -> ReadResult:
     records = index.read(span.since, span.until, span.topics) or ()
     if len(records) > span.limit or sum(len(record.payload) for record in records) > span.max_bytes:
         return ReadResult(gap=GapReason.TOO_MANY)

@@ -14,7 +14,7 @@ _TOO_FAR: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY})
 _FACTOR: Final = 8
 
 
-class Lookback:
+class LastMessages:
     """A search for the last `limit` records.
 
     Args:
@@ -35,8 +35,8 @@ class Lookback:
         self._until = until
         self._limit = limit
         self._found: tuple[Record, ...] = ()
-        self._good: Offset = until  # reads from here on are complete
-        self._bad: Offset = -1  # and from here on they are a gap
+        self._complete_from: Offset = until  # reads from here on are complete
+        self._gap_until: Offset = -1  # and from here on they are a gap
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -46,14 +46,14 @@ class Lookback:
     def take(self, result: ReadResult) -> None:
         """Take the answer to the read, and say in `done` and `since` how to go on."""
         if result.gap is None:
-            self._good, self._found = self.since, result.records
+            self._complete_from, self._found = self.since, result.records
         elif result.gap in _TOO_FAR:
-            self._bad = self.since
+            self._gap_until = self.since
         else:
             self.gap, self._found, self.done = result.gap, (), True
             return
-        self.done = len(self._found) >= self._limit or self._good - self._bad <= 1
-        if self._bad >= 0:
-            self.since = (self._good + self._bad) // 2
+        self.done = len(self._found) >= self._limit or self._complete_from - self._gap_until <= 1
+        if self._gap_until >= 0:
+            self.since = (self._complete_from + self._gap_until) // 2
         else:
             self.since = max(0, self._until - _FACTOR * (self._until - self.since))

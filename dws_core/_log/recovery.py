@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dws_core._log.cache import LogCache
     from dws_core._log.interface import Layout
 
-Topics: TypeAlias = Collection[str] | TopicMatch
+WantedTopics: TypeAlias = Collection[str] | TopicMatch
 """What a connection wants of one partition: exact topics, or a match where it has a wildcard."""
 
 _HELD_BYTES: Final = 256
@@ -50,14 +50,14 @@ class ReplayLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Span:
+class ReadSpan:
     """A read that is wanted: the records of `(since, until]` that have one of the topics, as `LogBroker.read` says."""
 
     partition: int
     epoch: str
     since: Offset
     until: Offset
-    topics: Topics
+    topics: WantedTopics
     limit: int
     max_bytes: int
 
@@ -83,7 +83,7 @@ class Due(NamedTuple):
     record: Record
 
 
-def wanted_topics(exact: Collection[str], match: TopicMatch | None, layout: Layout) -> dict[int, Topics]:
+def wanted_topics(exact: Collection[str], match: TopicMatch | None, layout: Layout) -> dict[int, WantedTopics]:
     """Return what a connection wants of each partition that it needs.
 
     Args:
@@ -148,7 +148,7 @@ class Recovery:
     def __init__(
         self,
         cursor: Mapping[int, Position],
-        wanted: Mapping[int, Topics],
+        wanted: Mapping[int, WantedTopics],
         logs: Mapping[int, LogCache],
         *,
         recovers: bool = True,
@@ -161,8 +161,8 @@ class Recovery:
         self._start = {partition: cursor.get(partition) or self._watermark(partition) for partition in sorted(wanted)}
         self._floor = {partition: max(start.offset, logs[partition].hi) for partition, start in self._start.items()}
         self._unconfirmed: dict[int, Offset] = {}
-        self._unread: dict[int, Span] = {}
-        self._unasked: list[Span] = []
+        self._unread: dict[int, ReadSpan] = {}
+        self._unasked: list[ReadSpan] = []
         self._found: dict[int, list[Due | Lost]] = {}
         self._found_messages = 0
         self._found_bytes = 0
@@ -178,7 +178,7 @@ class Recovery:
 
     # -- what the caller has to do
 
-    def to_read(self) -> list[Span]:
+    def to_read(self) -> list[ReadSpan]:
         """Return the reads to do now, each once; tell their answers to `found`."""
         spans, self._unasked = self._unasked, []
         return spans
@@ -229,7 +229,7 @@ class Recovery:
 
     # -- what the caller tells
 
-    def found(self, span: Span, result: ReadResult) -> None:
+    def found(self, span: ReadSpan, result: ReadResult) -> None:
         """Take the answer to a read. One that comes too late does no harm."""
         if self._unread.get(span.partition) is not span:
             return
@@ -320,7 +320,7 @@ class Recovery:
         log = self._logs[partition]
         if since >= log.hi:
             return
-        span = Span(
+        span = ReadSpan(
             partition=partition,
             epoch=log.epoch,
             since=since,
@@ -336,7 +336,7 @@ class Recovery:
         else:
             self._keep(span, records)
 
-    def _keep(self, span: Span, records: tuple[Record, ...]) -> None:
+    def _keep(self, span: ReadSpan, records: tuple[Record, ...]) -> None:
         messages = self._found_messages + len(records)
         size = self._found_bytes + sum(len(record.payload) for record in records)
         if messages > self._limits.messages or size > self._limits.bytes:
@@ -345,7 +345,7 @@ class Recovery:
         self._found_messages, self._found_bytes = messages, size
         self._found[span.partition] = [Due(span.partition, span.epoch, record) for record in records]
 
-    def _lose(self, span: Span, reason: GapReason) -> None:
+    def _lose(self, span: ReadSpan, reason: GapReason) -> None:
         if self.answer is None:
             self.refuse(reason)
             return

@@ -22,25 +22,25 @@ from dws_core._log.interface import BrokerInterface, History, Layout, LogBroker
 from dws_core._log.policy import HistoryPolicy
 from dws_core._node.broker.choose import choose_broker
 from dws_core._node.broker.plain_broker import AdaptedBroker
-from dws_core._node.connection.connect_block import Serving
+from dws_core._node.connection.connect_block import ConnectBlock
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.handler_guard import HandlerGuard
-from dws_core._node.connection.handshake import Door, id_of
-from dws_core._node.connection.registry import Connections
+from dws_core._node.connection.handshake import HandshakeChecker, id_of
+from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core._node.health import NodeHealth
-from dws_core._node.pacing import Turns
-from dws_core._node.publisher import Done, Publisher
+from dws_core._node.pacing import Pacer
+from dws_core._node.publisher import Completed, Publisher
 from dws_core._node.recovery.attach import Attach
-from dws_core._node.recovery.cursors import Positions
+from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.history import HistoryReader, StoredMessage
 from dws_core._node.recovery.interest import Interest
-from dws_core._node.recovery.log_caches import NodeLogs
-from dws_core._node.requests.dispatcher import Inbound
+from dws_core._node.recovery.log_caches import LogCaches
+from dws_core._node.requests.dispatcher import Dispatcher
 from dws_core._node.requests.resume import Resume
 from dws_core._node.sender import Sender
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.stats import Counters, NodeStats
-from dws_core._node.tail_sink import Delivery
+from dws_core._node.tail_sink import NodeTailSink
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._tasks import Tasks
 from dws_core._topics.interface import TopicMatcher
@@ -120,14 +120,14 @@ class WebSocketManager(Sender):
         matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
         self._matcher = matcher
         self.router: Router[Connection] = Router(matcher)
-        self._connections = Connections()
+        self._connections = ConnectionRegistry()
         self._codec = plugins.codec(codec) if isinstance(codec, str) else codec
         self._codecs = {**plugins.codecs(), self._codec.name: self._codec}
         if isinstance(authenticator, str):
             authenticator = plugins.authenticator(authenticator)(verify=verify_token)
         elif authenticator is None and verify_token is not None:
             authenticator = plugins.authenticator("oauth2-bearer")(verify=verify_token)
-        self._door = Door(self._codecs, self._codec, authenticator, allowed_origins)
+        self._handshakes = HandshakeChecker(self._codecs, self._codec, authenticator, allowed_origins)
         self._authorize = authorize
         self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
@@ -142,13 +142,13 @@ class WebSocketManager(Sender):
 
     def _begin_anew(self) -> None:
         """Make what knows anything of the channel. A node that is started again knows no more than a new one."""
-        self.turns: Turns = Turns()
+        self.pacer: Pacer = Pacer()
         self.fanout: Fanout = Fanout(self.counters)
-        self._logs = NodeLogs(self._policy.of)
+        self._logs = LogCaches(self._policy.of)
         interest = Interest(self.router, self._matcher, self._layout)
-        self._positions = Positions(self._logs, interest, recovers=self._log.capabilities.recovery)
+        self._positions = Cursors(self._logs, interest, recovers=self._log.capabilities.recovery)
         self._attach = Attach(self._log, self, self._logs, interest, self._positions, self._codecs)
-        self._delivery = Delivery(
+        self._delivery = NodeTailSink(
             self.router,
             self._connections,
             self._codecs,
@@ -157,13 +157,13 @@ class WebSocketManager(Sender):
             self._logs,
             interest,
             self._positions,
-            self._attach.recovering,
+            self._attach.attachments,
         )
         self._publisher = Publisher(self._log, self._codec, self._layout, self._policy, self.counters)
         most = self.limits.replay_messages
         self._history = HistoryReader(self._log, self._layout, self._logs, self._policy, self._codecs, most)
         resume = Resume(self._log, interest, self._positions, self._attach, self._history, self.limits.ping_s)
-        self._inbound = Inbound(self._publisher, self._matcher, self.limits, self._authorize, resume)
+        self._inbound = Dispatcher(self._publisher, self._matcher, self.limits, self._authorize, resume)
 
     # -- life cycle
 
@@ -222,14 +222,14 @@ class WebSocketManager(Sender):
             async with AsyncExitStack() as rest:  # all of it, also where one part fails or is cancelled
                 rest.push_async_callback(self.tasks.stop)
                 rest.push_async_callback(self._log.stop)
-                self._positions.tell(but=self._attach.recovering)
+                self._positions.send_updates(exclude=self._attach.attachments)
                 await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self._connections))
 
     async def _tell_positions(self) -> None:
         while True:
             await asyncio.sleep(self.limits.pos_interval_s)
             self._logs.expire()
-            self._positions.tell(but=self._attach.recovering)
+            self._positions.send_updates(exclude=self._attach.attachments)
 
     async def __aenter__(self) -> Self:
         await self.startup()
@@ -309,7 +309,7 @@ class WebSocketManager(Sender):
             InvalidFilter: The topic is not a filter.
             BrokerClosed: The node is not started.
         """
-        await self.turns.mine()
+        await self.pacer.wait_turn()
         if not self._running:
             raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
         if self.limits.connections is not None and len(self._connections) >= self.limits.connections:
@@ -318,7 +318,7 @@ class WebSocketManager(Sender):
             self._matcher.check_filter(topic)
         if conn_id is not None:
             check_conn_id(conn_id)
-        codec, principal = await self._door.admit(websocket, principal)
+        codec, principal = await self._handshakes.accept(websocket, principal)
         if not self._running:
             raise refuse_stopped("the node was stopped during the handshake")
         if conn_id is None:
@@ -349,7 +349,7 @@ class WebSocketManager(Sender):
         waits for something else when the client is gone is cancelled after `Limits.handler_grace_s`, silently.
         Arguments and errors: see `new_connection`.
         """
-        return Serving(self, websocket, conn_id, topic, principal, slow_consumer)
+        return ConnectBlock(self, websocket, conn_id, topic, principal, slow_consumer)
 
     async def close_connection(
         self, connection: Connection, code: int = CloseCode.NORMAL, reason: str | None = None
@@ -364,7 +364,7 @@ class WebSocketManager(Sender):
             connection.guard.release()
             connection.guard = None
         self._forget(connection)
-        return Done()
+        return Completed()
 
     def on_closed(self, connection: Connection) -> None:
         """Called by a connection whose socket is gone: nothing is sent to it any more."""
@@ -376,7 +376,7 @@ class WebSocketManager(Sender):
         self.router.remove(connection)
         self._connections.discard(connection)
         self._positions.forget(connection)
-        self._attach.recovering.remove(connection)
+        self._attach.attachments.remove(connection)
 
     def set_conn_id(self, connection: Connection, conn_id: str) -> Awaitable[None]:
         """Give a connection another id and tell the client. Works at once; awaiting is optional.
@@ -386,7 +386,7 @@ class WebSocketManager(Sender):
         """
         self._connections.rename(connection, check_conn_id(conn_id))
         connection.push(encode_frame(connection.codec, {"type": "set_conn_id", "conn_id": conn_id}))
-        return Done()
+        return Completed()
 
     # -- messages
 

@@ -10,7 +10,7 @@ _A_TICK: Final = 4
 """Handshakes or steps of a replay, each about half a millisecond, before the event loop looks at its sockets again."""
 
 
-class Turns:
+class Pacer:
     """Lets so many go on in one tick of the event loop; the others wait, first come, first served.
 
     Args:
@@ -23,7 +23,7 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._woken = False
 
-    async def mine(self) -> None:
+    async def wait_turn(self) -> None:
         """Wait for a turn; while few ask, it comes at once."""
         loop = asyncio.get_running_loop()
         if not self._woken:

@@ -22,7 +22,7 @@ from dws_core._wire.message import JSON
 logger = logging.getLogger("dws")
 
 
-class Sending:
+class PendingPublish:
     """A publish on its way. Await it for the receipts, or let it go: a failure that nobody awaits is logged."""
 
     __slots__ = ("_awaited", "_futures", "_topic")
@@ -47,7 +47,7 @@ class Sending:
             logger.error("publish to %r failed: %s", self._topic, error)
 
 
-class Done:
+class Completed:
     """Something that is done already and may be awaited all the same."""
 
     __slots__ = ()

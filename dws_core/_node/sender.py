@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Collection
 
 from dws_core._errors import ConfigurationError, InvalidTopic
 from dws_core._log.interface import Receipt
-from dws_core._node.publisher import Publisher, Sending
+from dws_core._node.publisher import PendingPublish, Publisher
 from dws_core._topics.interface import TopicMatcher
 from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
@@ -38,7 +38,7 @@ class Sender:
         self._matcher.check_topic(topic)
         if topic.startswith("$"):
             raise InvalidTopic(topic, position=0, reason="it belongs to the node", fix="use broadcast() or send_to()")
-        return Sending([self._publisher.publish(topic, data, key=key)], topic)
+        return PendingPublish([self._publisher.publish(topic, data, key=key)], topic)
 
     def broadcast(self, message: Message | JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:
         """Send data (of a `Message`, or plain) to every connection of the channel, on every node.
@@ -46,7 +46,7 @@ class Sender:
         Works at once; awaiting is optional, see `publish`.
         """
         data = message.data if isinstance(message, Message) else message
-        return Sending([self._publisher.publish(ALL, data, key=key)], ALL)
+        return PendingPublish([self._publisher.publish(ALL, data, key=key)], ALL)
 
     def send_to(
         self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None
@@ -57,7 +57,9 @@ class Sender:
         """
         ids = [conn_id] if isinstance(conn_id, str) else list(dict.fromkeys(conn_id))
         topics = [conn_topic(check_conn_id(one)) for one in ids]
-        return Sending([self._publisher.publish(topic, data, key=key) for topic in topics], f"{len(ids)} connections")
+        return PendingPublish(
+            [self._publisher.publish(topic, data, key=key) for topic in topics], f"{len(ids)} connections"
+        )
 
     def send(self, message: Message) -> Awaitable[list[Receipt]]:
         """Publish a message's data to its topic. Works at once; awaiting is optional, see `publish`."""

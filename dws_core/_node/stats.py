@@ -10,7 +10,7 @@ class Counters:
     """Running counts since the node was made; see `NodeStats`.
 
     Attributes:
-        turns: How often an outbox has become direct or ceased to be: what the fan-out plans holds within a turn.
+        plan_version: How often an outbox became direct or stopped being direct. Plans of the fan-out hold for one version.
     """
 
     published: int = 0
@@ -18,7 +18,7 @@ class Counters:
     deliveries: int = 0
     dropped: int = 0
     overflows: int = 0
-    turns: int = 0
+    plan_version: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class NodeStats:
         received: Messages that came from the broker.
         deliveries: Messages times the connections they were handed to.
         dropped: Deliveries that gave way to others because their connection was too slow.
-        overflows: Connections closed with 4000 because they were too slow.
+        overflows: ConnectionRegistry closed with 4000 because they were too slow.
     """
 
     connections: int

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from dws_core._log.interface import BrokerState, GapReason, Head, Offset, Record
 from dws_core._node.connection.connection import Connection
-from dws_core._node.connection.registry import Connections
+from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core._node.recovery.attach import gap_frame
-from dws_core._node.recovery.attachments import Recovering
-from dws_core._node.recovery.cursors import Positions
+from dws_core._node.recovery.attachments import Attachments
+from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.interest import Interest
-from dws_core._node.recovery.log_caches import NodeLogs
+from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.sending.shared_message import SharedMessage, members_of
 from dws_core._node.stats import Counters
@@ -24,7 +24,7 @@ from dws_core._wire.node_topics import ALL, conn_id_of
 logger = logging.getLogger("dws")
 
 
-class Delivery:
+class NodeTailSink:
     """The node's `TailSink`: routes each record to the connections that want it.
 
     Nothing here waits, and nothing that goes wrong with one record or connection reaches another.
@@ -33,14 +33,14 @@ class Delivery:
     def __init__(
         self,
         router: Router[Connection],
-        connections: Connections,
+        connections: ConnectionRegistry,
         codecs: Mapping[str, Codec],
         fanout: Fanout,
         counters: Counters,
-        logs: NodeLogs,
+        logs: LogCaches,
         interest: Interest,
-        positions: Positions,
-        recovering: Recovering,
+        positions: Cursors,
+        attachments: Attachments,
     ) -> None:
         self._router = router
         self._connections = connections
@@ -50,7 +50,7 @@ class Delivery:
         self._logs = logs
         self._interest = interest
         self._positions = positions
-        self._recovering = recovering
+        self._attachments = attachments
         self.state: BrokerState = "connecting"
         self.detail: str = ""
 
@@ -63,14 +63,14 @@ class Delivery:
                 self._deliver(partition, epoch, record)
             except Exception:
                 logger.exception("a message on topic %r could not be delivered on this node", record.topic)
-        if self._recovering:
-            self._recovering.on_advance()
+        if self._attachments:
+            self._attachments.on_advance()
 
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
         """Tell every connection that needs the partition that messages may have been lost."""
         logger.warning("partition %d lost its place (%s); messages may have been lost", partition, reason)
         self._logs.reset(head)
-        told = self._recovering.on_discontinuity(reason, head)
+        told = self._attachments.on_discontinuity(reason, head)
         cursor = {partition: Position(partition, head.epoch, head.offset)}
         for connection in self._connections:
             if connection in told:
@@ -100,8 +100,8 @@ class Delivery:
             receivers = self._connections.by_id(conn_id)
         else:
             return
-        if receivers and self._recovering:
-            receivers = self._recovering.divert(receivers, partition, epoch, record)
+        if receivers and self._attachments:
+            receivers = self._attachments.divert(receivers, partition, epoch, record)
         if receivers:
             members = members_of(partition, epoch, record)
             self._fanout.push(receivers, SharedMessage(topic, members, record.payload, self._codecs))

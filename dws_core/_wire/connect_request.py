@@ -11,7 +11,7 @@ from dws_core._wire.message import JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
+class ConnectRequest:
     """What a client says first.
 
     Attributes:
@@ -23,7 +23,7 @@ class Hello:
     cursor: Mapping[int, Position] | None = None
 
 
-def read_hello(data: JSON) -> Hello:
+def read_connect_request(data: JSON) -> ConnectRequest:
     """Read the data of a `connect` message; members that are not known are ignored.
 
     Raises:
@@ -37,7 +37,7 @@ def read_hello(data: JSON) -> Hello:
     filters = data.get("filters", ())
     if not isinstance(filters, list | tuple) or not all(isinstance(filter_, str) for filter_ in filters):
         raise InvalidMessage("member 'filters' of connect must be an array of strings.")
-    return Hello(filters=tuple(dict.fromkeys(filters)), cursor=read_cursor(data))
+    return ConnectRequest(filters=tuple(dict.fromkeys(filters)), cursor=read_cursor(data))
 
 
 def read_cursor(members: Mapping[str, JSON]) -> dict[int, Position] | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dws_core._node.manager import WebSocketManager
 
 
-class Serving:
+class ConnectBlock:
     """The block of `connect`. A class and not a generator: an idle connection keeps a smaller one in memory."""
 
     __slots__ = ("_asked", "_connection", "_manager")

@@ -14,10 +14,10 @@ from dws_core._errors import CodecError, ConnectionClosed, InvalidMessage
 from dws_core._limits.backlog import SlowConsumer
 from dws_core._limits.limits import Limits
 from dws_core._limits.token_bucket import TokenBucket
-from dws_core._node.connection.filter_set import Topics
+from dws_core._node.connection.filter_set import FilterSet
 from dws_core._node.connection.handler_guard import HandlerGuard
 from dws_core._node.connection.reader import Inbox, InboxEnded
-from dws_core._node.pacing import Turns
+from dws_core._node.pacing import Pacer
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.sending.outbox import Outbox, ReadyOutbox, TaskOutbox
 from dws_core._node.sending.ready_frames import sink_of
@@ -41,7 +41,7 @@ class ConnectionHost(Protocol):
     """What a connection needs around it: a node, or a stand-in for a connection without one."""
 
     tasks: Tasks
-    turns: Turns
+    pacer: Pacer
     router: Router[Any]
     limits: Limits
     fanout: Fanout
@@ -65,7 +65,7 @@ class _Alone:
 
     def __init__(self) -> None:
         self.tasks = Tasks()
-        self.turns = Turns()
+        self.pacer = Pacer()
         self.router: Router[Any] = Router(MqttMatcher())
         self.limits = Limits(message_bytes=None, messages_per_s=None)
         self.counters = Counters()
@@ -137,9 +137,9 @@ class Connection:
     # -- state
 
     @property
-    def topics(self) -> Topics:
+    def topics(self) -> FilterSet:
         """The filters of this connection: a live set; adding and removing subscribes and unsubscribes."""
-        return Topics(self._host.router, self)
+        return FilterSet(self._host.router, self)
 
     @property
     def closed(self) -> bool:

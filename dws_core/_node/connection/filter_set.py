@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dws_core._node.connection.connection import Connection
 
 
-class Topics(MutableSet[str]):
+class FilterSet(MutableSet[str]):
     """The filters of one connection: a live set."""
 
     __slots__ = ("_connection", "_router")
@@ -30,7 +30,7 @@ class Topics(MutableSet[str]):
         return len(self._router.filters(self._connection))
 
     def __repr__(self) -> str:
-        return f"Topics({set(self)!r})"
+        return f"FilterSet({set(self)!r})"
 
     def add(self, value: str) -> None:
         """Subscribe to a filter.

@@ -17,7 +17,7 @@ from dws_core._wire.node_topics import check_conn_id
 _PREFIX = "dws.v1."
 
 
-class Door:
+class HandshakeChecker:
     """Checks handshakes and accepts them.
 
     Args:
@@ -39,7 +39,7 @@ class Door:
         self._authenticator = authenticator
         self._allowed_origins = tuple(allowed_origins)
 
-    async def admit(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
+    async def accept(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
         """Check and accept a handshake; one that the application has accepted already is only checked.
 
         Raises:

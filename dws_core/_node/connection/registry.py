@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dws_core._node.connection.connection import Connection
 
 
-class Connections:
+class ConnectionRegistry:
     """All open connections; any number may share an id."""
 
     def __init__(self) -> None:

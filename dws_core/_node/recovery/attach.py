@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from dws_core._errors import BrokerError
 from dws_core._log.interface import GapReason, LogBroker
-from dws_core._log.recovery import Answer, Due, Recovery, ReplayLimits, Span, Topics
+from dws_core._log.recovery import Answer, Due, ReadSpan, Recovery, ReplayLimits, WantedTopics
 from dws_core._log.tail import Lost
 from dws_core._node.connection.connection import Connection, ConnectionHost
-from dws_core._node.recovery.attachments import Attachment, Recovering
-from dws_core._node.recovery.cursors import Positions, pos_frame
+from dws_core._node.recovery.attachments import Attachment, Attachments
+from dws_core._node.recovery.cursors import Cursors, pos_frame
 from dws_core._node.recovery.interest import Interest
-from dws_core._node.recovery.log_caches import NodeLogs
-from dws_core._node.recovery.shared_reads import Backfills
+from dws_core._node.recovery.log_caches import LogCaches
+from dws_core._node.recovery.shared_reads import SharedReads
 from dws_core._node.sending.shared_message import SharedMessage, members_of
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position, format_cursor
@@ -49,38 +49,38 @@ class Attach:
         codecs: Of the node, by name.
 
     Attributes:
-        recovering: The connections that are on their way.
+        attachments: The connections that are on their way.
     """
 
     def __init__(
         self,
         broker: LogBroker,
         host: ConnectionHost,
-        logs: NodeLogs,
+        logs: LogCaches,
         interest: Interest,
-        positions: Positions,
+        positions: Cursors,
         codecs: Mapping[str, Codec],
     ) -> None:
-        self.recovering: Recovering = Recovering(interest)
+        self.attachments: Attachments = Attachments(interest)
         self._broker = broker
         self._host = host
         self._logs = logs
         self._interest = interest
         self._positions = positions
         self._codecs = codecs
-        self._backfills = Backfills(broker, host.tasks)
+        self._backfills = SharedReads(broker, host.tasks)
         self._kept: dict[tuple[int, str, int], SharedMessage] = {}
         self._kept_bytes = 0
 
     async def turn(self) -> None:
         """Wait for a turn to attach: thousands may want to at once."""
-        await self._host.turns.mine()
+        await self._host.pacer.wait_turn()
 
     async def attach(
         self,
         connection: Connection,
         cursor: Mapping[int, Position],
-        wanted: Mapping[int, Topics],
+        wanted: Mapping[int, WantedTopics],
         on_answer: Callable[[Answer], None],
     ) -> None:
         """Resume; returns when the client is answered. What follows is sent in the background.
@@ -97,7 +97,7 @@ class Attach:
         self._logs.expire()
         recovery = Recovery(cursor, wanted, self._logs, recovers=recovers, limits=self.limits)
         attachment = Attachment(connection, recovery)
-        self.recovering.add(attachment)
+        self.attachments.add(attachment)
         try:
             answer = await self._answer(attachment)
             on_answer(answer)
@@ -106,7 +106,7 @@ class Attach:
             if not self._go_live(attachment):
                 self._host.tasks.spawn(self._pump(attachment), name=f"replay to connection {connection.id!r}")
         except BaseException:
-            self.recovering.remove(connection)
+            self.attachments.remove(connection)
             raise
 
     async def _answer(self, attachment: Attachment) -> Answer:
@@ -120,7 +120,7 @@ class Attach:
             raise RuntimeError("a recovery has no answer although everything was read")
         return recovery.answer
 
-    async def _read(self, attachment: Attachment, span: Span) -> None:
+    async def _read(self, attachment: Attachment, span: ReadSpan) -> None:
         attachment.recovery.found(span, await self._backfills.read(span))
         attachment.news.set()
 
@@ -143,7 +143,7 @@ class Attach:
             while not connection.closed:
                 for span in recovery.to_read():
                     self._host.tasks.spawn(self._read(attachment, span), name="read for a slow reader")
-                await self._host.turns.mine()
+                await self._host.pacer.wait_turn()
                 self._logs.expire()
                 due = recovery.take(max_messages=_STEP_MESSAGES, max_bytes=_STEP_BYTES)
                 if due:
@@ -154,7 +154,7 @@ class Attach:
                     attachment.news.clear()
                     await attachment.news.wait()
         finally:
-            self.recovering.remove(connection)
+            self.attachments.remove(connection)
 
     def _go_live(self, attachment: Attachment) -> bool:
         """End the replay if nothing is left of it: in one step, so that nothing comes in between."""
@@ -163,7 +163,7 @@ class Attach:
             return False
         if recovery.answer is not None and recovery.answer.gap is None:
             connection.push(pos_frame(connection, recovery.position()))
-        self.recovering.remove(connection)
+        self.attachments.remove(connection)
         return True
 
     async def _send(self, connection: Connection, due: list[Due | Lost]) -> None:

@@ -30,7 +30,7 @@ class Attachment:
         self.ended: asyncio.Event = asyncio.Event()
 
 
-class Recovering:
+class Attachments:
     """All of a node; usually none, and then it costs the delivery one look."""
 
     def __init__(self, interest: Interest) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 from dws_core._log.recovery import watermarks
 from dws_core._node.connection.connection import Connection
 from dws_core._node.recovery.interest import Interest
-from dws_core._node.recovery.log_caches import NodeLogs
+from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._wire.cursor import Position, format_cursor
 from dws_core._wire.frames import Frame, encode_frame
 
 
-class Positions:
+class Cursors:
     """The cursors of live connections: the node's watermarks, in the partitions that they need.
 
     Args:
@@ -22,7 +22,7 @@ class Positions:
         recovers: Whether the broker keeps anything: without it there is nothing to stand at.
     """
 
-    def __init__(self, logs: NodeLogs, interest: Interest, *, recovers: bool) -> None:
+    def __init__(self, logs: LogCaches, interest: Interest, *, recovers: bool) -> None:
         self._logs = logs
         self._interest = interest
         self._recovers = recovers
@@ -46,11 +46,11 @@ class Positions:
         """Return the cursor of a connection that has been sent everything."""
         return watermarks(self._logs, self._interest.partitions(connection)) if self._recovers else {}
 
-    def tell(self, *, but: Collection[Connection] = ()) -> None:
+    def send_updates(self, *, exclude: Collection[Connection] = ()) -> None:
         """Send a `pos` to every follower whose logs have moved on since the last time.
 
         Args:
-            but: Connections whose cursor is somebody else's business.
+            exclude: Connections whose cursor is somebody else's business.
         """
         now = watermarks(self._logs, self._logs)
         moved = {partition for partition, position in now.items() if self._told.get(partition) != position}
@@ -58,7 +58,7 @@ class Positions:
         frames: dict[tuple[str, frozenset[int]], Frame] = {}
         for connection in list(self._followers):
             partitions = self._interest.partitions(connection)
-            if connection in but or moved.isdisjoint(partitions):
+            if connection in exclude or moved.isdisjoint(partitions):
                 continue
             key = connection.codec.name, partitions
             if key not in frames:

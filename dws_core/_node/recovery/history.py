@@ -9,10 +9,10 @@ from typing import Final
 from dws_core._errors import BrokerUnavailable
 from dws_core._log.cache import LogCache
 from dws_core._log.interface import GapReason, Layout, LogBroker, Offset, Record
-from dws_core._log.last_messages import Lookback
+from dws_core._log.last_messages import LastMessages
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
-from dws_core._node.recovery.log_caches import NodeLogs
+from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import format_position
 from dws_core._wire.envelope import open_envelope
@@ -66,7 +66,7 @@ class HistoryReader:
         self,
         broker: LogBroker,
         layout: Layout,
-        logs: NodeLogs,
+        logs: LogCaches,
         policy: HistoryPolicy,
         codecs: Mapping[str, Codec],
         max_messages: int | None,
@@ -111,7 +111,7 @@ class HistoryReader:
         return head.epoch, head.offset
 
     async def _look_back(self, partition: int, epoch: str, until: Offset, topic: str, limit: int) -> tuple[Record, ...]:
-        lookback = Lookback(until, limit)
+        lookback = LastMessages(until, limit)
         while not lookback.done:
             lookback.take(
                 await self._broker.read(

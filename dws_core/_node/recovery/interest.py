@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from dws_core._log.interface import Layout
 from dws_core._log.partition import partition_of
-from dws_core._log.recovery import Topics, wanted_topics
+from dws_core._log.recovery import WantedTopics, wanted_topics
 from dws_core._node.connection.connection import Connection
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
@@ -34,7 +34,7 @@ class Interest:
         filters = self._router.filters(connection)
         return topic in filters or self._matches(topic, filters)
 
-    def wanted(self, connection: Connection, filters: Collection[str]) -> dict[int, Topics]:
+    def wanted(self, connection: Connection, filters: Collection[str]) -> dict[int, WantedTopics]:
         """Return what a connection with these filters wants of each partition that it needs, node topics included."""
         wild = [filter_ for filter_ in filters if not self._matcher.is_exact(filter_)]
 

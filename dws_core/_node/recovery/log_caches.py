@@ -9,7 +9,7 @@ from dws_core._log.cache import LogCache
 from dws_core._log.interface import Head, History, Offset, Record
 
 
-class NodeLogs(dict[int, LogCache]):
+class LogCaches(dict[int, LogCache]):
     """The caches by partition, fed by the tail.
 
     Args:

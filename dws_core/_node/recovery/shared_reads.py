@@ -7,14 +7,14 @@ import logging
 
 from dws_core._errors import BrokerError
 from dws_core._log.interface import GapReason, LogBroker, ReadResult
-from dws_core._log.joint_read import Backfill
-from dws_core._log.recovery import Span
+from dws_core._log.joint_read import JointRead
+from dws_core._log.recovery import ReadSpan
 from dws_core._tasks import Tasks
 
 logger = logging.getLogger("dws")
 
 
-class Backfills:
+class SharedReads:
     """Reads spans from the broker.
 
     Args:
@@ -25,13 +25,13 @@ class Backfills:
     def __init__(self, broker: LogBroker, tasks: Tasks) -> None:
         self._broker = broker
         self._tasks = tasks
-        self._plans: dict[int, Backfill] = {}
+        self._plans: dict[int, JointRead] = {}
         self._running: set[int] = set()
-        self._answers: dict[Span, asyncio.Future[ReadResult]] = {}
+        self._answers: dict[ReadSpan, asyncio.Future[ReadResult]] = {}
 
-    async def read(self, span: Span) -> ReadResult:
+    async def read(self, span: ReadSpan) -> ReadResult:
         """Read; a broker that cannot be reached is the gap `unavailable`."""
-        self._plans.setdefault(span.partition, Backfill()).add(span)
+        self._plans.setdefault(span.partition, JointRead()).add(span)
         answer: asyncio.Future[ReadResult] = asyncio.get_running_loop().create_future()
         self._answers[span] = answer
         if span.partition not in self._running:
@@ -67,7 +67,7 @@ class Backfills:
         finally:
             self._running.discard(partition)
 
-    def _settle(self, span: Span, result: ReadResult) -> None:
+    def _settle(self, span: ReadSpan, result: ReadResult) -> None:
         answer = self._answers.get(span)
         if answer is not None and not answer.done():
             answer.set_result(result)

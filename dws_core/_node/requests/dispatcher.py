@@ -17,7 +17,7 @@ from dws_core._node.publisher import Publisher
 from dws_core._node.requests.resume import Resume, over_limit
 from dws_core._topics.interface import TopicMatcher
 from dws_core._wire.client_errors import INTERNAL, Refused, describe
-from dws_core._wire.connect_request import read_cursor, read_hello
+from dws_core._wire.connect_request import read_connect_request, read_cursor
 from dws_core._wire.frames import encode_frame
 from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
@@ -25,7 +25,7 @@ from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
 logger = logging.getLogger("dws")
 
 
-class Inbound:
+class Dispatcher:
     """Carries out what clients ask for and answers them. Errors are answered; the connection lives on."""
 
     def __init__(
@@ -80,11 +80,11 @@ class Inbound:
             raise Refused("forbidden", f"{action} is not allowed here")
 
     async def _connect(self, connection: Connection, message: Message) -> None:
-        hello = read_hello(message.data)
+        request = read_connect_request(message.data)
         self._resume.check_first(connection)
         await self._resume.live(connection)
-        await self._check_filters(connection, hello.filters)
-        await self._resume.connect(connection, hello.filters, hello.cursor, message.id)
+        await self._check_filters(connection, request.filters)
+        await self._resume.connect(connection, request.filters, request.cursor, message.id)
 
     async def _subscribe(self, connection: Connection, message: Message) -> None:
         filter_ = _required(message.topic, "topic")

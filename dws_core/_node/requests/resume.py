@@ -11,7 +11,7 @@ from dws_core._log.interface import LogBroker
 from dws_core._log.recovery import Answer
 from dws_core._node.connection.connection import Connection
 from dws_core._node.recovery.attach import Attach
-from dws_core._node.recovery.cursors import Positions
+from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.history import HistoryReader
 from dws_core._node.recovery.interest import Interest
 from dws_core._wire.cursor import Position, format_cursor
@@ -20,7 +20,7 @@ from dws_core._wire.message import JSON
 
 
 class Resume:
-    """Carries out what has been checked; see `Inbound` for the checks.
+    """Carries out what has been checked; see `Dispatcher` for the checks.
 
     Args:
         broker: Where the logs are.
@@ -35,7 +35,7 @@ class Resume:
         self,
         broker: LogBroker,
         interest: Interest,
-        positions: Positions,
+        positions: Cursors,
         attach: Attach,
         history: HistoryReader,
         ping_s: float,
@@ -50,7 +50,7 @@ class Resume:
 
     async def live(self, connection: Connection) -> None:
         """Wait until the replay of a connection has ended: changes of its filters come after it."""
-        await self._attach.recovering.ended(connection)
+        await self._attach.attachments.ended(connection)
 
     def check_first(self, connection: Connection) -> None:
         """Refuse a second `connect`.

@@ -119,16 +119,16 @@ class _Plan:
 
     Attributes:
         receivers: Who; kept alive, and so their id unique.
-        turn: In which this holds.
+        version: In which this holds.
         codec: Theirs.
-        writes: One call for each; None: not made yet, or not possible in this turn.
+        writes: One call for each; None: not made yet, or not possible in this version.
     """
 
-    __slots__ = ("codec", "receivers", "turn", "writes")
+    __slots__ = ("codec", "receivers", "version", "writes")
 
-    def __init__(self, receivers: Sequence[Receiver], turn: int) -> None:
+    def __init__(self, receivers: Sequence[Receiver], version: int) -> None:
         self.receivers = receivers
-        self.turn = turn
+        self.version = version
         self.codec: Codec = receivers[0].outbox.codec
         self.writes: list[Callable[[bytes], object]] | None = None
 
@@ -155,7 +155,7 @@ class _Plan:
 class _Plans:
     """Plans for sequences of receivers that come again: a delivery touches nothing but its socket.
 
-    A plan is made when its receivers come a second time within a turn: where sockets fill and empty all the time, none
+    A plan is made when its receivers come a second time within a version: where sockets fill and empty all the time, none
     is made.
     """
 
@@ -169,7 +169,7 @@ class _Plans:
         if len(receivers) < _MIN_PLANNED:
             return False
         plan = self._plans.get(id(receivers))
-        if plan is None or plan.turn != self._counters.turns:
+        if plan is None or plan.version != self._counters.plan_version:
             self._begin(receivers)
             return False
         if plan.writes is None:
@@ -183,7 +183,7 @@ class _Plans:
     def _begin(self, receivers: Sequence[Receiver]) -> None:
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
-        self._plans[id(receivers)] = _Plan(receivers, self._counters.turns)
+        self._plans[id(receivers)] = _Plan(receivers, self._counters.plan_version)
 
 
 def _by_parts(batches: list[_Batch]) -> Iterable[tuple[list[_Batch], Iterable[Outbox]]]:

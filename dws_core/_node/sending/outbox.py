@@ -78,7 +78,7 @@ class Outbox(ABC):
         """Take no more frames and drop those that wait."""
         self.closed = True
         self.direct = False
-        self._counters.turns += 1
+        self._counters.plan_version += 1
         self._backlog = None
         self._notify()
 
@@ -154,14 +154,14 @@ class ReadyOutbox(Outbox):
     def pause(self) -> None:
         """Called by the sink: its buffer is full."""
         self.direct = False
-        self._counters.turns += 1
+        self._counters.plan_version += 1
 
     def resume(self) -> None:
         """Called by the sink: its buffer has room. Write what waits, until it is full again."""
         if self.closed:
             return
         self.direct = True
-        self._counters.turns += 1
+        self._counters.plan_version += 1
         while self.direct and self._backlog:
             self.write(_joined(self._backlog))
         if not self._backlog:

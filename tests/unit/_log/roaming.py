@@ -19,7 +19,7 @@ from unit._log.roaming_log import LAYOUT, PARTITIONS, PLACE, Log, Push
 
 from dws_core._log.cache import LogCache
 from dws_core._log.interface import GapReason, Offset, Record
-from dws_core._log.recovery import Due, Recovery, ReplayLimits, Span, wanted_topics, watermarks
+from dws_core._log.recovery import Due, ReadSpan, Recovery, ReplayLimits, wanted_topics, watermarks
 from dws_core._log.tail import Advance, Lost, TailEvent, TailState
 from dws_core._wire.cursor import Position, format_cursor, merge, parse_cursor, replace
 
@@ -117,7 +117,7 @@ class Session:
     limits: ReplayLimits
     wire: list[Frame] = field(default_factory=list)
     recovery: Recovery | None = None
-    spans: list[Span] = field(default_factory=list)
+    spans: list[ReadSpan] = field(default_factory=list)
     answered: bool = False
 
     def __post_init__(self) -> None:

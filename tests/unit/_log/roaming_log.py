@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dws_core._log.interface import GapReason, Head, Layout, Offset, ReadResult, Record
 from dws_core._log.partition import partition_of
-from dws_core._log.recovery import Topics
+from dws_core._log.recovery import WantedTopics
 
 PARTITIONS = 2
 LAYOUT = Layout(channel="c", partitions=PARTITIONS)
 PLACE = {topic: partition_of(topic, LAYOUT) for topic in "ade"}
-"""Topics and their partitions: `a` has one for itself."""
+"""WantedTopics and their partitions: `a` has one for itself."""
 
 
 class Log:
@@ -42,7 +42,7 @@ class Log:
         self.wipes += 1
         self.epoch, self.records, self.end, self.trimmed = f"e{self.wipes}", [], 0, 0
 
-    def read(self, since: Offset, until: Offset, epoch: str, topics: Topics) -> ReadResult:
+    def read(self, since: Offset, until: Offset, epoch: str, topics: WantedTopics) -> ReadResult:
         if epoch != self.epoch:
             return ReadResult(gap=GapReason.EPOCH)
         if self.end < since:

@@ -9,19 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dws_core._log.interface import GapReason, ReadResult, Record
-from dws_core._log.joint_read import Backfill
-from dws_core._log.recovery import Span, Topics
+from dws_core._log.joint_read import JointRead
+from dws_core._log.recovery import ReadSpan, WantedTopics
 
 
 def rec(offset: int, topic: str = "a", size: int = 0) -> Record:
     return Record(offset=offset, topic=topic, payload=b"x" * size, ts_ms=0, publisher=b"p", seq=offset)
 
 
-def span(since: int, until: int = 10, topics: Topics = frozenset({"a"}), *, epoch: str = "e", limit: int = 99) -> Span:
-    return Span(partition=3, epoch=epoch, since=since, until=until, topics=topics, limit=limit, max_bytes=1_000)
+def span(
+    since: int, until: int = 10, topics: WantedTopics = frozenset({"a"}), *, epoch: str = "e", limit: int = 99
+) -> ReadSpan:
+    return ReadSpan(partition=3, epoch=epoch, since=since, until=until, topics=topics, limit=limit, max_bytes=1_000)
 
 
-def read_of(log: Iterable[Record], wanted: Span, *, trimmed: int = 0) -> ReadResult:
+def read_of(log: Iterable[Record], wanted: ReadSpan, *, trimmed: int = 0) -> ReadResult:
     """Answer as a broker does that lost what lies up to an offset."""
     if wanted.since < trimmed:
         return ReadResult(gap=GapReason.TRIMMED)
@@ -32,9 +34,9 @@ def read_of(log: Iterable[Record], wanted: Span, *, trimmed: int = 0) -> ReadRes
     return ReadResult(records=found)
 
 
-def run(backfill: Backfill, log: Iterable[Record], *, trimmed: int = 0) -> tuple[dict[Span, ReadResult], int]:
+def run(backfill: JointRead, log: Iterable[Record], *, trimmed: int = 0) -> tuple[dict[ReadSpan, ReadResult], int]:
     """Do all reads; return everybody's answer and the number of reads."""
-    answers: dict[Span, ReadResult] = {}
+    answers: dict[ReadSpan, ReadResult] = {}
     reads = 0
     while (wanted := backfill.next_read()) is not None:
         reads += 1
@@ -45,11 +47,11 @@ def run(backfill: Backfill, log: Iterable[Record], *, trimmed: int = 0) -> tuple
 
 
 def test_nothing_to_read() -> None:
-    assert Backfill().next_read() is None
+    assert JointRead().next_read() is None
 
 
 def test_one_wish_is_read_as_it_is() -> None:
-    backfill, wish = Backfill(), span(1)
+    backfill, wish = JointRead(), span(1)
     backfill.add(wish)
     assert backfill.next_read() is wish
     assert backfill.answered(ReadResult(records=(rec(2),))) == [(wish, ReadResult(records=(rec(2),)))]
@@ -57,7 +59,7 @@ def test_one_wish_is_read_as_it_is() -> None:
 
 
 def test_what_comes_during_a_read_leaves_together() -> None:
-    backfill = Backfill()
+    backfill = JointRead()
     wishes = [span(5, 8), span(2, 8, frozenset({"b"})), span(3, 9, limit=7)]
     backfill.add(span(0))
     backfill.next_read()
@@ -78,7 +80,7 @@ def test_what_comes_during_a_read_leaves_together() -> None:
 
 
 def test_a_joint_read_has_bounds_of_its_own() -> None:
-    backfill = Backfill(max_records=150, max_bytes=1_500)
+    backfill = JointRead(max_records=150, max_bytes=1_500)
     for _ in range(3):
         backfill.add(span(0))
     joint = backfill.next_read()
@@ -87,7 +89,7 @@ def test_a_joint_read_has_bounds_of_its_own() -> None:
 
 
 def test_a_wildcard_makes_the_joint_read_one() -> None:
-    backfill = Backfill()
+    backfill = JointRead()
 
     def begins_with_b(topic: str) -> bool:
         return topic.startswith("b")
@@ -101,7 +103,7 @@ def test_a_wildcard_makes_the_joint_read_one() -> None:
 
 
 def test_other_epochs_are_read_apart() -> None:
-    backfill = Backfill()
+    backfill = JointRead()
     wishes = [span(0), span(0, epoch="f"), span(1)]
     for wish in wishes:
         backfill.add(wish)
@@ -113,7 +115,7 @@ def test_other_epochs_are_read_apart() -> None:
 
 @pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.AHEAD, GapReason.UNAVAILABLE])
 def test_a_gap_of_the_log_is_everybodys(reason: GapReason) -> None:
-    backfill = Backfill()
+    backfill = JointRead()
     wishes = [span(0), span(1)]
     for wish in wishes:
         backfill.add(wish)
@@ -122,7 +124,7 @@ def test_a_gap_of_the_log_is_everybodys(reason: GapReason) -> None:
 
 
 def test_one_that_was_away_too_long_does_not_spoil_the_others() -> None:
-    backfill = Backfill()
+    backfill = JointRead()
     wishes = [span(since) for since in (4, 0, 5, 6, 7, 8, 9, 4)]
     for wish in wishes:
         backfill.add(wish)
@@ -133,7 +135,7 @@ def test_one_that_was_away_too_long_does_not_spoil_the_others() -> None:
 
 
 def test_one_with_too_many_does_not_spoil_the_others() -> None:
-    backfill = Backfill()
+    backfill = JointRead()
     wishes = [span(0, limit=3), span(8, limit=3), span(9, limit=3)]
     for wish in wishes:
         backfill.add(wish)
@@ -142,7 +144,7 @@ def test_one_with_too_many_does_not_spoil_the_others() -> None:
 
 
 def test_everybodys_own_bytes_count_in_a_joint_answer() -> None:
-    backfill = Backfill()
+    backfill = JointRead()
     wishes = [span(0), span(8)]
     for wish in wishes:
         backfill.add(wish)
@@ -152,7 +154,7 @@ def test_everybodys_own_bytes_count_in_a_joint_answer() -> None:
 
 
 def test_a_read_that_raises_fails_those_it_was_for() -> None:
-    backfill = Backfill()
+    backfill = JointRead()
     wishes = [span(0), span(1)]
     for wish in wishes:
         backfill.add(wish)
@@ -184,10 +186,10 @@ spans = st.builds(
     bounds=st.sampled_from([{}, {"max_records": 4}, {"max_bytes": 300}]),
 )
 def test_together_everybody_gets_what_it_would_have_got_alone(
-    wishes: list[Span], topics: list[str], size: int, trimmed: int, bounds: dict[str, int]
+    wishes: list[ReadSpan], topics: list[str], size: int, trimmed: int, bounds: dict[str, int]
 ) -> None:
     log = [rec(n, topic, size) for n, topic in enumerate(topics, 1)]
-    backfill = Backfill(**bounds)
+    backfill = JointRead(**bounds)
     for wish in wishes:
         backfill.add(wish)
     answers, _ = run(backfill, log, trimmed=trimmed)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dws_core._log.interface import GapReason, Offset, ReadResult, Record
-from dws_core._log.last_messages import Lookback
+from dws_core._log.last_messages import LastMessages
 
 
 def rec(offset: Offset) -> Record:
@@ -18,7 +18,7 @@ def search(
     stored: list[Offset], until: Offset, limit: int, *, trimmed: Offset = 0, most: int = 10**9
 ) -> tuple[list[Offset], int]:
     """Search a log; return the offsets found and the number of reads."""
-    lookback = Lookback(until, limit, first_step=4)
+    lookback = LastMessages(until, limit, first_step=4)
     reads = 0
     while not lookback.done:
         reads += 1
@@ -58,7 +58,7 @@ def test_a_read_that_would_be_too_long_is_made_shorter() -> None:
 
 @pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.UNAVAILABLE, GapReason.AHEAD])
 def test_a_log_that_cannot_be_read_ends_the_search(reason: GapReason) -> None:
-    lookback = Lookback(100, 5)
+    lookback = LastMessages(100, 5)
     lookback.take(ReadResult(gap=reason))
     assert (lookback.done, lookback.gap, lookback.records) == (True, reason, ())
 

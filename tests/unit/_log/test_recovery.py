@@ -12,7 +12,7 @@ from dws_core._log.partition import partition_of
 from dws_core._log.recovery import (
     Recovery,
     ReplayLimits,
-    Topics,
+    WantedTopics,
     obstacle,
     wanted_topics,
     watermarks,
@@ -20,7 +20,7 @@ from dws_core._log.recovery import (
 from dws_core._log.tail import Lost
 from dws_core._wire.cursor import format_cursor, parse_cursor
 
-A: Topics = frozenset({"a"})
+A: WantedTopics = frozenset({"a"})
 
 
 def rec(offset: Offset | None, topic: str = "a", size: int = 0) -> Record:
@@ -56,7 +56,7 @@ class Node:
             self.recovery.on_discontinuity(reason, new)
 
     def attach(
-        self, cursor: str, wanted: Mapping[int, Topics] | None = None, *, recovers: bool = True, **limits: int
+        self, cursor: str, wanted: Mapping[int, WantedTopics] | None = None, *, recovers: bool = True, **limits: int
     ) -> Recovery:
         topics = dict.fromkeys(self.logs, A) if wanted is None else wanted
         bounds = ReplayLimits(**limits)

@@ -12,7 +12,7 @@ from hypothesis import Phase, given, settings
 from unit._log.roaming import CASES, Case, Rules, play
 
 from dws_core._log.interface import GapReason, Head, ReadResult, Record
-from dws_core._log.recovery import Recovery, Span, watermarks
+from dws_core._log.recovery import ReadSpan, Recovery, watermarks
 
 
 @settings(max_examples=1_500, deadline=None)
@@ -34,7 +34,7 @@ class RoutedAfterHistory(Recovery):
 
 
 class GapAnsweredAsEmpty(Recovery):
-    def found(self, span: Span, result: ReadResult) -> None:
+    def found(self, span: ReadSpan, result: ReadResult) -> None:
         super().found(span, ReadResult(records=result.records))
 
 

@@ -1,28 +1,28 @@
-"""Turns."""
+"""Pacer."""
 
 from __future__ import annotations
 
 import asyncio
 
-from dws_core._node.pacing import Turns
+from dws_core._node.pacing import Pacer
 
 
 async def test_while_few_ask_nobody_waits() -> None:
-    turns = Turns(2)
+    pacer = Pacer(2)
     before = asyncio.get_running_loop().time()
     tick = _Ticks()
-    await turns.mine()
-    await turns.mine()
+    await pacer.wait_turn()
+    await pacer.wait_turn()
     assert tick.count == 0
     assert asyncio.get_running_loop().time() - before < 1
     await tick.stop()
 
 
 async def test_so_many_go_on_in_a_tick_in_the_order_they_came() -> None:
-    turns, went, ticks = Turns(2), list[tuple[int, int]](), _Ticks()
+    pacer, went, ticks = Pacer(2), list[tuple[int, int]](), _Ticks()
 
     async def one(number: int) -> None:
-        await turns.mine()
+        await pacer.wait_turn()
         went.append((number, ticks.count))
 
     async with asyncio.TaskGroup() as group:
@@ -35,10 +35,10 @@ async def test_so_many_go_on_in_a_tick_in_the_order_they_came() -> None:
 
 
 async def test_one_that_waits_no_longer_takes_nobodys_turn() -> None:
-    turns, went = Turns(1), list[int]()
+    pacer, went = Pacer(1), list[int]()
 
     async def one(number: int) -> None:
-        await turns.mine()
+        await pacer.wait_turn()
         went.append(number)
 
     tasks = [asyncio.get_running_loop().create_task(one(number)) for number in range(4)]
@@ -49,12 +49,12 @@ async def test_one_that_waits_no_longer_takes_nobodys_turn() -> None:
 
 
 async def test_a_turn_that_was_long_ago_does_not_count() -> None:
-    turns, ticks = Turns(1), _Ticks()
-    await turns.mine()
+    pacer, ticks = Pacer(1), _Ticks()
+    await pacer.wait_turn()
     for _ in range(4):
         await asyncio.sleep(0)
     count = ticks.count
-    await turns.mine()
+    await pacer.wait_turn()
     assert ticks.count == count
     await ticks.stop()
 

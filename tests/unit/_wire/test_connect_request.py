@@ -7,22 +7,22 @@ from typing import Any
 import pytest
 
 from dws_core._errors import InvalidMessage
-from dws_core._wire.connect_request import Hello, read_cursor, read_hello
+from dws_core._wire.connect_request import ConnectRequest, read_connect_request, read_cursor
 from dws_core._wire.cursor import Position
 
 
 def test_everything_is_optional_and_what_is_unknown_is_ignored() -> None:
-    assert read_hello({}) == Hello(filters=(), cursor=None)
-    assert read_hello({"name": "sdk", "version": "1", "token": "t", "more": 1}) == Hello()
+    assert read_connect_request({}) == ConnectRequest(filters=(), cursor=None)
+    assert read_connect_request({"name": "sdk", "version": "1", "token": "t", "more": 1}) == ConnectRequest()
 
 
 def test_filters_are_kept_in_order_each_once() -> None:
-    assert read_hello({"filters": ["b", "a", "b"]}).filters == ("b", "a")
+    assert read_connect_request({"filters": ["b", "a", "b"]}).filters == ("b", "a")
 
 
 def test_a_cursor_is_read_also_an_empty_one() -> None:
-    assert read_hello({"cursor": "0:e:5"}).cursor == {0: Position(0, "e", 5)}
-    assert read_hello({"cursor": ""}).cursor == {}
+    assert read_connect_request({"cursor": "0:e:5"}).cursor == {0: Position(0, "e", 5)}
+    assert read_connect_request({"cursor": ""}).cursor == {}
     assert read_cursor({}) is None
 
 
@@ -42,4 +42,4 @@ def test_a_cursor_is_read_also_an_empty_one() -> None:
 )
 def test_a_member_of_the_wrong_type_is_refused(data: Any, reason: str) -> None:
     with pytest.raises(InvalidMessage, match=reason):
-        read_hello(data)
+        read_connect_request(data)

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from dws_core import AuthenticationFailed, Handshake, InvalidMessage, OriginNotAllowed, Principal
-from dws_core._node.connection.handshake import Door
+from dws_core._node.connection.handshake import HandshakeChecker
 from dws_core._wire.codecs import JSONCodec, MsgpackCodec
 from dws_core.testing import FakeWebSocket
 
@@ -28,20 +28,20 @@ class ByToken:
         return Principal(id=handshake.token)
 
 
-def _door(authenticator: ByToken | None = None, *, allowed: tuple[str, ...] = ()) -> Door:
-    return Door({"json": JSON, "msgpack": MSGPACK}, JSON, authenticator, allowed)
+def _handshakes(authenticator: ByToken | None = None, *, allowed: tuple[str, ...] = ()) -> HandshakeChecker:
+    return HandshakeChecker({"json": JSON, "msgpack": MSGPACK}, JSON, authenticator, allowed)
 
 
 async def test_a_client_without_subprotocols_gets_the_default_codec() -> None:
     socket = FakeWebSocket()
-    assert await _door().admit(socket, None) == (JSON, None)
+    assert await _handshakes().accept(socket, None) == (JSON, None)
     assert socket.accepted
     assert socket.subprotocol is None
 
 
 async def test_the_first_known_subprotocol_is_chosen() -> None:
     socket = FakeWebSocket(subprotocols=["other", "dws.v1.msgpack", "dws.v1.json"])
-    assert (await _door().admit(socket, None))[0] is MSGPACK
+    assert (await _handshakes().accept(socket, None))[0] is MSGPACK
     assert socket.subprotocol == "dws.v1.msgpack"
 
 
@@ -55,7 +55,7 @@ async def test_the_first_known_subprotocol_is_chosen() -> None:
 async def test_subprotocols_that_do_not_fit_are_refused_with_the_ones_that_do(offered: list[str], text: str) -> None:
     socket = FakeWebSocket(subprotocols=offered)
     with pytest.raises(InvalidMessage, match=text):
-        await _door(ByToken()).admit(socket, None)
+        await _handshakes(ByToken()).accept(socket, None)
     assert not socket.accepted
 
 
@@ -63,29 +63,29 @@ async def test_a_foreign_page_is_refused_before_anybody_is_asked() -> None:
     authenticator = ByToken()
     socket = FakeWebSocket(headers={"Origin": "https://evil.example"})
     with pytest.raises(OriginNotAllowed) as caught:
-        await _door(authenticator).admit(socket, None)
+        await _handshakes(authenticator).accept(socket, None)
     assert caught.value.origin == "https://evil.example"
     assert authenticator.asked == 0
     assert not socket.accepted
     friendly = FakeWebSocket(headers={"Origin": "https://friend.example"})
-    await _door(allowed=("https://friend.example",)).admit(friendly, None)
+    await _handshakes(allowed=("https://friend.example",)).accept(friendly, None)
     assert friendly.accepted
 
 
 async def test_the_authenticator_says_who_a_client_is_before_it_is_accepted() -> None:
     socket = FakeWebSocket(subprotocols=["dws.v1.json", BEARER])
-    assert await _door(ByToken()).admit(socket, None) == (JSON, Principal(id="ann"))
+    assert await _handshakes(ByToken()).accept(socket, None) == (JSON, Principal(id="ann"))
     assert socket.subprotocol == "dws.v1.json", "the token is not sent back"
     stranger = FakeWebSocket()
     with pytest.raises(AuthenticationFailed, match="no token") as caught:
-        await _door(ByToken()).admit(stranger, None)
+        await _handshakes(ByToken()).accept(stranger, None)
     assert caught.value.fix == "send one"
     assert not stranger.accepted
 
 
 async def test_a_principal_that_the_application_names_needs_no_authenticator() -> None:
     authenticator, bo = ByToken(), Principal(id="bo")
-    assert await _door(authenticator).admit(FakeWebSocket(), bo) == (JSON, bo)
+    assert await _handshakes(authenticator).accept(FakeWebSocket(), bo) == (JSON, bo)
     assert authenticator.asked == 0
 
 
@@ -96,10 +96,10 @@ async def test_a_socket_that_the_application_has_accepted_is_only_checked() -> N
         return socket
 
     socket = await accepted(headers={"Authorization": "Bearer ann"})
-    assert await _door(ByToken()).admit(socket, None) == (JSON, Principal(id="ann"))
+    assert await _handshakes(ByToken()).accept(socket, None) == (JSON, Principal(id="ann"))
     assert [message["type"] for message in socket.sent] == ["websocket.accept"], "once, by the application"
-    assert await _door(ByToken()).admit(await accepted(), Principal(id="bo")) == (JSON, Principal(id="bo"))
+    assert await _handshakes(ByToken()).accept(await accepted(), Principal(id="bo")) == (JSON, Principal(id="bo"))
     with pytest.raises(AuthenticationFailed):
-        await _door(ByToken()).admit(await accepted(), None)
+        await _handshakes(ByToken()).accept(await accepted(), None)
     with pytest.raises(OriginNotAllowed):
-        await _door().admit(await accepted(headers={"Origin": "https://evil.example"}), None)
+        await _handshakes().accept(await accepted(headers={"Origin": "https://evil.example"}), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dws_core._node.connection.connection import Connection
-from dws_core._node.connection.registry import Connections
+from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core.testing import FakeWebSocket
 
 
@@ -12,7 +12,7 @@ def _connection(conn_id: str) -> Connection:
 
 
 async def test_connections_are_found_by_id_in_the_order_they_came() -> None:
-    connections = Connections()
+    connections = ConnectionRegistry()
     ann, ann_again, bo = _connection("ann"), _connection("ann"), _connection("bo")
     for connection in (ann, ann_again, bo):
         connections.add(connection)
@@ -25,7 +25,7 @@ async def test_connections_are_found_by_id_in_the_order_they_came() -> None:
 
 
 async def test_one_that_goes_leaves_its_namesakes() -> None:
-    connections = Connections()
+    connections = ConnectionRegistry()
     first, second = _connection("ann"), _connection("ann")
     connections.add(first)
     connections.add(second)
@@ -38,7 +38,7 @@ async def test_one_that_goes_leaves_its_namesakes() -> None:
 
 
 async def test_everyone_is_the_same_tuple_until_one_comes_or_goes() -> None:
-    connections = Connections()
+    connections = ConnectionRegistry()
     ann, bo = _connection("ann"), _connection("bo")
     connections.add(ann)
     before = connections.everyone
@@ -51,7 +51,7 @@ async def test_everyone_is_the_same_tuple_until_one_comes_or_goes() -> None:
 
 
 async def test_a_renamed_connection_is_found_by_its_new_id_only() -> None:
-    connections = Connections()
+    connections = ConnectionRegistry()
     ann = _connection("ann")
     connections.add(ann)
     connections.rename(ann, "bo")
@@ -61,7 +61,7 @@ async def test_a_renamed_connection_is_found_by_its_new_id_only() -> None:
 
 
 async def test_renaming_one_that_is_not_there_does_not_add_it() -> None:
-    connections = Connections()
+    connections = ConnectionRegistry()
     ann = _connection("ann")
     connections.rename(ann, "bo")
     assert ann.id == "bo"
