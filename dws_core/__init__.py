@@ -44,7 +44,8 @@ from dws_core._errors import (
 )
 from dws_core._limits.backlog import SlowConsumer
 from dws_core._limits.limits import Limits
-from dws_core._log.interface import BrokerInterface, History, Receipt
+from dws_core._log.plain import BrokerInterface
+from dws_core._log.records import History, Receipt
 from dws_core._node.connection.connection import Connection
 from dws_core._node.health import NodeHealth
 from dws_core._node.manager import WebSocketManager

@@ -15,8 +15,10 @@ from contextlib import suppress
 from typing import Final
 
 from dws_core._errors import BrokerUnavailable
-from dws_core._log.interface import BrokerInterface, BrokerState, GapReason, Head, History, Layout, LogBroker, Offset
-from dws_core._log.interface import Record as _Record
+from dws_core._log.contract import LogBroker
+from dws_core._log.plain import BrokerInterface
+from dws_core._log.records import BrokerState, GapReason, Head, History, Layout, Offset
+from dws_core._log.records import Record as _Record
 from dws_core._node.broker.plain_broker import AdaptedBroker
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._url import BrokerURL

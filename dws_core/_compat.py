@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 from dws_core._errors import PluginNotFound
-from dws_core._log.interface import BrokerInterface, LogBroker
+from dws_core._log.contract import LogBroker
+from dws_core._log.plain import BrokerInterface
 from dws_core._plugins.registry import default_registry
 from dws_core._url import BrokerURL
 

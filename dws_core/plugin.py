@@ -21,25 +21,23 @@ from dws_core._errors import (
 )
 from dws_core._log.backoff import Backoff
 from dws_core._log.coalescer import Coalescer
-from dws_core._log.interface import (
-    BrokerCapabilities,
-    BrokerInterface,
+from dws_core._log.contract import LogBroker, LogCapabilities, TailSink
+from dws_core._log.partition import partition_of
+from dws_core._log.plain import BrokerCapabilities, BrokerInterface, Delivery
+from dws_core._log.records import (
     BrokerState,
-    Delivery,
     GapReason,
     Head,
     History,
     Layout,
-    LogBroker,
-    LogCapabilities,
     Offset,
     ReadResult,
+    ReadSpan,
     Receipt,
     Record,
-    TailSink,
     TopicMatch,
+    WantedTopics,
 )
-from dws_core._log.partition import partition_of
 from dws_core._log.seqfilter import SeqFilter
 from dws_core._log.tail import Advance, Lost, TailEvent, TailState
 from dws_core._log.watchdog import Watchdog
@@ -94,6 +92,7 @@ __all__ = [
     "Principal",
     "PublishOutcomeUnknown",
     "ReadResult",
+    "ReadSpan",
     "Receipt",
     "Record",
     "SeqFilter",
@@ -105,6 +104,7 @@ __all__ = [
     "TopicMatch",
     "TopicMatcher",
     "TopicMatcherSpec",
+    "WantedTopics",
     "Watchdog",
     "hookimpl",
     "partition_of",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from dws_core._log.interface import Head, History, Offset, Record, TopicMatch
+from dws_core._log.records import Head, History, Offset, Record, TopicMatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

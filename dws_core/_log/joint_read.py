@@ -14,8 +14,7 @@ from itertools import chain
 from typing import Final, TypeAlias
 
 from dws_core._log.cache import LogCache
-from dws_core._log.interface import GapReason, Head, ReadResult, TopicMatch
-from dws_core._log.recovery import ReadSpan, WantedTopics
+from dws_core._log.records import GapReason, Head, ReadResult, ReadSpan, TopicMatch, WantedTopics
 
 Answered: TypeAlias = list[tuple[ReadSpan, ReadResult]]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dws_core._log.interface import GapReason, Offset, ReadResult, Record
+from dws_core._log.records import GapReason, Offset, ReadResult, Record
 
 _TOO_FAR: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY})
 _FACTOR: Final = 8

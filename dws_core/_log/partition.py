@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 if TYPE_CHECKING:
-    from dws_core._log.interface import Layout
+    from dws_core._log.records import Layout
 
 
 def partition_of(topic: str, layout: Layout) -> int:

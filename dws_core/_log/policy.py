@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from dws_core._log.interface import History
+from dws_core._log.records import History
 
 _MAX_KNOWN: Final = 65_536
 """Topics whose answer is remembered; then all are forgotten."""

@@ -15,19 +15,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dws_core._log.interface import GapReason, Head, Offset, ReadResult, Record, TopicMatch
 from dws_core._log.partition import partition_of
+from dws_core._log.records import GapReason, Head, Offset, ReadResult, ReadSpan, Record, TopicMatch, WantedTopics
 from dws_core._log.tail import Lost
 from dws_core._wire.cursor import Position
 
 if TYPE_CHECKING:
     from dws_core._log.cache import LogCache
-    from dws_core._log.interface import Layout
-
-WantedTopics: TypeAlias = Collection[str] | TopicMatch
-"""What a connection wants of one partition: exact topics, or a match where it has a wildcard."""
+    from dws_core._log.records import Layout
 
 _HELD_BYTES: Final = 256
 """What a record that is held back takes beside its payload."""
@@ -47,19 +44,6 @@ class ReplayLimits:
     messages: int = 10_000
     bytes: int = 16_777_216
     held_bytes: int = 1_048_576
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ReadSpan:
-    """A read that is wanted: the records of `(since, until]` that have one of the topics, as `LogBroker.read` says."""
-
-    partition: int
-    epoch: str
-    since: Offset
-    until: Offset
-    topics: WantedTopics
-    limit: int
-    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from dws_core._log.interface import GapReason, Head, Offset, Record
+from dws_core._log.records import GapReason, Head, Offset, Record
 
 if TYPE_CHECKING:
-    from dws_core._log.interface import TailSink
+    from dws_core._log.contract import TailSink
     from dws_core._log.seqfilter import SeqFilter
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dws_core._log.interface import BrokerState
+from dws_core._log.records import BrokerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,10 @@ from dws_core._errors import BrokerClosed, BrokerUnavailable, ConfigurationError
 from dws_core._limits.backlog import SlowConsumer
 from dws_core._limits.limits import Limits
 from dws_core._log.backoff import Backoff
-from dws_core._log.interface import BrokerInterface, History, Layout, LogBroker
+from dws_core._log.contract import LogBroker
+from dws_core._log.plain import BrokerInterface
 from dws_core._log.policy import HistoryPolicy
+from dws_core._log.records import History, Layout
 from dws_core._node.broker.choose import choose_broker
 from dws_core._node.broker.plain_broker import AdaptedBroker
 from dws_core._node.connection.connect_block import ConnectBlock

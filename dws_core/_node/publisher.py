@@ -8,9 +8,10 @@ from collections.abc import Generator
 from typing import Any
 
 from dws_core._errors import InvalidTopic
-from dws_core._log.interface import Layout, LogBroker, Receipt
+from dws_core._log.contract import LogBroker
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
+from dws_core._log.records import Layout, Receipt
 from dws_core._node.stats import Counters
 from dws_core._topics.filters import utf8_size
 from dws_core._wire.codecs import Codec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Collection
 
 from dws_core._errors import ConfigurationError, InvalidTopic
-from dws_core._log.interface import Receipt
+from dws_core._log.records import Receipt
 from dws_core._node.publisher import PendingPublish, Publisher
 from dws_core._topics.interface import TopicMatcher
 from dws_core._wire.message import JSON, Message

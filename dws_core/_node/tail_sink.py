@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from dws_core._log.interface import BrokerState, GapReason, Head, Offset, Record
+from dws_core._log.records import BrokerState, GapReason, Head, Offset, Record
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core._node.recovery.attach import gap_frame

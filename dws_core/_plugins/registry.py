@@ -17,7 +17,8 @@ import pluggy
 from dws_core import hookspecs
 from dws_core._auth.interface import AuthenticatorFactory
 from dws_core._errors import ConfigurationError, PluginConflict, PluginLoadError, PluginNotFound
-from dws_core._log.interface import BrokerInterface, LogBroker
+from dws_core._log.contract import LogBroker
+from dws_core._log.plain import BrokerInterface
 from dws_core._plugins.markers import PROJECT
 from dws_core._plugins.specs import AuthenticatorSpec, BrokerSpec, CodecSpec, TopicMatcherSpec
 from dws_core._topics.interface import TopicMatcher

@@ -9,7 +9,8 @@ from typing import Final
 
 from dws_core._auth.interface import AuthenticatorFactory
 from dws_core._errors import ConfigurationError
-from dws_core._log.interface import BrokerCapabilities, BrokerInterface, LogBroker, LogCapabilities
+from dws_core._log.contract import LogBroker, LogCapabilities
+from dws_core._log.plain import BrokerCapabilities, BrokerInterface
 from dws_core._topics.interface import TopicMatcher
 from dws_core._wire.codecs import Codec
 

@@ -90,7 +90,7 @@ async def test_a_topic_keeps_as_many_messages_as_its_history_says_whoever_is_ask
         assert [message["data"] for message in answer["messages"]] == [7, 8, 9]
         assert [message.data for message in await manager.history("short")] == [7, 8, 9]
         assert len(await manager.history("long")) == 10
-        assert not broker.reads or all("short" not in read["topics"] for read in broker.reads)
+        assert not broker.reads or all("short" not in read.topics for read in broker.reads)
 
 
 async def test_what_is_kept_for_a_short_time_is_asked_of_the_broker_which_knows_the_time() -> None:

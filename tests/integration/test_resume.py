@@ -13,8 +13,8 @@ from support.resume import hello, missed, offset_of, slow
 from support.servers import HANG_S, Client, serve
 
 from dws_core import Limits, WebSocketManager
-from dws_core._log.interface import GapReason, Head, Layout
 from dws_core._log.partition import partition_of
+from dws_core._log.records import GapReason, Head, Layout
 
 _LAYOUT = Layout(channel="chat", partitions=8)
 

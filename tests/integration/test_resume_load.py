@@ -106,7 +106,7 @@ async def test_what_is_published_while_the_past_is_read_comes_after_it_once() ->
                 assert (await client.receive())["recovered"] is True
                 assert await missed(client) == [0, 1, 2, 3, 4, 5, "all"]
     assert len(broker.reads) == 1
-    assert (broker.reads[0]["since"], broker.reads[0]["until"]) == (0, 3)
+    assert (broker.reads[0].since, broker.reads[0].until) == (0, 3)
 
 
 async def test_many_that_come_back_at_once_share_reads() -> None:

@@ -8,7 +8,17 @@ from typing import Any
 
 from dws_memory import MemoryBroker
 
-from dws_core.plugin import BrokerInterface, BrokerUnavailable, Delivery, Head, Layout, ReadResult, Record, TailSink
+from dws_core.plugin import (
+    BrokerInterface,
+    BrokerUnavailable,
+    Delivery,
+    Head,
+    Layout,
+    ReadResult,
+    ReadSpan,
+    Record,
+    TailSink,
+)
 
 
 class GatedSink:
@@ -51,7 +61,7 @@ class SlowBroker(MemoryBroker):
     def __init__(self, name: str = "", *, partitions: int = 1) -> None:
         super().__init__(name)
         self.partitions = partitions  # type: ignore[misc]  # this object's own
-        self.reads: list[Mapping[str, Any]] = []
+        self.reads: list[ReadSpan] = []
         self.may_read = asyncio.Event()
         self.may_read.set()
         self.reading = asyncio.Event()
@@ -61,13 +71,13 @@ class SlowBroker(MemoryBroker):
         self.sink = GatedSink(sink)
         await super().start(node=node, layout=layout, sink=self.sink)
 
-    async def read(self, partition: int, **arguments: Any) -> ReadResult:
-        self.reads.append({"partition": partition, **arguments})
+    async def read(self, span: ReadSpan) -> ReadResult:
+        self.reads.append(span)
         self.reading.set()
         await self.may_read.wait()
         if self.away:
             raise BrokerUnavailable("away, for the test")
-        return await super().read(partition, **arguments)
+        return await super().read(span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         if self.away:

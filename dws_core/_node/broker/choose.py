@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dws_core._errors import ConfigurationError
-from dws_core._log.interface import BrokerInterface, LogBroker
+from dws_core._log.contract import LogBroker
+from dws_core._log.plain import BrokerInterface
 from dws_core._plugins.registry import PluginRegistry
 from dws_core._url import BrokerURL
 

@@ -20,20 +20,9 @@ from dws_core._errors import (
     PublishOutcomeUnknown,
 )
 from dws_core._log.backoff import Backoff
-from dws_core._log.interface import (
-    BrokerInterface,
-    GapReason,
-    Head,
-    History,
-    Layout,
-    LogBroker,
-    LogCapabilities,
-    ReadResult,
-    Receipt,
-    Record,
-    TailSink,
-    TopicMatch,
-)
+from dws_core._log.contract import LogBroker, LogCapabilities, TailSink
+from dws_core._log.plain import BrokerInterface
+from dws_core._log.records import GapReason, Head, History, Layout, ReadResult, ReadSpan, Receipt, Record
 from dws_core._tasks import Tasks
 from dws_core._url import BrokerURL
 from dws_core._wire.codecs import JSONCodec
@@ -129,17 +118,7 @@ class AdaptedBroker(LogBroker):
             self._waiting.put_nowait((topic, self._message(topic, payload), future))
         return future
 
-    async def read(
-        self,
-        partition: int,
-        *,
-        since: int,
-        until: int,
-        epoch: str,
-        topics: Collection[str] | TopicMatch,
-        limit: int,
-        max_bytes: int,
-    ) -> ReadResult:
+    async def read(self, span: ReadSpan) -> ReadResult:
         """Nothing is kept."""
         return ReadResult(gap=GapReason.UNAVAILABLE)
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from dws_core._errors import BrokerError
-from dws_core._log.interface import GapReason, LogBroker
-from dws_core._log.recovery import Answer, Due, ReadSpan, Recovery, ReplayLimits, WantedTopics
+from dws_core._log.contract import LogBroker
+from dws_core._log.records import GapReason, ReadSpan, WantedTopics
+from dws_core._log.recovery import Answer, Due, Recovery, ReplayLimits
 from dws_core._log.tail import Lost
 from dws_core._node.connection.connection import Connection, ConnectionHost
 from dws_core._node.recovery.attachments import Attachment, Attachments

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from dws_core._log.interface import GapReason, Head, Record
+from dws_core._log.records import GapReason, Head, Record
 from dws_core._log.recovery import Recovery
 from dws_core._node.connection.connection import Connection
 from dws_core._node.recovery.interest import Interest

@@ -8,10 +8,11 @@ from typing import Final
 
 from dws_core._errors import BrokerUnavailable
 from dws_core._log.cache import LogCache
-from dws_core._log.interface import GapReason, Layout, LogBroker, Offset, Record
+from dws_core._log.contract import LogBroker
 from dws_core._log.last_messages import LastMessages
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
+from dws_core._log.records import GapReason, Layout, Offset, ReadSpan, Record
 from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import format_position
@@ -115,13 +116,15 @@ class HistoryReader:
         while not lookback.done:
             lookback.take(
                 await self._broker.read(
-                    partition,
-                    since=lookback.since,
-                    until=until,
-                    epoch=epoch,
-                    topics=(topic,),
-                    limit=4 * limit,
-                    max_bytes=_MAX_BYTES,
+                    ReadSpan(
+                        partition=partition,
+                        since=lookback.since,
+                        until=until,
+                        epoch=epoch,
+                        topics=(topic,),
+                        limit=4 * limit,
+                        max_bytes=_MAX_BYTES,
+                    )
                 )
             )
         if lookback.gap is GapReason.UNAVAILABLE or lookback.gap is GapReason.EPOCH:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dws_core._log.interface import Layout
 from dws_core._log.partition import partition_of
-from dws_core._log.recovery import WantedTopics, wanted_topics
+from dws_core._log.records import Layout, WantedTopics
+from dws_core._log.recovery import wanted_topics
 from dws_core._node.connection.connection import Connection
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from dws_core._log.cache import LogCache
-from dws_core._log.interface import Head, History, Offset, Record
+from dws_core._log.records import Head, History, Offset, Record
 
 
 class LogCaches(dict[int, LogCache]):

@@ -6,9 +6,9 @@ import asyncio
 import logging
 
 from dws_core._errors import BrokerError
-from dws_core._log.interface import GapReason, LogBroker, ReadResult
+from dws_core._log.contract import LogBroker
 from dws_core._log.joint_read import JointRead
-from dws_core._log.recovery import ReadSpan
+from dws_core._log.records import GapReason, ReadResult, ReadSpan
 from dws_core._tasks import Tasks
 
 logger = logging.getLogger("dws")
@@ -47,15 +47,7 @@ class SharedReads:
         try:
             while (wanted := plan.next_read()) is not None:
                 try:
-                    result = await self._broker.read(
-                        partition,
-                        since=wanted.since,
-                        until=wanted.until,
-                        epoch=wanted.epoch,
-                        topics=wanted.topics,
-                        limit=wanted.limit,
-                        max_bytes=wanted.max_bytes,
-                    )
+                    result = await self._broker.read(wanted)
                 except Exception as error:
                     if not isinstance(error, BrokerError):
                         logger.exception("the broker failed to read partition %d", partition)

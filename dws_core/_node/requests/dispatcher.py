@@ -11,7 +11,7 @@ from typing import Any
 from dws_core._auth.interface import Action, Authorize
 from dws_core._errors import InvalidMessage
 from dws_core._limits.limits import Limits
-from dws_core._log.interface import Receipt
+from dws_core._log.records import Receipt
 from dws_core._node.connection.connection import Connection
 from dws_core._node.publisher import Publisher
 from dws_core._node.requests.resume import Resume, over_limit

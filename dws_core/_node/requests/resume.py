@@ -7,7 +7,7 @@ from typing import Any
 from weakref import WeakSet
 
 from dws_core._errors import InvalidMessage
-from dws_core._log.interface import LogBroker
+from dws_core._log.contract import LogBroker
 from dws_core._log.recovery import Answer
 from dws_core._node.connection.connection import Connection
 from dws_core._node.recovery.attach import Attach

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from dws_core._log.interface import Record
+from dws_core._log.records import Record
 from dws_core._wire.codecs import Codec, splice
 from dws_core._wire.cursor import format_position
 from dws_core._wire.envelope import open_envelope

@@ -21,12 +21,11 @@ from dws_core.plugin import (
     Layout,
     LogBroker,
     LogCapabilities,
-    Offset,
     PublishOutcomeUnknown,
     ReadResult,
+    ReadSpan,
     Receipt,
     TailSink,
-    TopicMatch,
 )
 from dws_core.testing.faults.faulty_tail import FaultyTail
 
@@ -210,22 +209,10 @@ class FaultyBroker(LogBroker):
             return self._publish_later(forward, topic, deadline_s)
         return forward()
 
-    async def read(
-        self,
-        partition: int,
-        *,
-        since: Offset,
-        until: Offset,
-        epoch: str,
-        topics: Collection[str] | TopicMatch,
-        limit: int,
-        max_bytes: int,
-    ) -> ReadResult:
+    async def read(self, span: ReadSpan) -> ReadResult:
         """Read, unless a fault stands in the way."""
         await self._pass()
-        return await self.broker.read(
-            partition, since=since, until=until, epoch=epoch, topics=topics, limit=limit, max_bytes=max_bytes
-        )
+        return await self.broker.read(span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         """Ask the broker behind."""

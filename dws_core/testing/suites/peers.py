@@ -23,6 +23,7 @@ from dws_core.plugin import (
     LogBroker,
     Offset,
     ReadResult,
+    ReadSpan,
     Receipt,
     Record,
     TopicMatch,
@@ -344,7 +345,15 @@ class LogPeer(Peer):
         if until is None:
             until = (await self.within(self.broker.heads([partition])))[partition].offset
         read = self.broker.read(
-            partition, since=since, until=until, epoch=epoch, topics=topics, limit=limit, max_bytes=max_bytes
+            ReadSpan(
+                partition=partition,
+                since=since,
+                until=until,
+                epoch=epoch,
+                topics=topics,
+                limit=limit,
+                max_bytes=max_bytes,
+            )
         )
         return await self.within(read)
 

@@ -22,6 +22,7 @@ from dws_core.plugin import (
     History,
     InvalidBrokerURL,
     Layout,
+    ReadSpan,
     Receipt,
     Record,
 )
@@ -71,7 +72,15 @@ class Node:
     async def read(self, since: int, topics: Any) -> list[int] | GapReason:
         head = (await self.broker.heads([0]))[0]
         result = await self.broker.read(
-            0, since=since, until=head.offset, epoch=head.epoch, topics=topics, limit=1000, max_bytes=10**6
+            ReadSpan(
+                partition=0,
+                since=since,
+                until=head.offset,
+                epoch=head.epoch,
+                topics=topics,
+                limit=1000,
+                max_bytes=10**6,
+            )
         )
         return result.gap or [record.offset or 0 for record in result.records]
 

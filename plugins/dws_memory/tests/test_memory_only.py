@@ -25,6 +25,7 @@ from dws_core.plugin import (
     LayoutMismatch,
     PayloadTooLarge,
     ReadResult,
+    ReadSpan,
     Receipt,
     Record,
 )
@@ -103,7 +104,7 @@ class Node:
     async def read(self, since: int, topics: Any, **limits: int) -> ReadResult:
         head = await self.head()
         limits = {"limit": 10_000, "max_bytes": 10**9, "until": head.offset, **limits}
-        return await self.broker.read(0, since=since, epoch=head.epoch, topics=topics, **limits)
+        return await self.broker.read(ReadSpan(partition=0, since=since, epoch=head.epoch, topics=topics, **limits))
 
     async def gap(self, since: int, topics: Any, **limits: int) -> GapReason | None:
         result = await self.read(since, topics, **limits)
@@ -381,7 +382,9 @@ async def test_a_read_takes_what_it_was_asked_for_and_no_more(node: Node) -> Non
     assert await node.gap(0, ["a"], limit=3) is None
     assert await node.gap(0, ["a"], max_bytes=2) is GapReason.TOO_MANY
     assert await node.gap(6, ["a"]) is GapReason.AHEAD
-    foreign = await node.broker.read(0, since=0, until=5, epoch="0", topics=["a"], limit=9, max_bytes=9)
+    foreign = await node.broker.read(
+        ReadSpan(partition=0, since=0, until=5, epoch="0", topics=["a"], limit=9, max_bytes=9)
+    )
     assert foreign.gap is GapReason.EPOCH
 
 

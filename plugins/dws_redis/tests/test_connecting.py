@@ -16,7 +16,7 @@ from dws_redis._scripts import ALL
 from services.redis import PrivateRedis, free_port
 from support.redis_load import HANG_S, KEPT, Load, Node, check, everything_came, two_nodes
 
-from dws_core.plugin import BrokerError, BrokerUnavailable, History, Layout
+from dws_core.plugin import BrokerError, BrokerUnavailable, History, Layout, ReadSpan
 
 LAYOUT = Layout(channel="way", partitions=2)
 QUICK = "?probe_s=200ms&dead_s=1s"
@@ -204,7 +204,15 @@ async def everything(redis: PrivateRedis, url: str, prefix: str = "dws") -> list
         head = (await first.heads([0]))[0]
         for topics in (["t"], "t".__eq__):
             found = await first.read(
-                0, since=head.offset - 1, until=head.offset, epoch=head.epoch, topics=topics, limit=9, max_bytes=999
+                ReadSpan(
+                    partition=0,
+                    since=head.offset - 1,
+                    until=head.offset,
+                    epoch=head.epoch,
+                    topics=topics,
+                    limit=9,
+                    max_bytes=999,
+                )
             )
             assert len(found.records) == 1
         await first.forget("t")

@@ -12,7 +12,7 @@ import pytest
 from services.redis import PrivateRedis
 from support.redis_load import KEPT, Node, everything_came, two_nodes
 
-from dws_core.plugin import GapReason, Layout, Receipt
+from dws_core.plugin import GapReason, Layout, ReadSpan, Receipt
 
 LAYOUT = Layout(channel="durability", partitions=2)
 COUNT: Final = 30
@@ -96,7 +96,9 @@ async def kept(node: Node) -> int:
     """Return how many of the messages can be read from the beginning: the first ones, without a hole."""
     head = (await node.broker.heads([0]))[0]
     found = await node.broker.read(
-        0, since=0, until=head.offset, epoch=head.epoch, topics=["t"], limit=1_000, max_bytes=100_000
+        ReadSpan(
+            partition=0, since=0, until=head.offset, epoch=head.epoch, topics=["t"], limit=1_000, max_bytes=100_000
+        )
     )
     records = [record.payload for record in found.records]
     assert records == payloads()[: len(records)]
@@ -108,7 +110,15 @@ async def said(node: Node, first: Receipt, last: Receipt) -> GapReason | None:
     assert first.offset is not None
     assert last.offset is not None
     found = await node.broker.read(
-        0, since=first.offset, until=last.offset, epoch=first.epoch, topics=["t"], limit=1_000, max_bytes=100_000
+        ReadSpan(
+            partition=0,
+            since=first.offset,
+            until=last.offset,
+            epoch=first.epoch,
+            topics=["t"],
+            limit=1_000,
+            max_bytes=100_000,
+        )
     )
     assert found.gap or [record.payload for record in found.records] == payloads()[1:]
     return found.gap

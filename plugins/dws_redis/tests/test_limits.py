@@ -16,6 +16,7 @@ from dws_core.plugin import (
     PayloadTooLarge,
     PublishOutcomeUnknown,
     ReadResult,
+    ReadSpan,
     Receipt,
 )
 
@@ -96,7 +97,15 @@ async def missed(node: Node, first: Receipt, last: Receipt) -> ReadResult:
     assert first.offset is not None
     assert last.offset is not None
     return await node.broker.read(
-        0, since=first.offset, until=last.offset, epoch=first.epoch, topics=["t"], limit=10, max_bytes=1_000
+        ReadSpan(
+            partition=0,
+            since=first.offset,
+            until=last.offset,
+            epoch=first.epoch,
+            topics=["t"],
+            limit=10,
+            max_bytes=1_000,
+        )
     )
 
 

@@ -17,7 +17,7 @@ from dws_redis._reader import Reader
 from services.redis import PrivateRedis
 from support.redis_load import Silent
 
-from dws_core.plugin import BrokerURL, GapReason, History, Layout, ReadResult, Record
+from dws_core.plugin import BrokerURL, GapReason, History, Layout, ReadResult, ReadSpan, Record
 
 KEPT: Final = History(size=10_000, ttl_s=600)
 NUMBERS: Final = count()
@@ -48,13 +48,15 @@ class Log:
         head = (await self.broker.heads([0]))[0]
         self.redis.command("CONFIG", "RESETSTAT")
         return await self.broker.read(
-            0,
-            since=since,
-            until=head.offset if until is None else until,
-            epoch=head.epoch,
-            topics=topics or (lambda _: True),
-            limit=limit,
-            max_bytes=max_bytes,
+            ReadSpan(
+                partition=0,
+                since=since,
+                until=head.offset if until is None else until,
+                epoch=head.epoch,
+                topics=topics or (lambda _: True),
+                limit=limit,
+                max_bytes=max_bytes,
+            )
         )
 
     def wanted(self, topics: Callable[[str], bool], since: int, until: int) -> list[tuple[int, str, bytes]]:
@@ -184,9 +186,10 @@ async def interrupted(log: Log, do: Callable[[], Awaitable[object]]) -> ReadResu
     assert node is not None
     commands = Interrupted(node.commands(0), do)
     head = (await log.broker.heads([0]))[0]
-    return await Reader(node.names, lambda _: commands).read(  # type: ignore[arg-type, return-value]
-        0, since=0, until=head.offset, epoch=head.epoch, topics=["t"], limit=10_000, max_bytes=2**30
+    span = ReadSpan(
+        partition=0, epoch=head.epoch, since=0, until=head.offset, topics=["t"], limit=10_000, max_bytes=2**30
     )
+    return await Reader(node.names, lambda _: commands).read(span)  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.anyio

@@ -20,7 +20,16 @@ from services.redis import PrivateRedis
 from support.redis_load import Silent
 
 from dws_core import InvalidBrokerURL, create_broker
-from dws_core.plugin import BrokerMisconfigured, BrokerUnavailable, BrokerURL, History, Layout, Record, partition_of
+from dws_core.plugin import (
+    BrokerMisconfigured,
+    BrokerUnavailable,
+    BrokerURL,
+    History,
+    Layout,
+    ReadSpan,
+    Record,
+    partition_of,
+)
 
 
 async def started(url: str, layout: Layout) -> RedisBroker:
@@ -188,7 +197,9 @@ async def test_topics_whose_history_has_expired_leave_nothing_behind(redis: Priv
         # Whoever was away since before is told that something may have been missed, and not that nothing was.
         head = (await broker.heads([0]))[0]
         result = await broker.read(
-            0, since=1, until=head.offset, epoch=head.epoch, topics=["short/0"], limit=10, max_bytes=1000
+            ReadSpan(
+                partition=0, since=1, until=head.offset, epoch=head.epoch, topics=["short/0"], limit=10, max_bytes=1000
+            )
         )
         assert result.gap == "trimmed"
     finally:

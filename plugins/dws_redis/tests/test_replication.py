@@ -11,7 +11,7 @@ from services.redis import PrivateRedis
 from services.redis_cluster import until
 from support.redis_load import HANG_S, KEPT, Node, two_nodes
 
-from dws_core.plugin import BrokerError, GapReason, History, Layout, Receipt
+from dws_core.plugin import BrokerError, GapReason, History, Layout, ReadSpan, Receipt
 
 LAYOUT = Layout(channel="replicas", partitions=2)
 QUICK = "?probe_s=100ms&dead_s=2s"
@@ -67,7 +67,15 @@ async def told_of_it(listener: Node, old: Receipt, new: list[Receipt], payloads:
     assert old.offset is not None
     assert new[-1].offset is not None
     found = await listener.broker.read(
-        0, since=old.offset - 1, until=new[-1].offset, epoch=old.epoch, topics=["t"], limit=9, max_bytes=999
+        ReadSpan(
+            partition=0,
+            since=old.offset - 1,
+            until=new[-1].offset,
+            epoch=old.epoch,
+            topics=["t"],
+            limit=9,
+            max_bytes=999,
+        )
     )
     assert found.gap == GapReason.EPOCH
 

@@ -11,7 +11,7 @@ import pytest
 from dws_memory import MemoryBroker
 from factory import BrokerSuite, found_by
 
-from dws_core.plugin import GapReason, History, PublishOutcomeUnknown, ReadResult
+from dws_core.plugin import GapReason, History, PublishOutcomeUnknown, ReadResult, ReadSpan
 
 
 def flawed_broker(test: str) -> Callable[[type[Any]], type[Any]]:
@@ -21,17 +21,17 @@ def flawed_broker(test: str) -> Callable[[type[Any]], type[Any]]:
 class Answering(MemoryBroker):
     """A memory broker whose answers to reads are changed."""
 
-    async def read(self, partition: int, **asked: Any) -> ReadResult:
-        return self.change(await super().read(partition, **asked), asked)
+    async def read(self, span: ReadSpan) -> ReadResult:
+        return self.change(await super().read(span), span)
 
-    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+    def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         raise NotImplementedError
 
 
 class SilentAbout(Answering):
     gap: GapReason
 
-    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+    def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         return ReadResult() if result.gap is self.gap else result
 
 
@@ -40,8 +40,8 @@ class SilentAbout(Answering):
 
 @flawed_broker("test_a_read_gives_all_that_came_behind_any_offset")
 class ReadsFromOneLater(MemoryBroker):
-    async def read(self, partition: int, *, since: int, **asked: Any) -> ReadResult:
-        return await super().read(partition, since=since + 1, **asked)
+    async def read(self, span: ReadSpan) -> ReadResult:
+        return await super().read(replace(span, since=span.since + 1))
 
 
 @flawed_broker("test_as_many_as_the_history_keeps_are_complete_and_one_more_is_a_gap")
@@ -63,8 +63,9 @@ class IgnoresTheTTL(MemoryBroker):
 
 @flawed_broker("test_an_offset_of_another_epoch_is_a_gap")
 class TakesAnyEpoch(MemoryBroker):
-    async def read(self, partition: int, *, epoch: str, **asked: Any) -> ReadResult:
-        return await super().read(partition, epoch=(await self.heads([partition]))[partition].epoch, **asked)
+    async def read(self, span: ReadSpan) -> ReadResult:
+        head = (await self.heads([span.partition]))[span.partition]
+        return await super().read(replace(span, epoch=head.epoch))
 
 
 @flawed_broker("test_an_offset_that_the_log_has_not_reached_is_a_gap")
@@ -74,44 +75,44 @@ class WaitsForWhatIsAhead(SilentAbout):
 
 @flawed_broker("test_a_quiet_topic_is_complete_whatever_happens_around_it")
 class KeepsSoManyOfAllTopics(Answering):
-    def change(self, result: ReadResult, asked: Any) -> ReadResult:
-        return ReadResult(gap=GapReason.TRIMMED) if asked["until"] - asked["since"] > 5000 else result
+    def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
+        return ReadResult(gap=GapReason.TRIMMED) if span.until - span.since > 5000 else result
 
 
 @flawed_broker("test_a_place_that_moved_with_the_watermark_has_missed_nothing")
 class DoesNotBelieveInQuietTopics(Answering):
-    def change(self, result: ReadResult, asked: Any) -> ReadResult:
-        return ReadResult(gap=GapReason.TRIMMED) if asked["since"] > 5000 else result
+    def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
+        return ReadResult(gap=GapReason.TRIMMED) if span.since > 5000 else result
 
 
 @flawed_broker("test_topics_that_were_born_meanwhile_are_found")
 class KnowsOnlyOldTopics(Answering):
-    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+    def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         return replace(result, records=tuple(record for record in result.records if record.prev))
 
 
 @flawed_broker("test_more_than_was_asked_for_is_a_gap_and_no_part")
 class AnswersTooManyByAPart(MemoryBroker):
-    async def read(self, partition: int, *, limit: int, **asked: Any) -> ReadResult:
-        result = await super().read(partition, limit=10**6, **asked)
-        return replace(result, records=result.records[:limit])
+    async def read(self, span: ReadSpan) -> ReadResult:
+        result = await super().read(replace(span, limit=10**6))
+        return replace(result, records=result.records[: span.limit])
 
 
 @flawed_broker("test_more_than_was_asked_for_is_a_gap_and_no_part")
 class CountsNoBytes(MemoryBroker):
-    async def read(self, partition: int, *, max_bytes: int, **asked: Any) -> ReadResult:
-        return await super().read(partition, max_bytes=10**9, **asked)
+    async def read(self, span: ReadSpan) -> ReadResult:
+        return await super().read(replace(span, max_bytes=10**9))
 
 
 @flawed_broker("test_a_topic_without_any_message_gives_a_place_to_come_back_to")
 class KnowsNoNewTopics(Answering):
-    def change(self, result: ReadResult, asked: Any) -> ReadResult:
-        return ReadResult(gap=GapReason.TRIMMED) if "new" in asked["topics"] else result
+    def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
+        return ReadResult(gap=GapReason.TRIMMED) if not callable(span.topics) and "new" in span.topics else result
 
 
 @flawed_broker("test_reads_while_others_publish_are_complete")
 class ReadsAPartOfMany(Answering):
-    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+    def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         return replace(result, records=result.records[:20])
 
 
@@ -144,7 +145,7 @@ class TellsWhoRoamsNoGap(AnswersAGapByNothing): ...
 class LosesOneReadInAThousand(Answering):
     read_so_far = 0
 
-    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+    def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         kept = []
         for record in result.records:
             LosesOneReadInAThousand.read_so_far += 1
@@ -155,7 +156,7 @@ class LosesOneReadInAThousand(Answering):
 
 @flawed_broker("test_clients_that_roam_in_any_way_get_everything_or_are_told_a_gap")
 class ReadsTwoInTheWrongOrder(Answering):
-    def change(self, result: ReadResult, asked: Any) -> ReadResult:
+    def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         *before, last = result.records or [None]
         return result if not before else replace(result, records=(*before[:-1], last, before[-1]))
 
@@ -234,7 +235,7 @@ class KnowsKeysOfWhatItKeepsOnly(MemoryBroker):
 
 @flawed_broker("test_a_stop_leaves_no_read_unanswered")
 class LeavesReadsUnanswered(MemoryBroker):
-    async def read(self, partition: int, **asked: Any) -> ReadResult:
+    async def read(self, span: ReadSpan) -> ReadResult:
         await asyncio.Event().wait()
         raise AssertionError
 

@@ -10,7 +10,7 @@ from typing import Any
 from dws_memory import MemoryBroker
 from factory import BrokerSuite, BrokerSuiteInNoHurry, found_by
 
-from dws_core.plugin import BrokerURL, GapReason, Head, History, ReadResult, Receipt
+from dws_core.plugin import BrokerURL, GapReason, Head, History, ReadResult, ReadSpan, Receipt
 
 
 class CorrectLogBroker(MemoryBroker):
@@ -242,15 +242,15 @@ class MixesLayouts(MemoryBroker):
 
 @flawed_broker("test_what_is_stored_can_be_read_back")
 class ReadsAPart(MemoryBroker):
-    async def read(self, *args: Any, **options: Any) -> Any:
-        result = await super().read(*args, **options)
+    async def read(self, span: ReadSpan) -> ReadResult:
+        result = await super().read(span)
         return ReadResult(records=result.records[:-1], gap=result.gap)
 
 
 @flawed_broker("test_a_read_ends_where_it_was_told_to")
 class ReadsTooMuch(MemoryBroker):
-    async def read(self, *args: Any, until: int, **options: Any) -> Any:
-        return await super().read(*args, until=until + 1, **options)
+    async def read(self, span: ReadSpan) -> ReadResult:
+        return await super().read(replace(span, until=span.until + 1))
 
 
 @flawed_broker("test_messages_without_history_have_no_position")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from unit._log.roaming_log import LAYOUT, PARTITIONS, PLACE, Log, Push
 
 from dws_core._log.cache import LogCache
-from dws_core._log.interface import GapReason, Offset, Record
-from dws_core._log.recovery import Due, ReadSpan, Recovery, ReplayLimits, wanted_topics, watermarks
+from dws_core._log.records import GapReason, Offset, ReadSpan, Record
+from dws_core._log.recovery import Due, Recovery, ReplayLimits, wanted_topics, watermarks
 from dws_core._log.tail import Advance, Lost, TailEvent, TailState
 from dws_core._wire.cursor import Position, format_cursor, merge, parse_cursor, replace
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dws_core._log.interface import GapReason, Head, Layout, Offset, ReadResult, Record
 from dws_core._log.partition import partition_of
-from dws_core._log.recovery import WantedTopics
+from dws_core._log.records import GapReason, Head, Layout, Offset, ReadResult, Record, WantedTopics
 
 PARTITIONS = 2
 LAYOUT = Layout(channel="c", partitions=PARTITIONS)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dws_core._log.cache import LogCache
-from dws_core._log.interface import Head, Offset, Record
+from dws_core._log.records import Head, Offset, Record
 
 
 def rec(offset: Offset | None, topic: str = "t", payload: bytes = b"") -> Record:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dws_core._log.cache import LogCache
-from dws_core._log.interface import GapReason, History, ReadResult, Record
+from dws_core._log.records import GapReason, History, ReadResult, ReadSpan, Record
 
 HISTORIES = {"few": History(size=2), "short": History(ttl_s=3), "none": History.none(), "all": History()}
 Step: TypeAlias = str | int
@@ -42,7 +42,10 @@ class Pair:
         self.log.publish(step, b"", history=history, now=self.now, **facts)  # type: ignore[arg-type]
 
     def asked(self, since: int, topics: set[str]) -> ReadResult:
-        return self.log.read(since, self.log.end, topics, limit=999, max_bytes=999, now=self.now)
+        return self.log.read(
+            ReadSpan(partition=0, epoch="e", since=since, until=self.log.end, topics=topics, limit=999, max_bytes=999),
+            now=self.now,
+        )
 
 
 @given(STEPS, TOPICS, st.booleans())

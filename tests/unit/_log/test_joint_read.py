@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dws_core._log.interface import GapReason, ReadResult, Record
 from dws_core._log.joint_read import JointRead
-from dws_core._log.recovery import ReadSpan, WantedTopics
+from dws_core._log.records import GapReason, ReadResult, ReadSpan, Record, WantedTopics
 
 
 def rec(offset: int, topic: str = "a", size: int = 0) -> Record:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dws_core._log.interface import GapReason, Offset, ReadResult, Record
 from dws_core._log.last_messages import LastMessages
+from dws_core._log.records import GapReason, Offset, ReadResult, Record
 
 
 def rec(offset: Offset) -> Record:

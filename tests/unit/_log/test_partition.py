@@ -5,8 +5,8 @@ from zlib import crc32
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dws_core._log.interface import Layout
 from dws_core._log.partition import partition_of
+from dws_core._log.records import Layout
 
 levels = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=4)
 topics = st.lists(levels, min_size=1, max_size=5).map("/".join)

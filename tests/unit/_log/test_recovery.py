@@ -7,16 +7,9 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from dws_core._log.cache import LogCache
-from dws_core._log.interface import GapReason, Head, Layout, Offset, ReadResult, Record
 from dws_core._log.partition import partition_of
-from dws_core._log.recovery import (
-    Recovery,
-    ReplayLimits,
-    WantedTopics,
-    obstacle,
-    wanted_topics,
-    watermarks,
-)
+from dws_core._log.records import GapReason, Head, Layout, Offset, ReadResult, Record, WantedTopics
+from dws_core._log.recovery import Recovery, ReplayLimits, obstacle, wanted_topics, watermarks
 from dws_core._log.tail import Lost
 from dws_core._wire.cursor import format_cursor, parse_cursor
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from unit._log.roaming import CASES, Case, Rules, play
 
-from dws_core._log.interface import GapReason, Head, ReadResult, Record
-from dws_core._log.recovery import ReadSpan, Recovery, watermarks
+from dws_core._log.records import GapReason, Head, ReadResult, ReadSpan, Record
+from dws_core._log.recovery import Recovery, watermarks
 
 
 @settings(max_examples=1_500, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dws_core._log.interface import GapReason, Head, Offset, Record
+from dws_core._log.records import GapReason, Head, Offset, Record
 from dws_core._log.seqfilter import SeqFilter
 from dws_core._log.tail import Advance, Lost, TailEvent, TailState
 

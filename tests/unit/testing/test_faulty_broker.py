@@ -21,6 +21,7 @@ from dws_core.plugin import (
     GapReason,
     History,
     PublishOutcomeUnknown,
+    ReadSpan,
 )
 from dws_core.testing import BrokerConformance, FaultyBroker
 from dws_core.testing.suites.peers import LogPeer
@@ -168,7 +169,7 @@ async def test_an_unreachable_broker_refuses_everything_and_comes_back(nodes: tu
         asked = [
             broker.publish(0, "t", b"x", history=History()),
             broker.heads([0]),
-            broker.read(0, since=0, until=1, epoch="", topics=["t"], limit=1, max_bytes=1),
+            broker.read(ReadSpan(partition=0, since=0, until=1, epoch="", topics=["t"], limit=1, max_bytes=1)),
             broker.set_interest(frozenset({0})),
             broker.send_control(b"x"),
             broker.forget("t"),

@@ -18,6 +18,7 @@ from dws_core.plugin import (
     LayoutMismatch,
     LogBroker,
     ReadResult,
+    ReadSpan,
     Receipt,
     partition_of,
 )
@@ -85,7 +86,9 @@ class BrokerLifecycleTests(BrokerBase):
             with pytest.raises(BrokerClosed):
                 await broker.send_control(b"x")
             with pytest.raises(BrokerClosed):
-                await broker.read(0, since=0, until=1, epoch="0", topics=["t"], limit=1, max_bytes=1)
+                await broker.read(
+                    ReadSpan(partition=0, since=0, until=1, epoch="0", topics=["t"], limit=1, max_bytes=1)
+                )
 
         peer = make_peer()
         await expect_closed(peer)

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from dws_core.plugin import BrokerUnavailable, History, PublishOutcomeUnknown, ReadResult, partition_of
+from dws_core.plugin import BrokerUnavailable, History, PublishOutcomeUnknown, ReadResult, ReadSpan, partition_of
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
 from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import LogPeer
@@ -142,12 +142,14 @@ class BrokerPublishTests(BrokerBase):
         self, peer: LogPeer, partition: int, since: int, until: int, epoch: str, topics: object
     ) -> ReadResult:
         read = peer.broker.read(
-            partition,
-            since=since,
-            until=until,
-            epoch=epoch,
-            topics=topics,  # type: ignore[arg-type]  # a list or a function, as the tests say
-            limit=1000,
-            max_bytes=1_000_000,
+            ReadSpan(
+                partition=partition,
+                since=since,
+                until=until,
+                epoch=epoch,
+                topics=topics,  # type: ignore[arg-type]  # a list or a function, as the tests say
+                limit=1000,
+                max_bytes=1_000_000,
+            )
         )
         return await peer.within(read)

@@ -10,7 +10,7 @@ from dws_core.plugin import BrokerSpec, LogCapabilities, hookimpl
 if TYPE_CHECKING:
     from dws_sqlite._broker import SQLiteBroker
 
-CAPABILITIES: Final = LogCapabilities(durable="process", exact_gap=True, dedupe="broker", idle_ops_per_s=2.0)
+CAPABILITIES: Final = LogCapabilities(durable="process", exact_gap=True, idle_ops_per_s=2.0)
 """What is promised: said once, for the record below and for the class."""
 
 

@@ -23,9 +23,9 @@ from dws_core.plugin import (
     PayloadTooLarge,
     PublishOutcomeUnknown,
     ReadResult,
+    ReadSpan,
     Receipt,
     TailSink,
-    TopicMatch,
 )
 from dws_sqlite import CAPABILITIES
 from dws_sqlite._store import CONTROL, Draft, Store
@@ -147,23 +147,12 @@ class SQLiteBroker(LogBroker):
         )
         return self._submit(draft, deadline_s)
 
-    async def read(
-        self,
-        partition: int,
-        *,
-        since: Offset,
-        until: Offset,
-        epoch: str,
-        topics: Collection[str] | TopicMatch,
-        limit: int,
-        max_bytes: int,
-    ) -> ReadResult:
+    async def read(self, span: ReadSpan) -> ReadResult:
         """Read in the worker thread; a function `topics` is called there."""
         self._check_live()
-        if epoch != self._store.epoch:
+        if span.epoch != self._store.epoch:
             return ReadResult(gap=GapReason.EPOCH)
-        wanted = topics if callable(topics) else frozenset(topics).__contains__
-        return await self._worker.run(self._store.read, partition, since, until, wanted, limit, max_bytes)
+        return await self._worker.run(self._store.read, span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         """Say where the file ends: offsets have holes, so that is the end of every partition."""

@@ -6,11 +6,11 @@ import contextlib
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dws_core.plugin import GapReason, Layout, LayoutMismatch, Offset, ReadResult, Receipt, Record
+from dws_core.plugin import GapReason, Layout, LayoutMismatch, Offset, ReadResult, ReadSpan, Receipt, Record
 
 GRACE_S: Final = 60.0
 """No row is deleted before this age, whatever its history says: every node must have had the time to see it."""
@@ -129,26 +129,25 @@ class Store:
             end = rows[-1][0] if len(rows) == limit else self.end()
         return end, [(row[1], _record(row)) for row in rows]
 
-    def read(
-        self, partition: int, since: Offset, until: Offset, wanted: Callable[[str], bool], limit: int, max_bytes: int
-    ) -> ReadResult:
-        """Read as `LogBroker.read` says; the epoch has been compared."""
+    def read(self, span: ReadSpan) -> ReadResult:
+        """Return all records of a span, or a gap. The caller has compared the epoch. See `LogBroker.read`."""
+        since, wanted = span.since, span.topics if callable(span.topics) else frozenset(span.topics).__contains__
         self._db.create_function("wanted", 1, wanted)
         with self._transaction("DEFERRED"):
             if self.end() < since:
                 return ReadResult(gap=GapReason.AHEAD)
-            if since >= until:
+            if since >= span.until:
                 return ReadResult()
             lost = "SELECT 1 FROM dropped WHERE channel = ? AND partition = ? AND id > ? AND wanted(topic) LIMIT 1"
             floor = self._one("SELECT value FROM meta WHERE name = 'floor'")
-            if floor > since or self._one(lost, self._channel, partition, since):
+            if floor > since or self._one(lost, self._channel, span.partition, since):
                 return ReadResult(gap=GapReason.TRIMMED)
             rows = self._db.execute(
                 f"SELECT {_FIELDS} FROM messages WHERE channel = ? AND partition = ? AND id > ? AND size > 0 "
                 "AND wanted(topic) ORDER BY id DESC",
-                (self._channel, partition, since),
+                (self._channel, span.partition, since),
             )
-            return _select(rows, until, limit, max_bytes)
+            return _select(rows, span.until, span.limit, span.max_bytes)
 
     def forget(self, topic: str) -> None:
         """Take a topic's history away. The rows stay for the grace: some node may not have seen them."""

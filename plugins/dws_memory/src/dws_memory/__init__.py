@@ -21,7 +21,6 @@ CAPABILITIES: Final = LogCapabilities(
     durable="none",
     cross_process=False,
     exact_gap=True,
-    dedupe="broker",
     partition_interest=True,
     idle_ops_per_s=0.0,
 )

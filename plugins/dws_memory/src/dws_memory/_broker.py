@@ -28,12 +28,11 @@ from dws_core.plugin import (
     Layout,
     LayoutMismatch,
     LogBroker,
-    Offset,
     PayloadTooLarge,
     ReadResult,
+    ReadSpan,
     Receipt,
     TailSink,
-    TopicMatch,
 )
 from dws_memory import CAPABILITIES
 from dws_memory._log import Log
@@ -157,24 +156,14 @@ class MemoryBroker(LogBroker):
             loop.call_soon(_answer, future, receipt)
         return future
 
-    async def read(
-        self,
-        partition: int,
-        *,
-        since: Offset,
-        until: Offset,
-        epoch: str,
-        topics: Collection[str] | TopicMatch,
-        limit: int,
-        max_bytes: int,
-    ) -> ReadResult:
+    async def read(self, span: ReadSpan) -> ReadResult:
         """Read what was missed, or say why it cannot be had."""
         log = self._started().log
         with log.lock:
-            found = log.partitions[partition]
-            if epoch != found.epoch:
+            found = log.partitions[span.partition]
+            if span.epoch != found.epoch:
                 return ReadResult(gap=GapReason.EPOCH)
-            return found.read(since, until, topics, limit=limit, max_bytes=max_bytes, now=self._clock())
+            return found.read(span, now=self._clock())
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         """Say where the logs end now."""

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from heapq import heappop, heappush
 from typing import Protocol
 
-from dws_core.plugin import GapReason, Head, History, Layout, Offset, ReadResult, Receipt, Record, TopicMatch
+from dws_core.plugin import GapReason, Head, History, Layout, Offset, ReadResult, ReadSpan, Receipt, Record, TopicMatch
 
 _MAX_GONE = 10_000
 
@@ -163,25 +163,17 @@ class Partition:
         if (topic := self._topics.get(name)) is not None:
             topic.records.clear()
 
-    def read(
-        self,
-        since: Offset,
-        until: Offset,
-        topics: Collection[str] | TopicMatch,
-        *,
-        limit: int,
-        max_bytes: int,
-        now: float,
-    ) -> ReadResult:
-        """Read `(since, until]` as `LogBroker.read` says; the epoch has been compared."""
+    def read(self, span: ReadSpan, *, now: float) -> ReadResult:
+        """Return all records of a span, or a gap. The caller has compared the epoch. See `LogBroker.read`."""
+        since, until = span.since, span.until
         if self.end < since:
             return ReadResult(gap=GapReason.AHEAD)
         if since >= until:
             return ReadResult()
         self.expire(now)
         found: list[Record] = []
-        room = max_bytes
-        for topic in self._since(since, topics):
+        room = span.max_bytes
+        for topic in self._since(since, span.topics):
             if topic is None:
                 return ReadResult(gap=GapReason.TRIMMED)
             topic.drop_expired(now)
@@ -194,7 +186,7 @@ class Partition:
                 if offset <= until:
                     found.append(record)
                     room -= len(record.payload)
-            if len(found) > limit or room < 0:
+            if len(found) > span.limit or room < 0:
                 return ReadResult(gap=GapReason.TOO_MANY)
         found.sort(key=lambda record: record.offset or 0)
         return ReadResult(records=tuple(found))

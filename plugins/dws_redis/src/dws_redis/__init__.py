@@ -15,7 +15,6 @@ __all__ = ["RedisBroker"]
 CAPABILITIES: Final = LogCapabilities(
     durable="process",
     exact_gap=True,
-    dedupe="broker",
     partition_interest=True,
     idle_ops_per_s=2.0,
 )

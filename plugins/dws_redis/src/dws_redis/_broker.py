@@ -15,11 +15,10 @@ from dws_core.plugin import (
     History,
     Layout,
     LogBroker,
-    Offset,
     ReadResult,
+    ReadSpan,
     Receipt,
     TailSink,
-    TopicMatch,
     partition_of,
 )
 from dws_redis import CAPABILITIES
@@ -91,21 +90,9 @@ class RedisBroker(LogBroker):
             return future
         return self._node.publisher.publish(partition, topic, payload, history, key, deadline_s)
 
-    async def read(
-        self,
-        partition: int,
-        *,
-        since: Offset,
-        until: Offset,
-        epoch: str,
-        topics: Collection[str] | TopicMatch,
-        limit: int,
-        max_bytes: int,
-    ) -> ReadResult:
+    async def read(self, span: ReadSpan) -> ReadResult:
         """Read what was missed, or say why it cannot be had."""
-        return await self._started().reader.read(
-            partition, since=since, until=until, epoch=epoch, topics=topics, limit=limit, max_bytes=max_bytes
-        )
+        return await self._started().reader.read(span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         """Say where the logs end now."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dws_core.plugin import BrokerUnavailable, GapReason, Head, Offset, ReadResult, Record, TopicMatch
+from dws_core.plugin import BrokerUnavailable, GapReason, Head, Offset, ReadResult, ReadSpan, Record, TopicMatch
 from dws_redis._connection import Commands
 from dws_redis._format import Entry, Names, read_entry
 
@@ -49,37 +49,27 @@ class Reader:
             raise BrokerUnavailable(f"the log of partition {partition} is gone from Redis.", fix="try again")
         return Head(partition=partition, epoch=epoch.decode(), offset=int(offset))
 
-    async def read(
-        self,
-        partition: int,
-        *,
-        since: Offset,
-        until: Offset,
-        epoch: str,
-        topics: Collection[str] | TopicMatch,
-        limit: int,
-        max_bytes: int,
-    ) -> ReadResult:
-        """Read `(since, until]`, whole or not at all, as `LogBroker.read` says."""
-        commands, base = self._commands(partition), self._names.base(partition)
+    async def read(self, span: ReadSpan) -> ReadResult:
+        """Return all records of a span, or a gap. See `LogBroker.read`."""
+        commands, base = self._commands(span.partition), self._names.base(span.partition)
         (now_s, now_us), (current, end, floor), indexed = await asyncio.gather(
             commands.call("TIME"),
             commands.call("HMGET", base + "m", "e", "s", "f"),
             commands.call("EXISTS", base + "i"),
         )
-        if current is None or current.decode() != epoch:
+        if current is None or current.decode() != span.epoch:
             return ReadResult(gap=GapReason.EPOCH)
         if int(end) > int(floor) and not indexed:
             commands.abort()  # a part is gone: the next connection begins it anew
             return ReadResult(gap=GapReason.EPOCH)
-        if int(end) < since:
+        if int(end) < span.since:
             return ReadResult(gap=GapReason.AHEAD)
-        if since >= until:
+        if span.since >= span.until:
             return ReadResult()
         now_ms = int(now_s) * 1000 + int(now_us) // 1000
-        question = _Question(commands, base, since, until, int(floor), now_ms, limit=limit, max_bytes=max_bytes)
+        question = _Question(commands, base, span, floor=int(floor), now_ms=now_ms)
         try:
-            records = await question.answer(topics)
+            records = await question.answer()
         except _Missing as missing:
             return ReadResult(gap=missing.gap)
         (again,) = await commands.call("HMGET", base + "m", "e")
@@ -102,31 +92,26 @@ class _Question:
         self,
         commands: Commands,
         base: str,
-        since: Offset,
-        until: Offset,
+        span: ReadSpan,
+        *,
         floor: Offset,
         now_ms: int,
-        *,
-        limit: int,
-        max_bytes: int,
     ) -> None:
         self._commands = commands
         self._base = base
-        self._since = since
-        self._until = until
+        self._span = span
         self._floor = floor
         self._now_ms = now_ms
-        self._limit = limit
-        self._max_bytes = max_bytes
         self._found: list[Record] = []
         self._bytes = 0
 
-    async def answer(self, topics: Collection[str] | TopicMatch) -> list[Record]:
+    async def answer(self) -> list[Record]:
+        topics = self._span.topics
         last = await (self._changed(topics) if callable(topics) else self._scores(topics))
         left = deque(
-            _Stretch(topic, self._since, min(offset, self._until))
+            _Stretch(topic, self._span.since, min(offset, self._span.until))
             for topic, offset in last.items()
-            if offset > self._since
+            if offset > self._span.since
         )
         while left:
             await self._step(left)
@@ -138,9 +123,9 @@ class _Question:
         records = self._room()
         share = max(1, records // len(left))
         some = [left.popleft() for _ in range(min(len(left), records // share))]
-        most = min(share, self._limit + 1 - len(self._found))
+        most = min(share, self._span.limit + 1 - len(self._found))
         await asyncio.gather(*(self._read_on(stretch, most) for stretch in some))
-        if len(self._found) > self._limit or self._bytes > self._max_bytes:
+        if len(self._found) > self._span.limit or self._bytes > self._span.max_bytes:
             raise _Missing(GapReason.TOO_MANY)
         left += (stretch for stretch in some if stretch.at < stretch.end)
 
@@ -150,7 +135,7 @@ class _Question:
         records = max(_FIRST_STEP, min(come, _LARGEST_STEP))
         if not self._bytes:
             return records
-        return min(records, (self._max_bytes - self._bytes) * come // self._bytes + 1)
+        return min(records, (self._span.max_bytes - self._bytes) * come // self._bytes + 1)
 
     async def _scores(self, topics: Collection[str]) -> dict[str, Offset]:
         """Return the last offset of each topic; of one that is not known, the floor is the highest that it can have."""
@@ -159,9 +144,11 @@ class _Question:
         return {t: self._floor if s is None else int(float(s)) for t, s in zip(topics, scores, strict=True)}
 
     async def _changed(self, match: TopicMatch) -> dict[str, Offset]:
-        if self._floor > self._since:
+        if self._floor > self._span.since:
             raise _Missing(GapReason.TRIMMED)  # a topic that matches may have been forgotten
-        flat = await self._commands.call("ZRANGEBYSCORE", self._base + "i", f"({self._since}", "+inf", "WITHSCORES")
+        flat = await self._commands.call(
+            "ZRANGEBYSCORE", self._base + "i", f"({self._span.since}", "+inf", "WITHSCORES"
+        )
         names = [(name.decode(), int(float(score))) for name, score in zip(flat[::2], flat[1::2], strict=True)]
         return {name: score for name, score in names if match(name)}
 
@@ -172,7 +159,7 @@ class _Question:
         entries = [read_entry(stretch.topic, entry) for entry in found]
         if not entries or (entries[0].record.prev or 0) > stretch.at:
             raise _Missing(GapReason.TRIMMED)  # what was published behind `at` is not kept
-        wanted = [entry for entry in entries if (entry.record.offset or 0) <= self._until]
+        wanted = [entry for entry in entries if (entry.record.offset or 0) <= self._span.until]
         if any(self._is_old(entry) for entry in wanted):
             raise _Missing(GapReason.TRIMMED)
         self._found += (entry.record for entry in wanted)

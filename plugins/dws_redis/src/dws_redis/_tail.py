@@ -11,7 +11,16 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
 
-from dws_core.plugin import BrokerError, BrokerUnavailable, GapReason, ReadResult, TailEvent, TailSink, TailState
+from dws_core.plugin import (
+    BrokerError,
+    BrokerUnavailable,
+    GapReason,
+    ReadResult,
+    ReadSpan,
+    TailEvent,
+    TailSink,
+    TailState,
+)
 from dws_redis._format import Names, Push, read_push
 from dws_redis._reader import Reader
 from dws_redis._settings import Settings
@@ -152,15 +161,16 @@ class Tail:
         try:
             head = (await self._reader.heads((partition,)))[partition]
             if head.epoch == epoch and head.offset >= watermark:
-                found = await self._reader.read(
-                    partition,
+                span = ReadSpan(
+                    partition=partition,
+                    epoch=epoch,
                     since=watermark,
                     until=head.offset,
-                    epoch=epoch,
                     topics=_every,
                     limit=_CATCH_UP_RECORDS,
                     max_bytes=_CATCH_UP_BYTES,
                 )
+                found = await self._reader.read(span)
         except BaseException:
             state.interrupted()
             raise

@@ -17,7 +17,18 @@ from dws_core._node.broker.plain_broker import AdaptedBroker
 from dws_core._wire.codecs import JSONCodec, MsgpackCodec
 from dws_core._wire.envelope import header_of
 from dws_core._wire.node_topics import ALL, conn_topic
-from dws_core.plugin import Backoff, BrokerInterface, BrokerURL, GapReason, Head, History, Layout, Receipt, Record
+from dws_core.plugin import (
+    Backoff,
+    BrokerInterface,
+    BrokerURL,
+    GapReason,
+    Head,
+    History,
+    Layout,
+    ReadSpan,
+    Receipt,
+    Record,
+)
 
 NOWHERE = Head(partition=0, epoch="0", offset=0)
 
@@ -294,7 +305,9 @@ async def test_what_is_no_message_of_ours_is_logged_and_skipped(node: Node, capl
 
 async def test_there_is_no_history_and_no_choice_of_partitions(node: Node) -> None:
     assert await node.broker.set_interest(frozenset({0})) == await node.broker.heads([0]) == {0: NOWHERE}
-    result = await node.broker.read(0, since=0, until=1, epoch="0", topics=["t"], limit=1, max_bytes=1)
+    result = await node.broker.read(
+        ReadSpan(partition=0, since=0, until=1, epoch="0", topics=["t"], limit=1, max_bytes=1)
+    )
     assert (result.gap, list(result.records)) == (GapReason.UNAVAILABLE, [])
     await node.broker.send_control(b"nobody hears it")
     assert not node.broker.capabilities.recovery

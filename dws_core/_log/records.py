@@ -1,0 +1,187 @@
+"""The values that brokers and nodes exchange.
+
+A channel has P partitions. Each partition is an ordered log with an epoch and offsets. The epoch is an opaque text that
+changes when the log loses data. Offsets strictly increase within an epoch and may have holes. A topic belongs to one
+partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal, TypeAlias
+
+from dws_core._errors import ConfigurationError
+
+Offset: TypeAlias = int
+"""Place in a partition's log: 0 <= offset < 2**63, strictly increasing within an epoch, holes allowed."""
+
+TopicMatch: TypeAlias = Callable[[str], bool]
+"""Returns whether a topic is wanted. Pure and fast."""
+
+WantedTopics: TypeAlias = Collection[str] | TopicMatch
+"""The wanted topics of one partition: exact topics, or a function where a wildcard is among the filters."""
+
+BrokerState: TypeAlias = Literal["connecting", "live", "degraded", "blocked", "closed"]
+"""State of a node's connection to its broker. See `NodeHealth.broker`."""
+
+_MAX_SIZE: Final = 2**31 - 1
+_MAX_TTL_S: Final = 315_360_000
+"""Ten years."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One message in a partition's log.
+
+    Attributes:
+        offset: Place in the log. None for a topic without history, which has no position to resume from.
+        topic: Topic of the message.
+        payload: Opaque bytes.
+        ts_ms: Time when the broker stored it, in milliseconds since the Unix epoch, by the broker's clock if it has one.
+        publisher: 8-byte id of the node that published it.
+        seq: That node's counter for this partition, from 1.
+        key: The application's idempotency key, or None.
+        prev: Offset of the previous record of the same topic, 0 if there was none, None if the broker cannot tell.
+    """
+
+    offset: Offset | None
+    topic: str
+    payload: bytes
+    ts_ms: int
+    publisher: bytes
+    seq: int
+    key: str | None = None
+    prev: Offset | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The end of a partition's log.
+
+    Attributes:
+        partition: Number of the partition, from 0.
+        epoch: Opaque text of `[0-9a-z]`, at most 16 characters.
+        offset: Offset of the last stored record, 0 if nothing is stored in this epoch.
+        first: Lowest offset that can still be read.
+    """
+
+    partition: int
+    epoch: str
+    offset: Offset
+    first: Offset = 0
+
+
+class GapReason(StrEnum):
+    """Why messages may have been lost. Clients receive these values."""
+
+    EPOCH = "epoch"
+    TRIMMED = "trimmed"
+    AHEAD = "ahead"
+    LAYOUT = "layout-changed"
+    TOO_MANY = "too-many"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """How many messages of a topic are kept for reconnecting clients, and for how long.
+
+    Attributes:
+        size: Number of messages kept per topic, at most 2**31-1. If 0, the topic is ephemeral and its messages carry no
+            position.
+        ttl_s: Time to keep a message, in seconds. Positive, at most ten years (315,360,000).
+
+    Raises:
+        ConfigurationError: A value is out of these bounds. Every broker can keep what these bounds allow.
+    """
+
+    size: int = 300
+    ttl_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.size <= _MAX_SIZE:
+            raise ConfigurationError(
+                f"History(size={self.size!r}) must be 0 to {_MAX_SIZE:,} messages.",
+                fix="give the number of messages that clients need, or use History.none() to keep nothing",
+            )
+        if not 0 < self.ttl_s <= _MAX_TTL_S:  # also refuses NaN
+            raise ConfigurationError(
+                f"History(ttl_s={self.ttl_s!r}) must be positive and at most {_MAX_TTL_S:,} seconds, ten years.",
+                fix="give the number of seconds that clients need, or use History.none() to keep nothing",
+            )
+
+    @classmethod
+    def none(cls) -> History:
+        """Return a history that keeps nothing: the topic is ephemeral."""
+        return cls(size=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How a channel is divided into logs. All nodes of a channel must use the same layout.
+
+    Attributes:
+        channel: Name of the channel, used as the prefix on the broker.
+        partitions: Number of partition logs, at least 1.
+        shard_levels: Number of topic levels that choose the partition. If 0, the whole topic chooses it.
+    """
+
+    channel: str
+    partitions: int = 1
+    shard_levels: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The broker's answer to a publish.
+
+    Attributes:
+        epoch: Epoch of the partition, empty if the broker has no log.
+        offset: Offset of the record, None for a topic without history.
+        duplicate: Whether a record with the same key existed. If True, nothing was stored and the offset is that of the
+            existing record.
+    """
+
+    epoch: str
+    offset: Offset | None
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReadSpan:
+    """One read request: the records in `(since, until]` of one partition that have a wanted topic.
+
+    Spans compare by identity, so that they can be dictionary keys.
+
+    Attributes:
+        partition: Number of the partition.
+        epoch: Epoch in which both offsets are valid.
+        since: Exclusive lower offset.
+        until: Inclusive upper offset.
+        topics: The wanted topics.
+        limit: Maximum number of records. More are the gap `too-many`.
+        max_bytes: Maximum size of all payloads, in bytes. More are the gap `too-many`.
+    """
+
+    partition: int
+    epoch: str
+    since: Offset
+    until: Offset
+    topics: WantedTopics
+    limit: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadResult:
+    """The answer to `LogBroker.read`: complete, or a gap. Never partial.
+
+    Attributes:
+        records: All requested records, in ascending order of offset. Empty if there is a gap.
+        gap: Why the request cannot be answered, or None.
+    """
+
+    records: tuple[Record, ...] = ()
+    gap: GapReason | None = None
