@@ -47,10 +47,9 @@ from dws_core._limits.limits import Limits
 from dws_core._log.plain import BrokerInterface
 from dws_core._log.records import History, Receipt
 from dws_core._node.connection.connection import Connection
-from dws_core._node.health import NodeHealth
 from dws_core._node.manager import WebSocketManager
 from dws_core._node.recovery.history import StoredMessage
-from dws_core._node.stats import NodeStats
+from dws_core._node.stats import NodeHealth, NodeStats
 from dws_core._proxy import WebSocketProxy
 from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
 from dws_core._topics.filters import matches

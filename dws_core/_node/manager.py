@@ -1,13 +1,12 @@
-"""The node: one manager in one process."""
+"""The public face of a node: one manager in one process."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
 from starlette.websockets import WebSocket
@@ -26,71 +25,58 @@ from dws_core._node.broker.choose import choose_broker
 from dws_core._node.broker.plain_broker import AdaptedBroker
 from dws_core._node.connection.connect_block import ConnectBlock
 from dws_core._node.connection.connection import Connection
-from dws_core._node.connection.handler_guard import HandlerGuard
 from dws_core._node.connection.handshake import HandshakeChecker, id_of
-from dws_core._node.connection.registry import ConnectionRegistry
-from dws_core._node.health import NodeHealth
-from dws_core._node.pacing import Pacer
-from dws_core._node.publisher import Completed, Publisher
-from dws_core._node.recovery.attach import Attach
-from dws_core._node.recovery.cursors import Cursors
-from dws_core._node.recovery.history import HistoryReader, StoredMessage
-from dws_core._node.recovery.interest import Interest
-from dws_core._node.recovery.log_caches import LogCaches
-from dws_core._node.requests.dispatcher import Dispatcher
-from dws_core._node.requests.resume import Resume
-from dws_core._node.sender import Sender
-from dws_core._node.sending.fanout import Fanout
-from dws_core._node.stats import Counters, NodeStats
-from dws_core._node.tail_sink import NodeTailSink
+from dws_core._node.publisher import Completed, Publisher, PublishMethods
+from dws_core._node.recovery.history import StoredMessage
+from dws_core._node.runtime import NodeRuntime, NodeSettings
+from dws_core._node.stats import Counters, NodeHealth, NodeStats
 from dws_core._plugins.registry import PluginRegistry, default_registry
-from dws_core._tasks import Tasks
 from dws_core._topics.interface import TopicMatcher
-from dws_core._topics.router import Router
+from dws_core._wire import server_messages
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
-from dws_core._wire.frames import encode_frame
 from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import check_conn_id
 
 logger = logging.getLogger("dws")
 
-_READY = "the server takes ready frames: deliveries are written once framed"
+_READY = "the server accepts ready frames: each delivery is framed once and written directly"
 _NOT_READY = (
-    "the server takes no ready frames: deliveries go through ASGI messages, same behaviour, slower. "
-    "With uvicorn: --ws dws_core.server:WebSocketProtocol"
+    "the server does not accept ready frames, so deliveries use ASGI messages: same behaviour, slower. "
+    "Fix: with uvicorn, add --ws dws_core.server:WebSocketProtocol"
 )
 
 
-class WebSocketManager(Sender):
+class WebSocketManager(PublishMethods):
     """A node: the connections of one process, joined through the broker with those of all other nodes of its channel.
 
-    Names and objects are both taken wherever a plugin is meant: a name is looked up among the installed plugins.
+    Arguments that name a plugin accept the name of an installed plugin or an object.
 
     Args:
-        broker_channel: The channel: nodes of one channel see each other. The prefix on the broker.
-        broker_url: Chooses the broker plugin by its scheme, for example `memory://` or `redis://localhost:6379/0`.
-        broker_class: A broker's class, built with the remaining keyword arguments, as in the original library; without any, from
-            `broker_url` where there is one.
-        broker: A ready broker object. One of `broker_url`, `broker_class` and `broker` is needed.
-        codec: What data is encoded with between nodes, and for clients that offer no subprotocol.
-        topic_matcher: The language of filters.
-        authenticator: Turns a handshake into a `Principal`; None: nobody is asked.
-        verify_token: What a named authenticator verifies tokens with; sync or async.
-        authorize: Says whether a principal may do an action on a topic or filter; sync or async. None: all may do all.
-        allowed_origins: Origins whose pages may connect besides the node's own; `["*"]`: any.
-        history: How much of a topic is kept for clients that come back, by filter; the first that matches decides, so write
-            special filters before general ones. Topics that none matches keep `History()`: a reconnect within minutes
-            loses nothing. Broadcasts are the topic `$all`, direct messages `$conn/<id>`; only filters that begin with
-            `$` match those. Give every node of a channel the same.
-        limits: Bounds of the node.
-        startup_patience_s: Seconds for which a start goes on trying while the broker is away; 0: it fails at once. A server that
-            is told to stop meanwhile ends when they are over.
-        registry: Where plugins are looked up; None: the installed ones.
-        **kwargs: For `broker_class`.
+        broker_channel: Name of the channel, used as the prefix on the broker. Nodes of one channel share messages.
+        broker_url: URL whose scheme selects the broker plugin, for example `memory://` or `redis://localhost:6379/0`.
+        broker_class: Class of the broker, built with the remaining keyword arguments, as in the original library. Without
+            keyword arguments it is built from `broker_url`, if there is one.
+        broker: A broker object. One of `broker_url`, `broker_class` and `broker` is required.
+        codec: Codec between nodes, and for clients that offer no subprotocol.
+        topic_matcher: Language of topic filters.
+        authenticator: Authenticates handshakes. If None, connections are not authenticated.
+        verify_token: Verifies tokens for a named authenticator. Sync or async.
+        authorize: Returns whether a principal may perform an action on a topic or filter. Sync or async. If None,
+            everything is allowed.
+        allowed_origins: Origins whose pages may connect, in addition to the node's own. `["*"]` allows any.
+        history: How much of a topic is kept for reconnecting clients, by filter. The first matching filter applies, so
+            put specific filters first. Topics without a matching filter keep `History()`, which covers a reconnect within
+            minutes. Broadcasts are the topic `$all`, direct messages `$conn/<id>`. Only filters that begin with `$` match
+            those. All nodes of a channel must use the same settings.
+        limits: Limits of the node. If None, the defaults of `Limits`.
+        startup_patience_s: How long a start retries while the broker is unavailable, in seconds. If 0, it fails at once. A
+            server that is stopped during this time ends when it is over.
+        registry: Registry that plugin names are looked up in. If None, the installed plugins.
+        **kwargs: Keyword arguments for `broker_class`.
 
     Raises:
-        ConfigurationError: Something named here is not installed, or the arguments contradict each other.
+        ConfigurationError: A named plugin is not installed, or arguments contradict each other.
         InvalidFilter: A key of `history` is not a filter.
     """
 
@@ -116,66 +102,51 @@ class WebSocketManager(Sender):
         plugins = registry or default_registry()
         self.broker_channel = broker_channel
         self.limits: Limits = limits or Limits()
-        self.tasks: Tasks = Tasks()
-        self.counters: Counters = Counters()
-        self.broker: BrokerInterface | LogBroker = choose_broker(plugins, broker_url, broker_class, broker, kwargs)
-        matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
-        self._matcher = matcher
-        self.router: Router[Connection] = Router(matcher)
-        self._connections = ConnectionRegistry()
-        self._codec = plugins.codec(codec) if isinstance(codec, str) else codec
-        self._codecs = {**plugins.codecs(), self._codec.name: self._codec}
-        if isinstance(authenticator, str):
-            authenticator = plugins.authenticator(authenticator)(verify=verify_token)
-        elif authenticator is None and verify_token is not None:
-            authenticator = plugins.authenticator("oauth2-bearer")(verify=verify_token)
-        self._handshakes = HandshakeChecker(self._codecs, self._codec, authenticator, allowed_origins)
-        self._authorize = authorize
-        self._log = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
-        self._layout = Layout(channel=broker_channel, partitions=self._log.partitions)
-        self._policy = HistoryPolicy(
-            {matcher.check_filter(f): kept for f, kept in (history or {}).items()}, matcher.matches
+        self.broker: BrokerInterface | LogBroker = choose_broker(
+            plugins, url=broker_url, broker_class=broker_class, broker=broker, kwargs=kwargs
         )
-        self._begin_anew()
+        self._matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
+        chosen = plugins.codec(codec) if isinstance(codec, str) else codec
+        codecs = {**plugins.codecs(), chosen.name: chosen}
+        authenticator = _authenticator(plugins, authenticator, verify_token)
+        self._handshakes = HandshakeChecker(codecs, chosen, authenticator, allowed_origins)
+        self._settings = self._make_settings(chosen, codecs, history or {}, authorize)
+        self._publisher = self._settings.publisher
+        self._runtime = NodeRuntime.build(self._settings)
         self._startup_patience_s = startup_patience_s
         self._starting_or_stopping = asyncio.Lock()
+        self._runtime_used = False
         self._running = False
-        self._way_logged = False
+        self._frames_logged = False
 
-    def _begin_anew(self) -> None:
-        """Make what knows anything of the channel. A node that is started again knows no more than a new one."""
-        self.pacer: Pacer = Pacer()
-        self.fanout: Fanout = Fanout(self.counters)
-        self._logs = LogCaches(self._policy.of)
-        interest = Interest(self.router, self._matcher, self._layout)
-        self._positions = Cursors(self._logs, interest, recovers=self._log.capabilities.recovery)
-        self._attach = Attach(self._log, self, self._logs, interest, self._positions, self._codecs)
-        self._delivery = NodeTailSink(
-            self.router,
-            self._connections,
-            self._codecs,
-            self.fanout,
-            self.counters,
-            self._logs,
-            interest,
-            self._positions,
-            self._attach.attachments,
+    def _make_settings(
+        self, codec: Codec, codecs: Mapping[str, Codec], history: Mapping[str, History], authorize: Authorize | None
+    ) -> NodeSettings:
+        broker = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
+        layout = Layout(channel=self.broker_channel, partitions=broker.partitions)
+        rules = {self._matcher.check_filter(filter_): kept for filter_, kept in history.items()}
+        policy, counters = HistoryPolicy(rules, self._matcher.matches), Counters()
+        return NodeSettings(
+            broker=broker,
+            layout=layout,
+            matcher=self._matcher,
+            codecs=codecs,
+            limits=self.limits,
+            policy=policy,
+            authorize=authorize,
+            publisher=Publisher(broker, codec, layout=layout, policy=policy, counters=counters),
+            counters=counters,
         )
-        self._publisher = Publisher(self._log, self._codec, self._layout, self._policy, self.counters)
-        most = self.limits.replay_messages
-        self._history = HistoryReader(self._log, self._layout, self._logs, self._policy, self._codecs, most)
-        resume = Resume(self._log, interest, self._positions, self._attach, self._history, self.limits.ping_s)
-        self._inbound = Dispatcher(self._publisher, self._matcher, self.limits, self._authorize, resume)
 
     # -- life cycle
 
     async def startup(self) -> None:
-        """Connect to the broker and follow the channel. Starting a started node does nothing.
+        """Connect to the broker and tail the channel. Does nothing if the node is started.
 
-        A start that fails leaves nothing open: it may be tried again. A node that was stopped starts as a new one does.
+        A failed start leaves nothing open and can be repeated. A node can be started again after `shutdown`.
 
         Raises:
-            BrokerUnavailable: The broker cannot be reached, for longer than `startup_patience_s`.
+            BrokerUnavailable: The broker was unavailable for longer than `startup_patience_s`.
         """
         async with self._starting_or_stopping:
             if self._running:
@@ -189,49 +160,27 @@ class WebSocketManager(Sender):
                 except BrokerUnavailable as error:
                     if (left_s := until - loop.time()) <= 0:
                         raise
-                    logger.warning("the start is tried again for %.0f s: %s", left_s, error)
+                    logger.warning("the start is retried for %.0f s: %s", left_s, error)
                     await asyncio.sleep(min(backoff.next_s(), left_s))
 
     async def _start(self) -> None:
-        self._begin_anew()
-        await self._log.start(node=os.urandom(8), layout=self._layout, sink=self._delivery)
-        try:
-            heads = await self._log.set_interest(frozenset(range(self._layout.partitions)))
-        except BaseException:
-            await self._give_up()
-            raise
-        self._logs.begin(heads.values())
+        if self._runtime_used:
+            self._runtime = NodeRuntime.build(self._settings)
+        self._runtime_used = True
+        await self._runtime.start()
         self._running = True
-        self.tasks.spawn(self._tell_positions(), name="positions of quiet topics")
-
-    async def _give_up(self) -> None:
-        """Stop the broker after a start that failed; what failed first is what the caller is told."""
-        try:
-            await self._log.stop()
-        except Exception:
-            logger.exception("the broker could not be stopped after a start that failed")
 
     async def shutdown(self) -> None:
-        """Close all connections with 1012, stop the broker, end all tasks. Stopping a stopped node does nothing.
+        """Close all connections with 1012, stop the broker, end all tasks. Does nothing if the node is stopped.
 
         Raises:
-            ExceptionGroup: With what failed in the background and nobody could be told before.
+            ExceptionGroup: With the failures of background tasks that were not reported before.
         """
         async with self._starting_or_stopping:
             if not self._running:
                 return
             self._running = False
-            async with AsyncExitStack() as rest:  # all of it, also where one part fails or is cancelled
-                rest.push_async_callback(self.tasks.stop)
-                rest.push_async_callback(self._log.stop)
-                self._positions.send_updates(exclude=self._attach.attachments)
-                await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self._connections))
-
-    async def _tell_positions(self) -> None:
-        while True:
-            await asyncio.sleep(self.limits.pos_interval_s)
-            self._logs.expire()
-            self._positions.send_updates(exclude=self._attach.attachments)
+            await self._runtime.stop()
 
     async def __aenter__(self) -> Self:
         await self.startup()
@@ -253,35 +202,23 @@ class WebSocketManager(Sender):
 
     @property
     def active_connections(self) -> list[Connection]:
-        """The open connections of this node: a new list."""
-        return list(self._connections)
+        """The open connections of this node, as a new list."""
+        return list(self._runtime.connections)
 
     def stats(self) -> NodeStats:
-        """Return the node in numbers, as they are now."""
-        counters = self.counters
-        return NodeStats(
-            connections=len(self._connections),
-            filters=len(self.router),
-            ready_connections=sum(connection.takes_ready_frames for connection in self._connections),
-            published=counters.published,
-            received=counters.received,
-            deliveries=counters.deliveries,
-            dropped=counters.dropped,
-            overflows=counters.overflows,
-        )
+        """Return the current numbers of the node."""
+        return self._runtime.stats()
 
     def health(self) -> NodeHealth:
-        """Return whether the node can serve, as it is now; costs nothing, for readiness routes."""
-        told = self._delivery
-        return NodeHealth(
-            started=self._running, broker=told.state, detail=told.detail, connections=len(self._connections)
-        )
+        """Return whether the node can serve, without I/O, for readiness routes."""
+        sink = self._runtime.tail_sink
+        return NodeHealth(started=self._running, broker=sink.state, detail=sink.detail, connections=len(self))
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(self._connections)
+        return iter(self._runtime.connections)
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return len(self._runtime.connections)
 
     def __bool__(self) -> bool:
         return True
@@ -298,24 +235,23 @@ class WebSocketManager(Sender):
         """Check and accept a handshake and add the connection. Prefer `connect`, which also removes it.
 
         Args:
-            websocket: Accepted or not; if not, the subprotocol is negotiated and it is accepted here.
-            conn_id: What direct messages are sent to: whoever chooses it reads them. None: the principal's id, or an
-                unguessable one.
-            topic: A filter to subscribe to at once.
-            principal: Who the client is, where the application knows; None: the authenticator is asked.
-            slow_consumer: What happens when the client does not read fast enough; None: as the node's limits say.
+            websocket: The WebSocket. If it is not accepted yet, the subprotocol is negotiated and it is accepted.
+            conn_id: Address of direct messages. A client that chooses it can read the messages of that id. If None, the
+                principal's id, or an unguessable one.
+            topic: Filter to subscribe to immediately. If None, the connection starts without filters.
+            principal: Identity of the client, if the application has established it. If None, the authenticator decides.
+            slow_consumer: Policy when the client does not read fast enough. If None, `Limits.slow_consumer`.
 
         Raises:
-            AuthenticationFailed: Refused, also as `OriginNotAllowed`. Let it pass: FastAPI answers the client.
-            InvalidMessage: No subprotocol is known, or the connection id cannot be used.
+            AuthenticationFailed: The client is refused, also as `OriginNotAllowed`. Do not catch it: FastAPI answers the
+                client.
+            InvalidMessage: No offered subprotocol is known, or the connection id is invalid.
             InvalidFilter: The topic is not a filter.
             BrokerClosed: The node is not started.
         """
-        await self.pacer.wait_turn()
-        if not self._running:
-            raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
-        if self.limits.connections is not None and len(self._connections) >= self.limits.connections:
-            raise refuse_full(websocket, f"the node has {self.limits.connections} connections, its limit")
+        await self._runtime.pacer.wait_turn()
+        self._check_running()
+        self._check_room(websocket)
         if topic is not None:
             self._matcher.check_filter(topic)
         if conn_id is not None:
@@ -326,14 +262,10 @@ class WebSocketManager(Sender):
         if conn_id is None:
             conn_id = id_of(websocket, principal) if principal is not None else secrets.token_urlsafe(16)
         connection = Connection(
-            websocket, conn_id, topic, principal=principal, codec=codec, slow_consumer=slow_consumer, host=self
+            websocket, conn_id, topic, principal=principal, codec=codec, slow_consumer=slow_consumer, host=self._runtime
         )
-        if not self._way_logged:
-            self._way_logged = True
-            logger.info(_READY if connection.takes_ready_frames else _NOT_READY)
-        self._connections.add(connection)
-        connection.guard = HandlerGuard(self.limits.handler_grace_s)
-        connection.start_reading()
+        self._log_frames_once(connection)
+        self._runtime.serve(connection)
         return connection
 
     def connect(
@@ -347,65 +279,66 @@ class WebSocketManager(Sender):
     ) -> AbstractAsyncContextManager[Connection]:
         """Serve a client: `async with manager.connect(websocket, conn_id) as connection`.
 
-        At the end of the block the connection is closed and removed, with 1011 if the block raised. A block that still
-        waits for something else when the client is gone is cancelled after `Limits.handler_grace_s`, silently.
-        Arguments and errors: see `new_connection`.
+        The connection is closed and removed at the end of the block, with 1011 if the block raised. If the client
+        disconnects while the block waits for something else, the block is cancelled after `Limits.handler_grace_s`. That
+        cancellation does not leave the block. Arguments and errors: see `new_connection`.
         """
-        return ConnectBlock(self, websocket, conn_id, topic, principal, slow_consumer)
+        return ConnectBlock(
+            self, websocket, conn_id=conn_id, topic=topic, principal=principal, slow_consumer=slow_consumer
+        )
 
     async def close_connection(
         self, connection: Connection, code: int = CloseCode.NORMAL, reason: str | None = None
     ) -> None:
-        """Close a connection with a code and remove it."""
+        """Close a connection and remove it. Arguments: see `Connection.close`."""
         await connection.close(code, reason)
         self.remove_connection(connection)
 
     def remove_connection(self, connection: Connection) -> Awaitable[None]:
-        """Remove a connection that is closed. Works at once; awaiting is optional. One not there is no error."""
-        if connection.guard is not None:
-            connection.guard.release()
-            connection.guard = None
-        self._forget(connection)
+        """Remove a closed connection immediately. Awaiting is optional. A connection that is not here is no error."""
+        self._runtime.remove(connection)
         return Completed()
-
-    def on_closed(self, connection: Connection) -> None:
-        """Called by a connection whose socket is gone: nothing is sent to it any more."""
-        self._forget(connection)
-        if connection.guard is not None:
-            connection.guard.client_gone()
-
-    def _forget(self, connection: Connection) -> None:
-        self.router.remove(connection)
-        self._connections.discard(connection)
-        self._positions.forget(connection)
-        self._attach.attachments.remove(connection)
 
     def set_conn_id(self, connection: Connection, conn_id: str) -> Awaitable[None]:
-        """Give a connection another id and tell the client. Works at once; awaiting is optional.
+        """Change the id of a connection immediately and notify the client. Awaiting is optional.
 
         Raises:
-            InvalidMessage: The id cannot be used.
+            InvalidMessage: The id is invalid.
         """
-        self._connections.rename(connection, check_conn_id(conn_id))
-        connection.push(encode_frame(connection.codec, {"type": "set_conn_id", "conn_id": conn_id}))
+        self._runtime.connections.rename(connection, check_conn_id(conn_id))
+        self._runtime.fanout.send(connection, server_messages.set_conn_id(conn_id))
         return Completed()
+
+    def _check_running(self) -> None:
+        if not self._running:
+            raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
+
+    def _check_room(self, websocket: WebSocket) -> None:
+        limit = self.limits.connections
+        if limit is not None and len(self) >= limit:
+            raise refuse_full(websocket, f"the node has reached its limit of {limit} connections")
+
+    def _log_frames_once(self, connection: Connection) -> None:
+        if not self._frames_logged:
+            self._frames_logged = True
+            logger.info(_READY if connection.takes_ready_frames else _NOT_READY)
 
     # -- messages
 
     async def receive(self, connection: Connection, message: Message | JSON) -> None:
-        """Carry out a client's message: subscribe, publish, answer.
+        """Carry out a client's request: subscribe, publish, reply.
 
-        Returns when it is handed to the broker; the client's `ack` follows when the broker has it. What cannot be
-        carried out is answered by an `error`; nothing is raised.
+        Returns once a publish is passed to the broker. The client's `ack` follows when the broker has stored it. A request
+        that cannot be carried out is answered with an `error`. Nothing is raised.
         """
-        await self._inbound.receive(connection, message)
+        await self._runtime.dispatcher.receive(connection, message)
 
     async def history(self, topic: str, *, limit: int = 100) -> list[StoredMessage]:
-        """Return the last messages of one topic that are kept, oldest first, up to what was acknowledged before the call.
+        """Return the last stored messages of one topic, oldest first, including all acknowledged before the call.
 
         Args:
-            topic: No wildcards.
-            limit: At most so many; at most `Limits.replay_messages`, and what the topic's `History` keeps.
+            topic: A topic without wildcards.
+            limit: Maximum number of messages. `Limits.replay_messages` and the topic's `History` also apply.
 
         Raises:
             InvalidTopic: The topic breaks a rule.
@@ -414,7 +347,16 @@ class WebSocketManager(Sender):
             BrokerClosed: The node is not started.
         """
         if limit < 1:
-            raise ConfigurationError(f"history(limit={limit}) must be positive.", fix="ask for at least one message")
-        if not self._running:
-            raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
-        return (await self._history.read(self._matcher.check_topic(topic), limit, fresh=True)).messages
+            raise ConfigurationError(f"history(limit={limit}) must be positive.", fix="request at least one message")
+        self._check_running()
+        stored = await self._runtime.history.read(self._matcher.check_topic(topic), limit, fresh=True)
+        return stored.messages
+
+
+def _authenticator(
+    plugins: PluginRegistry, authenticator: str | Authenticator | None, verify: TokenVerifier | None
+) -> Authenticator | None:
+    """Return the authenticator object. A token verifier alone means bearer tokens."""
+    if authenticator is None and verify is not None:
+        authenticator = "oauth2-bearer"
+    return plugins.authenticator(authenticator)(verify=verify) if isinstance(authenticator, str) else authenticator

@@ -1,4 +1,4 @@
-"""Turns: what thousands of clients may ask for at once is done in small portions, and live traffic goes in between."""
+"""Pacing of work that thousands of clients may request at once, so that live traffic is served in between."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import asyncio
 from collections import deque
 from typing import Final
 
-_A_TICK: Final = 4
-"""Handshakes or steps of a replay, each about half a millisecond, before the event loop looks at its sockets again."""
+_TURNS_PER_TICK: Final = 4
+"""Handshakes or replay steps, about half a millisecond each, before the event loop looks at its sockets again."""
 
 
 class Pacer:
-    """Lets so many go on in one tick of the event loop; the others wait, first come, first served.
+    """Allows a few callers to continue in each tick of the event loop. The others wait in order of arrival.
 
     Args:
-        a_tick: How many.
+        turns_per_tick: Maximum number of callers that continue per tick.
     """
 
-    def __init__(self, a_tick: int = _A_TICK) -> None:
-        self._a_tick = a_tick
-        self._left = a_tick
+    def __init__(self, turns_per_tick: int = _TURNS_PER_TICK) -> None:
+        self._turns_per_tick = turns_per_tick
+        self._left = turns_per_tick
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._woken = False
+        self._scheduled = False
 
     async def wait_turn(self) -> None:
-        """Wait for a turn; while few ask, it comes at once."""
+        """Wait for a turn. Returns at once while there are few callers."""
         loop = asyncio.get_running_loop()
-        if not self._woken:
-            self._woken = True
+        if not self._scheduled:
+            self._scheduled = True
             loop.call_soon(self._next_tick, loop)
         if self._left and not self._waiting:
             self._left -= 1
@@ -37,12 +37,12 @@ class Pacer:
         await turn
 
     def _next_tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._woken, self._left = False, self._a_tick
+        self._scheduled, self._left = False, self._turns_per_tick
         while self._left and self._waiting:
             turn = self._waiting.popleft()
-            if not turn.done():  # else its task was cancelled
+            if not turn.done():  # a cancelled caller needs no turn
                 turn.set_result(None)
                 self._left -= 1
-        if self._waiting or self._left < self._a_tick:
-            self._woken = True
+        if self._waiting or self._left < self._turns_per_tick:
+            self._scheduled = True
             loop.call_soon(self._next_tick, loop)

@@ -1,30 +1,32 @@
-"""From the application to the log: encode once, choose the partition, hand to the broker."""
+"""Publishing: encode once, choose the partition, pass the message to the broker."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator
+from collections.abc import Awaitable, Collection, Generator
 from typing import Any
 
-from dws_core._errors import InvalidTopic
+from dws_core._errors import ConfigurationError, InvalidTopic
 from dws_core._log.contract import LogBroker
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import Layout, Receipt
 from dws_core._node.stats import Counters
-from dws_core._topics.filters import utf8_size
+from dws_core._topics.filters import is_reserved, utf8_size
+from dws_core._topics.interface import TopicMatcher
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import format_position
 from dws_core._wire.envelope import header_of
 from dws_core._wire.keys import check_key
-from dws_core._wire.message import JSON
+from dws_core._wire.message import JSON, Message
+from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
 
 logger = logging.getLogger("dws")
 
 
 class PendingPublish:
-    """A publish on its way. Await it for the receipts, or let it go: a failure that nobody awaits is logged."""
+    """A publish in progress. Await it for the receipts, or drop it: a failure that nobody awaits is logged."""
 
     __slots__ = ("_awaited", "_futures", "_topic")
 
@@ -49,7 +51,7 @@ class PendingPublish:
 
 
 class Completed:
-    """Something that is done already and may be awaited all the same."""
+    """The result of a call that has finished. Awaiting it is allowed and returns at once."""
 
     __slots__ = ()
 
@@ -62,7 +64,7 @@ class Publisher:
     """Encodes data once and publishes it to the topic's partition."""
 
     def __init__(
-        self, broker: LogBroker, codec: Codec, layout: Layout, policy: HistoryPolicy, counters: Counters
+        self, broker: LogBroker, codec: Codec, *, layout: Layout, policy: HistoryPolicy, counters: Counters
     ) -> None:
         self._broker = broker
         self._codec = codec
@@ -73,14 +75,14 @@ class Publisher:
         self._max_topic_bytes = broker.capabilities.max_topic_bytes
 
     def publish(self, topic: str, data: JSON, *, key: str | None = None) -> asyncio.Future[Receipt]:
-        """Publish without waiting; the future is the broker's answer.
+        """Publish without waiting. The future holds the broker's answer.
 
-        What no broker takes is refused here: in the broker it could harm its neighbours.
+        A topic or key that no broker accepts is refused here, before it can harm other publishes of the same batch.
 
         Raises:
-            InvalidTopic: The topic is too long for the broker, or not expressible in UTF-8.
-            InvalidMessage: The key is too long or empty, or not expressible in UTF-8.
-            CodecError: The node's codec cannot express the data.
+            InvalidTopic: The topic is too long for the broker, or cannot be encoded in UTF-8.
+            InvalidMessage: The key is too long or empty, or cannot be encoded in UTF-8.
+            CodecError: The node's codec cannot encode the data.
         """
         self._check_topic(topic)
         if key is not None:
@@ -96,7 +98,84 @@ class Publisher:
             raise InvalidTopic(topic, position=limit, reason=reason, fix="shorten it")
 
     def position(self, topic: str, receipt: Receipt) -> str | None:
-        """Return where a message stands, as clients see it; None for a topic without history."""
+        """Return the position of a message in the form that clients receive, or None for a topic without history."""
         if receipt.offset is None:
             return None
         return format_position(partition_of(topic, self._layout), receipt.epoch, receipt.offset)
+
+
+class PublishMethods:
+    """The publishing methods of `WebSocketManager`: to a topic, to every connection, to some connections."""
+
+    _publisher: Publisher
+    _matcher: TopicMatcher
+
+    def publish(self, topic: str, data: JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:
+        """Publish data to a topic. Every connection with a matching filter receives it, on every node.
+
+        Publishes immediately and in order. Await the result to wait until the broker has stored the message.
+
+        Args:
+            topic: A topic without wildcards (MQTT 5.0 §4.7).
+            data: Any JSON value.
+            key: Idempotency key of 1 to 1,024 bytes of UTF-8. A repeat of (topic, key) within 60 s is delivered once.
+
+        Raises:
+            InvalidTopic: The topic breaks a rule, or is reserved for the node (`$…`).
+            InvalidMessage: The key is invalid.
+            CodecError: The node's codec cannot encode the data.
+            BrokerError: Raised when awaited: `BrokerUnavailable`, `PublishOutcomeUnknown`, `BrokerOverloaded`,
+                `PayloadTooLarge`, `BrokerClosed`.
+        """
+        self._matcher.check_topic(topic)
+        if is_reserved(topic):
+            reason = "topics that begin with '$' are reserved for the node"
+            raise InvalidTopic(topic, position=0, reason=reason, fix="use broadcast() or send_to()")
+        return PendingPublish([self._publisher.publish(topic, data, key=key)], topic)
+
+    def broadcast(self, message: Message | JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:
+        """Send data to every connection of the channel, on every node.
+
+        Publishes immediately. Awaiting is optional, see `publish`.
+
+        Args:
+            message: A `Message`, whose data is sent, or the data itself.
+            key: Idempotency key, see `publish`.
+        """
+        data = message.data if isinstance(message, Message) else message
+        return PendingPublish([self._publisher.publish(ALL, data, key=key)], ALL)
+
+    def send_to(
+        self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None
+    ) -> Awaitable[list[Receipt]]:
+        """Send data to the connections with one of these ids, on whichever node they are.
+
+        Publishes immediately. Awaiting is optional, see `publish`. An id without a connection is no error.
+
+        Args:
+            conn_id: One connection id, or several.
+            data: Any JSON value.
+            key: Idempotency key, see `publish`.
+        """
+        ids = [conn_id] if isinstance(conn_id, str) else list(dict.fromkeys(conn_id))
+        topics = [conn_topic(check_conn_id(one)) for one in ids]
+        futures = [self._publisher.publish(topic, data, key=key) for topic in topics]
+        return PendingPublish(futures, f"{len(ids)} connections")
+
+    def send(self, message: Message) -> Awaitable[list[Receipt]]:
+        """Publish a message's data to its topic. Publishes immediately. Awaiting is optional, see `publish`."""
+        if message.topic is None:
+            raise ConfigurationError("a message to send() has no topic.", fix="set Message(topic=...)")
+        return self.publish(message.topic, message.data, key=message.key)
+
+    def send_by_conn_id(self, message: Message) -> Awaitable[list[Receipt]]:
+        """Send a message's data to its `conn_id` or ids. Awaiting is optional, see `publish`."""
+        if not message.conn_id:
+            raise ConfigurationError("a message to send_by_conn_id() has no conn_id.", fix="set Message(conn_id=...)")
+        return self.send_to(message.conn_id, message.data, key=message.key)
+
+    def send_msg(self, message: Message) -> Awaitable[list[Receipt]]:
+        """Send a message by its type: `broadcast`, `send_by_conn_id`, or `send` for any other type."""
+        if message.type == "broadcast":
+            return self.broadcast(message, key=message.key)
+        return self.send_by_conn_id(message) if message.type == "send_by_conn_id" else self.send(message)

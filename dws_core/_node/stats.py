@@ -1,16 +1,19 @@
-"""What a node counts."""
+"""Counters of a node, and the values that `stats()` and `health()` return."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dws_core._log.records import BrokerState
+
 
 @dataclass(slots=True)
 class Counters:
-    """Running counts since the node was made; see `NodeStats`.
+    """Running counts since the node was created. See `NodeStats`.
 
     Attributes:
-        plan_version: How often an outbox became direct or stopped being direct. Plans of the fan-out hold for one version.
+        plan_version: How often an outbox became direct or stopped being direct. The fan-out discards its plans when this
+            number changes.
     """
 
     published: int = 0
@@ -23,17 +26,17 @@ class Counters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStats:
-    """A node in numbers.
+    """Current numbers of a node.
 
     Attributes:
-        connections: Open now.
-        filters: Filters of all connections, now.
-        ready_connections: Open connections whose server takes ready frames, the quicker way.
-        published: Messages handed to the broker since the node was made.
-        received: Messages that came from the broker.
-        deliveries: Messages times the connections they were handed to.
-        dropped: Deliveries that gave way to others because their connection was too slow.
-        overflows: ConnectionRegistry closed with 4000 because they were too slow.
+        connections: Number of open connections.
+        filters: Number of filters of all connections.
+        ready_connections: Number of open connections whose server accepts ready frames, the faster path.
+        published: Messages sent to the broker since the node was created.
+        received: Messages received from the broker.
+        deliveries: Messages multiplied by the connections they were sent to.
+        dropped: Deliveries dropped because their connection was too slow.
+        overflows: Connections closed with 4000 because they were too slow.
     """
 
     connections: int
@@ -44,3 +47,27 @@ class NodeStats:
     deliveries: int
     dropped: int
     overflows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeHealth:
+    """Current state of a node, for readiness routes.
+
+    Attributes:
+        started: Whether the node is started and not stopped.
+        broker: State of the connection to the broker. `connecting`: not connected yet. `live`: working. `degraded`:
+            deliveries are interrupted and resume by themselves. `blocked`: the broker accepts no publishes. `closed`:
+            stopped.
+        detail: One sentence about the state, without secrets. Empty if the broker has not reported a state yet.
+        connections: Number of open connections.
+    """
+
+    started: bool
+    broker: BrokerState
+    detail: str
+    connections: int = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether to route clients to this node: it is started and its broker is live. Open connections stay open."""
+        return self.started and self.broker == "live"

@@ -1,4 +1,4 @@
-"""From the log to the connections: records become shared frames in outboxes."""
+"""From the log to the connections: records become shared messages in the fan-out."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from dws_core._log.records import BrokerState, GapReason, Head, Offset, Record
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
-from dws_core._node.recovery.attach import gap_frame
 from dws_core._node.recovery.attachments import Attachments
 from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._node.sending.fanout import Fanout
-from dws_core._node.sending.shared_message import SharedMessage, members_of
+from dws_core._node.sending.shared_message import SharedMessage
 from dws_core._node.stats import Counters
+from dws_core._topics.filters import is_reserved
 from dws_core._topics.router import Router
+from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
 from dws_core._wire.node_topics import ALL, conn_id_of
@@ -27,19 +28,24 @@ logger = logging.getLogger("dws")
 class NodeTailSink:
     """The node's `TailSink`: routes each record to the connections that want it.
 
-    Nothing here waits, and nothing that goes wrong with one record or connection reaches another.
+    No method waits. A failure with one record or connection does not affect the others.
+
+    Attributes:
+        state: Last reported state of the connection to the broker.
+        detail: One sentence about the state.
     """
 
     def __init__(
         self,
+        *,
         router: Router[Connection],
         connections: ConnectionRegistry,
         codecs: Mapping[str, Codec],
         fanout: Fanout,
         counters: Counters,
-        logs: LogCaches,
+        caches: LogCaches,
         interest: Interest,
-        positions: Cursors,
+        cursors: Cursors,
         attachments: Attachments,
     ) -> None:
         self._router = router
@@ -47,9 +53,9 @@ class NodeTailSink:
         self._codecs = codecs
         self._fanout = fanout
         self._counters = counters
-        self._logs = logs
+        self._caches = caches
         self._interest = interest
-        self._positions = positions
+        self._cursors = cursors
         self._attachments = attachments
         self.state: BrokerState = "connecting"
         self.detail: str = ""
@@ -57,7 +63,7 @@ class NodeTailSink:
     def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
         """Deliver records in order."""
         self._counters.received += len(records)
-        self._logs.advance(partition, epoch, lo, hi, records)
+        self._caches.advance(partition, epoch, lo, hi, records)
         for record in records:
             try:
                 self._deliver(partition, epoch, record)
@@ -67,32 +73,34 @@ class NodeTailSink:
             self._attachments.on_advance()
 
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
-        """Tell every connection that needs the partition that messages may have been lost."""
-        logger.warning("partition %d lost its place (%s); messages may have been lost", partition, reason)
-        self._logs.reset(head)
-        told = self._attachments.on_discontinuity(reason, head)
+        """Send a `gap` to every connection that needs the partition."""
+        logger.warning("partition %d lost its position (%s); messages may have been lost", partition, reason)
+        self._caches.reset(head)
+        informed = self._attachments.on_discontinuity(reason, head)
         cursor = {partition: Position(partition, head.epoch, head.offset)}
         for connection in self._connections:
-            if connection in told:
+            if connection in informed:
                 continue
             filters = self._interest.filters_in(connection, partition)
-            holds_cursor = self._positions.follows(connection) and partition in self._interest.partitions(connection)
-            if filters or holds_cursor:
-                connection.push(gap_frame(connection.codec, reason, cursor, filters))
+            if filters or self._has_cursor_in(connection, partition):
+                self._fanout.send(connection, server_messages.gap(filters, reason, cursor))
 
     def on_control(self, sender: bytes, payload: bytes) -> None:
-        """No control messages yet."""
+        """Do nothing: there are no control messages yet."""
 
     def on_state(self, state: BrokerState, detail: str) -> None:
-        """Keep the broker's state, and log a change."""
+        """Store the broker's state and log a change."""
         if state != self.state:
             level = logging.WARNING if state in ("degraded", "blocked") else logging.INFO
             logger.log(level, "broker is %s: %s", state, detail)
         self.state, self.detail = state, detail
 
+    def _has_cursor_in(self, connection: Connection, partition: int) -> bool:
+        return self._cursors.holds_cursor(connection) and partition in self._interest.partitions(connection)
+
     def _deliver(self, partition: int, epoch: str, record: Record) -> None:
         topic = record.topic
-        if not topic.startswith("$"):
+        if not is_reserved(topic):
             receivers: Sequence[Connection] = self._router.receivers(topic)
         elif topic == ALL:
             receivers = self._connections.everyone
@@ -101,7 +109,6 @@ class NodeTailSink:
         else:
             return
         if receivers and self._attachments:
-            receivers = self._attachments.divert(receivers, partition, epoch, record)
+            receivers = self._attachments.hold_back(receivers, partition, epoch, record)
         if receivers:
-            members = members_of(partition, epoch, record)
-            self._fanout.push(receivers, SharedMessage(topic, members, record.payload, self._codecs))
+            self._fanout.push(receivers, SharedMessage(partition, epoch, record, self._codecs))

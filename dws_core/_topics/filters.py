@@ -18,7 +18,7 @@ def check_topic(topic: str) -> str:
     """Return the topic, unchanged, if one may publish to it.
 
     That is valid text without wildcards, 1 to 1,024 bytes of UTF-8, at most 32 levels. Empty levels are allowed, and
-    count. Topics that begin with `$` are valid; whose they are says `reserved`.
+    count. Topics that begin with `$` are valid; whose they are says `is_reserved`.
 
     Raises:
         InvalidTopic: It breaks one of these rules.
@@ -46,7 +46,7 @@ def check_filter(filter_: str) -> str:
     return filter_
 
 
-def reserved(text: str) -> bool:
+def is_reserved(text: str) -> bool:
     """Say whether a topic or filter begins with `$`: it belongs to the node, clients may not use it."""
     return text.startswith("$")
 

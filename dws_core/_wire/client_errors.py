@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from dws_core._errors import (
     BrokerClosed,
@@ -47,16 +46,6 @@ class ClientError:
     message: str
     temporary: bool = False
     retry_in_s: float | None = None
-
-    def to_message(self, request_id: str | int | None = None) -> dict[str, Any]:
-        """Return the message; without `id` where the request had none."""
-        message: dict[str, Any] = {"type": "error"}
-        if request_id is not None:
-            message["id"] = request_id
-        message |= {"code": self.code, "message": self.message, "temporary": self.temporary}
-        if self.retry_in_s is not None:
-            message["retry_in_s"] = round(self.retry_in_s, 3)
-        return message
 
 
 _CODES: tuple[tuple[type[DWSError], str], ...] = (

@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 from dws_core import (
     BrokerInterface,
     ConfigurationError,
+    Connection,
     InvalidBrokerURL,
     InvalidFilter,
     InvalidMessage,
@@ -23,6 +24,7 @@ from dws_core import (
     PluginNotFound,
     WebSocketManager,
 )
+from dws_core._node.runtime import NodeRuntime
 from dws_core._topics.trie import MqttMatcher
 
 
@@ -188,11 +190,23 @@ async def test_a_node_that_is_full_refuses_with_503() -> None:
         assert refused.value.response.status_code == 503
 
 
-async def test_a_client_that_never_reads_is_closed_and_does_not_delay_the_others() -> None:
+def event_of_a_close(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return an event that is set when a connection is closed."""
+    closed, on_closed = asyncio.Event(), NodeRuntime.on_closed
+
+    def noting(runtime: NodeRuntime, connection: Connection) -> None:
+        on_closed(runtime, connection)
+        closed.set()
+
+    monkeypatch.setattr(NodeRuntime, "on_closed", noting)
+    return closed
+
+
+async def test_a_client_that_never_reads_is_closed_and_does_not_delay_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     manager, app = chat(limits=Limits(outbox_bytes=1_000_000, close_timeout_s=0.2, handler_grace_s=0))
-    gone = asyncio.Event()
-    forget = manager.on_closed
-    manager.on_closed = lambda connection: (forget(connection), gone.set())  # type: ignore[method-assign,assignment]
+    gone = event_of_a_close(monkeypatch)
     # without compression, which would make the data too small to fill the kernel's buffers
     async with serve(app, ws_per_message_deflate=False) as server, Client.open(f"{server.url}/ws/good") as good:
         await good.subscribe("t")
@@ -210,14 +224,12 @@ async def test_a_client_that_never_reads_is_closed_and_does_not_delay_the_others
             bad.socket.transport.abort()
 
 
-async def test_a_client_that_vanishes_is_removed_and_later_messages_go_nowhere() -> None:
+async def test_a_client_that_vanishes_is_removed_and_later_messages_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.subscribe("t")
         connection = manager.active_connections[0]
-        gone = asyncio.Event()
-        forget = manager.on_closed
-        manager.on_closed = lambda c: (forget(c), gone.set())  # type: ignore[method-assign,assignment]
+        gone = event_of_a_close(monkeypatch)
         client.socket.transport.abort()
         await asyncio.wait_for(gone.wait(), 10)
         assert manager.active_connections == []
@@ -291,7 +303,7 @@ async def test_bad_topics_of_the_application_are_raised() -> None:
     async with WebSocketManager("c", broker_url="memory://") as manager:
         with pytest.raises(InvalidTopic):
             manager.publish("a/#", 1)
-        with pytest.raises(InvalidTopic, match="belongs to the node"):
+        with pytest.raises(InvalidTopic, match="are reserved for the node"):
             manager.publish("$all", 1)
         with pytest.raises(InvalidFilter):
             await manager.new_connection(None, "x", topic="a/#/b")  # type: ignore[arg-type]

@@ -111,9 +111,9 @@ async def test_a_publish_under_the_same_key_is_delivered_once() -> None:
 async def test_a_refusal_is_raised_where_it_was_caused() -> None:
     _, app = chat()
     async with serve(app) as server, client(f"{server.url}/ws/a") as alice:
-        with pytest.raises(Refused, match="belong to the node"):
+        with pytest.raises(Refused, match="are reserved for the node"):
             await alice.publish("$all", 1)
-        with pytest.raises(Refused, match="belong to the node"):
+        with pytest.raises(Refused, match="are reserved for the node"):
             async with alice.subscribe("$all"):
                 pass
         with pytest.raises(Refused, match="wildcard"):

@@ -26,7 +26,7 @@ async def test_what_one_publishes_another_hears() -> None:
     async with serve(app) as server:
         listener = await _run("listen", f"{server.url}/ws/ann", "chat/#", "--count", "2")
         async with asyncio.timeout(HANG_S):
-            while not manager.router.receivers("chat/lobby"):
+            while not manager._runtime.router.receivers("chat/lobby"):
                 await manager.publish("elsewhere", "lets the listener come")
         for data in ('{"n": 1}', "plain text"):
             code, out, err = await _end(await _run("publish", f"{server.url}/ws/bo", "chat/lobby", data))

@@ -175,14 +175,14 @@ async def test_a_thousand_messages_of_one_tick_leave_in_few_writes() -> None:
         await client.subscribe("t")
         (connection,) = manager.active_connections
         writes = 0
-        write = connection.outbox.write
+        write = connection._outbox.write
 
         def counting(data: bytes) -> None:
             nonlocal writes
             writes += 1
             write(data)
 
-        connection.outbox.write = counting
+        connection._outbox.write = counting
         receipts = [manager.publish("t", number) for number in range(1_000)]
         for receipt in receipts:
             await receipt

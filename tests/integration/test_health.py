@@ -49,13 +49,13 @@ async def test_a_tail_that_breaks_off_is_told_and_comes_back() -> None:
     broken: list[str] = []
     async with manager:
         broker.connecting = [ConnectionError("refused")]
-        told = manager._delivery.on_state
+        told = manager._runtime.tail_sink.on_state
 
         def on_state(state: str, detail: str) -> None:
             told(state, detail)  # type: ignore[arg-type]
             broken.append(manager.health().broker)
 
-        manager._delivery.on_state = on_state  # type: ignore[method-assign, assignment]
+        manager._runtime.tail_sink.on_state = on_state  # type: ignore[method-assign, assignment]
         broker.break_off()
         await manager.publish("t", 1)
         while "live" not in broken:

@@ -132,7 +132,7 @@ async def test_a_node_leaves_no_task_behind() -> None:
         manager.publish("t", 1)
         await client.receive()
     assert asyncio.all_tasks() == before
-    assert len(manager.tasks) == 0
+    assert len(manager._runtime.tasks) == 0
 
 
 async def test_use_before_start_is_an_error_and_start_and_stop_repeat_harmlessly() -> None:

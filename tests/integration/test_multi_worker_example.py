@@ -302,7 +302,7 @@ async def test_a_worker_that_is_killed_while_redis_is_away_is_replaced_when_it_i
         await asyncio.to_thread(redis.kill)
         victim = max(held, key=held.__getitem__)
         os.kill(victim, signal.SIGKILL)
-        await asyncio.to_thread(server.said, "the start is tried again")
+        await asyncio.to_thread(server.said, "the start is retried")
         assert len(server.said(STARTED)) == started
         await asyncio.to_thread(redis.start)
         await asyncio.to_thread(server.said, STARTED, started + 1)

@@ -102,7 +102,7 @@ async def test_a_client_whose_handshake_is_under_way_when_the_node_stops_is_clos
         may_answer.set()
         assert await opening == 1012
         assert manager.active_connections == []
-        assert len(manager.tasks) == 0
+        assert len(manager._runtime.tasks) == 0
         await manager.startup()
 
 
@@ -228,7 +228,7 @@ async def test_a_stop_that_is_cancelled_while_it_closes_connections_stops_the_br
         with pytest.raises(asyncio.CancelledError):
             await stopping
         assert broker.started == 0
-        assert len(manager.tasks) == 0
+        assert len(manager._runtime.tasks) == 0
 
 
 # -- a broker that is away for a while
@@ -240,7 +240,7 @@ async def test_a_start_is_as_patient_as_it_is_told_to_be(caplog: pytest.LogCaptu
     async with manager:
         assert manager.health().ready
     assert broker.fails == 0
-    assert caplog.text.count("the start is tried again") == 3
+    assert caplog.text.count("the start is retried") == 3
 
 
 async def test_a_start_ends_when_its_patience_does() -> None:

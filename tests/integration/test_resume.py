@@ -198,7 +198,7 @@ async def test_a_log_that_cannot_be_read_is_a_gap() -> None:
 async def test_a_node_that_loses_its_place_tells_those_concerned() -> None:
     broker, manager, app = slow(partitions=8)
     there, elsewhere = _topics_in_different_partitions()
-    number = partition_of(there, manager._layout)
+    number = partition_of(there, manager._settings.layout)
     async with serve(app) as server, AsyncExitStack() as stack:
         one, other, silent = [
             await stack.enter_async_context(Client.open(f"{server.url}/ws/{name}")) for name in ("one", "other", "s")
@@ -311,7 +311,7 @@ async def test_subscribe_with_a_cursor_leaves_other_partitions_live() -> None:
 async def test_subscribe_with_a_cursor_does_not_repeat_what_other_partitions_had() -> None:
     _, manager, app = slow(partitions=8)
     there, _ = _topics_in_different_partitions()
-    beside = _topic_in(partition_of("$all", manager._layout))
+    beside = _topic_in(partition_of("$all", manager._settings.layout))
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         cursor = (await hello(client, there, beside))["cursor"]
         await manager.broadcast("once")

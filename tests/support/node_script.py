@@ -22,8 +22,8 @@ from uvicorn.main import STARTUP_FAILURE
 from dws_core import BrokerURL, History, Limits, WebSocketManager, create_broker
 from dws_core._log.cache import LogCache
 from dws_core._node.publisher import Publisher
-from dws_core._node.recovery.attachments import Recovering
-from dws_core._node.requests import dispatcher
+from dws_core._node.recovery.attachments import Attachments
+from dws_core._wire import server_messages
 
 
 def forget_the_past() -> None:
@@ -48,7 +48,7 @@ def ignore_keys() -> None:
 
 def let_live_messages_overtake() -> None:
     """Deliver what is live while the past is still being sent."""
-    Recovering.divert = lambda self, receivers, partition, epoch, record: receivers  # type: ignore[method-assign]
+    Attachments.hold_back = lambda self, receivers, partition, epoch, record: receivers  # type: ignore[method-assign]
 
 
 PATCHES: dict[str, Callable[[], None]] = {
@@ -61,16 +61,16 @@ PATCHES: dict[str, Callable[[], None]] = {
 
 def die_after(publishes: int) -> None:
     """Kill this process at the worst moment: a publish is stored, and its publisher will not hear of it."""
-    acknowledge, stored = dispatcher.acknowledge, 0
+    ack, stored = server_messages.ack, 0
 
-    def counting(connection: Any, request_id: str | int | None, position: str | None = None) -> None:
+    def counting(request_id: str | int | None, *, pos: str | None = None, **members: Any) -> dict[str, Any]:
         nonlocal stored
-        stored += position is not None
+        stored += pos is not None
         if stored == publishes:
             os.kill(os.getpid(), signal.SIGKILL)
-        acknowledge(connection, request_id, position)
+        return ack(request_id, pos=pos, **members)
 
-    dispatcher.acknowledge = counting
+    server_messages.ack = counting
 
 
 class Server(uvicorn.Server):

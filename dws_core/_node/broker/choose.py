@@ -1,4 +1,4 @@
-"""Which broker a manager's arguments mean."""
+"""Chooses the broker from the arguments of a manager."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from dws_core._url import BrokerURL
 
 def choose_broker(
     plugins: PluginRegistry,
+    *,
     url: str | None,
     broker_class: type[BrokerInterface] | type[LogBroker] | None,
     broker: BrokerInterface | LogBroker | None,
     kwargs: dict[str, Any],
 ) -> BrokerInterface | LogBroker:
-    """Return the broker: an object as it is, a class built with its arguments or from the URL, or what the URL's scheme names.
+    """Return the broker: the given object, the class built from its arguments or the URL, or the plugin of the URL's scheme.
 
     Raises:
-        ConfigurationError: None is named, unknown arguments are given, or the scheme's plugin is not installed.
+        ConfigurationError: No broker is named, unknown arguments are given, or the scheme's plugin is not installed.
         InvalidBrokerURL: The URL is malformed, or the plugin refuses an option.
     """
     if broker_class is not None:
@@ -31,7 +32,7 @@ def choose_broker(
     if kwargs:
         raise ConfigurationError(
             f"WebSocketManager got unknown arguments: {', '.join(kwargs)}.",
-            fix="remove them; extra arguments are for broker_class only",
+            fix="remove them, or pass broker_class, which receives them",
         )
     if broker is not None:
         return broker
@@ -44,5 +45,5 @@ def choose_broker(
 
 
 def _reads_urls(broker_class: type[BrokerInterface] | type[LogBroker]) -> bool:
-    """Say whether a class has a `from_url` of its own; that of `BrokerInterface` takes nothing from a URL."""
+    """Return whether a class has its own `from_url`. That of `BrokerInterface` uses nothing of a URL."""
     return any("from_url" in vars(base) for base in broker_class.__mro__ if base is not BrokerInterface)

@@ -1,4 +1,4 @@
-"""A plain `BrokerInterface` as a log without history, so that the node has one path."""
+"""Adapts a plain `BrokerInterface` to the log contract, so that the node has a single code path."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ from dws_core._wire.node_topics import ALL, conn_id_of, conn_topic
 
 logger = logging.getLogger("dws")
 
-_MAX_WAITING = 10_000
+_MAX_QUEUED = 10_000
+"""Maximum number of queued publishes."""
+
 _IDLE_S = 0.01
-"""Pause after a `get_message` that had nothing: some brokers of the original library return at once."""
+"""Pause after `get_message` returned None: some brokers of the original library return immediately."""
 
 
 class _Wire(msgspec.Struct, array_like=True, frozen=True):
@@ -45,7 +47,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
 
 
 class AdaptedBroker(LogBroker):
-    """Runs a `BrokerInterface` on one channel. Records have no offsets: there is nothing to resume from."""
+    """Runs a `BrokerInterface` on one channel. Records have no offsets, so clients cannot resume."""
 
     capabilities = LogCapabilities(recovery=False, per_topic_retention=False)
 
@@ -59,13 +61,13 @@ class AdaptedBroker(LogBroker):
 
     @classmethod
     def from_url(cls, url: BrokerURL) -> Self:
-        """Not used: the inner broker is built from the URL."""
+        """Raise NotImplementedError: the inner broker is built from the URL."""
         raise NotImplementedError
 
     async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
         """Connect and subscribe to the channel."""
         self._node, self._sink, self._channel, self._seq = node, sink, layout.channel, 0
-        self._waiting: asyncio.Queue[tuple[str, Any, asyncio.Future[Receipt]]] = asyncio.Queue(_MAX_WAITING)
+        self._queued: asyncio.Queue[tuple[str, Any, asyncio.Future[Receipt]]] = asyncio.Queue(_MAX_QUEUED)
         await self._open()
         self._started = True
         self._tasks.spawn(self._tail(), name="tail of the broker")
@@ -73,25 +75,27 @@ class AdaptedBroker(LogBroker):
         sink.on_state("live", f"subscribed to channel {layout.channel!r}")
 
     async def stop(self, *, drain_s: float = 5.0) -> None:
-        """Write what waits, disconnect, fail the rest."""
+        """Publish queued messages, disconnect, fail the rest."""
         if not self._started:
             return
         self._started = False
         try:
             async with asyncio.timeout(drain_s):
-                await self._waiting.join()
+                await self._queued.join()
         except TimeoutError:
-            logger.warning("%d publishes could not be written before the broker was stopped", self._waiting.qsize())
+            logger.warning(
+                "%d publishes were still queued when the broker was stopped; they fail", self._queued.qsize()
+            )
         try:
             await self.inner.disconnect()
         finally:
             await self._tasks.stop()
-            while not self._waiting.empty():
-                self._settle(self._waiting.get_nowait()[2], BrokerClosed("the broker was stopped."))
+            while not self._queued.empty():
+                self._settle(self._queued.get_nowait()[2], BrokerClosed("the broker was stopped."))
             self._sink.on_state("closed", "stopped")
 
     async def set_interest(self, partitions: frozenset[int]) -> Mapping[int, Head]:
-        """One channel carries everything; nothing to choose."""
+        """Return the heads. One channel carries all messages, so there is nothing to choose."""
         return await self.heads(partitions)
 
     def publish(
@@ -104,32 +108,35 @@ class AdaptedBroker(LogBroker):
         key: str | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
-        """Queue for the writer; `key` cannot be honoured without a log and is ignored."""
+        """Queue a message for the writer. `key` is ignored, because it needs a log."""
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         limit = self.inner.capabilities.max_payload_bytes
         if not self._started:
             self._settle(future, BrokerClosed("publish before start or after stop.", fix="start the manager first"))
         elif len(payload) > limit:
             self._settle(future, PayloadTooLarge(len(payload), limit))
-        elif self._waiting.full():
-            self._settle(future, BrokerOverloaded(f"{_MAX_WAITING} publishes wait for the broker.", fix="slow down"))
+        elif self._queued.full():
+            self._settle(
+                future,
+                BrokerOverloaded(f"{_MAX_QUEUED} publishes are queued for the broker.", fix="publish more slowly"),
+            )
         else:
             self._seq += 1
-            self._waiting.put_nowait((topic, self._message(topic, payload), future))
+            self._queued.put_nowait((topic, self._message(topic, payload), future))
         return future
 
     async def read(self, span: ReadSpan) -> ReadResult:
-        """Nothing is kept."""
+        """Return the gap `unavailable`: nothing is stored."""
         return ReadResult(gap=GapReason.UNAVAILABLE)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
-        """Nothing is kept: every head is at 0."""
+        """Return offset 0 for every partition: nothing is stored."""
         return {p: Head(partition=p, epoch="0", offset=0) for p in partitions}
 
     async def send_control(self, payload: bytes) -> None:
-        """Not carried by a plain broker."""
+        """Do nothing: a plain broker carries no control messages."""
 
-    # -- both ways
+    # -- connecting, writing, reading
 
     async def _open(self) -> None:
         try:
@@ -140,28 +147,28 @@ class AdaptedBroker(LogBroker):
         except Exception as error:
             raise BrokerUnavailable(
                 f"broker {type(self.inner).__qualname__} could not connect: {type(error).__name__}: {error}.",
-                fix="check that the broker runs and its address is right",
+                fix="check that the broker is running and its address is correct",
             ) from error
 
     async def _subscribe(self) -> None:
         try:
             await self.inner.subscribe(self._channel)
         except BaseException:
-            with contextlib.suppress(Exception):  # what failed first is what matters
+            with contextlib.suppress(Exception):  # the first failure is the one to raise
                 await self.inner.disconnect()
             raise
 
     async def _write(self) -> None:
         while True:
-            topic, message, future = await self._waiting.get()
+            topic, message, future = await self._queued.get()
             try:
                 await self.inner.publish(self._channel, message)
-            except asyncio.CancelledError:  # stopped while the broker had it in its hands
+            except asyncio.CancelledError:  # stopped during the publish
                 self._settle(future, PublishOutcomeUnknown(topic))
                 raise
             except BrokerError as error:
                 self._settle(future, error)
-            except Exception as error:  # noqa: BLE001 -- a plugin may raise anything; the publisher is told
+            except Exception as error:  # noqa: BLE001 -- a plugin may raise anything, and the publisher gets it
                 wrapped = BrokerError(f"broker {type(self.inner).__qualname__} failed to publish: {error}")
                 wrapped.__cause__ = error
                 self._settle(future, wrapped)
@@ -169,18 +176,18 @@ class AdaptedBroker(LogBroker):
                 if not future.done():
                     future.set_result(Receipt(epoch="", offset=None))
             finally:
-                self._waiting.task_done()
+                self._queued.task_done()
 
     async def _tail(self) -> None:
         backoff = Backoff()
         while True:
             try:
                 await self._read_all(backoff)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the tail comes back and announces the gap
-                logger.warning("the broker's deliveries broke off: %r", error)
+            except Exception as error:  # noqa: BLE001 -- on any failure the tail reconnects and announces a gap
+                logger.warning("the broker's deliveries were interrupted: %r", error)
             if not self._started:
                 return
-            self._sink.on_state("degraded", "the broker's deliveries broke off; reconnecting")
+            self._sink.on_state("degraded", "the broker's deliveries were interrupted; reconnecting")
             await self._reopen(backoff)
             self._sink.on_discontinuity(0, GapReason.UNAVAILABLE, Head(partition=0, epoch="0", offset=0))
             self._sink.on_state("live", f"subscribed to channel {self._channel!r} again")
@@ -213,7 +220,7 @@ class AdaptedBroker(LogBroker):
         if record is not None:
             self._sink.on_records(0, "0", 0, 0, (record,))
 
-    # -- what travels
+    # -- messages
 
     def _message(self, topic: str, payload: bytes) -> Any:
         if not self._original_style:
@@ -231,7 +238,11 @@ class AdaptedBroker(LogBroker):
         try:
             wire = self._decode(payload)
         except msgspec.MsgspecError:
-            logger.exception("no dws message on channel %r: %d bytes", self._channel, len(payload))
+            logger.exception(
+                "channel %r delivered %d bytes that are not a dws message; they are skipped",
+                self._channel,
+                len(payload),
+            )
             return None
         return Record(
             offset=None, topic=wire.topic, payload=wire.payload, ts_ms=0, publisher=wire.publisher, seq=wire.seq
@@ -240,7 +251,7 @@ class AdaptedBroker(LogBroker):
     def _record_of_message(self, message: Message) -> Record:
         data = message.data
         if isinstance(data, dict) and "dws" in data and "data" in data:
-            data = data["data"]  # a broker of the original library takes all members but its own as data
+            data = data["data"]  # a broker of the original library treats all members except its own as data
         topic = message.topic or ALL
         if message.type == "send_by_conn_id" and isinstance(message.conn_id, str):
             topic = conn_topic(message.conn_id)

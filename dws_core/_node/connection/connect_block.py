@@ -1,10 +1,10 @@
-"""The block in which an application serves one client."""
+"""The `async with manager.connect(...)` block, in which an application serves one client."""
 
 from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -14,31 +14,52 @@ from dws_core._limits.backlog import SlowConsumer
 from dws_core._node.connection.connection import Connection
 from dws_core._wire.close_codes import CloseCode
 
-if TYPE_CHECKING:
-    from dws_core._node.manager import WebSocketManager
+
+class ConnectionOwner(Protocol):
+    """Creates and removes connections: the manager."""
+
+    async def new_connection(
+        self,
+        websocket: WebSocket,
+        conn_id: str | None = None,
+        topic: str | None = None,
+        *,
+        principal: Principal | None = None,
+        slow_consumer: SlowConsumer | None = None,
+    ) -> Connection:
+        """Accept a handshake and add the connection."""
+        ...
+
+    def remove_connection(self, connection: Connection) -> object:
+        """Remove a closed connection."""
+        ...
 
 
 class ConnectBlock:
-    """The block of `connect`. A class and not a generator: an idle connection keeps a smaller one in memory."""
+    """The block of `connect`. A class and not a generator, to save memory on idle connections.
 
-    __slots__ = ("_asked", "_connection", "_manager")
+    Arguments: see `WebSocketManager.new_connection`.
+    """
+
+    __slots__ = ("_arguments", "_connection", "_owner")
 
     def __init__(
         self,
-        manager: WebSocketManager,
+        owner: ConnectionOwner,
         websocket: WebSocket,
+        *,
         conn_id: str | None,
         topic: str | None,
         principal: Principal | None,
         slow_consumer: SlowConsumer | None,
     ) -> None:
-        self._manager = manager
-        self._asked = (websocket, conn_id, topic, principal, slow_consumer)
+        self._owner = owner
+        self._arguments = (websocket, conn_id, topic, principal, slow_consumer)
 
     async def __aenter__(self) -> Connection:
-        websocket, conn_id, topic, principal, slow_consumer = self._asked
-        del self._asked  # the block lasts as long as the connection
-        self._connection = await self._manager.new_connection(
+        websocket, conn_id, topic, principal, slow_consumer = self._arguments
+        del self._arguments  # the block lives as long as the connection
+        self._connection = await self._owner.new_connection(
             websocket, conn_id, topic, principal=principal, slow_consumer=slow_consumer
         )
         return self._connection
@@ -46,7 +67,7 @@ class ConnectBlock:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        gone, guard = self._connection.closed, self._connection.guard
+        disconnected, guard = self._connection.closed, self._connection._guard
         if guard is not None:
             guard.release()
         code, swallowed = CloseCode.NORMAL, False
@@ -54,7 +75,7 @@ class ConnectBlock:
             code, swallowed = CloseCode.GOING_AWAY, guard is not None and guard.swallow()
         elif error is not None:
             code = CloseCode.INTERNAL_ERROR
-            swallowed = gone and isinstance(error, ConnectionClosed | WebSocketDisconnect)
+            swallowed = disconnected and isinstance(error, ConnectionClosed | WebSocketDisconnect)
         await self._connection.close(code)
-        self._manager.remove_connection(self._connection)
+        self._owner.remove_connection(self._connection)
         return swallowed

@@ -1,4 +1,4 @@
-"""The end of a handler whose client is gone."""
+"""Ends the handler of a client that has disconnected."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 
 class HandlerGuard:
-    """Lets a handler go on for a while after its client is gone, then cancels it.
+    """Lets the current task run for a grace period after its client has disconnected, then cancels it.
 
-    Without it a handler that waits for something else than its client would keep the server from stopping.
+    Without it, a handler that waits for something other than its client would block server shutdown.
 
     Args:
-        grace_s: Seconds between the end of the connection and the cancellation.
+        grace_s: Time between the end of the connection and the cancellation, in seconds.
+
+    Attributes:
+        cancelled: Whether the guard has cancelled the handler.
     """
 
     __slots__ = ("_grace_s", "_task", "_timer", "cancelled")
@@ -23,23 +26,23 @@ class HandlerGuard:
         self._timer: asyncio.TimerHandle | None = None
         self.cancelled: bool = False
 
-    def client_gone(self) -> None:
-        """Start the grace time."""
+    def start_grace(self) -> None:
+        """Start the grace period. Further calls do nothing."""
         if self._task is not None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._grace_s, self._cancel)
 
     def release(self) -> None:
-        """Say that the handler has ended by itself."""
+        """Stop guarding, because the handler has ended by itself."""
         self._task = None
         if self._timer is not None:
             self._timer.cancel()
 
     def swallow(self) -> bool:
-        """Whether a CancelledError that reached the end of the handler was this guard's, and only this guard's."""
+        """Return whether the CancelledError at the end of the handler came from this guard and from nobody else."""
         task = asyncio.current_task()
         return self.cancelled and task is not None and task.uncancel() == 0
 
     def _cancel(self) -> None:
         if self._task is not None and not self._task.done():
             self.cancelled = True
-            self._task.cancel("the client is gone")
+            self._task.cancel("the client has disconnected")

@@ -21,10 +21,10 @@ class HandshakeChecker:
     """Checks handshakes and accepts them.
 
     Args:
-        codecs: Client codecs by name; `dws.v1.<name>` are the subprotocols.
-        default: The codec of a client that offers no subprotocol.
-        authenticator: Says who a client is; None: nobody is asked.
-        allowed_origins: Origins besides the same one; `*`: any.
+        codecs: Client codecs by name. Their subprotocols are `dws.v1.<name>`.
+        default: Codec of a client that offers no subprotocol.
+        authenticator: Authenticates clients. If None, clients are not authenticated.
+        allowed_origins: Origins allowed in addition to the node's own. `*` allows any.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class HandshakeChecker:
         self._allowed_origins = tuple(allowed_origins)
 
     async def accept(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
-        """Check and accept a handshake; one that the application has accepted already is only checked.
+        """Check and accept a handshake. If the application has already accepted it, only check it.
 
         Raises:
-            OriginNotAllowed: A page of another origin.
+            OriginNotAllowed: The page has another origin.
             InvalidMessage: None of the offered subprotocols is known.
-            AuthenticationFailed: The authenticator said so.
+            AuthenticationFailed: The authenticator refused the client.
         """
         origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
         if not origin_allowed(origin, host, self._allowed_origins):
@@ -66,7 +66,7 @@ class HandshakeChecker:
                 return offered, self._codecs[offered]
         supported = ", ".join(sorted(self._codecs))
         if not handshake.subprotocols:
-            text = f"a dws.bearer. subprotocol needs a codec entry beside it; supported: {supported}"
+            text = f"a dws.bearer. subprotocol needs a codec subprotocol next to it; supported: {supported}"
         else:
             text = f"none of the offered subprotocols is known; supported: {supported}"
         raise refuse_malformed(websocket, text, fix="offer one of the supported subprotocols")
@@ -81,10 +81,10 @@ class HandshakeChecker:
 
 
 def id_of(websocket: WebSocket, principal: Principal) -> str:
-    """Return the connection id that a principal gives.
+    """Return the connection id of a principal.
 
     Raises:
-        InvalidMessage: Its id cannot be addressed.
+        InvalidMessage: The principal's id cannot be a connection id.
     """
     try:
         return check_conn_id(principal.id)

@@ -1,21 +1,43 @@
-"""What a client sent and no handler has taken yet: bounded, in order, ended once."""
+"""The reading half of a connection: socket to inbox, with checks of size, kind and rate."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, MutableMapping
+from typing import Any
 
-from dws_core._wire.message import JSON
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dws_core._errors import CodecError, ConnectionClosed, DWSError, InvalidMessage
+from dws_core._limits.token_bucket import TokenBucket
+from dws_core._node.connection.host import ConnectionHost
+from dws_core._node.sending.outbox import Outbox
+from dws_core._wire import server_messages
+from dws_core._wire.client_errors import Refused, describe
+from dws_core._wire.close_codes import CloseCode
+from dws_core._wire.codecs import Codec
+from dws_core._wire.message import JSON, Message
+
+SOCKET_CLOSED = (WebSocketDisconnect, RuntimeError, OSError)
+"""Exceptions that servers and Starlette raise when a closing or closed socket is used."""
+
+NO_STATUS = 1005
+ABNORMAL = 1006
+"""Close codes that are reported but never sent (RFC 6455 §7.4.1)."""
 
 
 class InboxEnded(Exception):
-    """The client is gone and nothing is left to take."""
+    """The client has disconnected and the inbox is empty."""
 
 
 class Inbox:
     """A bounded queue between the reader and one handler.
 
     Args:
-        limit: Messages that may wait.
+        limit: Maximum number of queued messages.
+
+    Attributes:
+        ended: Whether no more messages will arrive.
     """
 
     __slots__ = ("_arrived", "_freed", "_limit", "_queue", "ended")
@@ -29,21 +51,21 @@ class Inbox:
 
     @property
     def full(self) -> bool:
-        """Whether the next message has to wait."""
+        """Whether the queue is at its limit."""
         return len(self._queue) >= self._limit
 
     def put(self, message: JSON) -> None:
-        """Queue a message; the caller has waited for `room`."""
+        """Queue a message. The caller has waited for `room`."""
         self._queue.append(message)
         _wake(self._arrived)
 
     def end(self) -> None:
-        """Say that nothing more will come."""
+        """Mark the queue as ended: no more messages will arrive."""
         self.ended = True
         _wake(self._arrived)
 
     async def room(self, timeout_s: float) -> bool:
-        """Wait until a message can be queued; False: not within `timeout_s` seconds."""
+        """Wait until a message can be queued. Return False after `timeout_s` seconds."""
         try:
             async with asyncio.timeout(timeout_s):
                 while self.full:
@@ -54,10 +76,10 @@ class Inbox:
         return True
 
     async def get(self) -> JSON:
-        """Take the next message; cancelling the wait loses nothing.
+        """Remove and return the next message. Cancelling the wait loses no message.
 
         Raises:
-            InboxEnded: Nothing is left and nothing will come.
+            InboxEnded: The queue is empty and has ended.
         """
         while not self._queue:
             if self.ended:
@@ -69,6 +91,170 @@ class Inbox:
         return message
 
 
+class SocketReader:
+    """The reading half of `Connection`. A base class and not an attribute, to save memory on idle connections."""
+
+    __slots__ = ("_bucket", "_close_code", "_close_reason", "_host", "_inbox", "_outbox", "codec", "websocket")
+
+    websocket: WebSocket
+    codec: Codec
+    _outbox: Outbox
+
+    def __init__(self, host: ConnectionHost[Any]) -> None:
+        self._host: ConnectionHost[Any] = host
+        self._inbox: Inbox | None = None
+        self._close_code: int | None = None
+        self._close_reason = ""
+        self._bucket: TokenBucket | None = None
+        limits = host.limits
+        if limits.messages_per_s is not None:
+            self._bucket = TokenBucket(limits.messages_per_s, limits.burst, now=asyncio.get_running_loop().time())
+
+    @property
+    def closed(self) -> bool:
+        """Whether the socket is closed or closing. Messages sent from now on are discarded."""
+        return self._close_code is not None
+
+    @property
+    def close_code(self) -> int | None:
+        """Close code (RFC 6455 §7.4), 1006 if no close frame was received, None while the connection is open."""
+        return self._close_code
+
+    def disconnect(self, code: int = CloseCode.DISCONNECTED, reason: str | None = None) -> None:
+        """Close without waiting. See `Connection.disconnect`."""
+        raise NotImplementedError
+
+    async def receive_json(self) -> JSON:
+        """Return the client's next message, decoded. A malformed message is answered with an `error` and skipped.
+
+        Raises:
+            WebSocketDisconnect: The client has disconnected (Starlette's exception, as in the original library).
+        """
+        try:
+            return await self._next()
+        except (InboxEnded, ConnectionClosed):
+            raise WebSocketDisconnect(self._close_code or ABNORMAL, self._close_reason) from None
+
+    async def iter_json(self) -> AsyncIterator[JSON]:
+        """Iterate over the client's messages, decoded, until it disconnects."""
+        while True:
+            try:
+                message = await self._next()
+            except (InboxEnded, ConnectionClosed):
+                return
+            yield message
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        """Iterate over the client's messages until it disconnects. Malformed ones are answered with an `error`."""
+        while True:
+            try:
+                data = await self._next()
+                message = Message.from_client_message(data=data)
+            except InvalidMessage as error:
+                self._refuse(error, request_id=_id_of(data))
+                continue
+            except (InboxEnded, ConnectionClosed):
+                return
+            yield message
+
+    def _next(self) -> Awaitable[JSON]:
+        """Wait for the next message. Not a coroutine itself, which saves a frame per idle connection."""
+        return self._read() if self._inbox is None else self._inbox.get()
+
+    def _read_in_background(self, name: str) -> None:
+        """Read until the client disconnects, independently of the handler."""
+        self._inbox = Inbox(self._host.limits.inbox_messages)
+        self._host.tasks.spawn(self._fill(self._inbox), name=name)
+
+    async def _fill(self, inbox: Inbox) -> None:
+        try:
+            while True:
+                message = await self._read()
+                if inbox.full and not await inbox.room(self._host.limits.handler_stall_s):
+                    busy = Refused("overloaded", "the handler does not keep up; try again later", temporary=True)
+                    self._refuse(busy, request_id=_id_of(message))
+                    continue
+                inbox.put(message)
+        except ConnectionClosed:
+            return
+        finally:
+            self._end(ABNORMAL, "")
+
+    async def _read(self) -> JSON:
+        """Return the next valid message. Invalid ones are answered here.
+
+        Raises:
+            ConnectionClosed: The client has disconnected.
+        """
+        while True:
+            try:
+                event = await self.websocket.receive()
+            except SOCKET_CLOSED:
+                event = {"type": "websocket.disconnect", "code": ABNORMAL}
+            if event["type"] == "websocket.disconnect":
+                self._end(event.get("code", NO_STATUS), event.get("reason") or "")
+            message = None if self.closed else self._checked(event)
+            if self.closed:
+                raise ConnectionClosed(self._close_code or ABNORMAL, self._close_reason, connection=self)
+            if message is not None:
+                return message[0]
+
+    def _checked(self, event: MutableMapping[str, Any]) -> tuple[JSON] | None:
+        """Return the message of a frame, or None if it was answered with an error or closed the connection."""
+        refusal = self._check_rate()
+        payload = None if self.closed else self._payload_of(event)
+        if payload is None:
+            return None
+        try:
+            message = self.codec.decode(payload)
+        except CodecError as error:
+            self._refuse(refusal or error)
+            return None
+        if refusal is None:
+            return (message,)
+        self._refuse(refusal, request_id=_id_of(message))
+        return None
+
+    def _payload_of(self, event: MutableMapping[str, Any]) -> bytes | str | None:
+        text, data = event.get("text"), event.get("bytes")
+        if (data is not None) != self.codec.binary:
+            self.disconnect(CloseCode.UNSUPPORTED_DATA)
+            return None
+        payload: bytes | str = data if data is not None else text or ""
+        limit = self._host.limits.message_bytes
+        if limit is not None and (len(payload) > limit or _utf8_size(payload, limit) > limit):
+            self.disconnect(CloseCode.MESSAGE_TOO_BIG, f"message over {limit} bytes")
+            return None
+        return payload
+
+    def _check_rate(self) -> Refused | None:
+        if self._bucket is None or not (wait_s := self._bucket.take(asyncio.get_running_loop().time())):
+            return None
+        limit = self._host.limits.flood_messages
+        if limit is not None and self._bucket.refused > limit:
+            self.disconnect(CloseCode.FLOODING)
+        return Refused("rate-limited", "too many messages; slow down", temporary=True, retry_in_s=wait_s)
+
+    def _refuse(self, error: DWSError, *, request_id: str | int | None = None) -> None:
+        """Answer a message with an `error`."""
+        if (described := describe(error)) is not None:
+            self._host.fanout.send(self, server_messages.error(described, request_id))
+
+    def _end(self, code: int, reason: str) -> None:
+        raise NotImplementedError
+
+
 def _wake(waiting: asyncio.Future[None] | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)
+
+
+def _utf8_size(payload: bytes | str, limit: int) -> int:
+    if isinstance(payload, bytes) or len(payload) * 4 <= limit:
+        return len(payload)
+    return len(payload.encode("utf-8", "surrogatepass"))
+
+
+def _id_of(data: JSON) -> str | int | None:
+    found = data.get("id") if isinstance(data, dict) else None
+    return found if isinstance(found, str | int) and not isinstance(found, bool) else None

@@ -8,7 +8,7 @@ from dws_core._node.connection.connection import Connection
 
 
 class ConnectionRegistry:
-    """All open connections; any number may share an id."""
+    """All open connections. Any number may share an id."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, tuple[Connection, ...]] = {}
@@ -23,7 +23,7 @@ class ConnectionRegistry:
 
     @property
     def everyone(self) -> tuple[Connection, ...]:
-        """All connections: the same tuple until one comes or goes."""
+        """All connections. The same tuple until a connection is added or removed."""
         if self._everyone is None:
             self._everyone = tuple(self._all)
         return self._everyone
@@ -38,7 +38,7 @@ class ConnectionRegistry:
         self._by_id[connection.id] = (*self._by_id.get(connection.id, ()), connection)
 
     def discard(self, connection: Connection) -> bool:
-        """Remove a connection; False: it was not there."""
+        """Remove a connection. Return False if it was not registered."""
         if connection not in self._all:
             return False
         del self._all[connection]
@@ -51,12 +51,12 @@ class ConnectionRegistry:
         return True
 
     def rename(self, connection: Connection, conn_id: str) -> None:
-        """Give a connection another id."""
-        known = self.discard(connection)
+        """Change the id of a connection."""
+        registered = self.discard(connection)
         connection.id = conn_id
-        if known:
+        if registered:
             self.add(connection)
 
     def by_id(self, conn_id: str) -> tuple[Connection, ...]:
-        """Return the connections with this id; usually one or none."""
+        """Return the connections with an id, usually one or none."""
         return self._by_id.get(conn_id, ())

@@ -1,6 +1,7 @@
-"""Resuming: from a client's cursor to live delivery. The I/O around `dws_core._log.recovery`.
+"""Recovery of a connection: from its cursor to live delivery. The I/O around `dws_core._log.recovery`.
 
-A replay is paced by its reader: a step goes out when the socket has taken the one before. So it never fills the outbox.
+The client sets the pace of its replay: a step is sent when the socket has accepted the previous one. A replay therefore
+never fills the outbox.
 """
 
 from __future__ import annotations
@@ -15,67 +16,61 @@ from dws_core._log.contract import LogBroker
 from dws_core._log.records import GapReason, ReadSpan, WantedTopics
 from dws_core._log.recovery import Answer, Due, Recovery, ReplayLimits
 from dws_core._log.tail import Lost
-from dws_core._node.connection.connection import Connection, ConnectionHost
+from dws_core._node.connection.connection import Connection
+from dws_core._node.connection.host import ConnectionHost
 from dws_core._node.recovery.attachments import Attachment, Attachments
-from dws_core._node.recovery.cursors import Cursors, pos_frame
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._node.recovery.shared_reads import SharedReads
-from dws_core._node.sending.shared_message import SharedMessage, members_of
+from dws_core._node.sending.shared_message import SharedMessage
+from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec
-from dws_core._wire.cursor import Position, format_cursor
+from dws_core._wire.cursor import Position
 from dws_core._wire.frames import Frame, encode_frame
 
 logger = logging.getLogger("dws")
 
 _STEP_MESSAGES: Final = 256
 _STEP_BYTES: Final = 32_768
-"""What goes out between two looks at the socket."""
+"""Maximum size of one replay step. The socket is checked between steps."""
 
-_KEPT_BYTES: Final = 8_388_608
-"""Encoded messages that are kept for others who replay the same."""
+_ENCODED_BYTES: Final = 8_388_608
+"""Maximum size of the encoded messages that are shared by replays of the same records."""
 
 _UNBOUNDED: Final = 2**62
 
 
 class Attach:
-    """Attaches connections at their cursors.
+    """Recovers connections from their cursors.
 
     Args:
-        broker: Where the logs are.
-        host: The node: limits, fan-out, tasks.
-        logs: What the node knows.
-        interest: What connections want.
-        positions: Where live connections stand.
-        codecs: Of the node, by name.
-
-    Attributes:
-        attachments: The connections that are on their way.
+        broker: Reads the logs.
+        host: Limits, fan-out, tasks, pacer and counters of the node.
+        caches: The node's view of the logs.
+        interest: The topics that connections want.
+        attachments: The recovering connections.
+        codecs: The node's codecs by name.
     """
 
     def __init__(
         self,
         broker: LogBroker,
-        host: ConnectionHost,
-        logs: LogCaches,
+        *,
+        host: ConnectionHost[Any],
+        caches: LogCaches,
         interest: Interest,
-        positions: Cursors,
+        attachments: Attachments,
         codecs: Mapping[str, Codec],
     ) -> None:
-        self.attachments: Attachments = Attachments(interest)
         self._broker = broker
         self._host = host
-        self._logs = logs
+        self._caches = caches
         self._interest = interest
-        self._positions = positions
+        self._attachments = attachments
         self._codecs = codecs
-        self._backfills = SharedReads(broker, host.tasks)
-        self._kept: dict[tuple[int, str, int], SharedMessage] = {}
-        self._kept_bytes = 0
-
-    async def turn(self) -> None:
-        """Wait for a turn to attach: thousands may want to at once."""
-        await self._host.pacer.wait_turn()
+        self._reads = SharedReads(broker, host.tasks)
+        self._encoded: dict[tuple[int, str, int], SharedMessage] = {}
+        self._encoded_bytes = 0
 
     async def attach(
         self,
@@ -84,105 +79,104 @@ class Attach:
         wanted: Mapping[int, WantedTopics],
         on_answer: Callable[[Answer], None],
     ) -> None:
-        """Resume; returns when the client is answered. What follows is sent in the background.
+        """Recover a connection. Return once its request is answered. The replay continues in the background.
 
-        The connection's filters are in the router already, in the same step of the event loop.
+        The connection's filters have entered the router in the same step of the event loop.
 
         Args:
-            connection: Whose cursor it is; not on its way already.
-            cursor: As it came.
-            wanted: What is resumed, by partition.
-            on_answer: Sends the answer; the gap follows by itself.
+            connection: A connection that is not recovering.
+            cursor: The cursor of its request.
+            wanted: The topics to recover, by partition.
+            on_answer: Sends the answer. This method sends the gap that may follow.
         """
         recovers = self._broker.capabilities.recovery
-        self._logs.expire()
-        recovery = Recovery(cursor, wanted, self._logs, recovers=recovers, limits=self.limits)
+        self._caches.expire()
+        recovery = Recovery(cursor, wanted, self._caches, recovers=recovers, limits=self._replay_limits)
         attachment = Attachment(connection, recovery)
-        self.attachments.add(attachment)
+        self._attachments.add(attachment)
         try:
             answer = await self._answer(attachment)
             on_answer(answer)
             if answer.gap is not None:
-                self._push_gap(connection, answer.gap, answer.cursor if recovers else {}, sorted(connection.topics))
+                gap = server_messages.gap(connection.topics, answer.gap, answer.cursor if recovers else {})
+                self._host.fanout.send(connection, gap)
             if not self._go_live(attachment):
-                self._host.tasks.spawn(self._pump(attachment), name=f"replay to connection {connection.id!r}")
+                self._host.tasks.spawn(self._replay(attachment), name=f"replay to connection {connection.id!r}")
         except BaseException:
-            self.attachments.remove(connection)
+            self._attachments.remove(connection)
             raise
 
     async def _answer(self, attachment: Attachment) -> Answer:
         recovery = attachment.recovery
-        async with asyncio.TaskGroup() as questions:
+        async with asyncio.TaskGroup() as reads:
             for span in recovery.to_read():
-                questions.create_task(self._read(attachment, span))
+                reads.create_task(self._read(attachment, span))
             if partitions := recovery.to_confirm:
-                questions.create_task(self._confirm(recovery, partitions))
+                reads.create_task(self._confirm(recovery, partitions))
         if recovery.answer is None:
-            raise RuntimeError("a recovery has no answer although everything was read")
+            raise RuntimeError("a recovery has no answer although all its reads have ended")
         return recovery.answer
 
     async def _read(self, attachment: Attachment, span: ReadSpan) -> None:
-        attachment.recovery.found(span, await self._backfills.read(span))
-        attachment.news.set()
+        attachment.recovery.found(span, await self._reads.read(span))
+        attachment.progress.set()
 
     async def _confirm(self, recovery: Recovery, partitions: Collection[int]) -> None:
         try:
             heads = await self._broker.heads(partitions)
         except Exception as error:
             if not isinstance(error, BrokerError):
-                logger.exception("the broker failed to say where its logs end")
+                logger.exception("the broker failed to return the ends of its logs")
             recovery.refuse(GapReason.UNAVAILABLE)
             return
         for head in heads.values():
             recovery.confirmed(head)
 
-    # -- the replay
-
-    async def _pump(self, attachment: Attachment) -> None:
+    async def _replay(self, attachment: Attachment) -> None:
         connection, recovery = attachment.connection, attachment.recovery
         try:
             while not connection.closed:
                 for span in recovery.to_read():
-                    self._host.tasks.spawn(self._read(attachment, span), name="read for a slow reader")
+                    self._host.tasks.spawn(self._read(attachment, span), name="read for a slow client")
                 await self._host.pacer.wait_turn()
-                self._logs.expire()
+                self._caches.expire()
                 due = recovery.take(max_messages=_STEP_MESSAGES, max_bytes=_STEP_BYTES)
                 if due:
                     await self._send(connection, due)
                 elif self._go_live(attachment):
                     return
                 else:
-                    attachment.news.clear()
-                    await attachment.news.wait()
+                    attachment.progress.clear()
+                    await attachment.progress.wait()
         finally:
-            self.attachments.remove(connection)
+            self._attachments.remove(connection)
 
     def _go_live(self, attachment: Attachment) -> bool:
-        """End the replay if nothing is left of it: in one step, so that nothing comes in between."""
+        """End the replay if nothing is left to send. One step of the event loop, so that no record arrives between."""
         connection, recovery = attachment.connection, attachment.recovery
         if not recovery.settled:
             return False
         if recovery.answer is not None and recovery.answer.gap is None:
-            connection.push(pos_frame(connection, recovery.position()))
-        self.attachments.remove(connection)
+            self._host.fanout.send(connection, server_messages.pos(recovery.position()))
+        self._attachments.remove(connection)
         return True
 
     async def _send(self, connection: Connection, due: list[Due | Lost]) -> None:
-        """Send in steps that the outbox has room for, however small it is."""
+        """Send in steps that fit into the outbox, however small it is."""
         limit = self._host.limits.outbox_bytes
         room = _STEP_BYTES if limit is None else min(_STEP_BYTES, limit // 2)
-        waiting = 0
+        size = 0
         for frame in self._frames(connection, due):
-            if waiting and waiting + len(frame) > room:
+            if size and size + len(frame) > room:
                 await self._written(connection)
-                waiting = 0
-            connection.push(frame)
-            waiting += len(frame)
+                size = 0
+            self._host.fanout.push_one(connection, frame)
+            size += len(frame)
         await self._written(connection)
 
     async def _written(self, connection: Connection) -> None:
         await self._host.fanout.flushed()
-        await connection.outbox.idle()
+        await connection._outbox.idle()
 
     def _frames(self, connection: Connection, due: list[Due | Lost]) -> Iterable[Frame]:
         for item in due:
@@ -190,43 +184,32 @@ class Attach:
                 head = item.head
                 cursor = {head.partition: Position(head.partition, head.epoch, head.offset)}
                 filters = self._interest.filters_in(connection, head.partition)
-                yield gap_frame(connection.codec, item.reason, cursor, filters)
+                yield encode_frame(connection.codec, server_messages.gap(filters, item.reason, cursor))
             elif (frame := self._shared(item).frame(connection.codec)) is not None:
                 self._host.counters.deliveries += 1
                 yield frame
 
     def _shared(self, due: Due) -> SharedMessage:
-        """Return a message as it may have been encoded for another connection before."""
+        """Return a record's message, which another replay may have encoded before."""
         partition, epoch, record = due
-        key = partition, epoch, record.offset or 0
-        if record.offset is not None and (kept := self._kept.get(key)) is not None:
-            return kept
-        made = SharedMessage(record.topic, members_of(partition, epoch, record), record.payload, self._codecs)
-        if record.offset is not None:
-            if self._kept_bytes > _KEPT_BYTES:
-                self._kept.clear()
-                self._kept_bytes = 0
-            self._kept[key] = made
-            self._kept_bytes += 2 * len(record.payload) + 512
-        return made
-
-    def _push_gap(
-        self, connection: Connection, reason: GapReason, cursor: Mapping[int, Position], filters: list[str]
-    ) -> None:
-        connection.push(gap_frame(connection.codec, reason, cursor, filters))
+        if record.offset is None:
+            return SharedMessage(partition, epoch, record, self._codecs)
+        key = partition, epoch, record.offset
+        if (encoded := self._encoded.get(key)) is not None:
+            return encoded
+        if self._encoded_bytes > _ENCODED_BYTES:
+            self._encoded.clear()
+            self._encoded_bytes = 0
+        message = self._encoded[key] = SharedMessage(partition, epoch, record, self._codecs)
+        self._encoded_bytes += 2 * len(record.payload) + 512
+        return message
 
     @property
-    def limits(self) -> ReplayLimits:
-        """Bounds of one replay."""
+    def _replay_limits(self) -> ReplayLimits:
+        """Limits of one replay."""
         limits = self._host.limits
         return ReplayLimits(
             messages=limits.replay_messages or _UNBOUNDED,
             bytes=limits.replay_bytes or _UNBOUNDED,
             held_bytes=limits.outbox_bytes or _UNBOUNDED,
         )
-
-
-def gap_frame(codec: Codec, reason: GapReason, cursor: Mapping[int, Position], filters: list[str]) -> Frame:
-    """Return the announcement that messages may have been lost."""
-    gap: dict[str, Any] = {"type": "gap", "filters": filters, "reason": str(reason), "cursor": format_cursor(cursor)}
-    return encode_frame(codec, gap)

@@ -1,4 +1,4 @@
-"""The connections that are on their way from a cursor to live delivery: what is live for them is held back."""
+"""Connections that are recovering. Their live messages are held back until the replay has been sent."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from dws_core._node.recovery.interest import Interest
 
 
 class Attachment:
-    """One of them.
+    """One recovering connection.
 
     Attributes:
-        connection: Whose it is.
-        recovery: What decides.
-        news: Set when there may be something to do.
-        ended: Set when the connection is live, or gone.
+        connection: The connection.
+        recovery: Its recovery, which decides what is sent.
+        progress: Set when the replay may be able to continue.
+        ended: Set when the connection is live or closed.
     """
 
-    __slots__ = ("connection", "ended", "news", "recovery")
+    __slots__ = ("connection", "ended", "progress", "recovery")
 
     def __init__(self, connection: Connection, recovery: Recovery) -> None:
         self.connection: Connection = connection
         self.recovery: Recovery = recovery
-        self.news: asyncio.Event = asyncio.Event()
+        self.progress: asyncio.Event = asyncio.Event()
         self.ended: asyncio.Event = asyncio.Event()
 
 
 class Attachments:
-    """All of a node; usually none, and then it costs the delivery one look."""
+    """The recovering connections of this node. Usually empty, which delivery checks with a single truth test."""
 
     def __init__(self, interest: Interest) -> None:
         self._interest = interest
@@ -47,24 +47,27 @@ class Attachments:
         return iter(tuple(self._all))
 
     def add(self, attachment: Attachment) -> None:
-        """Hold back what is live for a connection, from now on."""
+        """Hold back live messages of a connection from now on."""
         self._all[attachment.connection] = attachment
 
     def remove(self, connection: Connection) -> None:
-        """Deliver directly, from now on; one that is not there is no error."""
+        """Deliver live messages directly from now on. A connection that is not recovering is no error."""
         if (attachment := self._all.pop(connection, None)) is not None:
             attachment.ended.set()
-            attachment.news.set()
+            attachment.progress.set()
 
     async def ended(self, connection: Connection) -> None:
-        """Wait until a connection is live."""
+        """Wait until a connection is not recovering."""
         while (attachment := self._all.get(connection)) is not None:
             await attachment.ended.wait()
 
-    def divert(
+    def hold_back(
         self, receivers: Sequence[Connection], partition: int, epoch: str, record: Record
     ) -> Sequence[Connection]:
-        """Take out the receivers for which a record has to wait; the log has been advanced already."""
+        """Give a record to the recoveries that want it. Return the receivers that are not recovering.
+
+        The partition's cache has been advanced before.
+        """
         held = {
             attachment.connection
             for attachment in self._all.values()
@@ -75,16 +78,16 @@ class Attachments:
         return tuple(receiver for receiver in receivers if receiver not in held) if held else receivers
 
     def on_advance(self) -> None:
-        """Note that a log has moved on."""
+        """Wake all replays, because a log has advanced."""
         for attachment in self._all.values():
-            attachment.news.set()
+            attachment.progress.set()
 
     def on_discontinuity(self, reason: GapReason, head: Head) -> set[Connection]:
-        """Take that the node lost its place; return who hears of it in its turn."""
-        told = set()
+        """Pass a loss of the tail to the recoveries. Return the connections that get their gap from them."""
+        informed = set()
         for attachment in self._all.values():
             if head.partition in attachment.recovery.partitions:
                 attachment.recovery.on_discontinuity(reason, head)
-                attachment.news.set()
-                told.add(attachment.connection)
-        return told
+                attachment.progress.set()
+                informed.add(attachment.connection)
+        return informed

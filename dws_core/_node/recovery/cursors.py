@@ -1,72 +1,70 @@
-"""Where connections stand: the cursors of answers, and `pos` frames on quiet topics."""
+"""Cursors of live connections: in replies, and in `pos` messages while their topics are quiet."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from dws_core._log.recovery import watermarks
 from dws_core._node.connection.connection import Connection
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
-from dws_core._wire.cursor import Position, format_cursor
+from dws_core._node.sending.fanout import Fanout
+from dws_core._wire import server_messages
+from dws_core._wire.cursor import Position
 from dws_core._wire.frames import Frame, encode_frame
 
 
 class Cursors:
-    """The cursors of live connections: the node's watermarks, in the partitions that they need.
+    """Computes cursors from the node's watermarks in the partitions that a connection needs.
 
     Args:
-        logs: What the node knows.
-        interest: What connections want.
-        recovers: Whether the broker keeps anything: without it there is nothing to stand at.
+        caches: The node's view of the logs.
+        interest: The topics that connections want.
+        fanout: Sends `pos` messages.
+        recovers: Whether the broker can recover missed messages. If False, there are no cursors.
     """
 
-    def __init__(self, logs: LogCaches, interest: Interest, *, recovers: bool) -> None:
-        self._logs = logs
+    def __init__(self, caches: LogCaches, interest: Interest, fanout: Fanout, *, recovers: bool) -> None:
+        self._caches = caches
         self._interest = interest
+        self._fanout = fanout
         self._recovers = recovers
-        self._followers: dict[Connection, None] = {}
-        self._told: dict[int, Position] = {}
+        self._holders: dict[Connection, None] = {}
+        self._sent: dict[int, Position] = {}
 
-    def follow(self, connection: Connection) -> None:
-        """Keep the cursor of a connection young from now on: it was told one."""
+    def keep_updated(self, connection: Connection) -> None:
+        """Send `pos` messages to a connection from now on, because it holds a cursor."""
         if self._recovers:
-            self._followers[connection] = None
+            self._holders[connection] = None
 
     def forget(self, connection: Connection) -> None:
-        """The connection is gone; one that is not there is no error."""
-        self._followers.pop(connection, None)
+        """Stop updating a connection. A connection without a cursor is no error."""
+        self._holders.pop(connection, None)
 
-    def follows(self, connection: Connection) -> bool:
-        """Say whether a connection was told a cursor."""
-        return connection in self._followers
+    def holds_cursor(self, connection: Connection) -> bool:
+        """Return whether a connection has received a cursor."""
+        return connection in self._holders
 
-    def cursor(self, connection: Connection) -> dict[int, Position]:
-        """Return the cursor of a connection that has been sent everything."""
-        return watermarks(self._logs, self._interest.partitions(connection)) if self._recovers else {}
+    def of(self, connection: Connection) -> dict[int, Position]:
+        """Return the cursor of a connection that has received every message so far."""
+        return watermarks(self._caches, self._interest.partitions(connection)) if self._recovers else {}
 
     def send_updates(self, *, exclude: Collection[Connection] = ()) -> None:
-        """Send a `pos` to every follower whose logs have moved on since the last time.
+        """Send a `pos` to every connection whose partitions have advanced since the last call.
 
         Args:
-            exclude: Connections whose cursor is somebody else's business.
+            exclude: Connections whose cursor is managed elsewhere, because they are recovering.
         """
-        now = watermarks(self._logs, self._logs)
-        moved = {partition for partition, position in now.items() if self._told.get(partition) != position}
-        self._told = now
+        current = watermarks(self._caches, self._caches)
+        moved = {partition for partition, position in current.items() if self._sent.get(partition) != position}
+        self._sent = current
         frames: dict[tuple[str, frozenset[int]], Frame] = {}
-        for connection in list(self._followers):
+        for connection in list(self._holders):
             partitions = self._interest.partitions(connection)
             if connection in exclude or moved.isdisjoint(partitions):
                 continue
             key = connection.codec.name, partitions
             if key not in frames:
-                frames[key] = pos_frame(connection, watermarks(self._logs, partitions))
-            connection.push(frames[key])
-
-
-def pos_frame(connection: Connection, cursor: dict[int, Position]) -> Frame:
-    """Return a `pos` frame for connections of this one's codec."""
-    frame: dict[str, Any] = {"type": "pos", "cursor": format_cursor(cursor)}
-    return encode_frame(connection.codec, frame)
+                message = server_messages.pos(watermarks(self._caches, partitions))
+                frames[key] = encode_frame(connection.codec, message)
+            self._fanout.push_one(connection, frames[key])

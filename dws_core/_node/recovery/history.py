@@ -20,17 +20,17 @@ from dws_core._wire.envelope import open_envelope
 from dws_core._wire.message import JSON
 
 _MAX_BYTES: Final = 1_048_576
-"""Payload bytes of one look into the past."""
+"""Maximum payload bytes of one read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
-    """A message that the broker keeps.
+    """A message of a topic's history.
 
     Attributes:
-        topic: What it was published to.
+        topic: Topic of the message.
         data: Any JSON value.
-        pos: Where it stands, as clients see it.
+        pos: Position in the log, in the form that clients receive.
     """
 
     topic: str
@@ -39,12 +39,12 @@ class StoredMessage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
-    """What a topic's history said.
+class StoredMessages:
+    """The last messages of a topic.
 
     Attributes:
         messages: Oldest first.
-        cursor: Up to where this was everything.
+        cursor: Position up to which the messages are complete.
     """
 
     messages: list[StoredMessage]
@@ -52,84 +52,85 @@ class Past:
 
 
 class HistoryReader:
-    """Reads a topic's last messages: from the node's own memory where that is enough, else from the broker.
+    """Reads a topic's last messages: from the node's cache if that is enough, otherwise from the broker.
 
     Args:
-        broker: Where the logs are.
-        layout: Of the channel.
-        logs: What the node knows.
-        policy: How much of a topic is kept.
-        codecs: Of the node, by name.
-        max_messages: Of one answer; None: no limit.
+        broker: Reads the logs.
+        layout: Layout of the channel.
+        caches: The node's view of the logs.
+        policy: History settings by topic.
+        codecs: The node's codecs by name.
+        max_messages: Maximum number of messages of one answer. If None, there is no limit.
     """
 
     def __init__(
         self,
         broker: LogBroker,
+        *,
         layout: Layout,
-        logs: LogCaches,
+        caches: LogCaches,
         policy: HistoryPolicy,
         codecs: Mapping[str, Codec],
         max_messages: int | None,
     ) -> None:
         self._broker = broker
         self._layout = layout
-        self._logs = logs
+        self._caches = caches
         self._policy = policy
         self._codecs = codecs
         self._max_messages = max_messages
 
-    async def read(self, topic: str, limit: int, *, fresh: bool = False) -> Past:
-        """Return the last messages of a topic that are kept, up to the node's watermark.
+    async def read(self, topic: str, limit: int, *, fresh: bool = False) -> StoredMessages:
+        """Return the last stored messages of a topic, up to the node's watermark.
 
         Args:
-            topic: Without wildcards.
-            limit: At most so many, and at most as many as the node allows and the topic's history keeps.
-            fresh: Up to the log's end instead: all that was acknowledged before the call. Asks the broker.
+            topic: A topic without wildcards.
+            limit: Maximum number of messages. The node's limit and the topic's history also apply.
+            fresh: Whether to read up to the end of the log, which includes every message acknowledged before the call.
+                Asks the broker.
 
         Raises:
-            BrokerUnavailable: The broker keeps no history, or it could not be read, or was lost meanwhile.
+            BrokerUnavailable: The broker keeps no history, or cannot be read, or lost its log during the call.
         """
         if not self._broker.capabilities.recovery:
             raise BrokerUnavailable("this channel's broker keeps no history.", fix="use a broker with a log")
-        log = self._logs[partition_of(topic, self._layout)]
-        epoch, until = await self._end(log) if fresh else (log.epoch, log.hi)
+        cache = self._caches[partition_of(topic, self._layout)]
+        epoch, until = await self._end(cache) if fresh else (cache.epoch, cache.hi)
         kept = self._policy.of(topic)
         limit = min(limit, kept.size, self._max_messages or limit)
-        # What is kept for a shorter time than the node remembers, only the broker knows.
-        remembered = epoch == log.epoch and kept.ttl_s >= log.max_age_s
-        recent = log.read(log.lo, until, (topic,)) if remembered else None
+        # Only the broker can answer for a topic whose history is shorter than the age of the cache.
+        cached = epoch == cache.epoch and kept.ttl_s >= cache.max_age_s
+        recent = cache.read(cache.lo, until, (topic,)) if cached else None
         records = tuple(recent or ())[-limit:] if limit else ()
         if len(records) < limit:
-            records = await self._look_back(log.partition, epoch, until, topic, limit)
-        return Past(
-            messages=[self._message(log.partition, epoch, record) for record in records],
-            cursor=format_position(log.partition, epoch, until),
+            records = await self._read_broker(cache.partition, epoch, until, topic=topic, limit=limit)
+        return StoredMessages(
+            messages=[self._message(cache.partition, epoch, record) for record in records],
+            cursor=format_position(cache.partition, epoch, until),
         )
 
-    async def _end(self, log: LogCache) -> tuple[str, Offset]:
-        head = (await self._broker.heads((log.partition,)))[log.partition]
+    async def _end(self, cache: LogCache) -> tuple[str, Offset]:
+        head = (await self._broker.heads((cache.partition,)))[cache.partition]
         return head.epoch, head.offset
 
-    async def _look_back(self, partition: int, epoch: str, until: Offset, topic: str, limit: int) -> tuple[Record, ...]:
-        lookback = LastMessages(until, limit)
-        while not lookback.done:
-            lookback.take(
-                await self._broker.read(
-                    ReadSpan(
-                        partition=partition,
-                        since=lookback.since,
-                        until=until,
-                        epoch=epoch,
-                        topics=(topic,),
-                        limit=4 * limit,
-                        max_bytes=_MAX_BYTES,
-                    )
-                )
+    async def _read_broker(
+        self, partition: int, epoch: str, until: Offset, *, topic: str, limit: int
+    ) -> tuple[Record, ...]:
+        search = LastMessages(until, limit)
+        while not search.done:
+            span = ReadSpan(
+                partition=partition,
+                epoch=epoch,
+                since=search.since,
+                until=until,
+                topics=(topic,),
+                limit=4 * limit,
+                max_bytes=_MAX_BYTES,
             )
-        if lookback.gap is GapReason.UNAVAILABLE or lookback.gap is GapReason.EPOCH:
-            raise BrokerUnavailable(f"the history of {topic!r} cannot be read: {lookback.gap}.", fix="try again")
-        return lookback.records
+            search.take(await self._broker.read(span))
+        if search.gap is GapReason.UNAVAILABLE or search.gap is GapReason.EPOCH:
+            raise BrokerUnavailable(f"the history of {topic!r} cannot be read: {search.gap}.", fix="try again")
+        return search.records
 
     def _message(self, partition: int, epoch: str, record: Record) -> StoredMessage:
         codec, data = open_envelope(record.payload)

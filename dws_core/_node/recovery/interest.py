@@ -1,4 +1,4 @@
-"""What connections want: their filters, and the topics of the node that are everybody's."""
+"""The topics that connections want: their filters, and the node topics that every connection receives."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dws_core._log.partition import partition_of
 from dws_core._log.records import Layout, WantedTopics
 from dws_core._log.recovery import wanted_topics
 from dws_core._node.connection.connection import Connection
+from dws_core._topics.filters import is_reserved
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
 from dws_core._wire.node_topics import ALL, conn_id_of, conn_topic
 
 
 class Interest:
-    """Answers from the router and the connection's id.
+    """Derives wanted topics and partitions from the router and the connection's id.
 
     Args:
         router: The filters of all connections.
         matcher: The topic language.
-        layout: Of the channel.
+        layout: Layout of the channel.
     """
 
     def __init__(self, router: Router[Connection], matcher: TopicMatcher, layout: Layout) -> None:
@@ -28,28 +29,28 @@ class Interest:
         self._layout = layout
 
     def wants(self, connection: Connection, topic: str) -> bool:
-        """Say whether a message of this topic is for the connection."""
-        if topic.startswith("$"):
+        """Return whether a connection receives messages of a topic."""
+        if is_reserved(topic):
             return topic == ALL or conn_id_of(topic) == connection.id
         filters = self._router.filters(connection)
         return topic in filters or self._matches(topic, filters)
 
     def wanted(self, connection: Connection, filters: Collection[str]) -> dict[int, WantedTopics]:
-        """Return what a connection with these filters wants of each partition that it needs, node topics included."""
+        """Return the wanted topics of a connection with these filters, by partition. Node topics are included."""
         wild = [filter_ for filter_ in filters if not self._matcher.is_exact(filter_)]
 
         def match(topic: str) -> bool:
-            return not topic.startswith("$") and self._matches(topic, wild)
+            return not is_reserved(topic) and self._matches(topic, wild)
 
         exact = {ALL, conn_topic(connection.id), *filters}.difference(wild)
         return wanted_topics(exact, match if wild else None, self._layout)
 
     def partitions(self, connection: Connection) -> frozenset[int]:
-        """Return the partitions that a connection needs, node topics included."""
+        """Return the partitions that a connection needs. Those of node topics are included."""
         return self.partitions_of((*self._router.filters(connection), ALL, conn_topic(connection.id)))
 
     def partitions_of(self, filters: Iterable[str]) -> frozenset[int]:
-        """Return the partitions in which topics may match."""
+        """Return the partitions whose topics may match one of the filters."""
         found: set[int] = set()
         for filter_ in filters:
             if not self._matcher.is_exact(filter_):
@@ -58,7 +59,7 @@ class Interest:
         return frozenset(found)
 
     def filters_in(self, connection: Connection, partition: int) -> list[str]:
-        """Return the filters of a connection that may match in a partition, sorted."""
+        """Return the filters of a connection that may match topics of a partition, sorted."""
         filters = self._router.filters(connection)
         return sorted(filter_ for filter_ in filters if partition in self.partitions_of((filter_,)))
 

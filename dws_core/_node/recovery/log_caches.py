@@ -1,4 +1,4 @@
-"""What the node knows of the channel's logs: for each partition epoch, watermark and recent records."""
+"""The node's view of the channel's logs: epoch, watermark and recent records of each partition."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dws_core._log.records import Head, History, Offset, Record
 
 
 class LogCaches(dict[int, LogCache]):
-    """The caches by partition, fed by the tail.
+    """One cache for each partition, filled by the tail.
 
     Args:
-        history: Says how much of a topic is kept.
+        history: Returns the history settings of a topic.
     """
 
     def __init__(self, history: Callable[[str], History]) -> None:
@@ -21,24 +21,24 @@ class LogCaches(dict[int, LogCache]):
         self._history = history
 
     def begin(self, heads: Iterable[Head]) -> None:
-        """Take the baselines of the tail; news that came before them count."""
+        """Create the caches at the baselines of the tail. Records that arrived before remain."""
         for head in heads:
             if head.partition not in self:
                 self[head.partition] = LogCache(head, history=self._history)
 
     def advance(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
-        """Take what the tail heard."""
+        """Append records of the tail."""
         if partition not in self:
             self.begin([Head(partition=partition, epoch=epoch, offset=lo)])
         self[partition].advance(epoch, lo, hi, records, now=asyncio.get_running_loop().time())
 
     def reset(self, head: Head) -> None:
-        """Take a new baseline."""
+        """Restart a partition's cache at a new baseline."""
         self.begin([head])
         self[head.partition].reset(head)
 
     def expire(self) -> None:
-        """Tell them the time, where nothing comes that would: what is too old is dropped and answered no more."""
+        """Drop records that are too old. Needed for partitions without traffic, whose caches are not advanced."""
         now = asyncio.get_running_loop().time()
-        for log in self.values():
-            log.expire(now)
+        for cache in self.values():
+            cache.expire(now)

@@ -1,4 +1,4 @@
-"""The reads of connections that come back: joined by partition, one at a time for each."""
+"""Broker reads for recovering connections, joined by partition, one at a time for each partition."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ logger = logging.getLogger("dws")
 
 
 class SharedReads:
-    """Reads spans from the broker.
+    """Reads spans from the broker. Reads that wait at the same time are joined into one.
 
     Args:
-        broker: Where the logs are.
-        tasks: Where the reads run.
+        broker: Reads the logs.
+        tasks: Runs the reads.
     """
 
     def __init__(self, broker: LogBroker, tasks: Tasks) -> None:
         self._broker = broker
         self._tasks = tasks
-        self._plans: dict[int, JointRead] = {}
+        self._joint: dict[int, JointRead] = {}
         self._running: set[int] = set()
         self._answers: dict[ReadSpan, asyncio.Future[ReadResult]] = {}
 
     async def read(self, span: ReadSpan) -> ReadResult:
-        """Read; a broker that cannot be reached is the gap `unavailable`."""
-        self._plans.setdefault(span.partition, JointRead()).add(span)
+        """Read a span. If the broker cannot be reached, the result is the gap `unavailable`."""
+        self._joint.setdefault(span.partition, JointRead()).add(span)
         answer: asyncio.Future[ReadResult] = asyncio.get_running_loop().create_future()
         self._answers[span] = answer
         if span.partition not in self._running:
             self._running.add(span.partition)
-            self._tasks.spawn(self._run(span.partition), name=f"backfill of partition {span.partition}")
+            self._tasks.spawn(self._run(span.partition), name=f"recovery reads of partition {span.partition}")
         try:
             return await answer
         finally:
             del self._answers[span]
 
     async def _run(self, partition: int) -> None:
-        plan = self._plans[partition]
+        joint = self._joint[partition]
         try:
-            while (wanted := plan.next_read()) is not None:
+            while (span := joint.next_read()) is not None:
                 try:
-                    result = await self._broker.read(wanted)
+                    result = await self._broker.read(span)
                 except Exception as error:
                     if not isinstance(error, BrokerError):
                         logger.exception("the broker failed to read partition %d", partition)
-                    for span in plan.failed():
-                        self._settle(span, ReadResult(gap=GapReason.UNAVAILABLE))
+                    for failed in joint.failed():
+                        self._settle(failed, ReadResult(gap=GapReason.UNAVAILABLE))
                 else:
-                    for span, part in plan.answered(result):
-                        self._settle(span, part)
+                    for answered, part in joint.answered(result):
+                        self._settle(answered, part)
         finally:
             self._running.discard(partition)
 

@@ -1,4 +1,4 @@
-"""Client messages to actions: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, ping."""
+"""Client requests: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, ping."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import inspect
 import logging
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any
 
 from dws_core._auth.interface import Action, Authorize
 from dws_core._errors import InvalidMessage
@@ -15,32 +14,38 @@ from dws_core._log.records import Receipt
 from dws_core._node.connection.connection import Connection
 from dws_core._node.publisher import Publisher
 from dws_core._node.requests.resume import Resume, over_limit
+from dws_core._node.sending.fanout import Fanout
+from dws_core._topics.filters import is_reserved
 from dws_core._topics.interface import TopicMatcher
+from dws_core._wire import server_messages
 from dws_core._wire.client_errors import INTERNAL, Refused, describe
 from dws_core._wire.connect_request import read_connect_request, read_cursor
-from dws_core._wire.frames import encode_frame
 from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
+from dws_core._wire.server_messages import RequestId
 
 logger = logging.getLogger("dws")
 
 
 class Dispatcher:
-    """Carries out what clients ask for and answers them. Errors are answered; the connection lives on."""
+    """Checks, authorizes and carries out client requests. A failure is answered. It never ends the connection."""
 
     def __init__(
         self,
+        *,
         publisher: Publisher,
         matcher: TopicMatcher,
         limits: Limits,
         authorize: Authorize | None,
         resume: Resume,
+        fanout: Fanout,
     ) -> None:
         self._publisher = publisher
         self._matcher = matcher
         self._limits = limits
         self._authorize = authorize
         self._resume = resume
+        self._fanout = fanout
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
             "connect": self._connect,
             "subscribe": self._subscribe,
@@ -53,15 +58,15 @@ class Dispatcher:
         }
 
     async def receive(self, connection: Connection, message: Message | JSON) -> None:
-        """Carry out one message of a client."""
+        """Carry out one request of a client."""
         request_id = None
         try:
             if not isinstance(message, Message):
                 message = Message.from_client_message(data=message)
             request_id = message.id
             await self._action_of(message)(connection, message)
-        except Exception as error:  # noqa: BLE001 -- whatever failed, this client is told and the others go on
-            answer_failure(connection, error, request_id)
+        except Exception as error:  # noqa: BLE001 -- any failure is answered, so that the connection continues
+            self._answer_failure(connection, error, request_id)
 
     def _action_of(self, message: Message) -> Callable[[Connection, Message], Awaitable[None]]:
         try:
@@ -82,14 +87,14 @@ class Dispatcher:
     async def _connect(self, connection: Connection, message: Message) -> None:
         request = read_connect_request(message.data)
         self._resume.check_first(connection)
-        await self._resume.live(connection)
+        await self._resume.replay_ended(connection)
         await self._check_filters(connection, request.filters)
         await self._resume.connect(connection, request.filters, request.cursor, message.id)
 
     async def _subscribe(self, connection: Connection, message: Message) -> None:
         filter_ = _required(message.topic, "topic")
         cursor = read_cursor(message.data) if isinstance(message.data, dict) else None
-        await self._resume.live(connection)
+        await self._resume.replay_ended(connection)
         await self._check_filters(connection, (filter_,))
         await self._resume.subscribe(connection, filter_, cursor, message.id)
 
@@ -109,9 +114,9 @@ class Dispatcher:
         await self._resume.history(connection, topic, limit, message.id)
 
     async def _unsubscribe(self, connection: Connection, message: Message) -> None:
-        await self._resume.live(connection)
+        await self._resume.replay_ended(connection)
         connection.topics.discard(_required(message.topic, "topic"))
-        acknowledge(connection, message.id)
+        self._acknowledge(connection, message.id)
 
     async def _send(self, connection: Connection, message: Message) -> None:
         topic = self._matcher.check_topic(_required(message.topic, "topic"))
@@ -133,48 +138,40 @@ class Dispatcher:
         self._publish(connection, message, [conn_topic(conn_id) for conn_id in conn_ids])
 
     async def _ping(self, connection: Connection, message: Message) -> None:
-        pong: dict[str, Any] = {"type": "pong"}
-        if message.id is not None:
-            pong["id"] = message.id
-        connection.push(encode_frame(connection.codec, pong))
+        self._fanout.send(connection, server_messages.pong(message.id))
 
     def _publish(self, connection: Connection, message: Message, topics: list[str]) -> None:
-        """Publish in order without waiting for the broker; its answer is passed on when it comes."""
+        """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
         futures = [self._publisher.publish(topic, message.data, key=message.key) for topic in topics]
-        waiting = len(futures)
+        pending = len(futures)
 
         def on_done(future: Future[Receipt]) -> None:
-            nonlocal waiting
-            waiting -= 1
+            nonlocal pending
+            pending -= 1
             if future.cancelled() or (error := future.exception()) is not None:
-                if waiting >= 0:
-                    waiting = -len(futures)  # one answer for each request
-                    answer_failure(connection, InterruptedError() if future.cancelled() else error, message.id)
-            elif waiting == 0:
-                position = self._publisher.position(topics[0], future.result()) if len(topics) == 1 else None
-                acknowledge(connection, message.id, position)
+                if pending >= 0:
+                    pending = -len(futures)  # one reply for each request
+                    failure = InterruptedError() if future.cancelled() else error
+                    self._answer_failure(connection, failure, message.id)
+            elif pending == 0:
+                pos = self._publisher.position(topics[0], future.result()) if len(topics) == 1 else None
+                self._acknowledge(connection, message.id, pos)
 
         for future in futures:
             future.add_done_callback(on_done)
 
+    def _acknowledge(self, connection: Connection, request_id: RequestId, pos: str | None = None) -> None:
+        """Send an `ack`, unless the request has no id."""
+        if request_id is not None:
+            self._fanout.send(connection, server_messages.ack(request_id, pos=pos))
 
-def acknowledge(connection: Connection, request_id: str | int | None, position: str | None = None) -> None:
-    """Answer a request that has been carried out; one without id wants no answer."""
-    if request_id is None:
-        return
-    ack: dict[str, Any] = {"type": "ack", "id": request_id}
-    if position is not None:
-        ack["pos"] = position
-    connection.push(encode_frame(connection.codec, ack))
-
-
-def answer_failure(connection: Connection, error: BaseException | None, request_id: str | int | None) -> None:
-    """Tell a client that its request failed; what is not its fault is logged."""
-    told = describe(error) if error is not None else None
-    if told is None:
-        logger.error("a request of connection %r failed", connection.id, exc_info=error)
-        told = INTERNAL
-    connection.send_error(told, request_id=request_id)
+    def _answer_failure(self, connection: Connection, error: BaseException | None, request_id: RequestId) -> None:
+        """Send an `error`. A failure that the client did not cause is logged."""
+        described = describe(error) if error is not None else None
+        if described is None:
+            logger.error("a request of connection %r failed", connection.id, exc_info=error)
+            described = INTERNAL
+        self._fanout.send(connection, server_messages.error(described, request_id))
 
 
 def _required(value: str | None, member: str) -> str:
@@ -184,5 +181,5 @@ def _required(value: str | None, member: str) -> str:
 
 
 def _refuse_reserved(topic: str) -> None:
-    if topic.startswith("$"):
-        raise Refused("forbidden", "topics that begin with '$' belong to the node")
+    if is_reserved(topic):
+        raise Refused("forbidden", "topics that begin with '$' are reserved for the node")

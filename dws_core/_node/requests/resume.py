@@ -1,136 +1,144 @@
-"""What clients ask about the past: `connect`, `subscribe` with a cursor, `history`; and the cursors of the answers."""
+"""Requests that concern the past: `connect`, `subscribe` with a cursor, and `history`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 from weakref import WeakSet
 
 from dws_core._errors import InvalidMessage
-from dws_core._log.contract import LogBroker
 from dws_core._log.recovery import Answer
 from dws_core._node.connection.connection import Connection
+from dws_core._node.pacing import Pacer
 from dws_core._node.recovery.attach import Attach
+from dws_core._node.recovery.attachments import Attachments
 from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.history import HistoryReader
 from dws_core._node.recovery.interest import Interest
-from dws_core._wire.cursor import Position, format_cursor
-from dws_core._wire.frames import encode_frame
+from dws_core._node.sending.fanout import Fanout
+from dws_core._wire import server_messages
+from dws_core._wire.cursor import Position
 from dws_core._wire.message import JSON
+from dws_core._wire.server_messages import RequestId
 
 
 class Resume:
-    """Carries out what has been checked; see `Dispatcher` for the checks.
+    """Carries out requests that `Dispatcher` has checked.
 
     Args:
-        broker: Where the logs are.
-        interest: What connections want.
-        positions: Where live connections stand.
-        attach: Brings connections from their cursors to live delivery.
+        recovers: Whether the broker can recover missed messages.
+        interest: The topics that connections want.
+        cursors: Cursors of live connections.
+        attach: Recovers connections from their cursors.
+        attachments: The recovering connections.
         history: Reads the last messages of a topic.
-        ping_s: Seconds between the WebSocket pings of the server.
+        fanout: Sends the replies.
+        pacer: Limits how many clients resume per tick.
+        ping_s: Interval of the server's WebSocket pings, in seconds, for the reply to `connect`.
     """
 
     def __init__(
         self,
-        broker: LogBroker,
+        *,
+        recovers: bool,
         interest: Interest,
-        positions: Cursors,
+        cursors: Cursors,
         attach: Attach,
+        attachments: Attachments,
         history: HistoryReader,
+        fanout: Fanout,
+        pacer: Pacer,
         ping_s: float,
     ) -> None:
-        self._broker = broker
+        self._recovers = recovers
         self._interest = interest
-        self._positions = positions
+        self._cursors = cursors
         self._attach = attach
+        self._attachments = attachments
         self._history = history
+        self._fanout = fanout
+        self._pacer = pacer
         self._ping_s = ping_s
-        self._greeted: WeakSet[Connection] = WeakSet()
+        self._connected: WeakSet[Connection] = WeakSet()
 
-    async def live(self, connection: Connection) -> None:
-        """Wait until the replay of a connection has ended: changes of its filters come after it."""
-        await self._attach.attachments.ended(connection)
+    async def replay_ended(self, connection: Connection) -> None:
+        """Wait until the replay of a connection has ended. Its filters change only after that."""
+        await self._attachments.ended(connection)
 
     def check_first(self, connection: Connection) -> None:
         """Refuse a second `connect`.
 
         Raises:
-            InvalidMessage: The connection was answered by `connected` before.
+            InvalidMessage: The connection has already sent `connect`.
         """
-        if connection in self._greeted:
-            raise InvalidMessage("a connection sends connect once.", fix="use subscribe and unsubscribe from now on")
+        if connection in self._connected:
+            raise InvalidMessage(
+                "the connection has already sent connect.", fix="use subscribe and unsubscribe to change filters"
+            )
 
     async def connect(
         self,
         connection: Connection,
         filters: Iterable[str],
         cursor: Mapping[int, Position] | None,
-        request_id: str | int | None,
+        request_id: RequestId,
     ) -> None:
-        """Subscribe to all filters, resume from the cursor, answer by `connected`."""
-        if not await self._still_there(connection, cursor):
+        """Subscribe to all filters, resume from the cursor, reply with `connected`."""
+        if not await self._may_resume(connection, cursor):
             return
-        frame: dict[str, Any] = {"type": "connected", "conn_id": connection.id, "ping_s": self._ping_s}
-        if request_id is not None:
-            frame["id"] = request_id
-        self._greeted.add(connection)
+        self._connected.add(connection)
         for filter_ in filters:
             connection.topics.add(filter_)
-        self._positions.follow(connection)
-        if cursor is None:
-            self._answer(connection, frame, self._positions.cursor(connection), None)
-            return
+        self._cursors.keep_updated(connection)
+
+        def reply(cursor: Mapping[int, Position], recovered: bool | None) -> None:
+            message = server_messages.connected(
+                request_id, conn_id=connection.id, ping_s=self._ping_s, cursor=cursor, recovered=recovered
+            )
+            self._fanout.send(connection, message)
 
         def on_answer(answer: Answer) -> None:
-            cursor = answer.cursor if self._broker.capabilities.recovery else {}
-            self._answer(connection, frame, cursor, answer)
+            reply(answer.cursor if self._recovers else {}, answer.gap is None)
 
-        wanted = self._interest.wanted(connection, connection.topics)
-        await self._attach.attach(connection, cursor, wanted, on_answer)
+        if cursor is None:
+            reply(self._cursors.of(connection), None)
+        else:
+            wanted = self._interest.wanted(connection, connection.topics)
+            await self._attach.attach(connection, cursor, wanted, on_answer)
 
     async def subscribe(
         self,
         connection: Connection,
         filter_: str,
         cursor: Mapping[int, Position] | None,
-        request_id: str | int | None,
+        request_id: RequestId,
     ) -> None:
-        """Add a filter, resume its partitions from the cursor, answer by `ack`.
+        """Add a filter, resume its partitions from the cursor, reply with `ack`.
 
         Raises:
-            InvalidMessage: There is a cursor, and the connection has a filter in those partitions already.
+            InvalidMessage: The request has a cursor, and the connection already has a filter in those partitions.
         """
-        if not await self._still_there(connection, cursor):
+        if not await self._may_resume(connection, cursor):
             return
-        frame: dict[str, Any] = {"type": "ack", "id": request_id}
         if cursor is None:
             connection.topics.add(filter_)
-            self._acknowledge(connection, frame)
+            self._acknowledge(connection, request_id)
             return
-        others = [other for other in connection.topics if other != filter_]
-        followed = self._interest.partitions_of(others)
-        new = self._interest.partitions_of((filter_,))
-        if filter_ in connection.topics or not followed.isdisjoint(new):
-            raise InvalidMessage(
-                "a cursor needs partitions in which the connection has no filter yet.",
-                fix="resume several filters by one connect message",
-            )
+        followed = self._partitions_to_keep(connection, filter_)
         wanted = self._interest.wanted(connection, (filter_,))
         wanted = {partition: topics for partition, topics in wanted.items() if partition not in followed}
         connection.topics.add(filter_)
-        self._positions.follow(connection)
+        self._cursors.keep_updated(connection)
 
         def on_answer(answer: Answer) -> None:
             if request_id is not None:
-                recovers = self._broker.capabilities.recovery
-                whole = {**self._positions.cursor(connection), **answer.cursor} if recovers else {}
-                self._answer(connection, frame, whole, answer)
+                whole = {**self._cursors.of(connection), **answer.cursor} if self._recovers else {}
+                ack = server_messages.ack(request_id, cursor=whole, recovered=answer.gap is None)
+                self._fanout.send(connection, ack)
 
         await self._attach.attach(connection, cursor, wanted, on_answer)
 
-    async def history(self, connection: Connection, topic: str, limit: JSON, request_id: str | int | None) -> None:
-        """Answer by the last messages of a topic.
+    async def history(self, connection: Connection, topic: str, limit: JSON, request_id: RequestId) -> None:
+        """Reply with the last messages of a topic.
 
         Raises:
             InvalidMessage: The limit is not a positive integer.
@@ -138,41 +146,42 @@ class Resume:
         """
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise InvalidMessage("member 'limit' of history must be a positive integer.")
-        past = await self._history.read(topic, limit)
-        frame: dict[str, Any] = {"type": "history", "topic": topic}
-        if request_id is not None:
-            frame["id"] = request_id
-        frame["messages"] = [{"data": message.data, "pos": message.pos} for message in past.messages]
-        frame["cursor"] = past.cursor
-        connection.push(encode_frame(connection.codec, frame))
+        stored = await self._history.read(topic, limit)
+        messages = [(message.data, message.pos) for message in stored.messages]
+        reply = server_messages.history(request_id, topic=topic, messages=messages, cursor=stored.cursor)
+        self._fanout.send(connection, reply)
 
-    async def _still_there(self, connection: Connection, cursor: Mapping[int, Position] | None) -> bool:
-        """Wait for a turn to resume; say whether the client is still there: one that is gone needs no replay."""
+    def _partitions_to_keep(self, connection: Connection, filter_: str) -> frozenset[int]:
+        """Return the partitions of the other filters, which are live already.
+
+        Raises:
+            InvalidMessage: They overlap with those of the new filter.
+        """
+        others = [other for other in connection.topics if other != filter_]
+        followed = self._interest.partitions_of(others)
+        new = self._interest.partitions_of((filter_,))
+        if filter_ in connection.topics or not followed.isdisjoint(new):
+            raise InvalidMessage(
+                "a cursor needs partitions in which the connection has no filter yet.",
+                fix="resume several filters with one connect message",
+            )
+        return followed
+
+    async def _may_resume(self, connection: Connection, cursor: Mapping[int, Position] | None) -> bool:
+        """Wait for a turn if there is a cursor. Return False if the client has disconnected in the meantime."""
         if cursor is not None:
-            await self._attach.turn()
+            await self._pacer.wait_turn()
         return not connection.closed
 
-    def _acknowledge(self, connection: Connection, frame: dict[str, Any]) -> None:
-        if frame["id"] is None:
+    def _acknowledge(self, connection: Connection, request_id: RequestId) -> None:
+        if request_id is None:
             return
-        if cursor := self._positions.cursor(connection):
-            self._positions.follow(connection)
-            frame["cursor"] = format_cursor(cursor)
-        connection.push(encode_frame(connection.codec, frame))
-
-    def _answer(
-        self,
-        connection: Connection,
-        frame: dict[str, Any],
-        cursor: Mapping[int, Position],
-        answer: Answer | None,
-    ) -> None:
-        frame["cursor"] = format_cursor(cursor)
-        if answer is not None:
-            frame["recovered"] = answer.gap is None
-        connection.push(encode_frame(connection.codec, frame))
+        cursor = self._cursors.of(connection)
+        if cursor:
+            self._cursors.keep_updated(connection)
+        self._fanout.send(connection, server_messages.ack(request_id, cursor=cursor or None))
 
 
-def over_limit(limit: int | None, known: Collection[str], new: Iterable[str]) -> bool:
-    """Say whether a connection would have more filters than it may."""
-    return limit is not None and len({*known, *new}) > max(limit, len(known))
+def over_limit(limit: int | None, existing: Collection[str], new: Iterable[str]) -> bool:
+    """Return whether new filters would exceed a connection's limit."""
+    return limit is not None and len({*existing, *new}) > max(limit, len(existing))

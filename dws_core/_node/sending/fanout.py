@@ -1,7 +1,7 @@
-"""From messages to writes: what arrives in one tick of the loop leaves in one write for each connection.
+"""Batched fan-out: all messages of one event-loop tick are written to each connection with one call.
 
-Messages for the same receivers are kept together and joined once for each codec, however many receivers there are. The
-cost of a message does not grow with its receivers until the write, and a write carries all messages of the tick.
+Messages for the same receivers are collected together and joined once for each codec, for any number of receivers. The
+cost of a message grows with its receivers only in the write itself, and a write carries all messages of the tick.
 """
 
 from __future__ import annotations
@@ -13,31 +13,29 @@ from itertools import chain, groupby
 from operator import attrgetter, itemgetter, length_hint
 from typing import Final, Protocol
 
-from dws_core._node.sending.outbox import Outbox
+from dws_core._node.sending.outbox import CHUNK_BYTES, Outbox
 from dws_core._node.stats import Counters
 from dws_core._wire.codecs import Codec
-from dws_core._wire.frames import Frame
+from dws_core._wire.frames import Frame, encode_frame
+from dws_core._wire.message import JSON
 
 logger = logging.getLogger("dws")
 
-_CHUNK_BYTES: Final = 65_536
-"""What is longer goes out in several writes, so that a socket which is full after the first is noticed."""
-
 _MIN_PLANNED: Final = 32
-"""Receivers for which planning pays."""
+"""Minimum number of receivers that are worth a plan."""
 
 _MAX_PLANS: Final = 64
-"""Sequences of receivers whose plans are kept."""
+"""Maximum number of receiver sequences whose plans are kept."""
 
-_OUTBOX = attrgetter("outbox")
+_OUTBOX = attrgetter("_outbox")
 
 
 class Receiver(Protocol):
-    """Whatever has an outbox."""
+    """Anything with an outbox. The attribute is private because connections are public objects."""
 
     @property
-    def outbox(self) -> Outbox:
-        """Where its frames go."""
+    def _outbox(self) -> Outbox:
+        """The writing side of the connection."""
         ...
 
 
@@ -45,12 +43,12 @@ class Encodable(Protocol):
     """One message, encoded at most once for each codec."""
 
     def frame(self, codec: Codec) -> Frame | None:
-        """Return the frame for connections of a codec; None: the codec cannot express it."""
+        """Return the frame for connections with a codec, or None if the codec cannot encode the message."""
         ...
 
 
 class _Batch:
-    """Messages of one tick for the same receivers, each with its number in the tick."""
+    """Messages of one tick for the same receivers. Each has its number in the tick."""
 
     __slots__ = ("messages", "receivers")
 
@@ -60,10 +58,10 @@ class _Batch:
 
 
 class Fanout:
-    """Collects what is sent in one tick of the event loop and writes it at the end of the tick, in order.
+    """Collects the messages of one event-loop tick and writes them at the end of the tick, in order.
 
     Args:
-        counters: Where deliveries are counted.
+        counters: Counts deliveries.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -74,19 +72,30 @@ class Fanout:
         self._flushed: asyncio.Future[None] | None = None
 
     def push(self, receivers: Sequence[Receiver], message: Encodable) -> None:
-        """Send a message to receivers; the sequence must not be changed afterwards.
+        """Send a message to receivers. Do not change the sequence afterwards.
 
-        Cheapest where the same sequence object comes again.
+        Repeated use of the same sequence object is cheapest.
         """
         self._push(id(receivers), receivers, message)
         self._counters.deliveries += len(receivers)
 
-    def push_one(self, receiver: Receiver, message: Encodable) -> None:
-        """Send a message to one receiver, in order with what it gets through `push`."""
+    def push_one(self, receiver: Receiver, message: Encodable) -> bool:
+        """Send a message to one receiver, in order with its messages of `push`. Return False if it is closed."""
+        if receiver._outbox.closed:
+            return False
         self._push(id(receiver), (receiver,), message)
+        return True
+
+    def send(self, receiver: Receiver, message: JSON) -> bool:
+        """Encode a message for one receiver and send it. Return False if the receiver is closed.
+
+        Raises:
+            CodecError: The receiver's codec cannot encode the message.
+        """
+        return self.push_one(receiver, encode_frame(receiver._outbox.codec, message))
 
     def flush(self) -> None:
-        """Write now what waits for the end of the tick."""
+        """Write the collected messages now."""
         if not self._batches:
             return
         batches, self._batches, self._number = list(self._batches.values()), {}, 0
@@ -98,7 +107,7 @@ class Fanout:
             self._flushed = None
 
     async def flushed(self) -> None:
-        """Wait for the end of the tick."""
+        """Wait until the messages of this tick are written."""
         if self._batches:
             if self._flushed is None:
                 self._flushed = asyncio.get_running_loop().create_future()
@@ -109,19 +118,19 @@ class Fanout:
         if batch is None:
             if not self._batches:
                 asyncio.get_running_loop().call_soon(self.flush)
-            batch = self._batches[key] = _Batch(receivers)  # keeps the receivers alive, and so the key unique
+            batch = self._batches[key] = _Batch(receivers)  # keeps the receivers alive, so that the key stays unique
         self._number += 1
         batch.messages.append((self._number, message))
 
 
 class _Plan:
-    """How to write to receivers of one codec that all take frames at once.
+    """The write calls for receivers that share one codec and all accept frames directly.
 
     Attributes:
-        receivers: Who; kept alive, and so their id unique.
-        version: In which this holds.
-        codec: Theirs.
-        writes: One call for each; None: not made yet, or not possible in this version.
+        receivers: The receivers. The reference keeps their `id()` unique.
+        version: Value of `Counters.plan_version` for which the plan is valid.
+        codec: The codec of all receivers.
+        writes: One write call per receiver. None before `make`, or if a plan is impossible in this version.
     """
 
     __slots__ = ("codec", "receivers", "version", "writes")
@@ -129,34 +138,33 @@ class _Plan:
     def __init__(self, receivers: Sequence[Receiver], version: int) -> None:
         self.receivers = receivers
         self.version = version
-        self.codec: Codec = receivers[0].outbox.codec
+        self.codec: Codec = receivers[0]._outbox.codec
         self.writes: list[Callable[[bytes], object]] | None = None
 
     def make(self) -> None:
-        """Collect the calls."""
-        outboxes = [receiver.outbox for receiver in self.receivers]
+        """Collect the write calls."""
+        outboxes = [receiver._outbox for receiver in self.receivers]
         if all(outbox.direct and outbox.codec is self.codec for outbox in outboxes):
             self.writes = [outbox.write for outbox in outboxes]
 
     def write(self, data: bytes, writes: list[Callable[[bytes], object]]) -> None:
-        """Write to all; one that raises is closed, the others go on."""
+        """Write to all receivers. Close a receiver whose write raises, and continue with the others."""
         rest = iter(writes)
         while True:
             try:
                 for write in rest:
                     write(data)
             except Exception:
-                logger.exception("a connection could not be written to; it is closed")
-                self.receivers[len(writes) - length_hint(rest) - 1].outbox.close()
+                logger.exception("writing to a connection failed, so it is closed")
+                self.receivers[len(writes) - length_hint(rest) - 1]._outbox.close()
             else:
                 return
 
 
 class _Plans:
-    """Plans for sequences of receivers that come again: a delivery touches nothing but its socket.
+    """Plans for receiver sequences that repeat: a planned delivery only touches its sockets.
 
-    A plan is made when its receivers come a second time within a version: where sockets fill and empty all the time, none
-    is made.
+    A plan is made when its receivers repeat within one version. Where sockets fill and drain all the time, no plan is made.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -164,7 +172,7 @@ class _Plans:
         self._plans: dict[int, _Plan] = {}
 
     def write(self, batches: list[_Batch]) -> bool:
-        """Write a batch by its plan; False: there is none, and nothing was written."""
+        """Write a batch by its plan. Return False, without writing, if there is no plan."""
         receivers = batches[0].receivers
         if len(receivers) < _MIN_PLANNED:
             return False
@@ -187,15 +195,15 @@ class _Plans:
 
 
 def _by_parts(batches: list[_Batch]) -> Iterable[tuple[list[_Batch], Iterable[Outbox]]]:
-    """Return batches that have receivers in common, with their outboxes; each outbox once."""
+    """Group outboxes by the batches they receive. Each outbox is returned once."""
     if len(batches) == 1:
         return [(batches, map(_OUTBOX, batches[0].receivers))]
     found: dict[Outbox, list[_Batch]] = {}
     for batch in batches:
         for receiver in batch.receivers:
-            parts = found.get(receiver.outbox)
+            parts = found.get(receiver._outbox)
             if parts is None:
-                found[receiver.outbox] = [batch]
+                found[receiver._outbox] = [batch]
             else:
                 parts.append(batch)
     grouped = groupby(found.items(), key=itemgetter(1))
@@ -203,7 +211,7 @@ def _by_parts(batches: list[_Batch]) -> Iterable[tuple[list[_Batch], Iterable[Ou
 
 
 def _write(parts: list[_Batch], outboxes: Iterable[Outbox]) -> None:
-    """Write messages to outboxes, joined once for each codec. The loop runs once for each delivery: see benchmarks."""
+    """Write messages to outboxes, joined once per codec. The loop runs once per delivery and dominates the benchmarks."""
     joined: dict[str, _Joined] = {}
     codec: Codec | None = None
     for outbox in outboxes:
@@ -219,15 +227,15 @@ def _write(parts: list[_Batch], outboxes: Iterable[Outbox]) -> None:
             else:
                 frames.write_to(outbox)
         except Exception:
-            logger.exception("a connection could not be written to; it is closed")
+            logger.exception("writing to a connection failed, so it is closed")
             outbox.close()
 
 
 class _Joined:
-    """The messages of batches, in the order they were sent, for connections of one codec.
+    """The messages of batches, in the order of sending, encoded for one codec.
 
     Attributes:
-        whole: All of them for one write; None: they are too much, or nothing.
+        whole: All messages as one write, or None if they are too long or empty.
     """
 
     __slots__ = ("_chunks", "whole")
@@ -239,7 +247,7 @@ class _Joined:
         self.whole: bytes | None = self._chunks[0][0] if len(self._chunks) == 1 else None
 
     def write_to(self, outbox: Outbox) -> None:
-        """Write chunk by chunk, or hand over the frames where the socket takes no more."""
+        """Write chunk by chunk. Queue the frames in the outbox if the socket is full."""
         for data, frames in self._chunks:
             if outbox.direct:
                 outbox.write(data)
@@ -251,7 +259,7 @@ def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     chunk: list[Frame] = []
     size = 0
     for frame in frames:
-        if chunk and size + len(frame) > _CHUNK_BYTES:
+        if chunk and size + len(frame) > CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
         chunk.append(frame)

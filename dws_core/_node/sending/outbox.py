@@ -1,10 +1,11 @@
-"""The writing side of one connection: frames in order, bounded in bytes, never in anyone's way."""
+"""The writing side of one connection: frames in order, bounded in bytes, without blocking the sender."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from dws_core._limits.backlog import Backlog, SlowConsumer
@@ -13,69 +14,75 @@ from dws_core._node.stats import Counters
 from dws_core._wire.codecs import Codec
 from dws_core._wire.frames import Frame
 
-_CHUNK_BYTES: Final = 65_536
-"""What waits is joined to writes of about this size."""
+CHUNK_BYTES: Final = 65_536
+"""Maximum size of one write, in bytes: a socket that is full after the first write is detected before the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxSettings:
+    """Settings of one outbox. It reads them once.
+
+    Attributes:
+        codec: Codec of the connection.
+        limit_bytes: Maximum number of queued bytes, including the server's buffer. If None, there is no limit.
+        policy: Which messages are dropped over the limit.
+        counters: Counts drops.
+        on_overflow: Called once when the limit is exceeded and no message may be dropped. The outbox is closed then.
+    """
+
+    codec: Codec
+    limit_bytes: int | None
+    policy: SlowConsumer
+    counters: Counters
+    on_overflow: Callable[[], None]
 
 
 class Outbox(ABC):
-    """Takes frames without waiting and without raising; what the socket does not take at once waits here.
-
-    Args:
-        codec: The connection's.
-        limit_bytes: Bytes that may wait, the server's own buffer included; None: no limit.
-        policy: What happens over the limit.
-        counters: Where drops are counted.
-        on_overflow: Called once when the limit is passed and nothing may give way; nothing more is taken.
+    """Accepts frames without waiting or raising. Frames that the socket does not accept yet are queued.
 
     Attributes:
-        direct: Whether `write` may be used: nothing waits, and the socket takes more.
-        closed: Whether everything goes nowhere.
-        write: Writes ready frames at once; only while `direct`. An attribute, since it is called for each delivery.
+        codec: Codec of the connection.
+        direct: Whether `write` may be called: nothing is queued and the socket accepts data.
+        closed: Whether frames are discarded.
+        write: Writes ready frames immediately. Call it only while `direct`. An attribute because it is called for each
+            delivery.
     """
 
     __slots__ = (
         "_backlog", "_counters", "_drained", "_limit_bytes", "_on_overflow", "_policy", "closed", "codec", "direct", "write",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        *,
-        codec: Codec,
-        limit_bytes: int | None,
-        policy: SlowConsumer,
-        counters: Counters,
-        on_overflow: Callable[[], None],
-    ) -> None:
-        self.codec: Codec = codec
+    def __init__(self, settings: OutboxSettings) -> None:
+        self.codec: Codec = settings.codec
         self.closed: bool = False
         self.direct: bool = False
-        self.write: Callable[[bytes], object] = _nothing
-        self._limit_bytes = limit_bytes
-        self._policy = policy
-        self._counters = counters
-        self._on_overflow = on_overflow
+        self.write: Callable[[bytes], object] = _discard
+        self._limit_bytes = settings.limit_bytes
+        self._policy = settings.policy
+        self._counters = settings.counters
+        self._on_overflow = settings.on_overflow
         self._backlog: Backlog | None = None  # most connections keep up most of the time
         self._drained: asyncio.Event | None = None
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that wait, those in the server's buffer included."""
-        return self._beside_bytes() + (self._backlog.size_bytes if self._backlog is not None else 0)
+        """Number of queued bytes, including the server's buffer."""
+        return self._sent_bytes() + (self._backlog.size_bytes if self._backlog is not None else 0)
 
     @abstractmethod
     def put(self, frames: Iterable[Frame]) -> None:
-        """Take frames that may have to wait."""
+        """Write or queue frames."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Drop the socket, as far as the server can."""
+        """Drop the socket, as far as the server supports it."""
 
     @abstractmethod
-    def _beside_bytes(self) -> int:
-        """Return the bytes that have left the backlog and not the node."""
+    def _sent_bytes(self) -> int:
+        """Return the number of bytes that have left the backlog but not the node."""
 
     def close(self) -> None:
-        """Take no more frames and drop those that wait."""
+        """Discard the queued frames and all later ones."""
         self.closed = True
         self.direct = False
         self._counters.plan_version += 1
@@ -83,27 +90,27 @@ class Outbox(ABC):
         self._notify()
 
     async def flushed(self) -> None:
-        """Wait until nothing waits here or the outbox is closed."""
-        while self._waits() and not self.closed:
+        """Wait until nothing is queued here or the outbox is closed."""
+        while self._queued() and not self.closed:
             self._drained = self._drained or asyncio.Event()
             await self._drained.wait()
 
     async def idle(self) -> None:
-        """Wait until nothing waits and the socket takes more, or the outbox is closed: the reader's own pace."""
+        """Wait until nothing is queued and the socket accepts data, or the outbox is closed: the client's own pace."""
         while self._busy() and not self.closed:
             self._drained = self._drained or asyncio.Event()
             await self._drained.wait()
 
-    def _waits(self) -> bool:
+    def _queued(self) -> bool:
         return self._backlog is not None
 
     def _busy(self) -> bool:
-        return self._waits()
+        return self._queued()
 
     def _queue(self, frame: Frame) -> None:
         if self._backlog is None:
             self._backlog = Backlog(self._limit_bytes, self._policy)
-        dropped = self._backlog.put(frame, beside_bytes=self._beside_bytes())
+        dropped = self._backlog.put(frame, beside_bytes=self._sent_bytes())
         if dropped is None:
             self._counters.overflows += 1
             self.close()
@@ -118,29 +125,18 @@ class Outbox(ABC):
 
 
 class ReadyOutbox(Outbox):
-    """Writes ready frames to the server's buffer; they wait here while that is full."""
+    """Writes ready frames to the server's buffer. Frames are queued here while that buffer is full."""
 
     __slots__ = ("_sink",)
 
-    def __init__(
-        self,
-        sink: FrameSink,
-        *,
-        codec: Codec,
-        limit_bytes: int | None,
-        policy: SlowConsumer,
-        counters: Counters,
-        on_overflow: Callable[[], None],
-    ) -> None:
-        super().__init__(
-            codec=codec, limit_bytes=limit_bytes, policy=policy, counters=counters, on_overflow=on_overflow
-        )
+    def __init__(self, sink: FrameSink, settings: OutboxSettings) -> None:
+        super().__init__(settings)
         self._sink = sink
         self.direct = True
         self.write = sink.attach(self)
 
     def put(self, frames: Iterable[Frame]) -> None:
-        """Write one by one for as long as the server's buffer has room; queue the others."""
+        """Write frames one by one while the server's buffer has room. Queue the others."""
         for frame in frames:
             if self.direct:
                 self.write(frame.ready)
@@ -152,12 +148,12 @@ class ReadyOutbox(Outbox):
         self._sink.abort()
 
     def pause(self) -> None:
-        """Called by the sink: its buffer is full."""
+        """Called by the sink when its buffer is full."""
         self.direct = False
         self._counters.plan_version += 1
 
     def resume(self) -> None:
-        """Called by the sink: its buffer has room. Write what waits, until it is full again."""
+        """Called by the sink when its buffer has room. Write queued frames until the buffer is full again."""
         if self.closed:
             return
         self.direct = True
@@ -168,7 +164,7 @@ class ReadyOutbox(Outbox):
             self._backlog = None
             self._notify()
 
-    def _beside_bytes(self) -> int:
+    def _sent_bytes(self) -> int:
         return self._sink.buffered_bytes()
 
     def _busy(self) -> bool:
@@ -176,12 +172,12 @@ class ReadyOutbox(Outbox):
 
 
 class TaskOutbox(Outbox):
-    """Writes through ASGI messages: one task from the first frame to the end, which sleeps while nothing waits.
+    """Writes through ASGI messages. One task runs from the first frame to the end and sleeps while nothing is queued.
 
     Args:
-        write: Writes one frame to the socket; raises when the socket is gone.
+        write: Writes one frame to the socket. Raises if the socket is closed.
         start_writer: Runs `run()` in the background.
-        **kwargs: See `Outbox`.
+        settings: See `OutboxSettings`.
     """
 
     __slots__ = ("_in_flight_bytes", "_start_writer", "_wake", "_write", "_writing")
@@ -190,16 +186,9 @@ class TaskOutbox(Outbox):
         self,
         write: Callable[[Frame], Awaitable[None]],
         start_writer: Callable[[TaskOutbox], object],
-        *,
-        codec: Codec,
-        limit_bytes: int | None,
-        policy: SlowConsumer,
-        counters: Counters,
-        on_overflow: Callable[[], None],
+        settings: OutboxSettings,
     ) -> None:
-        super().__init__(
-            codec=codec, limit_bytes=limit_bytes, policy=policy, counters=counters, on_overflow=on_overflow
-        )
+        super().__init__(settings)
         self._write = write
         self._start_writer = start_writer
         self._writing = False
@@ -207,7 +196,7 @@ class TaskOutbox(Outbox):
         self._in_flight_bytes = 0
 
     def put(self, frames: Iterable[Frame]) -> None:
-        """Queue and see that the writer runs."""
+        """Queue frames and make sure that the writer runs."""
         starts = self._backlog is None
         for frame in frames:
             if not self.closed:
@@ -220,15 +209,15 @@ class TaskOutbox(Outbox):
                 self._wake_up()
 
     def close(self) -> None:
-        """Take no more frames, drop those that wait, end the writer when its last write has ended."""
+        """Discard all frames and end the writer after its current write."""
         super().close()
         self._wake_up()
 
     def abort(self) -> None:
-        """Not possible through ASGI: the socket is left to the server's own time-outs."""
+        """Do nothing, because ASGI cannot drop a socket. The server's own timeouts apply."""
 
     async def run(self) -> None:
-        """Write until closed. A failed write closes the outbox: the socket is gone."""
+        """Write until closed. A failed write closes the outbox, because the socket is closed."""
         try:
             while self._backlog is not None:
                 await self._write_all(self._backlog)
@@ -252,21 +241,21 @@ class TaskOutbox(Outbox):
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _waits(self) -> bool:
+    def _queued(self) -> bool:
         return self._writing
 
-    def _beside_bytes(self) -> int:
+    def _sent_bytes(self) -> int:
         return self._in_flight_bytes
 
 
-def _nothing(data: bytes) -> None:
-    """Stand for the write of an outbox that is never direct."""
+def _discard(data: bytes) -> None:
+    """Stand in for `write` of an outbox that is never direct."""
 
 
 def _joined(backlog: Backlog) -> bytes:
-    """Take frames for one write."""
+    """Remove frames for one write from the backlog and join them."""
     parts, size = [], 0
-    while backlog and size < _CHUNK_BYTES:
+    while backlog and size < CHUNK_BYTES:
         ready = backlog.take().ready
         parts.append(ready)
         size += len(ready)

@@ -1,9 +1,9 @@
-"""The ASGI extension through which a server takes ready frames.
+"""The ASGI extension through which a server accepts ready frames.
 
-A server that has it puts a `FrameSink` under `scope["extensions"]["dws.frames"]`. Ready frames are whole WebSocket data
-frames as they go on the wire: unfragmented, unmasked, uncompressed, which is legal on a connection that negotiated
-compression, too (RFC 7692 §6). Accepting, closing and pings stay with the ordinary ASGI messages.
-`dws_core.server.WebSocketProtocol` is such a server for uvicorn.
+A server with the extension puts a `FrameSink` under `scope["extensions"]["dws.frames"]`. Ready frames are complete
+WebSocket data frames as they are sent on the wire: unfragmented, unmasked and uncompressed. Uncompressed frames are legal
+on a connection that negotiated compression (RFC 7692 §6). Accept, close and pings remain ordinary ASGI messages.
+`dws_core.server.WebSocketProtocol` implements the extension for uvicorn.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ EXTENSION: Final = "dws.frames"
 
 
 class FrameListener(Protocol):
-    """What a sink tells its connection."""
+    """Receives the state of a sink. Implemented by the connection's outbox."""
 
     def pause(self) -> None:
-        """Take that the server's buffer is full, and what is written makes it grow; or that nothing may be written yet."""
+        """Called when the server's buffer is full or writing is not allowed yet. Further writes grow the buffer."""
         ...
 
     def resume(self) -> None:
-        """Take that the server's buffer has room again."""
+        """Called when the server's buffer has room again."""
         ...
 
     def close(self) -> None:
-        """Take that the connection is open no more: what is written from now on goes nowhere, or where it must not."""
+        """Called once when the connection closes. Do not write to it afterwards."""
         ...
 
 
 class FrameSink(Protocol):
-    """Takes ready frames of one connection. All methods return at once; none raises."""
+    """Accepts ready frames of one connection. All methods return immediately. None raises."""
 
     def attach(self, listener: FrameListener) -> Callable[[bytes], object]:
-        """Choose who hears of the connection; return what writes one or more ready frames.
+        """Set the listener. Return a function that writes one or more ready frames.
 
-        A sink that is full, not accepted yet or open no more says so at once: `pause`, `pause`, `close`. What is
-        returned asks nothing, since it is called for each delivery: it must not be called once the listener was told
-        of the close, nor before the accept.
+        A sink that is full, not accepted yet or closed calls `pause`, `pause` or `close` before this method returns. The
+        returned function checks nothing because it is called for each delivery. Do not call it after `close` or before
+        the handshake is accepted.
         """
         ...
 
     def buffered_bytes(self) -> int:
-        """Return the bytes that wait in the server's buffer."""
+        """Return the size of the server's buffer, in bytes."""
         ...
 
     def abort(self) -> None:
-        """Drop the connection without a close frame, and what waits in the buffer with it."""
+        """Drop the connection and its buffer without a close frame."""
         ...
 
 
 def sink_of(scope: MutableMapping[str, Any]) -> FrameSink | None:
-    """Return the sink of a connection; None: the server takes no ready frames."""
+    """Return the sink of a connection, or None if the server does not accept ready frames."""
     return cast("FrameSink | None", (scope.get("extensions") or {}).get(EXTENSION))

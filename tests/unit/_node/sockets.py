@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dws_core._limits.backlog import SlowConsumer
-from dws_core._node.sending.outbox import ReadyOutbox, TaskOutbox
+from dws_core._node.sending.outbox import OutboxSettings, ReadyOutbox, TaskOutbox
 from dws_core._node.sending.ready_frames import FrameListener
 from dws_core._node.stats import Counters
 from dws_core._wire.codecs import Codec, JSONCodec
@@ -72,14 +72,14 @@ class Ready:
         self.sink = Sink(room)
         self.counters = counters or Counters()
         self.overflows = 0
-        self.outbox = ReadyOutbox(
-            self.sink,
+        settings = OutboxSettings(
             codec=codec,
             limit_bytes=limit,
             policy=policy,
             counters=self.counters,
             on_overflow=self._on_overflow,
         )
+        self._outbox = ReadyOutbox(self.sink, settings)
 
     def _on_overflow(self) -> None:
         self.overflows += 1
@@ -99,15 +99,17 @@ class Asgi:
         self.overflows = 0
         self.counters = Counters()
         self.tasks: list[asyncio.Task[Any]] = []
-        self.outbox = TaskOutbox(
-            self._write,
-            lambda box: self.tasks.append(asyncio.get_running_loop().create_task(box.run())),
+        settings = OutboxSettings(
             codec=JSON,
             limit_bytes=limit,
             policy=policy,
             counters=self.counters,
             on_overflow=self._on_overflow,
         )
+        self._outbox = TaskOutbox(self._write, self._start_writer, settings)
+
+    def _start_writer(self, outbox: TaskOutbox) -> None:
+        self.tasks.append(asyncio.get_running_loop().create_task(outbox.run()))
 
     async def _write(self, frame: Frame) -> None:
         self.writing.set()

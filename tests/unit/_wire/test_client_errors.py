@@ -16,7 +16,7 @@ from dws_core import (
     PayloadTooLarge,
     PublishOutcomeUnknown,
 )
-from dws_core._wire.client_errors import INTERNAL, Refused, describe
+from dws_core._wire.client_errors import Refused, describe
 
 
 @pytest.mark.parametrize(
@@ -44,16 +44,3 @@ def test_each_error_has_its_code(error: Exception, code: str, temporary: bool) -
 
 def test_an_unknown_error_is_not_described() -> None:
     assert describe(ValueError("secret")) is None
-
-
-def test_the_message_has_an_id_and_a_retry_only_where_there_is_one() -> None:
-    assert INTERNAL.to_message() == {
-        "type": "error",
-        "code": "internal",
-        "message": "the node failed to carry this out",
-        "temporary": False,
-    }
-    told = describe(BrokerUnavailable("down", retry_after_s=1.23456))
-    assert told is not None
-    assert told.to_message("x")["retry_in_s"] == 1.235
-    assert told.to_message("x")["id"] == "x"

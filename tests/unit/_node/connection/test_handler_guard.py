@@ -36,8 +36,8 @@ async def test_a_handler_is_cancelled_after_the_grace_time_and_ends_as_if_by_its
         task = group.create_task(handler())
         await handler.ready.wait()
         assert not handler.guard.cancelled
-        handler.guard.client_gone()
-        handler.guard.client_gone()
+        handler.guard.start_grace()
+        handler.guard.start_grace()
     assert handler.guard.cancelled
     assert handler.swallowed is True
     assert not task.cancelled()
@@ -70,10 +70,10 @@ async def test_a_cancellation_from_outside_that_comes_with_the_guards_wins() -> 
 async def test_a_handler_that_has_ended_by_itself_is_left_alone(gone_first: bool) -> None:
     guard = HandlerGuard(0.0)  # of this test's own task
     if gone_first:
-        guard.client_gone()
+        guard.start_grace()
     guard.release()
     if not gone_first:
-        guard.client_gone()
+        guard.start_grace()
     passed = asyncio.Event()
     asyncio.get_running_loop().call_later(0.001, passed.set)  # behind a timer of 0 s
     await passed.wait()
@@ -88,7 +88,7 @@ async def test_a_task_that_is_done_is_not_cancelled() -> None:
         made.append(HandlerGuard(0.0))
 
     await asyncio.gather(short())
-    made[0].client_gone()
+    made[0].start_grace()
     passed = asyncio.Event()
     asyncio.get_running_loop().call_later(0.001, passed.set)
     await passed.wait()
@@ -100,7 +100,7 @@ async def test_the_grace_time_is_kept() -> None:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(handler())
         await handler.ready.wait()
-        handler.guard.client_gone()
+        handler.guard.start_grace()
         passed = asyncio.Event()
         asyncio.get_running_loop().call_later(0.001, passed.set)
         await passed.wait()

@@ -49,7 +49,7 @@ async def test_the_first_known_subprotocol_is_chosen() -> None:
     ("offered", "text"),
     [
         (["mqtt", "dws.v2.json"], "none of the offered subprotocols is known; supported: dws.v1.json, dws.v1.msgpack"),
-        ([BEARER], "needs a codec entry beside it; supported: dws.v1.json, dws.v1.msgpack"),
+        ([BEARER], "needs a codec subprotocol next to it; supported: dws.v1.json, dws.v1.msgpack"),
     ],
 )
 async def test_subprotocols_that_do_not_fit_are_refused_with_the_ones_that_do(offered: list[str], text: str) -> None:

@@ -114,9 +114,9 @@ async def test_a_slow_connection_takes_nothing_from_its_neighbours() -> None:
     assert quick.written == _in_json(*"abcdef")
     for _ in "abcdef":
         without.permits.release()
-    await without.outbox.flushed()
+    await without._outbox.flushed()
     assert without.written == [f"j{text}".encode() for text in "abcdef"]
-    without.outbox.close()
+    without._outbox.close()
     await asyncio.gather(*without.tasks)
 
 
@@ -125,12 +125,12 @@ async def test_a_connection_whose_socket_raises_is_closed_and_logged(caplog: pyt
         raise RuntimeError("the handle is closed")
 
     broken, whole = Ready(), Ready()
-    broken.outbox.write = explode
+    broken._outbox.write = explode
     fanout = Fanout(Counters())
     with caplog.at_level(logging.ERROR, "dws"):
         fanout.push((broken, whole), _Text("a"))
         fanout.flush()
-    assert broken.outbox.closed
+    assert broken._outbox.closed
     assert whole.written == _in_json("a")
     assert "the handle is closed" in caplog.text
 
@@ -208,7 +208,7 @@ class _Room:
     def do(self, step: str, which: int, number: int) -> None:
         socket = self.sockets[which]
         if step == "fill":
-            socket.outbox.pause()
+            socket._outbox.pause()
         elif step == "read":
             socket.sink.read()
         elif step == "close":
@@ -223,16 +223,16 @@ class _Room:
             self.fanout.push(receivers, _Text(text))
         self.fanout.flush()
         for socket in receivers:
-            if not socket.outbox.closed:
+            if not socket._outbox.closed:
                 self.due[socket] += texts
 
     def check(self) -> None:
         for socket, texts in self.due.items():
             socket.sink.read()
-            codec = socket.outbox.codec
+            codec = socket._outbox.codec
             frames = [Frame(f"{codec.name[0]}{text}".encode(), binary=codec.binary) for text in texts]
             due = b"".join(frame.ready for frame in frames)
-            assert due.startswith(socket.written) if socket.outbox.closed else socket.written == due
+            assert due.startswith(socket.written) if socket._outbox.closed else socket.written == due
             assert socket.sink.late == []
 
 
@@ -251,23 +251,23 @@ async def test_a_planned_write_that_raises_closes_its_connection_only(
     sockets = tuple(Ready(counters=counters) for _ in range(40))
     fanout = Fanout(counters)
     explode = False
-    whole = sockets[broken].outbox.write
+    whole = sockets[broken]._outbox.write
 
     def write(data: bytes) -> None:
         if explode:
             raise RuntimeError("the handle is closed")
         whole(data)
 
-    sockets[broken].outbox.write = write
+    sockets[broken]._outbox.write = write
     with caplog.at_level(logging.ERROR, "dws"):
         for text in "abcd":
             explode = text == "c"
             fanout.push(sockets, _Text(text))
             fanout.flush()
-    assert [socket.outbox.closed for socket in sockets] == [n == broken for n in range(40)]
+    assert [socket._outbox.closed for socket in sockets] == [n == broken for n in range(40)]
     assert sockets[broken].written == _in_json("a", "b")
     assert all(s.written == _in_json(*"abcd") for n, s in enumerate(sockets) if n != broken)
-    assert [record.getMessage() for record in caplog.records] == ["a connection could not be written to; it is closed"]
+    assert [record.getMessage() for record in caplog.records] == ["writing to a connection failed, so it is closed"]
 
 
 async def test_plans_are_bounded() -> None:

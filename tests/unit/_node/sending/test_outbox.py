@@ -12,40 +12,40 @@ from unit._node.sockets import Asgi, Ready, frames, ready
 
 def test_ready_frames_go_out_at_once_while_the_server_has_room() -> None:
     socket = Ready()
-    socket.outbox.write(ready(b"a", b"b"))
-    socket.outbox.put(frames(b"c"))
+    socket._outbox.write(ready(b"a", b"b"))
+    socket._outbox.put(frames(b"c"))
     assert socket.sink.writes == [ready(b"a", b"b"), ready(b"c")]
-    assert socket.outbox.size_bytes == 0
+    assert socket._outbox.size_bytes == 0
 
 
 def test_a_full_server_makes_frames_wait_and_room_writes_them_joined_in_order() -> None:
     socket = Ready(room=1)
-    socket.outbox.put(frames(b"a", b"b", b"c"))
+    socket._outbox.put(frames(b"a", b"b", b"c"))
     assert socket.sink.writes == [ready(b"a")]
-    assert not socket.outbox.direct
-    assert socket.outbox.size_bytes == len(ready(b"a")) + 2
+    assert not socket._outbox.direct
+    assert socket._outbox.size_bytes == len(ready(b"a")) + 2
     socket.sink.read()
     assert socket.sink.writes == [ready(b"a"), ready(b"b", b"c")]
-    assert socket.outbox.direct
+    assert socket._outbox.direct
 
 
 def test_a_server_that_fills_up_again_stops_the_writing() -> None:
     socket = Ready(room=1)
     big = [bytes([n]) * 50_000 for n in range(5)]
-    socket.outbox.put(frames(b"first", *big))
+    socket._outbox.put(frames(b"first", *big))
     socket.sink.read(room=1)
     assert len(socket.sink.writes) == 2
-    assert not socket.outbox.direct
-    socket.outbox.put(frames(b"last"))
+    assert not socket._outbox.direct
+    socket._outbox.put(frames(b"last"))
     socket.sink.read()
     assert socket.written == ready(b"first", *big, b"last")
 
 
 async def test_flushed_waits_until_the_server_has_everything() -> None:
     socket = Ready(room=1)
-    await socket.outbox.flushed()
-    socket.outbox.put(frames(b"a", b"b"))
-    waiting = asyncio.get_running_loop().create_task(socket.outbox.flushed())
+    await socket._outbox.flushed()
+    socket._outbox.put(frames(b"a", b"b"))
+    waiting = asyncio.get_running_loop().create_task(socket._outbox.flushed())
     await asyncio.wait({waiting}, timeout=0)
     assert not waiting.done()
     socket.sink.read()
@@ -54,18 +54,18 @@ async def test_flushed_waits_until_the_server_has_everything() -> None:
 
 def test_over_the_limit_it_closes_once_and_takes_nothing_more() -> None:
     socket = Ready(room=1, limit=10)
-    socket.outbox.put(frames(b"a", b"1234567890", b"more", b"more"))
+    socket._outbox.put(frames(b"a", b"1234567890", b"more", b"more"))
     assert (socket.overflows, socket.counters.overflows) == (1, 1)
-    assert socket.outbox.closed
+    assert socket._outbox.closed
     socket.sink.read()
     assert socket.written == ready(b"a")
-    socket.outbox.abort()
+    socket._outbox.abort()
     assert socket.sink.aborted
 
 
 def test_dropped_deliveries_are_counted() -> None:
     socket = Ready(room=1, limit=12, policy="drop-oldest")
-    socket.outbox.put(frames(b"first", b"1234", b"5678"))
+    socket._outbox.put(frames(b"first", b"1234", b"5678"))
     assert socket.counters.dropped == 1
     socket.sink.read()
     assert socket.written == ready(b"first", b"5678")
@@ -74,11 +74,11 @@ def test_dropped_deliveries_are_counted() -> None:
 async def test_a_socket_that_is_gone_closes_the_outbox() -> None:
     socket = Ready()
     socket.sink.close()
-    assert socket.outbox.closed
-    await socket.outbox.flushed()
-    socket.outbox.put(frames(b"b"))
-    socket.outbox.resume()
-    assert not socket.outbox.direct
+    assert socket._outbox.closed
+    await socket._outbox.flushed()
+    socket._outbox.put(frames(b"b"))
+    socket._outbox.resume()
+    assert not socket._outbox.direct
 
 
 # -- ASGI messages
@@ -86,44 +86,44 @@ async def test_a_socket_that_is_gone_closes_the_outbox() -> None:
 
 async def test_frames_are_written_in_order_by_one_writer_that_sleeps_in_between() -> None:
     socket = Asgi()
-    socket.outbox.put(frames(b"0", b"1", b"2"))
-    socket.outbox.put(frames(b"3"))
+    socket._outbox.put(frames(b"0", b"1", b"2"))
+    socket._outbox.put(frames(b"3"))
     for _ in range(4):
         socket.permits.release()
-    await socket.outbox.flushed()
+    await socket._outbox.flushed()
     assert socket.written == [b"0", b"1", b"2", b"3"]
-    assert socket.outbox.size_bytes == 0
-    socket.outbox.put(frames(b"4"))
+    assert socket._outbox.size_bytes == 0
+    socket._outbox.put(frames(b"4"))
     socket.permits.release()
-    await socket.outbox.flushed()
+    await socket._outbox.flushed()
     assert socket.written[4:] == [b"4"]
     (writer,) = socket.tasks
     assert not writer.done()
-    socket.outbox.close()
+    socket._outbox.close()
     await writer
 
 
 async def test_a_stalled_write_counts_against_the_limit() -> None:
     socket = Asgi(limit=10)
-    socket.outbox.put(frames(b"x" * 50))  # one frame may be larger than the limit: nothing else waits
+    socket._outbox.put(frames(b"x" * 50))  # one frame may be larger than the limit: nothing else waits
     await socket.writing.wait()
-    assert socket.outbox.size_bytes == 50
-    socket.outbox.put(frames(b"y"))
-    socket.outbox.put(frames(b"z"))
+    assert socket._outbox.size_bytes == 50
+    socket._outbox.put(frames(b"y"))
+    socket._outbox.put(frames(b"z"))
     assert socket.overflows == 1
     socket.permits.release()
     await asyncio.gather(*socket.tasks)
     assert socket.written == [b"x" * 50]
-    socket.outbox.abort()
+    socket._outbox.abort()
 
 
 async def test_a_failed_write_closes_it_and_reaches_the_writers_owner() -> None:
     socket = Asgi()
-    socket.outbox.put(frames(b"break", b"never"))
+    socket._outbox.put(frames(b"break", b"never"))
     socket.permits.release()
-    await socket.outbox.flushed()
+    await socket._outbox.flushed()
     with pytest.raises(OSError, match="gone"):
         await socket.tasks[0]
-    assert socket.outbox.closed
+    assert socket._outbox.closed
     assert socket.written == []
-    assert not socket.outbox.direct
+    assert not socket._outbox.direct

@@ -1,0 +1,45 @@
+"""The surroundings of a connection: a node, or a stand-in for a connection that is used without one."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from dws_core._limits.limits import Limits
+from dws_core._node.pacing import Pacer
+from dws_core._node.sending.fanout import Fanout
+from dws_core._node.stats import Counters
+from dws_core._tasks import Tasks
+from dws_core._topics.router import Router
+from dws_core._topics.trie import MqttMatcher
+
+C = TypeVar("C")
+
+
+class ConnectionHost(Protocol[C]):
+    """The services that a connection uses. `C` is the type of the connection."""
+
+    tasks: Tasks
+    pacer: Pacer
+    router: Router[C]
+    limits: Limits
+    fanout: Fanout
+    counters: Counters
+
+    def on_closed(self, connection: C) -> None:
+        """Forget a closed connection. Called once."""
+        ...
+
+
+class StandaloneHost:
+    """The host of a connection that was created without a manager."""
+
+    def __init__(self) -> None:
+        self.tasks = Tasks()
+        self.pacer = Pacer()
+        self.router: Router[Any] = Router(MqttMatcher())
+        self.limits = Limits(message_bytes=None, messages_per_s=None)
+        self.counters = Counters()
+        self.fanout = Fanout(self.counters)
+
+    def on_closed(self, connection: Any) -> None:
+        """Do nothing: there is nothing to forget."""

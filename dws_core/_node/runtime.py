@@ -1,0 +1,239 @@
+"""The objects that one start of a node creates and one stop ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from dws_core._auth.interface import Authorize
+from dws_core._limits.limits import Limits
+from dws_core._log.contract import LogBroker
+from dws_core._log.policy import HistoryPolicy
+from dws_core._log.records import Layout
+from dws_core._node.connection.connection import Connection
+from dws_core._node.connection.registry import ConnectionRegistry
+from dws_core._node.pacing import Pacer
+from dws_core._node.publisher import Publisher
+from dws_core._node.recovery.attach import Attach
+from dws_core._node.recovery.attachments import Attachments
+from dws_core._node.recovery.cursors import Cursors
+from dws_core._node.recovery.history import HistoryReader
+from dws_core._node.recovery.interest import Interest
+from dws_core._node.recovery.log_caches import LogCaches
+from dws_core._node.requests.dispatcher import Dispatcher
+from dws_core._node.requests.resume import Resume
+from dws_core._node.sending.fanout import Fanout
+from dws_core._node.stats import Counters, NodeStats
+from dws_core._node.tail_sink import NodeTailSink
+from dws_core._tasks import Tasks
+from dws_core._topics.interface import TopicMatcher
+from dws_core._topics.router import Router
+from dws_core._wire.close_codes import CloseCode
+from dws_core._wire.codecs import Codec
+
+logger = logging.getLogger("dws")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """The resolved arguments of a manager. Every start of the node uses the same.
+
+    Attributes:
+        broker: The log broker. A plain broker is adapted.
+        layout: Layout of the channel.
+        matcher: The topic language.
+        codecs: Codecs by name.
+        limits: Limits of the node.
+        policy: History settings by topic.
+        authorize: Authorizes requests. If None, every request is allowed.
+        publisher: Publishes messages.
+        counters: Counters of the node, which survive a restart.
+    """
+
+    broker: LogBroker
+    layout: Layout
+    matcher: TopicMatcher
+    codecs: Mapping[str, Codec]
+    limits: Limits
+    policy: HistoryPolicy
+    authorize: Authorize | None
+    publisher: Publisher
+    counters: Counters
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class NodeRuntime:
+    """One run of a node. It is the `ConnectionHost` of its connections.
+
+    A node that is started again gets a new runtime, so that it cannot answer from what it received before the restart.
+    """
+
+    settings: NodeSettings
+    limits: Limits
+    counters: Counters
+    tasks: Tasks
+    pacer: Pacer
+    router: Router[Connection]
+    fanout: Fanout
+    connections: ConnectionRegistry
+    caches: LogCaches
+    interest: Interest
+    cursors: Cursors
+    attachments: Attachments
+    history: HistoryReader = field(init=False)
+    dispatcher: Dispatcher = field(init=False)
+    tail_sink: NodeTailSink = field(init=False)
+
+    @classmethod
+    def build(cls, settings: NodeSettings) -> NodeRuntime:
+        """Create and wire the objects of one run. No I/O."""
+        fanout, router = Fanout(settings.counters), Router[Connection](settings.matcher)
+        caches = LogCaches(settings.policy.of)
+        interest = Interest(router, settings.matcher, settings.layout)
+        runtime = cls(
+            settings=settings,
+            limits=settings.limits,
+            counters=settings.counters,
+            tasks=Tasks(),
+            pacer=Pacer(),
+            router=router,
+            fanout=fanout,
+            connections=ConnectionRegistry(),
+            caches=caches,
+            interest=interest,
+            cursors=Cursors(caches, interest, fanout, recovers=settings.broker.capabilities.recovery),
+            attachments=Attachments(interest),
+        )
+        runtime.history = runtime._build_history()
+        runtime.dispatcher = runtime._build_dispatcher()
+        runtime.tail_sink = runtime._build_tail_sink()
+        return runtime
+
+    async def start(self) -> None:
+        """Start the broker and tail all partitions. A start that fails leaves nothing open.
+
+        Raises:
+            BrokerUnavailable: The broker cannot be reached.
+        """
+        broker, layout = self.settings.broker, self.settings.layout
+        await broker.start(node=os.urandom(8), layout=layout, sink=self.tail_sink)
+        try:
+            heads = await broker.set_interest(frozenset(range(layout.partitions)))
+        except BaseException:
+            await self._stop_broker_after_failure()
+            raise
+        self.caches.begin(heads.values())
+        self.tasks.spawn(self._update_cursors(), name="cursor updates")
+
+    async def stop(self) -> None:
+        """Close all connections with 1012, stop the broker, end all tasks.
+
+        Raises:
+            ExceptionGroup: With the failures of background tasks that were not reported before.
+        """
+        async with AsyncExitStack() as rest:  # every step runs, even if one fails or is cancelled
+            rest.push_async_callback(self.tasks.stop)
+            rest.push_async_callback(self.settings.broker.stop)
+            self.cursors.send_updates(exclude=self.attachments)
+            await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self.connections))
+
+    def serve(self, connection: Connection) -> None:
+        """Add an accepted connection, whose handler is the current task, and start to read from it."""
+        self.connections.add(connection)
+        connection._serve()
+
+    def remove(self, connection: Connection) -> None:
+        """Remove a connection whose handler has ended. A connection that is not here is no error."""
+        connection._release_handler()
+        self.on_closed(connection)
+
+    def on_closed(self, connection: Connection) -> None:
+        """Forget a connection whose socket is closed: nothing is sent to it any more."""
+        self.router.remove(connection)
+        self.connections.discard(connection)
+        self.cursors.forget(connection)
+        self.attachments.remove(connection)
+
+    def stats(self) -> NodeStats:
+        """Return the current numbers of the node."""
+        return NodeStats(
+            connections=len(self.connections),
+            filters=len(self.router),
+            ready_connections=sum(connection.takes_ready_frames for connection in self.connections),
+            published=self.counters.published,
+            received=self.counters.received,
+            deliveries=self.counters.deliveries,
+            dropped=self.counters.dropped,
+            overflows=self.counters.overflows,
+        )
+
+    async def _update_cursors(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.pos_interval_s)
+            self.caches.expire()
+            self.cursors.send_updates(exclude=self.attachments)
+
+    async def _stop_broker_after_failure(self) -> None:
+        """Stop the broker after a failed start. The caller raises the first failure, so a second one is only logged."""
+        try:
+            await self.settings.broker.stop()
+        except Exception:
+            logger.exception("the broker could not be stopped after a failed start")
+
+    def _build_history(self) -> HistoryReader:
+        settings = self.settings
+        return HistoryReader(
+            settings.broker,
+            layout=settings.layout,
+            caches=self.caches,
+            policy=settings.policy,
+            codecs=settings.codecs,
+            max_messages=settings.limits.replay_messages,
+        )
+
+    def _build_dispatcher(self) -> Dispatcher:
+        settings = self.settings
+        attach = Attach(
+            settings.broker,
+            host=self,
+            caches=self.caches,
+            interest=self.interest,
+            attachments=self.attachments,
+            codecs=settings.codecs,
+        )
+        resume = Resume(
+            recovers=settings.broker.capabilities.recovery,
+            interest=self.interest,
+            cursors=self.cursors,
+            attach=attach,
+            attachments=self.attachments,
+            history=self.history,
+            fanout=self.fanout,
+            pacer=self.pacer,
+            ping_s=settings.limits.ping_s,
+        )
+        return Dispatcher(
+            publisher=settings.publisher,
+            matcher=settings.matcher,
+            limits=settings.limits,
+            authorize=settings.authorize,
+            resume=resume,
+            fanout=self.fanout,
+        )
+
+    def _build_tail_sink(self) -> NodeTailSink:
+        return NodeTailSink(
+            router=self.router,
+            connections=self.connections,
+            codecs=self.settings.codecs,
+            fanout=self.fanout,
+            counters=self.counters,
+            caches=self.caches,
+            interest=self.interest,
+            cursors=self.cursors,
+            attachments=self.attachments,
+        )

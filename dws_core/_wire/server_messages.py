@@ -1,0 +1,109 @@
+"""Every message that a node sends to a client: one function for each `type`.
+
+`docs/reference/protocol.md` lists the same types and members, and a test compares them. Members that a function leaves out
+are absent from the message. `request_id` is the `id` of the client's request. If None, the message has no `id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from dws_core._topics.filters import is_reserved
+from dws_core._wire.client_errors import ClientError
+from dws_core._wire.cursor import Position, format_cursor
+from dws_core._wire.message import JSON
+from dws_core._wire.node_topics import conn_id_of
+
+ServerMessage: TypeAlias = dict[str, JSON]
+RequestId: TypeAlias = str | int | None
+Cursor: TypeAlias = Mapping[int, Position]
+
+
+def message(topic: str, pos: str | None) -> ServerMessage:
+    """Return a delivery without its `data`, which the fan-out appends in encoded form.
+
+    Args:
+        topic: Topic of the record. A broadcast and a direct message have no `topic` member.
+        pos: Position in the log. If None, the topic has no history.
+    """
+    members: ServerMessage = {"type": "message"}
+    if not is_reserved(topic):
+        members["topic"] = topic
+    elif (conn_id := conn_id_of(topic)) is not None:
+        members["conn_id"] = conn_id
+    if pos is not None:
+        members["pos"] = pos
+    return members
+
+
+def connected(
+    request_id: RequestId, *, conn_id: str, ping_s: float, cursor: Cursor, recovered: bool | None
+) -> ServerMessage:
+    """Return the reply to `connect`. If `recovered` is None, the client sent no cursor."""
+    members = _reply("connected", request_id)
+    members |= {"conn_id": conn_id, "ping_s": ping_s, "cursor": format_cursor(cursor)}
+    if recovered is not None:
+        members["recovered"] = recovered
+    return members
+
+
+def ack(
+    request_id: RequestId, *, pos: str | None = None, cursor: Cursor | None = None, recovered: bool | None = None
+) -> ServerMessage:
+    """Return the reply to a request that has been carried out.
+
+    Args:
+        request_id: Of the request. Requests without one get no `ack`.
+        pos: Position of the stored message, for a `send`.
+        cursor: The client's new cursor, for a `subscribe`.
+        recovered: Whether every missed message follows, for a `subscribe` with a cursor.
+    """
+    members = _reply("ack", request_id)
+    if pos is not None:
+        members["pos"] = pos
+    if cursor is not None:
+        members["cursor"] = format_cursor(cursor)
+    if recovered is not None:
+        members["recovered"] = recovered
+    return members
+
+
+def history(request_id: RequestId, *, topic: str, messages: Iterable[tuple[JSON, str]], cursor: str) -> ServerMessage:
+    """Return the reply to `history`. `messages` are pairs of data and position, oldest first."""
+    members = _reply("history", request_id)
+    listed = [{"data": data, "pos": pos} for data, pos in messages]
+    return members | {"topic": topic, "messages": listed, "cursor": cursor}
+
+
+def error(error: ClientError, request_id: RequestId = None) -> ServerMessage:
+    """Return the reply to a request that was refused or failed."""
+    members = _reply("error", request_id)
+    members |= {"code": error.code, "message": error.message, "temporary": error.temporary}
+    if error.retry_in_s is not None:
+        members["retry_in_s"] = round(error.retry_in_s, 3)
+    return members
+
+
+def pong(request_id: RequestId) -> ServerMessage:
+    """Return the reply to `ping`."""
+    return _reply("pong", request_id)
+
+
+def set_conn_id(conn_id: str) -> ServerMessage:
+    """Return the announcement of a new connection id."""
+    return {"type": "set_conn_id", "conn_id": conn_id}
+
+
+def gap(filters: Iterable[str], reason: str, cursor: Cursor) -> ServerMessage:
+    """Return the announcement that messages which match the filters may have been lost."""
+    return {"type": "gap", "filters": sorted(filters), "reason": str(reason), "cursor": format_cursor(cursor)}
+
+
+def pos(cursor: Cursor) -> ServerMessage:
+    """Return a new cursor for a client whose topics are quiet."""
+    return {"type": "pos", "cursor": format_cursor(cursor)}
+
+
+def _reply(type_: str, request_id: RequestId) -> ServerMessage:
+    return {"type": type_} if request_id is None else {"type": type_, "id": request_id}
