@@ -1,4 +1,4 @@
-"""What clients are told."""
+"""Errors as clients receive them."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def test_each_error_has_its_code(error: Exception, code: str, temporary: bool) -
     assert "secret-host" not in told.message
 
 
-def test_an_unknown_error_is_not_described() -> None:
+def test_unknown_error_is_not_described() -> None:
     assert describe(ValueError("secret")) is None
 
 
-def test_the_message_has_an_id_and_a_retry_only_where_there_is_one() -> None:
+def test_error_frame_omits_empty_members() -> None:
+    """The members `id` and `retry_in_s` are optional."""
     assert INTERNAL.to_message() == {
         "type": "error",
         "code": "internal",
