@@ -1,4 +1,4 @@
-"""What every test of the core runs under."""
+"""Fixtures and checks for every test of the core."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import AsyncIterator
 import pytest
 
 _ENDING_S = 2.0
-"""For what is on its way to its end when the test is over."""
+"""Time in seconds for tasks that are still ending when the test is over."""
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run async tests on asyncio: the event loop of FastAPI's servers."""
+    """Run async tests on asyncio, the event loop of FastAPI's servers."""
     return "asyncio"
 
 
 @pytest.fixture(autouse=True)
 def _leak_check(request: pytest.FixtureRequest) -> None:
-    """Let every async test leave no task behind.
+    """Fail every async test that leaves a task running.
 
-    Asked for here and not by a mark on the function: a suite's tests are shared with folders that have no such check.
-    There is no check for calls that block the event loop: what asyncio offers measures time, and fails on busy machines.
+    The fixture is requested here and not by a mark, because folders without this check share the tests of the suites.
+    There is no check for calls that block the event loop, because asyncio measures time, which fails on busy machines.
     """
     if inspect.iscoroutinefunction(request.function):
         request.getfixturevalue("no_leaked_tasks")
@@ -31,7 +31,7 @@ def _leak_check(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 async def no_leaked_tasks(anyio_backend: str) -> AsyncIterator[None]:
-    """Fail a test that leaves tasks which do not end."""
+    """Fail a test that leaves tasks running that do not end."""
     before = asyncio.all_tasks()
     yield
     left = {task for task in asyncio.all_tasks() - before if not _is_the_runners(task)}
@@ -44,5 +44,5 @@ async def no_leaked_tasks(anyio_backend: str) -> AsyncIterator[None]:
 
 
 def _is_the_runners(task: asyncio.Task[object]) -> bool:
-    """Say whether a task is the one in which anyio's plugin runs this very fixture."""
+    """Return whether a task is the one in which anyio's plugin runs this fixture."""
     return task is asyncio.current_task() or "TestRunner" in getattr(task.get_coro(), "__qualname__", "")

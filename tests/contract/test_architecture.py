@@ -1,4 +1,4 @@
-"""The import rules, on the syntax tree."""
+"""The import rules, checked on the syntax tree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAYERS: dict[str, int] = {
     "_builtin": 2,
     "client._state": 1,
 }
-"""Everything else is layer 3."""
+"""The layers of modules. All modules that are not listed are in layer 3."""
 
 FRAMEWORK = {"starlette", "fastapi", "uvicorn"}
 MAY_USE_FRAMEWORK = ("_node", "_auth", "_proxy", "server", "testing")
@@ -52,7 +52,7 @@ def _layer(module: str) -> int:
 
 
 def _imports(path: Path) -> Iterator[tuple[str, bool, bool]]:
-    """Yield imported modules, whether only for type checking, whether inside a function."""
+    """Yield each imported module, whether it is for type checking only, and whether it is inside a function."""
     tree = ast.parse(path.read_text())
     typing_only = {
         id(inner)
@@ -80,7 +80,7 @@ def _core_modules() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", _core_modules(), ids=_name)
-def test_a_module_imports_only_from_its_own_layer_or_below(path: Path) -> None:
+def test_module_imports_only_its_layer_or_lower(path: Path) -> None:
     own = _layer(_name(path))
     for imported, _, inside in _imports(path):
         if imported.startswith("dws_core.") and not inside:
@@ -94,7 +94,7 @@ def test_core_never_imports_a_plugin(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", _core_modules(), ids=_name)
-def test_only_the_rim_knows_the_web_framework_and_the_event_loop(path: Path) -> None:
+def test_only_outer_layer_imports_framework_and_loop(path: Path) -> None:
     name = _name(path)
     for imported, typing_only, _ in _imports(path):
         top = imported.partition(".")[0]
@@ -119,14 +119,14 @@ def _plugin_sources() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", _plugin_sources(), ids=lambda p: f"{p.parent.name}.{p.stem}")
-def test_a_plugin_uses_only_public_doors_and_no_other_plugin(path: Path) -> None:
+def test_plugin_imports_only_public_modules(path: Path) -> None:
     own = path.relative_to(ROOT).parts[3] if "src" in path.parts else ""
     for imported, _, _ in _imports(path):
         if imported.startswith("dws_"):
             assert imported in {"dws_core", "dws_core.plugin"} or imported.split(".")[0] == own, imported
 
 
-def test_importing_a_plugin_does_not_import_its_broker() -> None:
+def test_plugin_import_does_not_load_its_broker() -> None:
     import subprocess
     import sys
 
@@ -135,7 +135,7 @@ def test_importing_a_plugin_does_not_import_its_broker() -> None:
 
 
 @pytest.mark.parametrize("path", _modules(CORE / "testing"), ids=lambda p: p.stem)
-def test_the_testing_door_enters_core_through_public_doors(path: Path) -> None:
+def test_testing_kit_imports_only_public_modules(path: Path) -> None:
     for imported, _, _ in _imports(path):
         if imported.startswith("dws_core.") and not imported.startswith("dws_core.testing"):
             assert imported in {"dws_core.plugin", "dws_core.client"}, imported

@@ -1,4 +1,4 @@
-"""The benchmarks work and their client finds what is wrong. Nothing here asserts a time."""
+"""The benchmarks run, and their client detects faulty servers. No test here asserts a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module
 
 
-def test_the_quick_fan_out_of_dws_and_the_naive_application_reports_figures(tmp_path: Path) -> None:
+def test_quick_fanout_benchmark_reports_figures(tmp_path: Path) -> None:
     file = tmp_path / "fanout.json"
     command = [sys.executable, "fanout.py", "--quick", "--only", "dws-server,naive", "--rows", "1 in flight"]
     ran = subprocess.run([*command, "--json", str(file)], cwd=BENCHMARKS, capture_output=True, text=True, check=False)
@@ -43,7 +43,7 @@ def test_the_quick_fan_out_of_dws_and_the_naive_application_reports_figures(tmp_
 
 
 class Room:
-    """A server that sends each message to everyone, with a flaw if asked."""
+    """A server that sends each message to all connections, optionally with a flaw."""
 
     def __init__(self, flaw: str | None) -> None:
         self.flaw = flaw
@@ -61,9 +61,9 @@ class Room:
 
 
 @pytest.mark.parametrize("flaw", [None, "lost", "twice", "stray"])
-async def test_the_client_notices_what_is_wrong(harness: Any, flaw: str | None) -> None:
+async def test_load_client_detects_flaws(harness: Any, flaw: str | None) -> None:
     program = harness("harness.build").compiled(BENCHMARKS / "load" / "wsload.c")
-    topics = "2" if flaw == "stray" else "1"  # of two topics, everyone should get one; the room sends both
+    topics = "2" if flaw == "stray" else "1"  # each client subscribes to one of two topics, but the room sends both
     options = ["--subs", "4", "--topics", topics, "--sub", "join", "--sub-frames", "1", "--publish", "%m%p"]
     timing = ["--seconds", "0.2", "--warm", "0", "--stall", "0.5"]
     async with serve(Room(flaw).handle, "127.0.0.1", 0) as server:
@@ -78,11 +78,11 @@ async def test_the_client_notices_what_is_wrong(harness: Any, flaw: str | None) 
     assert {name for name in ("lost", "twice", "stray") if found[name]} == ({flaw} if flaw else set()), found
 
 
-def test_goals_that_were_not_measured_are_not_called_reached(harness: Any) -> None:
+def test_unmeasured_goals_are_not_reached(harness: Any) -> None:
     assert {goal.verdict for goal in harness("harness.goals").goals({})} == {"?"}
 
 
-def test_a_goal_is_judged_by_the_figures_of_the_same_row(harness: Any) -> None:
+def test_goal_is_judged_by_its_own_row(harness: Any) -> None:
     row = {"uvloop": {"deliveries_per_cpu_s": 100}, "dws": {"deliveries_per_cpu_s": 89}}
     verdicts = []
     for ours in (89, 90):
@@ -91,7 +91,7 @@ def test_a_goal_is_judged_by_the_figures_of_the_same_row(harness: Any) -> None:
     assert verdicts == ["**no**", "yes"]
 
 
-def test_every_table_of_the_page_has_its_place() -> None:
+def test_every_table_has_place_in_page() -> None:
     page = (BENCHMARKS.parent / "docs/explanation/performance.md").read_text()
     for name in ("goals", "fanout", "topics", "latency", "inbound", "connect", "idle", "routing", "codecs", "machine"):
         assert page.count(f"<!-- begin:{name} -->") == page.count(f"<!-- end:{name} -->") == 1, name

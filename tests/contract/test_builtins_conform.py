@@ -1,4 +1,4 @@
-"""The built-in codecs, topic language and authenticator pass the suites that plugins pass."""
+"""The built-in codecs, topic matcher and authenticator pass the same suites as plugins."""
 
 from __future__ import annotations
 

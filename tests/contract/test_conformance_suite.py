@@ -1,4 +1,4 @@
-"""The conformance suites find what is broken, pass what is not, and let nobody opt out in silence."""
+"""The conformance suites detect every flaw, pass correct plugins, and allow no silent opt-out."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ CORRECT = {
 ALONE = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:cov"]
 HANG_S = 60.0
 
-pytestmark = pytest.mark.timeout(300)  # one run of all flawed plugins stands behind the first test
+pytestmark = pytest.mark.timeout(300)  # the first test includes one run of all flawed plugins
 
 
 def run_pytest(
     folder: Path, *arguments: str, each_s: float | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run pytest as a foreign repository does: in its own folder, with anyio's plugin and the one of the core.
+    """Run pytest as another repository does: in its own folder, with the pytest plugins of anyio and of the core.
 
     Args:
-        each_s: Seconds that one test may take; None: they are not timed.
+        each_s: Timeout of each test in seconds. If None, tests have no timeout.
     """
     timing = ["-p", "no:timeout"] if each_s is None else [f"--timeout={each_s}"]
     return subprocess.run(
@@ -50,7 +50,7 @@ def run_pytest(
 
 
 def find_flaws() -> dict[str, tuple[str, str]]:
-    """Read the folder: name of a suite's class, its file, and the test that must find the flaw."""
+    """Return for each suite class in the folder its file and the test that must detect the flaw."""
     decorated = re.compile(r'^@flawed_\w+\("(test_\w+)"\)\nclass (\w+)', re.MULTILINE)
     return {
         f"Test{name}": (path.name, test)
@@ -62,13 +62,13 @@ def find_flaws() -> dict[str, tuple[str, str]]:
 FLAWS = find_flaws()
 
 
-def test_the_folder_of_flaws_was_read() -> None:
+def test_flaws_are_found_in_folder() -> None:
     assert len(FLAWS) >= 100
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """Run the flawed ones, each with the test that must find it, and the correct ones with everything."""
+    """Run each flawed plugin with the test that must detect the flaw, and each correct plugin with all tests."""
     folder = tmp_path_factory.mktemp("broken")
     shutil.copytree(BROKEN, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     chosen = [f"{file}::{name}::{test}" for name, (file, test) in FLAWS.items()]
@@ -86,7 +86,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
 
 
 @pytest.mark.parametrize("name", FLAWS)
-def test_a_flaw_is_found(name: str, outcomes: dict[str, dict[str, str]]) -> None:
+def test_flaw_is_detected(name: str, outcomes: dict[str, dict[str, str]]) -> None:
     seen = outcomes[name]
     assert seen, "the test ran"
     assert any(outcome.startswith(("failure", "error")) for outcome in seen.values()), seen
@@ -96,14 +96,14 @@ def test_a_flaw_is_found(name: str, outcomes: dict[str, dict[str, str]]) -> None
 
 
 @pytest.mark.parametrize("name", CORRECT)
-def test_what_has_no_flaw_passes(name: str, outcomes: dict[str, dict[str, str]]) -> None:
+def test_correct_plugin_passes(name: str, outcomes: dict[str, dict[str, str]]) -> None:
     seen = outcomes[name]
     assert len(seen) > 8
     assert sum(outcome == "passed" for outcome in seen.values()) > 8
     assert {test: o for test, o in seen.items() if not o.startswith(("passed", "skipped"))} == {}
 
 
-# -- in a foreign repository
+# -- in another repository
 
 
 def write_test(folder: Path, body: str) -> Path:
@@ -125,7 +125,7 @@ class TestJSON(CodecConformance):
 """
 
 
-def test_a_foreign_repository_needs_pytest_and_anyio_only(tmp_path: Path) -> None:
+def test_other_repository_needs_only_pytest_and_anyio(tmp_path: Path) -> None:
     write_test(
         tmp_path,
         """
@@ -140,7 +140,7 @@ def test_a_foreign_repository_needs_pytest_and_anyio_only(tmp_path: Path) -> Non
     assert "failed" not in run.stdout
 
 
-def test_a_failure_in_a_foreign_repository_shows_values(tmp_path: Path) -> None:
+def test_failure_in_other_repository_shows_values(tmp_path: Path) -> None:
     write_test(
         tmp_path,
         """
@@ -158,13 +158,13 @@ def test_a_failure_in_a_foreign_repository_shows_values(tmp_path: Path) -> None:
     assert "re.Pattern object" in run.stdout, "the assertion explains itself"
 
 
-def test_a_suite_without_its_fixture_says_what_is_missing(tmp_path: Path) -> None:
+def test_missing_fixture_is_explained(tmp_path: Path) -> None:
     write_test(tmp_path, "class TestNothing(BrokerConformance): pass")
     run = run_pytest(tmp_path, "-q", "-k", "scheme")
     assert "Fix: define it in your subclass" in run.stdout
 
 
-def test_a_scheme_that_nobody_has_is_explained(tmp_path: Path) -> None:
+def test_unknown_scheme_is_explained(tmp_path: Path) -> None:
     write_test(
         tmp_path,
         """
@@ -182,25 +182,25 @@ def test_a_scheme_that_nobody_has_is_explained(tmp_path: Path) -> None:
 
 
 OPT_OUTS = {
-    "NotMarked": ("def test_it_works_in_several_threads(self): pass", "it is not marked xfail"),
-    "Deleted": ("test_it_works_in_several_threads = None", "it is not marked xfail"),
+    "NotMarked": ("def test_codec_works_in_several_threads(self): pass", "it is not marked xfail"),
+    "Deleted": ("test_codec_works_in_several_threads = None", "it is not marked xfail"),
     "NotStrict": (
-        '@pytest.mark.xfail(reason="slow")\n    def test_it_works_in_several_threads(self): assert 0',
+        '@pytest.mark.xfail(reason="slow")\n    def test_codec_works_in_several_threads(self): assert 0',
         "its mark is not strict",
     ),
     "NoReason": (
-        "@pytest.mark.xfail(strict=True)\n    def test_it_works_in_several_threads(self): assert 0",
+        "@pytest.mark.xfail(strict=True)\n    def test_codec_works_in_several_threads(self): assert 0",
         "its mark has no reason",
     ),
     "Condition": (
-        '@pytest.mark.xfail(True, reason="x", strict=True)\n    def test_it_works_in_several_threads(self): assert 0',
+        '@pytest.mark.xfail(True, reason="x", strict=True)\n    def test_codec_works_in_several_threads(self): assert 0',
         "its mark has a condition",
     ),
     "WholeClass": ('pytestmark = pytest.mark.xfail(reason="all", strict=True)', "the whole class is marked xfail"),
 }
 
 
-def test_opting_out_in_silence_fails(tmp_path: Path) -> None:
+def test_silent_opt_out_fails(tmp_path: Path) -> None:
     suites = [CODEC_SUITE.replace("TestJSON", f"Test{n}") + f"\n    {text}\n" for n, (text, _) in OPT_OUTS.items()]
     write_test(tmp_path, "".join(suites))
     run = run_pytest(tmp_path, "-q", "--runxfail", "-k", "every_standard_test")
@@ -210,10 +210,10 @@ def test_opting_out_in_silence_fails(tmp_path: Path) -> None:
         assert complaint in report[: report.index("_conformance.py:")], name
 
 
-def test_opting_out_with_a_reason_is_shown_as_a_known_limit(tmp_path: Path) -> None:
+def test_opt_out_with_reason_is_shown(tmp_path: Path) -> None:
     override = """
     @pytest.mark.xfail(reason="one thread only, see issue 7", strict=True)
-    def test_it_works_in_several_threads(self, codec):
+    def test_codec_works_in_several_threads(self, codec):
         raise RuntimeError("as said")
     """
     write_test(tmp_path, CODEC_SUITE + override)
@@ -222,7 +222,7 @@ def test_opting_out_with_a_reason_is_shown_as_a_known_limit(tmp_path: Path) -> N
     assert "one thread only, see issue 7" in run.stdout
 
 
-def test_the_test_that_keeps_the_others_cannot_be_replaced(tmp_path: Path) -> None:
+def test_keeper_test_cannot_be_replaced(tmp_path: Path) -> None:
     write_test(tmp_path, CODEC_SUITE + "\n    def test_every_standard_test_is_kept(self): pass\n")
     run = run_pytest(tmp_path, "-q")
     assert run.returncode == 4
@@ -241,7 +241,7 @@ class TestNats(BrokerConformance):
 """
 
 
-def test_a_service_that_does_not_answer_skips(tmp_path: Path) -> None:
+def test_unavailable_service_skips(tmp_path: Path) -> None:
     write_test(tmp_path, SERVICE)
     run = run_pytest(tmp_path, "-q", "-rs", DWS_REQUIRE_SERVICES="")
     assert run.returncode == 0, run.stdout
@@ -249,14 +249,14 @@ def test_a_service_that_does_not_answer_skips(tmp_path: Path) -> None:
     assert " passed" not in run.stdout
 
 
-def test_a_service_that_is_required_fails(tmp_path: Path) -> None:
+def test_required_service_fails_if_unavailable(tmp_path: Path) -> None:
     write_test(tmp_path, SERVICE)
     run = run_pytest(tmp_path, "-q", DWS_REQUIRE_SERVICES="redis,nats")
     assert run.returncode == 1
     assert "DWS_REQUIRE_SERVICES names nats" in run.stdout
 
 
-def test_a_run_that_has_nothing_to_do_with_dws_is_left_alone(tmp_path: Path) -> None:
+def test_unrelated_test_run_is_not_affected(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(
         "import sys\n"
         "class TestOwn:\n"

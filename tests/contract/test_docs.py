@@ -1,4 +1,4 @@
-"""Docs that fail the build: blocks run, links resolve, errors and hooks have their sections."""
+"""Checks of the docs: code blocks run, links resolve, and each error and each hook has its section."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _id(path: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)
-def test_the_python_blocks_of_a_page_run_in_order(page: Path) -> None:
+def test_python_blocks_of_page_run(page: Path) -> None:
     namespace: dict[str, object] = {"__name__": "docs"}
     text = page.read_text()
     for match in BLOCK.finditer(text):
@@ -45,20 +45,20 @@ def test_the_python_blocks_of_a_page_run_in_order(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)
-def test_the_links_of_a_page_resolve(page: Path) -> None:
+def test_links_of_page_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), target
 
 
-def test_every_error_has_a_section_and_every_section_an_error() -> None:
+def test_every_error_has_one_section() -> None:
     classes = [c for c in vars(_errors).values() if inspect.isclass(c) and issubclass(c, dws_core.DWSError)]
     slugs = {c.slug for c in [*classes, Refused]}
     sections = set(re.findall(r"^## `?([a-z-]+)`?$", (ROOT / "docs/reference/errors.md").read_text(), re.MULTILINE))
     assert slugs == sections
 
 
-def test_every_hook_has_a_section_with_its_signature() -> None:
+def test_every_hook_has_section_with_signature() -> None:
     text = (ROOT / "docs/reference/hooks.md").read_text()
     hooks = {name: f for name, f in vars(hookspecs).items() if name.startswith("dws_register_")}
     assert set(re.findall(r"^## `?(dws_\w+)`?$", text, re.MULTILINE)) == set(hooks)

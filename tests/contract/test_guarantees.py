@@ -1,4 +1,4 @@
-"""Every sentence of the page of guarantees names its tests, and they are there."""
+"""Every guarantee of the page names its tests, and these tests exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEST = re.compile(r"`((?:tests|plugins)/[\w/]+\.py::[\w:]+)`")
 SENTENCES = re.findall(r"^- (.+?)(?=^- |^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_every_sentence_names_a_test() -> None:
+def test_every_guarantee_names_a_test() -> None:
     assert len(SENTENCES) > 30
     assert [sentence for sentence in SENTENCES if not TEST.search(sentence)] == []
 

@@ -1,4 +1,4 @@
-"""The check that no test leaves a task behind finds one that does."""
+"""The check for leaked tasks detects a test that leaves a task running."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _run(folder: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder).stdout
 
 
-def test_a_task_that_is_left_behind_fails_its_test_by_name(tmp_path: Path) -> None:
+def test_leaked_task_fails_its_test_by_name(tmp_path: Path) -> None:
     shutil.copy(CONFTEST, tmp_path / "conftest.py")
     (tmp_path / "test_leaky.py").write_text(LEAKY)
     out = _run(tmp_path)
@@ -62,7 +62,7 @@ def test_a_task_that_is_left_behind_fails_its_test_by_name(tmp_path: Path) -> No
     assert "the test leaves 1 tasks running: ['another leak" in out
 
 
-def test_a_suite_that_is_checked_here_still_runs_where_there_is_no_check(tmp_path: Path) -> None:
+def test_checked_suite_also_runs_without_check(tmp_path: Path) -> None:
     (tmp_path / "suite.py").write_text(SUITE)
     for folder in (tmp_path / "checked", tmp_path / "unchecked"):
         folder.mkdir()

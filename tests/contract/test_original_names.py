@@ -1,4 +1,4 @@
-"""Names of fastapi-distributed-websocket: importable from `dws_core`, one by one and by star."""
+"""Names of fastapi-distributed-websocket, imported from `dws_core` by name and by star."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_of_the_original_is_importable(name: str) -> None:
+def test_original_name_is_importable(name: str) -> None:
     assert getattr(dws_core, name) is not None
     assert name in dir(dws_core)
 
 
-def test_a_star_import_needs_no_plugin() -> None:
+def test_star_import_needs_no_plugin() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", "from dws_core import *; WebSocketManager"], check=True)
 
 
 @pytest.mark.skipif(find_spec("dws_redis") is not None, reason="dws-redis is installed here")
-def test_a_broker_whose_plugin_is_missing_says_what_to_install() -> None:
+def test_missing_plugin_names_package_to_install() -> None:
     with pytest.raises(PluginNotFound, match="pip install dws-redis"):
-        from dws_core import RedisBroker  # noqa: F401 -- importing is what is tested
+        from dws_core import RedisBroker  # noqa: F401 -- the import is under test
 
 
-def test_deprecated_names_still_work_and_say_what_to_use() -> None:
+def test_deprecated_names_work_and_name_replacement() -> None:
     with pytest.warns(DeprecationWarning, match=r"is_valid_broker is deprecated and leaves in 0\.4\.0.*isinstance"):
         is_valid_broker = dws_core.is_valid_broker
     assert is_valid_broker(InMemoryBroker())
@@ -43,6 +43,6 @@ def test_deprecated_names_still_work_and_say_what_to_use() -> None:
         assert dws_core.BrokerT.__bound__ is BrokerInterface
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
-        dws_core.Nonsense  # noqa: B018 -- looking it up is what is tested
+        dws_core.Nonsense  # noqa: B018 -- the lookup is under test

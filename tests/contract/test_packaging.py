@@ -1,4 +1,4 @@
-"""All distributions belong together."""
+"""The metadata of the distributions is consistent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _project(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda p: p.name)
-def test_a_plugin_has_the_cores_version_a_range_and_its_papers(folder: Path) -> None:
+def test_plugin_has_matching_version_and_files(folder: Path) -> None:
     project = _project(folder)
     assert project["version"] == _project(ROOT)["version"]
     assert any(str(d).replace(" ", "").startswith("dws-core>=0.1,<1") for d in project["dependencies"])  # type: ignore[attr-defined]
@@ -30,7 +30,7 @@ def test_a_plugin_has_the_cores_version_a_range_and_its_papers(folder: Path) -> 
 
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda p: p.name)
-def test_a_plugin_comes_with_an_extra_of_the_core(folder: Path) -> None:
+def test_plugin_has_extra_in_core(folder: Path) -> None:
     extras: dict[str, list[str]] = _project(ROOT)["optional-dependencies"]  # type: ignore[assignment]
     name = folder.name.removeprefix("dws_")
     assert extras[name] == [f"dws-{name}>=0.1,<1"]
@@ -39,12 +39,12 @@ def test_a_plugin_comes_with_an_extra_of_the_core(folder: Path) -> None:
     assert tool["uv"]["sources"][f"dws-{name}"] == {"workspace": True}
 
 
-def test_the_core_is_typed_and_licensed() -> None:
+def test_core_is_typed_and_licensed() -> None:
     assert (ROOT / "dws_core/py.typed").exists()
     assert "MIT" in (ROOT / "LICENSE").read_text()
 
 
-def test_the_pytest_plugin_costs_other_test_runs_nothing(tmp_path: Path) -> None:
+def test_pytest_plugin_imports_nothing_in_other_runs(tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text(
         "import sys\n\ndef test_nothing_of_dws_is_here():\n"
         "    assert '_dws_pytest' in sys.modules\n"

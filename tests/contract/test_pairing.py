@@ -1,4 +1,4 @@
-"""Every module of the core has tests that mirror its place, or a stated place where it is tested instead."""
+"""Every core module has a test file at the same path, or another test file that is listed here."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ELSEWHERE = {
     "plugin.py": "tests/contract/test_public_api.py",
     "server.py": "tests/integration/test_server.py",
 }
-"""Modules whose work is I/O or wiring: tested where they do it."""
+"""Modules for I/O or wiring, and the file that tests them in use."""
 
 MODULES = sorted(
     str(path.relative_to(CORE))
@@ -64,11 +64,11 @@ def _mirror(module: str) -> Path:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_has_its_tests(module: str) -> None:
+def test_module_has_tests(module: str) -> None:
     tests = ROOT / ELSEWHERE[module] if module in ELSEWHERE else _mirror(module)
     assert tests.exists(), f"{module} has no tests at {tests.relative_to(ROOT)}"
 
 
-def test_no_place_is_stated_for_a_module_that_is_gone_or_has_its_mirror() -> None:
+def test_listed_modules_exist_and_have_no_mirror() -> None:
     assert set(ELSEWHERE) <= set(MODULES)
     assert not [module for module in ELSEWHERE if _mirror(module).exists()]

@@ -1,4 +1,4 @@
-"""The suite of brokers passes for a plain one, in this process: what a `BrokerInterface` must do can be done."""
+"""A plain broker passes the broker suite in this process, so the requirements of `BrokerInterface` are realistic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TestPlainBroker(BrokerConformance):
         def load() -> type[PlainBroker]:
             return PlainBroker
 
-        load.__module__ = "not_installed"  # what the suite asks of an installed plugin's imports does not apply
+        load.__module__ = "not_installed"  # skips the suite's import check for installed plugins
         return BrokerSpec(
             schemes=("plain",), load=load, capabilities=PlainBroker.capabilities, summary="Nodes of one process."
         )

@@ -1,4 +1,4 @@
-"""The public lists are sorted, exact and documented."""
+"""`__all__` of each public module is sorted, complete and documented."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 DOORS = ["dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"]
 
 BUILT_ON = {"dws_core.server": {"ConfigurationError", "FrameListener"}}
-"""What a door that is a module with code imports for itself."""
+"""Names that a public module with code imports only for its own use."""
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_the_list_is_sorted_and_every_name_is_there(door: str) -> None:
+def test_public_names_are_sorted_and_exist(door: str) -> None:
     module = importlib.import_module(door)
     assert list(module.__all__) == sorted(set(module.__all__))
     for name in module.__all__:
@@ -22,7 +22,7 @@ def test_the_list_is_sorted_and_every_name_is_there(door: str) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_nothing_public_is_missing_from_the_list(door: str) -> None:
+def test_public_names_are_complete(door: str) -> None:
     module = importlib.import_module(door)
     public = {
         name

@@ -1,4 +1,4 @@
-"""The storm works, and every client in it gets exactly what it had missed. Nothing here asserts a time."""
+"""The reconnect storm runs, and every client receives exactly the missed messages. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the storm reads /proc and needs 127.0.1.1: Linux")
-def test_every_client_of_a_small_storm_gets_what_it_missed_in_a_short_cursor(tmp_path: Path) -> None:
+def test_every_client_of_storm_receives_missed_messages(tmp_path: Path) -> None:
+    """The cursor of a client has at most 40 bytes."""
     file = tmp_path / "storm.json"
     command = [sys.executable, "storm.py", "--quick", "--clients", "40", "--json", str(file)]
     ran = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Who may connect, and what they may do."""
+"""Authentication and authorization of connections."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def _refused(url: str, **kwargs: Any) -> tuple[int, bytes]:
     return refused.value.response.status_code, refused.value.response.body
 
 
-async def test_the_authenticator_names_the_principal_whose_id_becomes_the_conn_id() -> None:
+async def test_principal_id_becomes_connection_id() -> None:
     manager = WebSocketManager("c", broker_url="memory://", verify_token=_verify)
     async with serve(_app(manager)) as server:
         headers = {"Authorization": "Bearer user:ann"}
@@ -59,9 +59,10 @@ async def test_the_authenticator_names_the_principal_whose_id_becomes_the_conn_i
 
 
 @pytest.mark.parametrize("id_", ["", "x" * 257, "\ud800"])
-async def test_a_principal_whose_id_cannot_be_a_connection_id_is_closed_with_1008_and_may_be_given_another(
+async def test_invalid_principal_id_closes_with_1008(
     id_: str,
 ) -> None:
+    """The endpoint may give the connection another id."""
     manager = WebSocketManager("c", broker_url="memory://", verify_token=lambda _: Principal(id=id_))
     app = _app(manager)
 
@@ -80,7 +81,8 @@ async def test_a_principal_whose_id_cannot_be_a_connection_id_is_closed_with_100
             assert (await client.ask(type="ping"))["type"] == "pong"
 
 
-async def test_a_missing_or_wrong_token_is_refused_before_accept_and_never_repeated() -> None:
+async def test_missing_or_wrong_token_is_rejected_before_accept() -> None:
+    """The response does not contain the token."""
     manager = WebSocketManager("c", broker_url="memory://", authenticator="oauth2-bearer", verify_token=_verify)
     async with serve(_app(manager)) as server:
         url = f"{server.url}/ws"
@@ -97,12 +99,12 @@ async def test_a_missing_or_wrong_token_is_refused_before_accept_and_never_repea
 @pytest.mark.parametrize(
     ("extensions", "base"), [({"websocket.http.response": {}}, HTTPException), ({}, CloseException)]
 )
-def test_a_refusal_passes_its_text_to_no_field_of_the_framework_but_the_one_for_texts(
+def test_refusal_passes_text_only_as_detail(
     extensions: dict[str, Any], base: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     init = base.__init__
 
-    def strict(self: Exception, number: int, *others: Any) -> None:  # as Starlette 0.49 is: it looks the status up
+    def strict(self: Exception, number: int, *others: Any) -> None:  # like Starlette 0.49, which looks up the status
         assert isinstance(number, int)
         init(self, number, *others)
 
@@ -114,7 +116,7 @@ def test_a_refusal_passes_its_text_to_no_field_of_the_framework_but_the_one_for_
     assert error.args == ("no token",)
 
 
-async def test_an_async_authenticator_object_is_taken() -> None:
+async def test_async_authenticator_object_is_accepted() -> None:
     class Company:
         async def authenticate(self, handshake: Handshake) -> Principal:
             if handshake.headers.get("x-company") != "yes":
@@ -128,13 +130,13 @@ async def test_an_async_authenticator_object_is_taken() -> None:
             assert (await client.ask(type="ping"))["type"] == "pong"
 
 
-def test_an_authenticator_without_anything_to_verify_with_fails_at_construction() -> None:
+def test_authenticator_without_verifier_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match="verify_token"):
         WebSocketManager("c", broker_url="memory://", authenticator="oauth2-bearer")
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-async def test_each_action_is_authorised(is_async: bool) -> None:
+async def test_each_action_is_authorized(is_async: bool) -> None:
     def allowed(principal: Principal | None, action: str, subject: str) -> bool:
         return (action, subject) in {("subscribe", "mine/#"), ("send", "mine/1"), ("send_by_conn_id", "me")}
 
@@ -156,7 +158,7 @@ async def test_each_action_is_authorised(is_async: bool) -> None:
         assert (await client.receive())["data"] == "ok"
 
 
-async def test_a_page_of_another_origin_is_refused_by_default() -> None:
+async def test_other_origin_is_rejected_by_default() -> None:
     manager = WebSocketManager("c", broker_url="memory://", allowed_origins=["https://app.example.com"])
     async with serve(_app(manager)) as server:
         url = f"{server.url}/ws"
@@ -167,7 +169,7 @@ async def test_a_page_of_another_origin_is_refused_by_default() -> None:
                 assert (await client.ask(type="ping"))["type"] == "pong"
 
 
-async def test_a_token_in_cookie_or_query_counts_only_when_asked_for() -> None:
+async def test_token_in_cookie_or_query_is_ignored_by_default() -> None:
     app = FastAPI()
     schemes = {"none": Bearer("/t"), "cookie": Bearer("/t", cookie="session"), "query": Bearer("/t", query="token")}
 
@@ -187,7 +189,7 @@ async def test_a_token_in_cookie_or_query_counts_only_when_asked_for() -> None:
 
 
 class _Pool:
-    """A database with one connection, as strict as a pool of size 1."""
+    """A database with a pool of one connection."""
 
     def __init__(self) -> None:
         self.in_use = 0
@@ -203,7 +205,8 @@ class _Pool:
         self.in_use -= 1
 
 
-async def test_a_session_opened_to_verify_a_token_is_not_held_while_the_socket_is_open() -> None:
+async def test_verifier_session_is_not_held_by_connection() -> None:
+    """A database session opened by `verify_token` is closed before the connection is accepted."""
     pool = _Pool()
 
     def verify(token: str) -> Principal | None:
@@ -222,7 +225,8 @@ async def test_a_session_opened_to_verify_a_token_is_not_held_while_the_socket_i
     pool.database.close()
 
 
-async def test_a_yield_dependency_of_the_endpoint_is_held_which_is_why_the_docs_warn() -> None:
+async def test_yield_dependency_is_held_by_connection() -> None:
+    """The docs warn about this."""
     manager = WebSocketManager("c", broker_url="memory://")
     app = FastAPI(lifespan=manager.lifespan)
     held: list[str] = []

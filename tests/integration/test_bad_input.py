@@ -1,4 +1,4 @@
-"""Every kind of bad input gets its documented error and harms nobody else."""
+"""Every kind of bad input gets its documented error, and other connections are not affected."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def _still_works(client: Client) -> None:
         ('{"type": "send_by_conn_id", "conn_id": "a", "key": "' + "é" * 513 + '", "id": 7}', "invalid-message"),
     ],
 )
-async def test_a_bad_message_is_answered_and_the_connection_lives_on(sent: str, code: str) -> None:
+async def test_bad_message_gets_error_and_connection_stays_open(sent: str, code: str) -> None:
     _, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.socket.send(sent)
@@ -79,7 +79,9 @@ async def test_a_bad_message_is_answered_and_the_connection_lives_on(sent: str, 
 
 
 @pytest.mark.parametrize("text", ["\ud800", "x" * 1025])
-async def test_what_no_broker_takes_is_refused_before_it_whoever_sends_it(text: str) -> None:
+async def test_unsupported_text_is_rejected_before_broker(text: str) -> None:
+    """The methods of the manager and the messages of a client are checked alike."""
+
     class AnyTopic(MqttMatcher):
         def check_topic(self, topic: str) -> str:
             return topic
@@ -112,7 +114,7 @@ async def test_what_no_broker_takes_is_refused_before_it_whoever_sends_it(text: 
         await _still_works(client)
 
 
-async def test_deeply_nested_json_is_an_error_for_its_sender_only() -> None:
+async def test_deeply_nested_json_is_error_for_sender_only() -> None:
     _, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.socket.send("[" * 20_000 + "]" * 20_000)
@@ -120,14 +122,14 @@ async def test_deeply_nested_json_is_an_error_for_its_sender_only() -> None:
         await _still_works(client)
 
 
-async def test_a_binary_frame_on_a_text_codec_closes_with_1003() -> None:
+async def test_binary_frame_on_text_codec_closes_with_1003() -> None:
     _, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.socket.send(b"\x00")
         assert (await client.closed()).rcvd.code == 1003
 
 
-async def test_an_oversize_message_closes_with_1009_and_harms_nobody() -> None:
+async def test_oversized_message_closes_only_sender_with_1009() -> None:
     _, app = chat(limits=Limits(message_bytes=100))
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         async with Client.open(f"{server.url}/ws/b") as neighbour:
@@ -136,14 +138,14 @@ async def test_an_oversize_message_closes_with_1009_and_harms_nobody() -> None:
             await _still_works(neighbour)
 
 
-async def test_data_over_the_brokers_limit_is_too_large() -> None:
+async def test_data_over_broker_limit_is_too_large() -> None:
     _, app = chat("memory://?max_payload_bytes=100")
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         assert (await client.ask(type="send", topic="t", data="x" * 200, id=1))["code"] == "too-large"
         await _still_works(client)
 
 
-async def test_one_filter_too_many_is_refused() -> None:
+async def test_filter_over_limit_is_rejected() -> None:
     _, app = chat(limits=Limits(filters=2))
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.subscribe("a")
@@ -154,7 +156,7 @@ async def test_one_filter_too_many_is_refused() -> None:
         await client.subscribe("c")
 
 
-async def test_too_many_messages_are_rate_limited_then_a_flood_is_closed() -> None:
+async def test_excess_messages_are_limited_then_flood_is_closed() -> None:
     _, app = chat(limits=Limits(messages_per_s=0.001, burst=2, flood_messages=3))
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         async with Client.open(f"{server.url}/ws/b") as neighbour:
@@ -169,7 +171,8 @@ async def test_too_many_messages_are_rate_limited_then_a_flood_is_closed() -> No
             await _still_works(neighbour)
 
 
-async def test_an_unknown_subprotocol_is_refused_with_400_and_the_supported_ones() -> None:
+async def test_unknown_subprotocol_is_rejected_with_400() -> None:
+    """The response lists the supported ones."""
     _, app = chat()
     async with serve(app) as server:
         for offered in (["nope"], ["dws.bearer.eA"]):
@@ -180,7 +183,7 @@ async def test_an_unknown_subprotocol_is_refused_with_400_and_the_supported_ones
             assert b"dws.v1.json, dws.v1.msgpack" in refused.value.response.body
 
 
-async def test_a_node_that_is_full_refuses_with_503() -> None:
+async def test_full_node_rejects_with_503() -> None:
     _, app = chat(limits=Limits(connections=1))
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await _still_works(client)
@@ -202,9 +205,8 @@ def event_of_a_close(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return closed
 
 
-async def test_a_client_that_never_reads_is_closed_and_does_not_delay_the_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_client_that_never_reads_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other clients are not delayed."""
     manager, app = chat(limits=Limits(outbox_bytes=1_000_000, close_timeout_s=0.2, handler_grace_s=0))
     gone = event_of_a_close(monkeypatch)
     # without compression, which would make the data too small to fill the kernel's buffers
@@ -224,7 +226,7 @@ async def test_a_client_that_never_reads_is_closed_and_does_not_delay_the_others
             bad.socket.transport.abort()
 
 
-async def test_a_client_that_vanishes_is_removed_and_later_messages_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_client_is_removed_and_sends_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.subscribe("t")
@@ -238,7 +240,7 @@ async def test_a_client_that_vanishes_is_removed_and_later_messages_go_nowhere(m
         await manager.publish("t", 1)
 
 
-async def test_a_handler_that_raises_closes_its_own_connection_with_1011() -> None:
+async def test_failing_handler_closes_connection_with_1011() -> None:
     manager = WebSocketManager("chat", broker_url="memory://")
     app = chat_app(manager)
 
@@ -256,7 +258,7 @@ async def test_a_handler_that_raises_closes_its_own_connection_with_1011() -> No
 
 
 class _Raising(BrokerInterface):
-    """A plugin that fails in every way it can once it is connected."""
+    """A broker plugin that connects, and then raises on every publish."""
 
     async def connect(self) -> None: ...
 
@@ -273,7 +275,7 @@ class _Raising(BrokerInterface):
         await asyncio.Event().wait()
 
 
-async def test_a_broker_plugin_that_raises_is_answered_without_its_secrets() -> None:
+async def test_broker_error_reply_hides_details() -> None:
     manager = WebSocketManager("chat", broker=_Raising())
     async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/a") as client:
         answer = await client.ask(type="send", topic="t", data=1, id=1)
@@ -282,7 +284,7 @@ async def test_a_broker_plugin_that_raises_is_answered_without_its_secrets() -> 
         await _still_works(client)
 
 
-def test_configuration_mistakes_are_found_at_construction() -> None:
+def test_configuration_errors_are_raised_at_construction() -> None:
     with pytest.raises(PluginNotFound, match="did you mean 'memory'"):
         WebSocketManager("c", broker_url="memroy://")
     with pytest.raises(PluginNotFound, match="pip install dws-kafka"):
@@ -299,7 +301,7 @@ def test_configuration_mistakes_are_found_at_construction() -> None:
         WebSocketManager("c", broker_url="memory://", codec="jsno")
 
 
-async def test_bad_topics_of_the_application_are_raised() -> None:
+async def test_invalid_topic_of_application_raises() -> None:
     async with WebSocketManager("c", broker_url="memory://") as manager:
         with pytest.raises(InvalidTopic):
             manager.publish("a/#", 1)

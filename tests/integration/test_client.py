@@ -1,4 +1,4 @@
-"""The Python client against a node as it is."""
+"""The Python client with a real node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dws_core import (
 from dws_core.client import Client, Gap, Message, Refused
 
 
-async def test_proxies_of_the_environment_are_used_unless_the_client_is_told_not_to(
+async def test_environment_proxies_are_used_unless_disabled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: asyncio.Queue[bytes] = asyncio.Queue()
@@ -52,7 +52,7 @@ async def test_proxies_of_the_environment_are_used_unless_the_client_is_told_not
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
-async def test_what_one_client_publishes_another_receives(codec: str) -> None:
+async def test_published_message_reaches_other_client(codec: str) -> None:
     _, app = chat()
     async with serve(app) as server, client(f"{server.url}/ws/a", codec=codec) as alice:
         async with client(f"{server.url}/ws/b") as bob, bob.subscribe("chat/+") as messages:
@@ -63,7 +63,7 @@ async def test_what_one_client_publishes_another_receives(codec: str) -> None:
             assert alice.connected
 
 
-async def test_each_subscription_gets_what_matches_it_once() -> None:
+async def test_each_subscription_receives_its_matches_once() -> None:
     _, app = chat()
     async with serve(app) as server, client(f"{server.url}/ws/a") as alice:
         async with alice.subscribe("#") as all_, alice.subscribe("a/+") as some, alice.subscribe("a/+") as same:
@@ -78,18 +78,18 @@ async def test_each_subscription_gets_what_matches_it_once() -> None:
                 await anext(same)
 
 
-async def test_a_filter_that_nobody_wants_any_more_is_removed_at_the_node() -> None:
+async def test_unused_filter_is_removed_at_node() -> None:
     manager, app = chat()
     async with serve(app) as server, client(f"{server.url}/ws/a") as alice:
         async with alice.subscribe("a") as first, alice.subscribe("b"):
             assert manager.active_connections[0].topics == {"a", "b"}
             first.close()
             first.close()
-            await alice.publish("b", 1)  # the node has read what came before
+            await alice.publish("b", 1)  # the node has read the earlier messages
             assert manager.active_connections[0].topics == {"b"}
 
 
-async def test_broadcasts_and_direct_messages_come_to_the_inbox() -> None:
+async def test_broadcasts_and_direct_messages_reach_inbox() -> None:
     _, app = chat()
     async with serve(app) as server, client(f"{server.url}/ws/a") as alice, client(f"{server.url}/ws/b") as bob:
         inbox = bob.inbox()
@@ -99,7 +99,7 @@ async def test_broadcasts_and_direct_messages_come_to_the_inbox() -> None:
         assert await take(inbox, 3) == ["all", "you", "you again"]
 
 
-async def test_a_publish_under_the_same_key_is_delivered_once() -> None:
+async def test_repeated_key_is_delivered_once() -> None:
     _, app = chat()
     async with serve(app) as server, client(f"{server.url}/ws/a") as alice, alice.subscribe("t") as messages:
         first = await alice.publish("t", 1, key="k")
@@ -108,7 +108,7 @@ async def test_a_publish_under_the_same_key_is_delivered_once() -> None:
         assert await take(messages, 2) == [1, 3]
 
 
-async def test_a_refusal_is_raised_where_it_was_caused() -> None:
+async def test_refusal_is_raised_at_call() -> None:
     _, app = chat()
     async with serve(app) as server, client(f"{server.url}/ws/a") as alice:
         with pytest.raises(Refused, match="are reserved for the node"):
@@ -123,7 +123,7 @@ async def test_a_refusal_is_raised_where_it_was_caused() -> None:
         assert await alice.publish("t", 1)
 
 
-async def test_more_publishes_than_the_node_takes_at_once_are_all_stored_in_the_end() -> None:
+async def test_publishes_over_rate_limit_are_all_stored() -> None:
     from dws_core import Limits
 
     _, app = chat(limits=Limits(messages_per_s=200, burst=20))
@@ -134,7 +134,7 @@ async def test_more_publishes_than_the_node_takes_at_once_are_all_stored_in_the_
         assert sorted(await take(messages, 60)) == list(range(60))
 
 
-async def test_a_node_that_goes_down_and_another_that_comes_up_in_its_place() -> None:
+async def test_client_resumes_on_replacement_node() -> None:
     gaps = Gaps()
     manager, first = chat("memory://reborn")
     other, second = chat("memory://reborn")
@@ -157,7 +157,8 @@ async def test_a_node_that_goes_down_and_another_that_comes_up_in_its_place() ->
     assert gaps == []
 
 
-async def test_a_node_that_knows_no_connect_is_served_and_a_lost_connection_there_is_a_gap() -> None:
+async def test_node_without_connect_is_supported() -> None:
+    """A lost connection is a gap there."""
     gaps = Gaps()
     manager = WebSocketManager("c", broker_url="memory://")
     app = FastAPI(lifespan=manager.lifespan)
@@ -179,7 +180,8 @@ async def test_a_node_that_knows_no_connect_is_served_and_a_lost_connection_ther
             assert await take(messages, 2) == [1, 2]
 
 
-async def test_the_token_is_asked_for_each_connection_and_a_wrong_one_is_final() -> None:
+async def test_token_is_requested_per_connection() -> None:
+    """A wrong token is a permanent error."""
     manager = WebSocketManager("c", broker_url="memory://", verify_token=_verify)
     tokens = iter(["user:ann", "user:bo", "wrong"])
 
@@ -205,7 +207,7 @@ async def test_the_token_is_asked_for_each_connection_and_a_wrong_one_is_final()
 
 
 @pytest.mark.parametrize(("path", "error"), [("/nothing", AuthenticationFailed), ("/busy", ConnectionClosed)])
-async def test_a_refused_handshake_is_final_or_not_by_its_status(path: str, error: type[Exception]) -> None:
+async def test_handshake_status_determines_retry(path: str, error: type[Exception]) -> None:
     app = FastAPI()
 
     @app.websocket("/busy")

@@ -1,4 +1,4 @@
-"""The Python client at its limits and ends: slow consumers, closing, nodes that cannot be had."""
+"""Limits of the Python client: slow consumers, closing, and unavailable nodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dws_core.client import Gap, Subscription
 # -- slow consumers
 
 
-async def test_a_client_that_does_not_take_its_messages_stops_reading_and_loses_nothing() -> None:
+async def test_full_queue_stops_reading_and_loses_nothing() -> None:
     total = 3_000
 
     async def node(peer: Peer) -> None:
@@ -42,7 +42,7 @@ async def test_a_client_that_does_not_take_its_messages_stops_reading_and_loses_
         assert gaps == []
 
 
-async def test_one_that_answers_each_message_does_not_block_itself() -> None:
+async def test_client_that_replies_does_not_block_itself() -> None:
     async def node(peer: Peer) -> None:
         await peer.welcome()
         for n in range(1, 31):
@@ -60,7 +60,7 @@ async def test_one_that_answers_each_message_does_not_block_itself() -> None:
                 await alice.publish("reply", n)
 
 
-async def test_far_too_many_messages_while_an_answer_is_awaited_are_a_gap() -> None:
+async def test_overflow_while_waiting_for_reply_is_gap() -> None:
     async def node(peer: Peer) -> None:
         await peer.welcome()
         frame = await peer.receive("send")
@@ -78,10 +78,10 @@ async def test_far_too_many_messages_while_an_answer_is_awaited_are_a_gap() -> N
             assert await take(messages, 30) == list(range(1, 31))
 
 
-# -- ends
+# -- closing and failing
 
 
-async def test_closing_ends_iterations_and_fails_what_is_awaited() -> None:
+async def test_close_ends_iterations_and_pending_calls() -> None:
     async def node(peer: Peer) -> None:
         await peer.welcome()
         await peer.receive("send")
@@ -104,7 +104,7 @@ async def test_closing_ends_iterations_and_fails_what_is_awaited() -> None:
             alice.inbox()
 
 
-async def test_closing_does_not_wait_for_messages_that_nobody_will_read() -> None:
+async def test_close_does_not_wait_for_unread_messages() -> None:
     async def node(peer: Peer) -> None:
         await peer.welcome()
         with suppress(SocketClosed):
@@ -119,7 +119,7 @@ async def test_closing_does_not_wait_for_messages_that_nobody_will_read() -> Non
             assert await take(messages, 1) == [1]
 
 
-async def test_no_node_at_all_is_an_error_after_the_time_for_the_first_connection() -> None:
+async def test_first_connection_times_out() -> None:
     async with scripted() as url:
         pass
     with pytest.raises(ConnectionClosed, match="no connection in"):
@@ -127,7 +127,7 @@ async def test_no_node_at_all_is_an_error_after_the_time_for_the_first_connectio
             pass
 
 
-async def test_a_token_function_that_fails_is_tried_again() -> None:
+async def test_failing_token_function_is_retried() -> None:
     asked: list[int] = []
 
     def token() -> str:
@@ -143,7 +143,7 @@ async def test_a_token_function_that_fails_is_tried_again() -> None:
         assert len(asked) == 3
 
 
-async def test_what_cannot_work_is_said_at_once() -> None:
+async def test_invalid_arguments_raise_at_once() -> None:
     with pytest.raises(ConfigurationError, match="'xml' is not known"):
         client("ws://localhost", codec="xml")
     with pytest.raises(InvalidMessage, match="cursor is malformed"):

@@ -1,4 +1,4 @@
-"""The Python client against a node whose part is played by the test: resuming, gaps, lost answers, ends."""
+"""The Python client with a scripted node: resuming, gaps, lost replies and closing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dws_core._log.backoff import Backoff
 from dws_core.client import Client, Gap, Refused, Subscription
 
 
-async def test_after_a_lost_connection_it_resumes_where_it_was() -> None:
+async def test_client_resumes_after_lost_connection() -> None:
     hellos: list[dict[str, Any]] = []
 
     async def first(node: Peer) -> None:
@@ -57,7 +57,7 @@ async def test_after_a_lost_connection_it_resumes_where_it_was() -> None:
     assert hellos == [{"filters": ["t"], "cursor": "0:e:5,1:e:8"}, {"filters": ["t"], "cursor": "0:e:60,1:e:8"}]
 
 
-async def test_a_gap_is_told_and_the_client_goes_on_from_there() -> None:
+async def test_gap_is_reported_and_client_continues() -> None:
     async def node_after_a_loss(node: Peer) -> None:
         data = await node.welcome("0:new:7", recovered=False)
         assert data == {"filters": ["t"], "cursor": "0:old:99"}
@@ -74,7 +74,8 @@ async def test_a_gap_is_told_and_the_client_goes_on_from_there() -> None:
             assert alice.cursor == "0:new:8"
 
 
-async def test_an_async_gap_callback_may_use_the_client_and_its_failure_harms_nobody() -> None:
+async def test_async_gap_callback_may_use_client() -> None:
+    """An error in the callback does not affect the client."""
     loaded: list[str] = []
 
     async def node(peer: Peer) -> None:
@@ -101,7 +102,7 @@ async def test_an_async_gap_callback_may_use_the_client_and_its_failure_harms_no
     assert loaded == ["x at 0:e:1"]
 
 
-async def test_a_publish_without_answer_is_repeated_under_its_key_on_the_next_connection() -> None:
+async def test_unanswered_publish_is_repeated_with_same_key() -> None:
     sends: list[dict[str, Any]] = []
 
     async def first(node: Peer) -> None:
@@ -120,7 +121,7 @@ async def test_a_publish_without_answer_is_repeated_under_its_key_on_the_next_co
     assert sends[0]["key"]
 
 
-async def test_a_temporary_refusal_is_tried_again_under_the_same_key() -> None:
+async def test_temporary_refusal_is_retried_with_same_key() -> None:
     async def node(peer: Peer) -> None:
         await peer.welcome()
         first = await peer.receive("send")
@@ -135,7 +136,7 @@ async def test_a_temporary_refusal_is_tried_again_under_the_same_key() -> None:
         assert await alice.publish("t", 1) is None
 
 
-async def test_a_publish_that_is_not_answered_in_time_has_an_unknown_outcome() -> None:
+async def test_publish_without_reply_has_unknown_outcome() -> None:
     async def node(peer: Peer) -> None:
         await peer.welcome()
         await peer.receive("send")
@@ -145,7 +146,7 @@ async def test_a_publish_that_is_not_answered_in_time_has_an_unknown_outcome() -
             await alice.publish("t", 1, timeout_s=0.05)
 
 
-async def test_what_was_published_while_offline_leaves_in_order_when_connected() -> None:
+async def test_offline_publishes_are_sent_in_order() -> None:
     async def first(node: Peer) -> None:
         await node.welcome()
         await node.socket.close(1012)
@@ -170,7 +171,7 @@ async def test_what_was_published_while_offline_leaves_in_order_when_connected()
 
 
 @pytest.mark.parametrize("code", [4500, 4503, 1008])
-async def test_a_final_close_code_ends_everything(code: int) -> None:
+async def test_permanent_close_code_ends_client(code: int) -> None:
     async def node(peer: Peer) -> None:
         await peer.welcome()
         await peer.message(1, "last words")
@@ -192,7 +193,7 @@ async def test_a_final_close_code_ends_everything(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 4000, 4001, 4002, 4003])
-async def test_any_other_close_code_brings_it_back(code: int) -> None:
+async def test_other_close_code_reconnects(code: int) -> None:
     async def first(node: Peer) -> None:
         await node.welcome()
         await node.socket.close(code)
@@ -206,7 +207,7 @@ async def test_any_other_close_code_brings_it_back(code: int) -> None:
         await asyncio.wait_for(came_back.wait(), HANG_S)
 
 
-async def test_a_draining_node_is_left_when_it_says_so() -> None:
+async def test_client_leaves_draining_node_on_request() -> None:
     async def first(node: Peer) -> None:
         await node.welcome()
         await node.send(type="reconnect", in_s=0.01)
@@ -217,12 +218,12 @@ async def test_a_draining_node_is_left_when_it_says_so() -> None:
         came_back.set()
 
     came_back = asyncio.Event()
-    slow = Backoff(first_s=1_000, max_s=1_000)  # not used: it leaves by order
+    slow = Backoff(first_s=1_000, max_s=1_000)  # not used, because the node asks for the reconnect
     async with scripted(first, second) as url, Client(url, proxy=False, backoff=slow):
         await asyncio.wait_for(came_back.wait(), HANG_S)
 
 
-async def test_an_expiring_token_is_refreshed_on_the_open_connection() -> None:
+async def test_expiring_token_is_refreshed_on_open_connection() -> None:
     async def node(peer: Peer) -> None:
         assert peer.socket.request is not None
         assert peer.socket.request.headers["Authorization"] == "Bearer one"
@@ -239,7 +240,7 @@ async def test_an_expiring_token_is_refreshed_on_the_open_connection() -> None:
         await asyncio.wait_for(done.wait(), HANG_S)
 
 
-async def test_a_fixed_token_is_not_refreshed() -> None:
+async def test_fixed_token_is_not_refreshed() -> None:
     async def node(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(type="expiring", in_s=30)
@@ -250,7 +251,7 @@ async def test_a_fixed_token_is_not_refreshed() -> None:
             await alice.publish("t", 1, timeout_s=0.1)
 
 
-async def test_a_frame_that_is_not_of_the_protocol_costs_the_connection_only() -> None:
+async def test_invalid_frame_only_closes_connection() -> None:
     async def first(node: Peer) -> None:
         await node.welcome()
         await node.socket.send("{not json")
@@ -270,7 +271,7 @@ async def test_a_frame_that_is_not_of_the_protocol_costs_the_connection_only() -
             assert await take(messages, 1) == ["well"]
 
 
-async def test_a_client_whose_filters_are_refused_says_so_when_it_is_entered() -> None:
+async def test_rejected_filters_raise_on_enter() -> None:
     async def node(peer: Peer) -> None:
         hello = await peer.receive("connect")
         await peer.send(type="error", id=hello["id"], code="forbidden", message="not yours", temporary=False)

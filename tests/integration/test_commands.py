@@ -1,4 +1,4 @@
-"""`python -m dws_core listen` and `publish`, as a person types them."""
+"""The commands `python -m dws_core listen` and `publish`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def _end(process: asyncio.subprocess.Process) -> tuple[int | None, str, st
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_what_one_publishes_another_hears() -> None:
+async def test_listen_prints_published_messages() -> None:
     manager, app = chat()
     async with serve(app) as server:
         listener = await _run("listen", f"{server.url}/ws/ann", "chat/#", "--count", "2")
@@ -42,7 +42,7 @@ async def test_what_one_publishes_another_hears() -> None:
         assert all(line["pos"].startswith("0:") for line in lines)
 
 
-async def test_what_cannot_be_done_is_said_and_the_exit_code_is_1() -> None:
+async def test_failure_is_printed_and_exits_with_1() -> None:
     _, app = chat(authorize=lambda principal, action, subject: action != "send")
     async with serve(app) as server:
         code, out, err = await _end(await _run("publish", f"{server.url}/ws/bo", "chat/lobby", "x"))

@@ -1,4 +1,4 @@
-"""The demo, as a user starts it and as a person sees it."""
+"""The demo, started by its command and used in a browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _load() -> Any:
 
 
 def _free_ports() -> tuple[int, int]:
-    """Return two neighbouring ports that were free a moment ago: each node has to know the other's before it starts."""
+    """Return two adjacent ports that were just free, because each node needs the other's port before it starts."""
     while True:
         with socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", 0))
@@ -59,7 +59,7 @@ async def _write(page: Any, text: str) -> None:
 
 
 @pytest.mark.browser
-async def test_two_windows_on_two_nodes_talk_and_find_each_other_again(tmp_path: Path) -> None:
+async def test_two_windows_on_two_nodes_chat_and_reconnect(tmp_path: Path) -> None:
     demo = _load()
     async with _browser() as browser, demo.serve("A", 0) as node_a:
         async with demo.serve("B", 0) as node_b:
@@ -99,7 +99,7 @@ async def test_two_windows_on_two_nodes_talk_and_find_each_other_again(tmp_path:
 
 
 @pytest.mark.browser
-async def test_a_browser_goes_on_on_the_other_node_without_a_lost_line(tmp_path: Path) -> None:
+async def test_browser_moves_to_other_node_without_loss(tmp_path: Path) -> None:
     demo = _load()
     port_a, port_b = _free_ports()
     a, b = f"127.0.0.1:{port_a}", f"127.0.0.1:{port_b}"
@@ -113,7 +113,7 @@ async def test_a_browser_goes_on_on_the_other_node_without_a_lost_line(tmp_path:
                 await page.wait_for_selector("#state[data-state=open]")
             await _write(ann, "line 0")
             await bo.wait_for_selector("#messages >> text=line 0")
-        for number in range(1, 6):  # node B is gone, and Bo is not yet on node A
+        for number in range(1, 6):  # node B has stopped, and Bo is not on node A yet
             await _write(ann, f"line {number}")
         await bo.wait_for_selector("#node >> text=node A")
         await bo.wait_for_selector("#messages >> text=line 5")
@@ -125,7 +125,7 @@ async def test_a_browser_goes_on_on_the_other_node_without_a_lost_line(tmp_path:
         await bo.screenshot(path=tmp_path / "moved.png")
 
 
-def test_typing_a_nodes_name_stops_and_starts_it() -> None:
+def test_typing_node_name_stops_and_starts_it() -> None:
     port = _free_ports()[0]
     with subprocess.Popen(
         [sys.executable, str(APP), "--port", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

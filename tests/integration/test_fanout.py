@@ -1,4 +1,4 @@
-"""Fan-out through real servers: with ready frames and without."""
+"""Fan-out through real servers, with ready frames and without."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOTH = pytest.mark.parametrize("ws", [OURS, "websockets-sansio"], ids=["ready", 
 
 
 @BOTH
-async def test_json_and_msgpack_clients_of_one_topic_both_get_it_right(ws: str) -> None:
+async def test_json_and_msgpack_clients_share_a_topic(ws: str) -> None:
     manager, app = chat()
     async with (
         serve(app, ws=ws) as server,
@@ -41,7 +41,7 @@ async def test_json_and_msgpack_clients_of_one_topic_both_get_it_right(ws: str) 
 
 
 @BOTH
-async def test_many_messages_of_one_tick_arrive_in_order_with_the_answers_in_their_place(ws: str) -> None:
+async def test_messages_and_replies_of_one_tick_keep_order(ws: str) -> None:
     manager, app = chat()
     async with serve(app, ws=ws) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.subscribe("t/+")
@@ -55,7 +55,7 @@ async def test_many_messages_of_one_tick_arrive_in_order_with_the_answers_in_the
 
 @BOTH
 @pytest.mark.parametrize("size", [100, 10_000, 300_000])
-async def test_large_messages_arrive_whole_and_in_order(ws: str, size: int) -> None:
+async def test_large_messages_arrive_complete_and_in_order(ws: str, size: int) -> None:
     manager, app = chat()
     async with serve(app, ws=ws) as server, Client.open(f"{server.url}/ws/a", max_size=None) as client:
         await client.subscribe("t")
@@ -65,7 +65,7 @@ async def test_large_messages_arrive_whole_and_in_order(ws: str, size: int) -> N
             assert (await client.receive())["data"] == f"{number}" + "x" * size
 
 
-async def test_a_client_that_stops_reading_delays_none_of_a_thousand_others() -> None:
+async def test_stalled_client_does_not_delay_a_thousand_others() -> None:
     manager, app = chat(limits=Limits(outbox_bytes=300_000, close_timeout_s=0.2))
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve(app, ws=OURS, backlog=2048, ws_per_message_deflate=False))
@@ -84,13 +84,13 @@ async def test_a_client_that_stops_reading_delays_none_of_a_thousand_others() ->
             assert number < 100, "the slow client is never noticed"
         assert slow_one.close_code == 4000
         assert manager.stats().overflows == 1
-        await asyncio.wait_for(lost.wait(), HANG_S)  # its close frame finds no room, so its socket is dropped
+        await asyncio.wait_for(lost.wait(), HANG_S)  # there is no room for its close frame, so its socket is dropped
         await manager.publish("t", "after")
         assert [await _data(client) for client in others] == ["after"] * 1_000
 
 
 def _on_lost(connection: Connection) -> asyncio.Event:
-    """Return an event of the end of a connection's socket, on the server's side."""
+    """Return an event that is set when the server loses a connection's socket."""
     protocol: Any = connection.websocket.scope["extensions"]["dws.frames"]
     lost, tell = asyncio.Event(), protocol.connection_lost
 
@@ -112,7 +112,8 @@ async def _subscribe(client: RawClient, topic: str = "t") -> None:
 
 
 @pytest.mark.parametrize("policy", ["drop-oldest", "drop-newest", "keep-latest"])
-async def test_a_slow_consumer_policy_keeps_the_connection_and_counts_what_it_drops(policy: Any) -> None:
+async def test_slow_consumer_policy_counts_drops(policy: Any) -> None:
+    """The connection stays open."""
     manager, app = chat(limits=Limits(outbox_bytes=200_000, slow_consumer=policy))
     async with serve(app, ws=OURS, ws_per_message_deflate=False) as server:
         async with RawClient.open(f"{server.url}/ws/slow", receive_buffer=4096) as client:
@@ -138,7 +139,7 @@ async def test_a_slow_consumer_policy_keeps_the_connection_and_counts_what_it_dr
             assert manager.active_connections != []
 
 
-async def test_one_connection_can_have_its_own_policy() -> None:
+async def test_connection_may_have_its_own_policy() -> None:
     manager = WebSocketManager("chat", broker_url="memory://", limits=Limits(outbox_bytes=200_000))
     app = FastAPI(lifespan=manager.lifespan)
 
@@ -157,7 +158,7 @@ async def test_one_connection_can_have_its_own_policy() -> None:
 
 
 @BOTH
-async def test_which_way_messages_take_is_visible(ws: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_ready_frames_are_reported_in_stats_and_log(ws: str, caplog: pytest.LogCaptureFixture) -> None:
     manager, app = chat()
     with caplog.at_level("INFO", "dws"):
         async with serve(app, ws=ws) as server, Client.open(f"{server.url}/ws/a") as client:
@@ -169,7 +170,7 @@ async def test_which_way_messages_take_is_visible(ws: str, caplog: pytest.LogCap
     assert ("dws_core.server:WebSocketProtocol" in lines[0]) == (ws != OURS), "the slower way names the faster one"
 
 
-async def test_a_thousand_messages_of_one_tick_leave_in_few_writes() -> None:
+async def test_thousand_messages_of_one_tick_need_few_writes() -> None:
     manager, app = chat()
     async with serve(app, ws=OURS) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.subscribe("t")
@@ -194,7 +195,7 @@ async def test_a_thousand_messages_of_one_tick_leave_in_few_writes() -> None:
 
 
 @BOTH
-async def test_the_message_path_creates_no_task(ws: str) -> None:
+async def test_message_path_creates_no_task(ws: str) -> None:
     manager, app = chat()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve(app, ws=ws))

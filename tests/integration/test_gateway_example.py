@@ -22,7 +22,7 @@ def _load() -> Any:
     return module.app
 
 
-async def test_a_chat_works_through_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_chat_works_through_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     _, app = chat()
     async with serve(app) as upstream:
         monkeypatch.setenv("CHAT_URL", f"{upstream.url}/ws/a")

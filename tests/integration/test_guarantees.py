@@ -1,4 +1,4 @@
-"""What `docs/explanation/guarantees.md` says and no other test shows so plainly."""
+"""Guarantees of `docs/explanation/guarantees.md` that no other test shows as clearly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.servers import Client, serve
 from dws_core import WebSocketManager
 
 
-async def test_without_a_cursor_a_client_starts_with_what_is_new() -> None:
+async def test_client_without_cursor_receives_only_new_messages() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
@@ -22,19 +22,20 @@ async def test_without_a_cursor_a_client_starts_with_what_is_new() -> None:
             assert (await client.receive())["data"] == "new"
 
 
-async def test_what_came_before_the_answer_to_connect_comes_again_where_the_cursor_lies_before_it() -> None:
+async def test_message_before_connected_reply_may_repeat() -> None:
+    """It is repeated if the cursor is older than the message."""
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
             cursor = (await hello(client, "t"))["cursor"]
         async with Client.open(f"{server.url}/ws/me") as client:
-            await manager.broadcast("early")  # reaches every connection, also one that has not asked for anything yet
+            await manager.broadcast("early")  # reaches every connection, also before its `connect`
             assert (await client.receive())["data"] == "early"
             assert (await hello(client, "t", cursor=cursor))["recovered"] is True
             assert await missed(client) == ["early"]
 
 
-async def test_a_memory_log_is_gone_with_its_process_and_clients_are_told() -> None:
+async def test_lost_memory_log_is_gap() -> None:
     async with serve(chat()[1]) as server, Client.open(f"{server.url}/ws/me") as client:
         cursor = (await hello(client, "t"))["cursor"]
     async with serve(chat()[1]) as server, Client.open(f"{server.url}/ws/me") as client:
@@ -42,7 +43,7 @@ async def test_a_memory_log_is_gone_with_its_process_and_clients_are_told() -> N
         assert (await client.receive())["reason"] == "epoch"
 
 
-async def test_a_broker_without_a_log_delivers_a_repeated_key_again() -> None:
+async def test_broker_without_log_delivers_repeated_key_again() -> None:
     manager = WebSocketManager("chat", broker=PlainBroker())
     async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/me") as client:
         await client.subscribe("t")
@@ -51,8 +52,8 @@ async def test_a_broker_without_a_log_delivers_a_repeated_key_again() -> None:
         assert [(await client.receive())["data"] for _ in range(2)] == ["first", "again"]
 
 
-async def test_what_came_before_a_gap_may_come_again_behind_it() -> None:
-    """The node that the client comes to is behind, and cannot ask whether the log is."""
+async def test_message_before_gap_may_repeat() -> None:
+    """The node that the client reconnects to is behind and cannot reach the broker to check its cursor."""
     _, manager, first = slow("again")
     broker, _, second = slow("again")
     async with serve(first) as a, serve(second) as b:

@@ -1,4 +1,4 @@
-"""What a node says of itself while its broker comes and goes."""
+"""The health of a node while its broker disconnects and reconnects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dws_core import NodeHealth, WebSocketManager
 from dws_core.plugin import GapReason, Head
 
 
-async def test_a_node_is_ready_from_its_start_to_its_stop() -> None:
+async def test_node_is_ready_between_start_and_stop() -> None:
     manager, _ = chat()
     assert manager.health() == NodeHealth(started=False, broker="connecting", detail="")
     assert not manager.health().ready
@@ -26,7 +26,8 @@ async def test_a_node_is_ready_from_its_start_to_its_stop() -> None:
 
 
 @pytest.mark.parametrize("state", ["degraded", "blocked"])
-async def test_while_the_broker_is_away_the_node_is_not_ready_and_connections_stay_open(state: str) -> None:
+async def test_node_is_not_ready_while_broker_is_away(state: str) -> None:
+    """Its connections stay open."""
     broker, manager, app = slow()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         cursor = (await hello(client, "t"))["cursor"]
@@ -43,7 +44,7 @@ async def test_while_the_broker_is_away_the_node_is_not_ready_and_connections_st
         assert message["pos"] != cursor
 
 
-async def test_a_tail_that_breaks_off_is_told_and_comes_back() -> None:
+async def test_broken_tail_changes_health_until_reconnected() -> None:
     broker = PlainBroker()
     manager = WebSocketManager("chat", broker=broker)
     broken: list[str] = []
@@ -63,7 +64,7 @@ async def test_a_tail_that_breaks_off_is_told_and_comes_back() -> None:
     assert broken[:2] == ["degraded", "live"]
 
 
-async def test_a_discontinuity_reaches_every_connection_that_is_concerned() -> None:
+async def test_discontinuity_reaches_affected_connections() -> None:
     broker, _, app = slow()
     assert isinstance(broker, SlowBroker)
     async with serve(app) as server:
@@ -77,7 +78,7 @@ async def test_a_discontinuity_reaches_every_connection_that_is_concerned() -> N
                 assert gap["cursor"] == "0:new:7"
 
 
-async def test_a_readiness_route_tells_the_load_balancer() -> None:
+async def test_readiness_route_reports_broker_state() -> None:
     broker, manager, app = slow()
     assert isinstance(app, FastAPI)
 

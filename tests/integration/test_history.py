@@ -1,4 +1,4 @@
-"""What is kept of a topic, and how clients and applications read it."""
+"""The history of topics, and how clients and applications read it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dws_core import (
 )
 
 
-async def test_history_gives_the_last_messages_oldest_first() -> None:
+async def test_history_returns_last_messages_oldest_first() -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         receipts = [(await manager.publish(f"t/{n % 2}", n))[0] for n in range(10)]
@@ -36,7 +36,8 @@ async def test_history_gives_the_last_messages_oldest_first() -> None:
         assert (await client.ask(type="history", topic="never", limit=9, id=1))["messages"] == []
 
 
-async def test_history_reaches_back_before_the_node_was_started_and_over_what_was_trimmed() -> None:
+async def test_history_includes_messages_before_node_start() -> None:
+    """The search also works if the broker has trimmed older messages."""
     broker, _, app = slow("past")
     _, manager, first = slow("past")
     async with serve(first):
@@ -53,7 +54,7 @@ async def test_history_reaches_back_before_the_node_was_started_and_over_what_wa
             assert (error["code"], error["temporary"]) == ("unavailable", True)
 
 
-async def test_history_asks_for_leave() -> None:
+async def test_history_requires_authorization() -> None:
     def authorize(principal: object, action: str, subject: str) -> bool:
         return action != "history"
 
@@ -65,7 +66,8 @@ async def test_history_asks_for_leave() -> None:
 # -- the policy
 
 
-async def test_topics_without_history_carry_no_pos_and_are_not_recovered() -> None:
+async def test_topic_without_history_has_no_position() -> None:
+    """Its messages are not recovered."""
     manager, app = chat(history={"cursor/#": History.none()})
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
@@ -80,7 +82,7 @@ async def test_topics_without_history_carry_no_pos_and_are_not_recovered() -> No
         assert await manager.history("cursor/ann") == []
 
 
-async def test_a_topic_keeps_as_many_messages_as_its_history_says_whoever_is_asked() -> None:
+async def test_history_size_applies_on_every_node() -> None:
     broker, manager, app = slow(history={"short": History(size=3)})
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         for number in range(10):
@@ -93,7 +95,7 @@ async def test_a_topic_keeps_as_many_messages_as_its_history_says_whoever_is_ask
         assert not broker.reads or all("short" not in read.topics for read in broker.reads)
 
 
-async def test_what_is_kept_for_a_short_time_is_asked_of_the_broker_which_knows_the_time() -> None:
+async def test_short_ttl_history_is_read_from_broker() -> None:
     broker, manager, app = slow(history={"secret": History(ttl_s=0.05)})
     async with serve(app):
         await manager.publish("secret", "gone soon")
@@ -104,10 +106,8 @@ async def test_what_is_kept_for_a_short_time_is_asked_of_the_broker_which_knows_
 
 
 @pytest.mark.parametrize(("missed_messages", "recovered"), [(2, True), (3, False)])
-async def test_a_client_behind_a_short_history_gets_the_same_answer_from_every_node(
-    missed_messages: int, recovered: bool
-) -> None:
-    """The first node remembers more than the broker keeps, the second nothing."""
+async def test_short_history_gives_same_answer_on_every_node(missed_messages: int, recovered: bool) -> None:
+    """The cache of the first node holds more than the broker keeps. The cache of the second node is empty."""
     manager, first = chat("memory://short", history={"t": History(size=2)})
     _, second = chat("memory://short", history={"t": History(size=2)})
     async with serve(first) as a:
@@ -125,14 +125,14 @@ async def test_a_client_behind_a_short_history_gets_the_same_answer_from_every_n
                         assert (await client.receive())["reason"] == "trimmed"
 
 
-async def test_a_client_that_comes_back_after_the_ttl_is_told_so_by_a_node_that_still_remembers() -> None:
+async def test_expired_history_is_gap_despite_node_cache() -> None:
     manager, app = chat(history={"t": History(ttl_s=0.02)})
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
             cursor = (await hello(client, "t"))["cursor"]
         await manager.publish("t", "gone soon")
         recovered, reason = True, ""
-        async with asyncio.timeout(5):  # a node remembers for a minute
+        async with asyncio.timeout(5):  # a node caches records for a minute
             while recovered:
                 async with Client.open(f"{server.url}/ws/me") as client:
                     recovered = (await hello(client, "t", cursor=cursor))["recovered"]
@@ -140,7 +140,7 @@ async def test_a_client_that_comes_back_after_the_ttl_is_told_so_by_a_node_that_
         assert reason == "trimmed"
 
 
-def test_a_rule_that_is_no_filter_is_refused_at_once() -> None:
+def test_invalid_history_filter_is_rejected() -> None:
     with pytest.raises(InvalidFilter, match="chat/#/x"):
         WebSocketManager("chat", broker_url="memory://", history={"chat/#/x": History()})
 
@@ -148,7 +148,7 @@ def test_a_rule_that_is_no_filter_is_refused_at_once() -> None:
 # -- for applications
 
 
-async def test_an_application_reads_the_history_of_a_topic() -> None:
+async def test_application_reads_history() -> None:
     manager, app = chat()
     async with serve(app):
         receipts = [(await manager.publish("t", {"n": number}))[0] for number in range(5)]
@@ -166,7 +166,7 @@ async def test_an_application_reads_the_history_of_a_topic() -> None:
         await manager.history("t")
 
 
-async def test_a_broker_without_a_log_says_that_it_keeps_nothing() -> None:
+async def test_broker_without_log_has_no_history() -> None:
     async with WebSocketManager("chat", broker=PlainBroker()) as manager:
         with pytest.raises(BrokerUnavailable, match="keeps no history"):
             await manager.history("t")

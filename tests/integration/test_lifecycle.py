@@ -1,4 +1,4 @@
-"""Starting, stopping, and what hangs in between."""
+"""Starting and stopping a node, and blocked handlers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_shutdown_closes_every_connection_with_1012() -> None:
 
 
 @pytest.mark.parametrize("style", ["connect", "original"])
-async def test_a_handler_blocked_elsewhere_does_not_keep_the_server_from_stopping(style: str) -> None:
+async def test_blocked_handler_does_not_block_shutdown(style: str) -> None:
     manager = WebSocketManager("chat", broker_url="memory://", limits=Limits(handler_grace_s=0.05))
     app = FastAPI(lifespan=manager.lifespan)
     blocked = asyncio.Event()
@@ -55,7 +55,7 @@ async def test_a_handler_blocked_elsewhere_does_not_keep_the_server_from_stoppin
     assert ended == ["after the block" if style == "connect" else "cancelled"]
 
 
-async def test_a_handler_that_only_sends_ends_when_its_client_is_gone() -> None:
+async def test_send_only_handler_ends_with_its_client() -> None:
     manager = WebSocketManager("chat", broker_url="memory://", limits=Limits(handler_grace_s=0))
     app = FastAPI(lifespan=manager.lifespan)
     ended = asyncio.Event()
@@ -75,7 +75,7 @@ async def test_a_handler_that_only_sends_ends_when_its_client_is_gone() -> None:
         assert manager.active_connections == []
 
 
-async def test_a_cancellation_from_outside_is_not_swallowed() -> None:
+async def test_outside_cancellation_is_not_swallowed() -> None:
     manager = WebSocketManager("chat", broker_url="memory://")
     app = FastAPI(lifespan=manager.lifespan)
     running: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
@@ -99,7 +99,7 @@ async def test_a_cancellation_from_outside_is_not_swallowed() -> None:
     assert ended == ["cancelled"]
 
 
-async def test_a_slow_handler_gets_back_pressure_then_overloaded() -> None:
+async def test_slow_handler_causes_back_pressure_then_overloaded() -> None:
     limits = Limits(inbox_messages=2, handler_stall_s=0.05, messages_per_s=None)
     manager = WebSocketManager("chat", broker_url="memory://", limits=limits)
     app = FastAPI(lifespan=manager.lifespan)
@@ -124,7 +124,7 @@ async def test_a_slow_handler_gets_back_pressure_then_overloaded() -> None:
         assert got == [0, 1, 2]
 
 
-async def test_a_node_leaves_no_task_behind() -> None:
+async def test_node_leaves_no_task_running() -> None:
     before = asyncio.all_tasks()
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
@@ -135,7 +135,8 @@ async def test_a_node_leaves_no_task_behind() -> None:
     assert len(manager._runtime.tasks) == 0
 
 
-async def test_use_before_start_is_an_error_and_start_and_stop_repeat_harmlessly() -> None:
+async def test_use_before_start_raises() -> None:
+    """Repeated starts and stops are allowed."""
     manager = WebSocketManager("chat", broker_url="memory://")
     with pytest.raises(BrokerClosed):
         await manager.publish("t", 1)
@@ -149,7 +150,7 @@ async def test_use_before_start_is_an_error_and_start_and_stop_repeat_harmlessly
     await manager.shutdown()
 
 
-async def test_a_failed_publish_that_nobody_awaits_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unawaited_failed_publish_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with WebSocketManager("chat", broker_url="memory://?max_payload_bytes=10") as manager:
         manager.publish("t", "x" * 100)
         done = asyncio.Event()
@@ -158,7 +159,7 @@ async def test_a_failed_publish_that_nobody_awaits_is_logged(caplog: pytest.LogC
     assert "publish to 't' failed" in caplog.text
 
 
-async def test_a_background_task_that_fails_is_logged_and_surfaces_from_stop(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_background_task_is_logged_and_raised(caplog: pytest.LogCaptureFixture) -> None:
     tasks = Tasks()
 
     async def fail() -> None:

@@ -1,4 +1,4 @@
-"""The multi-worker example, as a user starts it: uvicorn with four workers, on a private Redis."""
+"""The multi-worker example, started by its command: uvicorn with four workers, on a private Redis."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HANG_S = 40.0
 
 
 class Workers:
-    """uvicorn and its workers: what they print, and what they answer."""
+    """uvicorn and its workers, with their output and their responses."""
 
     def __init__(self, broker_url: str) -> None:
         self._text, self._ended, self._news = "", False, threading.Condition()
@@ -54,7 +54,7 @@ class Workers:
     @classmethod
     @contextmanager
     def serving(cls, broker_url: str) -> Iterator[Self]:
-        """Start them; end them at the end of the block, by force if need be."""
+        """Start the workers, and stop them at the end of the block, by force if necessary."""
         server = cls(broker_url)
         try:
             server.said(STARTED, WORKERS)
@@ -63,7 +63,7 @@ class Workers:
             server.end()
 
     def end(self) -> None:
-        """End them as a supervisor does."""
+        """Stop the workers as a supervisor does."""
         self.process.terminate()
         try:
             self.process.wait(HANG_S)
@@ -74,7 +74,7 @@ class Workers:
             self._reader.join(HANG_S)
 
     def said(self, pattern: str, times: int = 1) -> list[str]:
-        """Wait until a pattern has been printed so often; return what it found."""
+        """Wait until a pattern was printed this many times, and return its matches."""
 
         def enough() -> bool:
             return self._ended or len(re.findall(pattern, self._text)) >= times
@@ -86,7 +86,7 @@ class Workers:
             return found
 
     def ready(self) -> tuple[int, dict[str, Any]]:
-        """Ask for readiness over a new connection, which any of the workers takes; return status and answer."""
+        """Return status and body of the readiness route, from any worker, over a new connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_S)
         try:
             connection.request("GET", "/ready")
@@ -96,7 +96,7 @@ class Workers:
             connection.close()
 
     async def held(self, count: int) -> dict[int, int]:
-        """Ask until each worker has answered and they hold so many connections; return how many each holds."""
+        """Wait until all workers have answered and hold `count` connections in total. Return the count per worker."""
         held: dict[int, int] = {}
         async with asyncio.timeout(HANG_S):
             while len(held) < WORKERS or sum(held.values()) != count:
@@ -105,7 +105,7 @@ class Workers:
         return held
 
     async def answers(self, status: int, workers: int = 1) -> None:
-        """Ask until so many workers have answered so."""
+        """Wait until this many workers have answered with this status."""
         answered: set[int] = set()
         async with asyncio.timeout(HANG_S):
             while len(answered) < workers:
@@ -115,12 +115,12 @@ class Workers:
 
     @property
     def port(self) -> int:
-        """Where they listen."""
+        """The port of the server."""
         return int(self.said(r"running on http://127\.0\.0\.1:(\d+)")[0])
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL for clients."""
         return f"ws://127.0.0.1:{self.port}/ws"
 
     def _read(self) -> None:
@@ -155,11 +155,11 @@ def server(redis: PrivateRedis) -> Iterator[Workers]:
 
 
 class Gate:
-    """Where clients wait that come back. A client asks for its token whenever it connects: it is stopped there.
+    """Holds back reconnecting clients. A client requests its token for each connection, and is stopped there.
 
     Attributes:
-        away: The numbers of those who had to wait.
-        gaps: What any of them was told.
+        away: Numbers of the clients that had to wait.
+        gaps: Gaps of all clients.
     """
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class Gate:
         self._open.set()
 
     async def listener(self, stack: AsyncExitStack, server: Workers, number: int) -> Subscription:
-        """Let a client in and have it listen."""
+        """Connect a client and subscribe it."""
 
         async def token() -> str:
             if not self._open.is_set():
@@ -183,25 +183,25 @@ class Gate:
         return await stack.enter_async_context(alice.subscribe("chat/#"))
 
     def shut(self) -> None:
-        """Stop those who come back."""
+        """Hold back clients that reconnect."""
         self._open.clear()
 
     async def stopped(self, count: int) -> None:
-        """Wait until so many stand here."""
+        """Wait until this many clients are held back."""
         async with asyncio.timeout(HANG_S), self._news:
             await self._news.wait_for(lambda: len(self.away) == count)
 
     def open(self) -> None:
-        """Let them go on."""
+        """Let all clients continue."""
         self._open.set()
 
 
 async def on_two_workers(
     stack: AsyncExitStack, server: Workers, gate: Gate
 ) -> tuple[list[Subscription], dict[int, int]]:
-    """Let listeners come, a dozen or more, until two workers have some; return them, and how many each worker has."""
-    await server.held(0)  # whoever was here before has left
-    await server.answers(200, WORKERS)  # no worker is still behind: a newcomer there would hear what came before it
+    """Connect a dozen listeners or more, until two workers have some. Return them, and their count per worker."""
+    await server.held(0)  # all earlier clients have disconnected
+    await server.answers(200, WORKERS)  # no worker is behind, because a new client there would receive older messages
     listeners: list[Subscription] = []
     held: dict[int, int] = {}
     while sum(map(bool, held.values())) < 2:
@@ -211,19 +211,19 @@ async def on_two_workers(
 
 
 async def publish(server: Workers, *data: object) -> None:
-    """Publish in order, from a client that comes for it."""
+    """Publish in order, from a new client."""
     async with client(server.url) as publisher:
         for item in data:
             await publisher.publish("chat/lobby", item)
 
 
 async def all_take(listeners: list[Subscription], *data: object) -> None:
-    """Let each listener take as many messages: they are these, in this order."""
+    """Check that each listener receives exactly these messages, in this order."""
     taken = await asyncio.gather(*(take(listener, len(data)) for listener in listeners))
     assert taken == [list(data)] * len(listeners)
 
 
-async def test_what_one_worker_is_told_the_clients_of_all_hear_once(server: Workers) -> None:
+async def test_message_reaches_clients_of_all_workers_once(server: Workers) -> None:
     gate = Gate()
     async with AsyncExitStack() as stack:
         listeners, held = await on_two_workers(stack, server, gate)
@@ -233,7 +233,7 @@ async def test_what_one_worker_is_told_the_clients_of_all_hear_once(server: Work
     assert gate.gaps == []
 
 
-async def test_the_clients_of_a_killed_worker_miss_nothing_and_another_takes_its_place(server: Workers) -> None:
+async def test_killed_worker_is_replaced_without_message_loss(server: Workers) -> None:
     gate = Gate()
     started = len(server.said(STARTED))
     async with AsyncExitStack() as stack:
@@ -256,7 +256,7 @@ async def test_the_clients_of_a_killed_worker_miss_nothing_and_another_takes_its
     assert gate.gaps == []
 
 
-async def test_at_its_end_every_client_is_told_that_the_server_restarts(redis: PrivateRedis) -> None:
+async def test_shutdown_closes_every_client_with_1012(redis: PrivateRedis) -> None:
     with Workers.serving(redis.url) as server:
         async with AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(Client.open(server.url)) for _ in range(12)]
@@ -269,9 +269,7 @@ async def test_at_its_end_every_client_is_told_that_the_server_restarts(redis: P
         assert len(server.said("Finished server process", WORKERS)) == WORKERS
 
 
-async def test_while_redis_is_away_workers_are_not_ready_and_nothing_is_lost(
-    server: Workers, redis: PrivateRedis
-) -> None:
+async def test_redis_outage_makes_workers_unready_without_loss(server: Workers, redis: PrivateRedis) -> None:
     gate = Gate()
     async with AsyncExitStack() as stack:
         listeners, held = await on_two_workers(stack, server, gate)
@@ -290,9 +288,7 @@ async def test_while_redis_is_away_workers_are_not_ready_and_nothing_is_lost(
     assert gate.gaps == []
 
 
-async def test_a_worker_that_is_killed_while_redis_is_away_is_replaced_when_it_is_back(
-    server: Workers, redis: PrivateRedis
-) -> None:
+async def test_worker_killed_during_redis_outage_is_replaced(server: Workers, redis: PrivateRedis) -> None:
     gate = Gate()
     started = len(server.said(STARTED))
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""One and two nodes, real sockets."""
+"""One node or two nodes, with real sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.servers import Client, serve
 from dws_core import Message, WebSocketManager
 
 
-async def test_a_message_reaches_every_matching_subscriber_on_both_nodes() -> None:
+async def test_message_reaches_subscribers_on_both_nodes() -> None:
     _, first = chat("memory://two-nodes")
     _, second = chat("memory://two-nodes")
     async with serve(first) as a, serve(second) as b, Client.open(f"{a.url}/ws/a") as alice:
@@ -49,7 +49,7 @@ async def test_broadcast_and_direct_messages_cross_nodes() -> None:
             assert (await bob.receive())["data"] == "from the node"
 
 
-async def test_a_direct_message_reaches_all_connections_of_one_id() -> None:
+async def test_direct_message_reaches_all_connections_of_id() -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as phone:
         async with Client.open(f"{server.url}/ws/me") as laptop:
@@ -59,7 +59,7 @@ async def test_a_direct_message_reaches_all_connections_of_one_id() -> None:
             assert (await phone.receive())["data"] == (await laptop.receive())["data"] == 1
 
 
-async def test_an_http_route_publishes() -> None:
+async def test_http_route_publishes() -> None:
     _, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.subscribe("chat/lobby")
@@ -69,7 +69,7 @@ async def test_an_http_route_publishes() -> None:
         assert (await client.receive())["data"] == {"text": "hi"}
 
 
-async def test_methods_of_the_original_work_plainly_and_awaited() -> None:
+async def test_original_methods_work_with_and_without_await() -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.subscribe("t")
@@ -115,7 +115,7 @@ async def test_pipelined_sends_are_delivered_in_order() -> None:
         assert [(await client.receive())["data"] for _ in range(150)] == list(range(150))
 
 
-async def test_a_message_that_matches_two_filters_comes_once() -> None:
+async def test_message_matching_two_filters_arrives_once() -> None:
     _, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.subscribe("a/#")
@@ -126,7 +126,7 @@ async def test_a_message_that_matches_two_filters_comes_once() -> None:
         assert (await client.ask(type="ping", id=9)) == {"type": "pong", "id": 9}
 
 
-async def test_a_repeat_of_a_key_is_delivered_once_on_any_node() -> None:
+async def test_repeated_key_is_delivered_once_on_any_node() -> None:
     _, first = chat("memory://keys")
     _, second = chat("memory://keys")
     async with serve(first) as a, serve(second) as b, Client.open(f"{a.url}/ws/a") as alice:
@@ -136,7 +136,7 @@ async def test_a_repeat_of_a_key_is_delivered_once_on_any_node() -> None:
             assert one["pos"] == two["pos"]
 
 
-async def test_lifespan_composes_with_the_users_own() -> None:
+async def test_lifespan_composes_with_that_of_user() -> None:
     manager = WebSocketManager("chat", broker_url="memory://")
     async with manager.lifespan():
         await manager.publish("t", 1)

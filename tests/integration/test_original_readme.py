@@ -1,4 +1,4 @@
-"""The examples of the original library's README, import changed, as they stand."""
+"""The examples of the original library's README, unchanged except for the import."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _app(manager: WebSocketManager) -> FastAPI:
     return FastAPI(lifespan=manager.lifespan)
 
 
-async def test_the_first_chat_endpoint() -> None:
+async def test_first_chat_endpoint_works() -> None:
     manager = WebSocketManager("channel:1", broker_url="memory://")
     app = _app(manager)
     _first_endpoint(app, manager)
@@ -78,7 +78,7 @@ async def test_the_first_chat_endpoint() -> None:
         assert (await a.receive())["data"] == {"hello": 2}
 
 
-async def test_the_second_chat_endpoint() -> None:
+async def test_second_chat_endpoint_works() -> None:
     manager = WebSocketManager("channel:1", broker_url="memory://")
     app = _app(manager)
     _second_endpoint(app, manager)
@@ -94,7 +94,7 @@ async def test_the_second_chat_endpoint() -> None:
         assert (await a.receive())["data"] == (await b.receive())["data"] == {"text": "all"}
 
 
-async def test_startup_and_shutdown_by_hand_and_as_a_context() -> None:
+async def test_startup_and_shutdown_work_directly_and_as_context() -> None:
     manager = WebSocketManager("channel:1", broker_url="memory://")
     await manager.startup()
     await manager.shutdown()
@@ -103,7 +103,7 @@ async def test_startup_and_shutdown_by_hand_and_as_a_context() -> None:
         assert manager.broker_channel == "channel:1"
 
 
-async def test_the_proxy_behind_a_gateway() -> None:
+async def test_proxy_behind_gateway_works() -> None:
     manager = WebSocketManager("channel:1", broker_url="memory://")
     service = _app(manager)
     _second_endpoint(service, manager)
@@ -126,7 +126,7 @@ async def test_the_proxy_behind_a_gateway() -> None:
             assert (await client.receive())["data"] == {"text": "through"}
 
 
-async def test_authentication_as_a_dependency() -> None:
+async def test_authentication_works_as_dependency() -> None:
     app = FastAPI()
     strict = WebSocketOAuth2PasswordBearer("/token")
     lenient = WebSocketOAuth2PasswordBearer("/token", auto_error=False)
@@ -166,7 +166,7 @@ async def test_authentication_after_accept_closes_with_1008() -> None:
         assert (await client.closed()).rcvd.code == 1008
 
 
-def test_exceptions_carry_their_connection_and_are_handled_by_decorators() -> None:
+def test_exception_has_connection_and_decorator_handles_it() -> None:
     marker: Any = object()
     seen: list[object] = []
 
@@ -183,7 +183,7 @@ def test_exceptions_carry_their_connection_and_are_handled_by_decorators() -> No
     assert issubclass(dws_core.WebSocketException, Exception)
 
 
-async def test_ahandle_handles_async_and_plain_functions() -> None:
+async def test_ahandle_handles_async_and_sync_functions() -> None:
     async def on_error(exc: RuntimeError) -> str:
         return f"exc: {exc}"
 
@@ -205,7 +205,7 @@ async def test_ahandle_handles_async_and_plain_functions() -> None:
 
 
 class MyBroker(BrokerInterface):
-    """An own broker in the style of the original: dicts in, `Message` out."""
+    """A custom broker in the style of the original, which publishes dicts and returns `Message`."""
 
     def __init__(self, queue: asyncio.Queue[Any]) -> None:
         self._queue = queue
@@ -233,7 +233,7 @@ class MyBroker(BrokerInterface):
         return Message(data=data, typ=typ, topic=topic, conn_id=conn_id)
 
 
-async def test_an_own_broker_interface_by_class() -> None:
+async def test_custom_broker_is_created_from_class() -> None:
     manager = WebSocketManager("channel:1", broker_class=MyBroker, queue=asyncio.Queue())
     app = _app(manager)
     _second_endpoint(app, manager)
@@ -252,7 +252,7 @@ async def test_an_own_broker_interface_by_class() -> None:
 
 
 @pytest.mark.parametrize(("name", "url"), [("InMemoryBroker", "memory://lobby"), ("RedisBroker", "redis://a:6379/3")])
-def test_a_broker_of_a_plugin_by_class_and_url(name: str, url: str) -> None:
+def test_plugin_broker_is_created_from_class_and_url(name: str, url: str) -> None:
     pytest.importorskip({"InMemoryBroker": "dws_memory", "RedisBroker": "dws_redis"}[name])
     broker_class = getattr(dws_core, name)
     manager = WebSocketManager("channel:1", broker_url=url, broker_class=broker_class)
@@ -260,7 +260,7 @@ def test_a_broker_of_a_plugin_by_class_and_url(name: str, url: str) -> None:
     assert url in repr(manager.broker)
 
 
-def test_an_own_broker_interface_that_reads_no_urls_is_built_without_one() -> None:
+def test_custom_broker_without_url_support_is_created() -> None:
     class Mine(MyBroker):
         def __init__(self) -> None:
             super().__init__(asyncio.Queue())
@@ -269,13 +269,13 @@ def test_an_own_broker_interface_that_reads_no_urls_is_built_without_one() -> No
     assert isinstance(manager.broker, Mine)
 
 
-def test_matches_by_levels() -> None:
+def test_matches_compares_levels() -> None:
     assert matches("root/sub1/sub2", {"root/sub2/sub2", "root/sub1/+"})
     assert matches("root/sub1/sub2", {"root/#"})
     assert not matches("root/sub1/sub2", {"root/+", "+/sub2"})
 
 
-def test_a_connection_without_a_manager_subscribes_by_messages() -> None:
+def test_connection_without_manager_subscribes_by_message() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         websocket = StarletteWebSocket(scope, receive=receive, send=send)
         connection = Connection(websocket, "test")
@@ -303,7 +303,7 @@ def test_a_connection_without_a_manager_subscribes_by_messages() -> None:
             assert client.receive_json() == answer
 
 
-async def test_subscribe_functions_act_on_a_live_connection() -> None:
+async def test_subscribe_functions_change_live_connection() -> None:
     manager = WebSocketManager("channel:1", broker_url="memory://")
     app = _app(manager)
     _second_endpoint(app, manager)
@@ -318,7 +318,7 @@ async def test_subscribe_functions_act_on_a_live_connection() -> None:
         assert connection.topics == set()
 
 
-def test_messages_do_not_change_what_they_are_made_of() -> None:
+def test_message_does_not_change_its_input() -> None:
     data = {"type": "send", "topic": "t", "text": "x"}
     message = Message.from_client_message(data=data)
     assert data == {"type": "send", "topic": "t", "text": "x"}

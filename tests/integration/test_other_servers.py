@@ -1,4 +1,4 @@
-"""Servers that take no ready frames: same behaviour, through ASGI messages."""
+"""Servers without support for ready frames: the same behaviour through ASGI messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def _hypercorn(app: Any) -> AsyncIterator[str]:
         await asyncio.wait_for(task, HANG_S)
 
 
-async def test_a_chat_works_on_hypercorn() -> None:
+async def test_chat_works_on_hypercorn() -> None:
     manager, app = chat()
     async with _hypercorn(app) as url:
         soon = {"close_timeout": 0.2}  # hypercorn leaves the TCP close to the client
@@ -67,7 +67,8 @@ async def test_a_chat_works_on_hypercorn() -> None:
             assert (closed.rcvd.code, closed.rcvd.reason) == (4500, "out")
 
 
-async def test_a_slow_client_on_hypercorn_is_closed_and_the_others_go_on() -> None:
+async def test_slow_client_on_hypercorn_is_closed() -> None:
+    """The other clients are not affected."""
     manager, app = chat(limits=Limits(outbox_bytes=100_000, close_timeout_s=0.2, handler_grace_s=0))
     async with _hypercorn(app) as url, Client.open(f"{url}/ws/quick") as quick:
         async with RawClient.open(f"{url}/ws/slow", receive_buffer=4096) as slow:
@@ -85,7 +86,7 @@ async def test_a_slow_client_on_hypercorn_is_closed_and_the_others_go_on() -> No
             assert slow_one.close_code == 4000
 
 
-def test_a_chat_works_in_starlettes_test_client() -> None:
+def test_chat_works_in_starlette_test_client() -> None:
     _, app = chat()
     with TestClient(app) as client, client.websocket_connect("/ws/a") as a, client.websocket_connect("/ws/b") as b:
         for one in (a, b):

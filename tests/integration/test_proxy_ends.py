@@ -1,4 +1,4 @@
-"""Either side may leave at any time, the server may stop, the endpoint may be cancelled."""
+"""Ends of a proxied connection: either side closes, the server stops, or the endpoint is cancelled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dws_core import WebSocketProxy
 
 
 @pytest.mark.parametrize(("sent", "seen"), [(1000, 1000), (1001, 1001), (1011, 1011), (3000, 3000), (4999, 4999)])
-async def test_a_clients_close_code_reaches_the_upstream(sent: int, seen: int) -> None:
+async def test_client_close_code_reaches_upstream(sent: int, seen: int) -> None:
     upstream = Upstream()
     async with behind(upstream) as (url, front):
         async with open_client(url) as client:
@@ -37,7 +37,7 @@ async def test_a_clients_close_code_reaches_the_upstream(sent: int, seen: int) -
 
 @pytest.mark.parametrize("code", [1000, 1008, 1012, 1013, 4001, 4503])
 @pytest.mark.parametrize("accept", [True, False])
-async def test_an_upstreams_close_code_reaches_the_client(accept: bool, code: int) -> None:
+async def test_upstream_close_code_reaches_client(accept: bool, code: int) -> None:
     async def leave(socket: ServerConnection) -> None:
         await socket.close(code, "z" * 120 + "✓")
 
@@ -46,7 +46,7 @@ async def test_an_upstreams_close_code_reaches_the_client(accept: bool, code: in
         await front.wait_ended()
 
 
-async def test_a_close_without_a_code_is_1000_for_the_upstream() -> None:
+async def test_client_close_without_code_is_1000_for_upstream() -> None:
     upstream = Upstream()
     async with behind(upstream) as (url, front), open_client(url) as client:
         async with client.send_context():
@@ -55,7 +55,7 @@ async def test_a_close_without_a_code_is_1000_for_the_upstream() -> None:
         await front.wait_ended()
 
 
-async def test_a_close_without_a_code_is_1000_for_the_client() -> None:
+async def test_upstream_close_without_code_is_1000_for_client() -> None:
     async def leave(socket: ServerConnection) -> None:
         async with socket.send_context():
             socket.protocol.send_close()
@@ -65,7 +65,7 @@ async def test_a_close_without_a_code_is_1000_for_the_client() -> None:
         await front.wait_ended()
 
 
-async def test_a_client_that_vanishes_is_1001_for_the_upstream() -> None:
+async def test_lost_client_is_1001_for_upstream() -> None:
     upstream = Upstream()
     async with behind(upstream) as (url, front):
         client = await open_client(url)
@@ -75,7 +75,7 @@ async def test_a_client_that_vanishes_is_1001_for_the_upstream() -> None:
         await client.wait_closed()
 
 
-async def test_an_upstream_that_vanishes_is_1014_for_the_client() -> None:
+async def test_lost_upstream_is_1014_for_client() -> None:
     upstream = Upstream()
     async with behind(upstream) as (url, front), open_client(url) as client:
         (await upstream.connection()).transport.abort()
@@ -83,7 +83,7 @@ async def test_an_upstream_that_vanishes_is_1014_for_the_client() -> None:
         await front.wait_ended()
 
 
-async def test_both_sides_may_vanish_at_once() -> None:
+async def test_both_sides_may_be_lost_at_once() -> None:
     upstream = Upstream()
     async with behind(upstream) as (url, front):
         client = await open_client(url)
@@ -95,7 +95,7 @@ async def test_both_sides_may_vanish_at_once() -> None:
     assert front.failure is None
 
 
-async def test_a_client_that_vanishes_while_the_upstream_floods_is_noticed() -> None:
+async def test_lost_client_is_noticed_during_upstream_flood() -> None:
     upstream = Upstream(flood)
     async with behind(upstream) as (url, front):
         client = await open_client(url)
@@ -107,7 +107,7 @@ async def test_a_client_that_vanishes_while_the_upstream_floods_is_noticed() -> 
     assert front.failure is None
 
 
-async def test_an_upstream_that_vanishes_while_the_client_floods_is_noticed() -> None:
+async def test_lost_upstream_is_noticed_during_client_flood() -> None:
     async def vanish(socket: ServerConnection) -> None:
         await socket.recv()
         socket.transport.abort()
@@ -120,7 +120,7 @@ async def test_an_upstream_that_vanishes_while_the_client_floods_is_noticed() ->
     assert front.failure is None
 
 
-async def test_an_upstream_that_stops_answering_pings_is_lost() -> None:
+async def test_upstream_without_pongs_is_lost() -> None:
     release = asyncio.Event()
 
     async def deaf(socket: ServerConnection) -> None:
@@ -135,7 +135,7 @@ async def test_an_upstream_that_stops_answering_pings_is_lost() -> None:
             release.set()
 
 
-async def test_a_server_that_stops_tells_both_sides() -> None:
+async def test_server_stop_closes_both_sides_with_1012() -> None:
     upstream = Upstream()
     async with serve_websockets(upstream, "127.0.0.1", 0) as server:
         front = Gateway(url_of(server))
@@ -148,8 +148,8 @@ async def test_a_server_that_stops_tells_both_sides() -> None:
     assert front.failure is None
 
 
-async def test_a_server_stops_although_both_sides_are_silent_and_full() -> None:
-    """The client reads nothing, so not even a close frame can be written to it."""
+async def test_server_stops_while_both_sides_are_stalled() -> None:
+    """The client reads nothing, so even a close frame cannot be written."""
 
     upstream = Upstream(flood)
     async with serve_websockets(upstream, "127.0.0.1", 0) as server:
@@ -164,7 +164,7 @@ async def test_a_server_stops_although_both_sides_are_silent_and_full() -> None:
     assert front.failure is None
 
 
-async def test_cancelling_the_endpoint_closes_both_sides() -> None:
+async def test_cancelled_endpoint_closes_both_sides() -> None:
     upstream = Upstream()
     async with behind(upstream) as (url, front), open_client(url) as client:
         await upstream.connection()
@@ -176,7 +176,7 @@ async def test_cancelling_the_endpoint_closes_both_sides() -> None:
     assert isinstance(front.failure, asyncio.CancelledError)
 
 
-async def test_cancelling_twice_does_not_wait_for_a_deaf_upstream() -> None:
+async def test_second_cancellation_does_not_wait_for_upstream() -> None:
     release = asyncio.Event()
 
     async def deaf(socket: ServerConnection) -> None:
@@ -187,14 +187,14 @@ async def test_cancelling_twice_does_not_wait_for_a_deaf_upstream() -> None:
     async with behind(deaf, gateway={"close_timeout_s": 60.0}) as (url, front), open_client(url) as client:
         assert front.task is not None
         front.task.cancel()
-        await closed_with(client)  # the closing is under way, and the upstream does not answer
+        await closed_with(client)  # the close is in progress, and the upstream does not answer
         front.task.cancel()
         await front.wait_ended()
         release.set()
     assert isinstance(front.failure, asyncio.CancelledError)
 
 
-async def test_cancelling_during_the_upstreams_handshake_leaves_nothing() -> None:
+async def test_cancellation_during_upstream_handshake_ends_both() -> None:
     with bound_socket(listening=True) as endpoint:
         async with before(endpoint, accept=True) as (url, front):
             async with open_client(url) as client:
@@ -205,7 +205,7 @@ async def test_cancelling_during_the_upstreams_handshake_leaves_nothing() -> Non
     assert isinstance(front.failure, asyncio.CancelledError)
 
 
-async def test_a_defect_in_a_pump_closes_both_sides_and_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pump_failure_closes_both_sides_and_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 

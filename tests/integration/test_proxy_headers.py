@@ -1,4 +1,4 @@
-"""Which headers reach the upstream."""
+"""The headers that the proxy sends upstream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from websockets.asyncio.server import serve as serve_websockets
 
 
 async def _seen(client: dict[str, str], *, scheme: str = "ws", **options: Any) -> dict[str, list[str]]:
-    """Return the headers that the upstream gets for these of the client."""
+    """Return the headers that the upstream receives for the given headers of the client."""
     upstream = Upstream()
     async with behind(upstream, gateway=options) as (url, _):
         async with open_client(url, additional_headers=client, user_agent_header=None):
@@ -28,7 +28,8 @@ async def _seen(client: dict[str, str], *, scheme: str = "ws", **options: Any) -
             return {name.lower(): request.headers.get_all(name) for name in request.headers}
 
 
-async def test_by_default_no_credentials_and_no_websocket_headers_go_upstream() -> None:
+async def test_default_headers_exclude_credentials() -> None:
+    """The client's WebSocket headers are not sent either."""
     sent = {
         "Authorization": "Bearer t",
         "Cookie": "s=1",
@@ -44,7 +45,7 @@ async def test_by_default_no_credentials_and_no_websocket_headers_go_upstream() 
     assert len(seen["sec-websocket-key"]) == 1
 
 
-async def test_chosen_headers_go_upstream() -> None:
+async def test_chosen_headers_are_forwarded() -> None:
     sent = {"Authorization": "Bearer t", "Cookie": "s=1; t=2", "X-Request-Id": "7"}
     seen = await _seen(sent, forward_headers=["Authorization", "cookie", "x-request-id", "x-absent"])
     assert seen["authorization"] == ["Bearer t"]
@@ -54,14 +55,14 @@ async def test_chosen_headers_go_upstream() -> None:
     assert "user-agent" not in seen
 
 
-async def test_the_origin_always_goes_upstream() -> None:
+async def test_origin_is_always_forwarded() -> None:
     assert (await _seen({"Origin": "https://evil.example"}, forward_headers=[]))["origin"] == ["https://evil.example"]
 
 
-async def test_forwarded_headers_are_written_anew() -> None:
+async def test_forwarded_headers_are_rewritten() -> None:
     lies = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil"}
     names = [*lies, "user-agent"]
-    # uvicorn believes 127.0.0.1 by itself; a client from elsewhere has no say.
+    # uvicorn trusts 127.0.0.1 by default. It does not trust clients from other addresses.
     upstream = Upstream()
     async with serve_websockets(upstream, "127.0.0.1", 0) as server:
         front = Gateway(url_of(server), forward_headers=names)
@@ -75,7 +76,7 @@ async def test_forwarded_headers_are_written_anew() -> None:
     assert request.headers.get_all("X-Forwarded-Host") == [host]
 
 
-async def test_extra_headers_win_over_all_others() -> None:
+async def test_extra_headers_override_all_others() -> None:
     extra = {"X-User": "ann", "Origin": "https://gateway.example", "X-Forwarded-For": "10.0.0.1"}
     seen = await _seen(
         {"X-User": "mallory", "Origin": "https://evil.example"}, forward_headers=["x-user"], extra_headers=extra
@@ -85,7 +86,7 @@ async def test_extra_headers_win_over_all_others() -> None:
     assert seen["x-forwarded-for"] == ["10.0.0.1"]
 
 
-async def test_the_urls_own_credentials_go_upstream() -> None:
+async def test_url_credentials_are_sent_upstream() -> None:
     upstream = Upstream()
     async with serve_websockets(upstream, "127.0.0.1", 0) as server:
         async with before(url_of(server).replace("//", "//ann:pw@")) as (url, _), open_client(url):
@@ -95,7 +96,7 @@ async def test_the_urls_own_credentials_go_upstream() -> None:
 
 
 @pytest.mark.parametrize("compression", [True, False])
-async def test_compression_is_offered_upstream_only_when_asked_for(compression: bool) -> None:
+async def test_compression_is_offered_only_if_enabled(compression: bool) -> None:
     upstream = Upstream()
     async with (
         behind(upstream, gateway={"compression": compression}, compression="deflate") as (url, _),
@@ -104,7 +105,7 @@ async def test_compression_is_offered_upstream_only_when_asked_for(compression: 
         assert bool((await upstream.connection()).protocol.extensions) is compression
 
 
-async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ["http_proxy", "https_proxy", "ws_proxy", "wss_proxy", "socks_proxy", "all_proxy"]:
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)

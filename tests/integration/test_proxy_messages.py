@@ -1,4 +1,4 @@
-"""What passes through the proxy: messages of every kind, subprotocols, headers."""
+"""Messages and subprotocols through the proxy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from websockets.typing import Subprotocol
 
 
 @pytest.mark.parametrize("accept", [True, False])
-async def test_a_mix_of_text_and_binary_of_all_sizes_comes_back_as_it_was(accept: bool) -> None:
+async def test_messages_of_all_sizes_round_trip(accept: bool) -> None:
+    """The messages are text or binary."""
     dice = random.Random(7)
     messages: list[str | bytes] = []
     for size in [0, 0, 1, 125, 126, 65_535, 65_536, 524_288, *(dice.randrange(300) for _ in range(100))]:
@@ -40,7 +41,7 @@ async def _send_all(client: ClientConnection, messages: list[str | bytes]) -> No
         await client.send(message)
 
 
-async def test_a_fragmented_message_arrives_whole_either_way() -> None:
+async def test_fragmented_message_is_joined_both_ways() -> None:
     async def answer(socket: ServerConnection) -> None:
         assert await socket.recv() == "one two"
         await socket.send(["th", "re", "", "e"])
@@ -54,7 +55,7 @@ async def test_a_fragmented_message_arrives_whole_either_way() -> None:
         assert await client.recv() == b"34"
 
 
-async def test_messages_sent_before_a_close_arrive_before_it() -> None:
+async def test_messages_before_upstream_close_arrive() -> None:
     async def talk(socket: ServerConnection) -> None:
         for number in range(200):
             await socket.send(str(number))
@@ -66,7 +67,7 @@ async def test_messages_sent_before_a_close_arrive_before_it() -> None:
         assert await closed_with(client) == Close(4000, "done")
 
 
-async def test_messages_sent_before_the_client_closes_reach_the_upstream() -> None:
+async def test_messages_before_client_close_arrive() -> None:
     got: list[str | bytes] = []
 
     async def collect(socket: ServerConnection) -> None:
@@ -83,7 +84,7 @@ async def test_messages_sent_before_the_client_closes_reach_the_upstream() -> No
 
 
 @pytest.mark.parametrize("message", ["x" * 1_001, b"x" * 1_001, "é" * 501])
-async def test_a_clients_message_over_the_limit_ends_with_1009(message: str | bytes) -> None:
+async def test_oversized_client_message_closes_with_1009(message: str | bytes) -> None:
     upstream = Upstream()
     async with behind(upstream, gateway={"max_message_bytes": 1_000}) as (url, front), open_client(url) as client:
         await client.send(message)
@@ -92,7 +93,7 @@ async def test_a_clients_message_over_the_limit_ends_with_1009(message: str | by
         await front.wait_ended()
 
 
-async def test_an_upstreams_message_over_the_limit_ends_with_1009() -> None:
+async def test_oversized_upstream_message_closes_with_1009() -> None:
     async def shout(socket: ServerConnection) -> None:
         await socket.send("x" * 1_000)
         await socket.send("x" * 1_001)
@@ -109,12 +110,12 @@ def _names(*names: str) -> list[Subprotocol]:
     return [Subprotocol(name) for name in names]
 
 
-async def test_no_subprotocol_is_agreed_where_the_upstream_wants_none() -> None:
+async def test_no_subprotocol_is_chosen_without_upstream_choice() -> None:
     async with behind(echo) as (url, _), open_client(url, subprotocols=_names("a")) as client:
         assert client.subprotocol is None
 
 
-async def test_a_mapping_translates_subprotocols_both_ways() -> None:
+async def test_mapping_translates_subprotocols_both_ways() -> None:
     upstream = Upstream()
     mapping = {"chat.v2": "internal-2", "chat.v1": "internal-1"}
     settings = {"subprotocols": _names("internal-1", "chat.v1")}
@@ -126,7 +127,7 @@ async def test_a_mapping_translates_subprotocols_both_ways() -> None:
             assert request.headers["Sec-WebSocket-Protocol"] == "internal-1, internal-2"
 
 
-async def test_an_endpoint_that_accepted_with_a_subprotocol_names_it_for_the_upstream() -> None:
+async def test_accepted_subprotocol_is_requested_upstream() -> None:
     upstream = Upstream()
     options = {"accept": True, "accepted": "b", "subprotocols": ["b"]}
     async with behind(upstream, gateway=options, subprotocols=_names("a", "b")) as (url, _):
@@ -135,7 +136,7 @@ async def test_an_endpoint_that_accepted_with_a_subprotocol_names_it_for_the_ups
             assert (await upstream.connection()).subprotocol == "b"
 
 
-async def test_after_an_accept_without_a_subprotocol_none_is_asked_for() -> None:
+async def test_accept_without_subprotocol_requests_none() -> None:
     upstream = Upstream()
     async with behind(upstream, gateway={"accept": True}) as (url, _):
         async with open_client(url, subprotocols=_names("a")) as client:
@@ -145,7 +146,7 @@ async def test_after_an_accept_without_a_subprotocol_none_is_asked_for() -> None
             assert "Sec-WebSocket-Protocol" not in request.headers
 
 
-async def test_an_upstream_that_lacks_the_accepted_subprotocol_ends_with_1014() -> None:
+async def test_missing_accepted_subprotocol_closes_with_1014() -> None:
     options = {"accept": True, "accepted": "b", "subprotocols": ["b"]}
     async with behind(Upstream(), gateway=options) as (url, front):
         async with open_client(url, subprotocols=_names("b")) as client:
@@ -153,7 +154,7 @@ async def test_an_upstream_that_lacks_the_accepted_subprotocol_ends_with_1014() 
         await front.wait_ended()
 
 
-async def test_an_upstream_that_picks_a_subprotocol_nobody_offered_is_refused() -> None:
+async def test_unoffered_upstream_subprotocol_is_rejected() -> None:
     def pick(_: ServerConnection, __: object) -> Subprotocol:
         return Subprotocol("mine")
 
@@ -162,7 +163,7 @@ async def test_an_upstream_that_picks_a_subprotocol_nobody_offered_is_refused() 
     assert denied.status_code == 502
 
 
-async def test_the_upstreams_choice_becomes_the_clients_subprotocol() -> None:
+async def test_upstream_subprotocol_is_chosen_for_client() -> None:
     async with (
         behind(echo, subprotocols=_names("b")) as (url, _),
         open_client(url, subprotocols=_names("a", "b")) as client,

@@ -1,4 +1,4 @@
-"""Back-pressure: the sender must come to a stand, and go on once the reader reads."""
+"""Back-pressure: the sender must stop, and continue as soon as the reader reads again."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from websockets.frames import Close
 
 CHUNK = 65_536
 BOUND = 128 * 1_048_576
-"""Above what the sockets of both connections hold where the system lets them grow, far below what a flood makes in the time."""
+"""More than the socket buffers of both connections can hold, and far less than a flood sends in that time."""
 
 
 @asynccontextmanager
 async def _round_trip() -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Give a way to let everything else in this loop happen: a message to a server of its own, and back."""
+    """Yield a function that gives the event loop time, by a message to a separate server and back."""
     async with serve_websockets(echo, "127.0.0.1", 0) as server, open_client(url_of(server)) as client:
 
         async def there_and_back() -> None:
@@ -40,7 +40,7 @@ async def _round_trip() -> AsyncIterator[Callable[[], Awaitable[None]]]:
 
 
 async def _standstill(count: Callable[[], int]) -> int:
-    """Wait until a count has not changed during many round trips."""
+    """Wait until a count does not change for many round trips, and return it."""
     async with asyncio.timeout(HANG_S), _round_trip() as there_and_back:
         last, still = -1, 0
         while still < 50:
@@ -51,7 +51,7 @@ async def _standstill(count: Callable[[], int]) -> int:
     return last
 
 
-async def test_a_client_that_stops_reading_holds_the_upstream_back() -> None:
+async def test_client_that_stops_reading_blocks_upstream() -> None:
     sent = 0
 
     async def flood(socket: ServerConnection) -> None:
@@ -71,7 +71,7 @@ async def test_a_client_that_stops_reading_holds_the_upstream_back() -> None:
         await front.wait_ended()
 
 
-async def test_an_upstream_that_stops_reading_holds_the_client_back() -> None:
+async def test_upstream_that_stops_reading_blocks_client() -> None:
     sent, read = 0, asyncio.Event()
     got: asyncio.Queue[str | bytes] = asyncio.Queue()
 
@@ -102,7 +102,7 @@ async def test_an_upstream_that_stops_reading_holds_the_client_back() -> None:
         await client.wait_closed()
 
 
-async def test_a_client_that_never_reads_again_is_given_up() -> None:
+async def test_client_that_never_reads_again_is_closed() -> None:
     upstream = Upstream(flood)
     async with behind(upstream, gateway={"stall_timeout_s": 0.2, "close_timeout_s": 0.2}) as (url, front):
         client = await open_client(url)
@@ -113,7 +113,7 @@ async def test_a_client_that_never_reads_again_is_given_up() -> None:
     assert front.failure is None
 
 
-async def test_an_upstream_that_never_reads_again_is_given_up() -> None:
+async def test_upstream_that_never_reads_again_is_closed() -> None:
     release = asyncio.Event()
 
     async def deaf(socket: ServerConnection) -> None:

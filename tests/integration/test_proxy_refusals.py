@@ -1,4 +1,4 @@
-"""An upstream that cannot be had."""
+"""Upstreams that are unavailable or reject the connection."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ def _status(status: HTTPStatus, **headers: str) -> Callable[[ServerConnection, R
     return answer
 
 
-async def test_a_refused_connection_is_502_before_the_accept_and_1014_after_it(
+async def test_unreachable_upstream_is_502_or_1014(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """The status is 502 before the accept, the close code is 1014 after it. The log hides the URL's secrets."""
     with bound_socket(listening=False) as endpoint, caplog.at_level(logging.WARNING, "dws_core.proxy"):
         async with before(endpoint.replace("//", "//u:hush@") + "?token=hush") as (url, front):
             denied = await refused(url)
@@ -59,7 +60,8 @@ async def test_a_refused_connection_is_502_before_the_accept_and_1014_after_it(
     assert "hush" not in caplog.text, "but not what is secret in its URL"
 
 
-async def test_a_handshake_that_takes_too_long_is_504_before_the_accept_and_1013_after_it() -> None:
+async def test_slow_upstream_handshake_is_504_or_1013() -> None:
+    """The status is 504 before the accept, the close code is 1013 after it."""
     with bound_socket(listening=True) as endpoint:
         async with before(endpoint, connect_timeout_s=0.1) as (url, front):
             denied = await refused(url)
@@ -71,7 +73,7 @@ async def test_a_handshake_that_takes_too_long_is_504_before_the_accept_and_1013
     assert closed == Close(1013, "the upstream did not answer in time")
 
 
-async def test_an_unknown_host_is_502(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unknown_host_is_502(monkeypatch: pytest.MonkeyPatch) -> None:
     async def unknown(*_: object, **__: object) -> object:
         raise sockets.gaierror(sockets.EAI_NONAME, "Name or service not known")
 
@@ -83,21 +85,21 @@ async def test_an_unknown_host_is_502(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE])
-async def test_a_refusing_upstream_is_502_with_its_status_in_words(status: HTTPStatus) -> None:
+async def test_upstream_refusal_is_502_with_its_status(status: HTTPStatus) -> None:
     async with behind(echo, process_request=_status(status)) as (url, _):
         denied = await refused(url)
     assert denied.status_code == 502
     assert denied.body == f"the upstream refused the connection (HTTP {status})".encode()
 
 
-async def test_a_refusing_upstream_closes_an_accepted_client_with_1014() -> None:
+async def test_upstream_refusal_after_accept_is_1014() -> None:
     async with behind(echo, gateway={"accept": True}, process_request=_status(HTTPStatus.FORBIDDEN)) as (url, front):
         async with open_client(url) as client:
             assert await closed_with(client) == Close(1014, "the upstream refused the connection (HTTP 403)")
         await front.wait_ended()
 
 
-async def test_a_redirect_is_not_followed() -> None:
+async def test_redirect_is_not_followed() -> None:
     elsewhere = Upstream()
     async with serve_websockets(elsewhere, "127.0.0.1", 0) as target:
         answer = _status(HTTPStatus.FOUND, Location=url_of(target))
@@ -106,7 +108,7 @@ async def test_a_redirect_is_not_followed() -> None:
     assert not elsewhere.connected.done()
 
 
-async def test_an_upstream_that_speaks_no_http_is_502() -> None:
+async def test_upstream_without_http_is_502() -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\r\n")
         await writer.drain()
@@ -119,7 +121,7 @@ async def test_an_upstream_that_speaks_no_http_is_502() -> None:
     assert denied.body == b"the upstream's answer is not a WebSocket handshake"
 
 
-async def test_a_server_without_denial_responses_refuses_with_403() -> None:
+async def test_refusal_is_403_without_denial_responses() -> None:
     with bound_socket(listening=False) as endpoint:
         front = Gateway(endpoint)
 
@@ -133,7 +135,7 @@ async def test_a_server_without_denial_responses_refuses_with_403() -> None:
     assert front.failure is None
 
 
-async def test_a_client_that_leaves_during_the_upstreams_handshake_is_not_missed() -> None:
+async def test_client_leaving_during_upstream_handshake_is_noticed() -> None:
     asked, answer = asyncio.Event(), asyncio.Event()
 
     async def hesitate(_: ServerConnection, __: Request) -> None:
@@ -156,7 +158,7 @@ async def _opened(url: str) -> ClientConnection:
     return await open_client(url)
 
 
-async def test_a_proxy_for_a_client_that_is_gone_connects_to_nobody() -> None:
+async def test_disconnected_client_opens_no_upstream_connection() -> None:
     upstream = Upstream()
     ended = asyncio.Event()
     app = FastAPI()

@@ -54,7 +54,7 @@ def _server_tls(certificate: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_an_upstream_with_tls_works(certificate: Path) -> None:
+async def test_tls_upstream_works(certificate: Path) -> None:
     upstream = Upstream()
     trusted = ssl.create_default_context(cafile=str(certificate))
     async with serve_websockets(echo, "127.0.0.1", 0, ssl=_server_tls(certificate)) as server:
@@ -71,7 +71,7 @@ async def test_an_upstream_with_tls_works(certificate: Path) -> None:
             await front.wait_ended()
 
 
-async def test_an_upstream_with_an_unknown_certificate_is_502(certificate: Path) -> None:
+async def test_unknown_upstream_certificate_is_502(certificate: Path) -> None:
     async with serve_websockets(echo, "127.0.0.1", 0, ssl=_server_tls(certificate)) as server:
         async with before(url_of(server).replace("ws:", "wss:")) as (url, _):
             assert (await refused(url)).status_code == 502

@@ -1,4 +1,4 @@
-"""A node that is stopped and started again is a new one; a start that fails leaves nothing behind."""
+"""Restarts of a node, which must start with a clean state, and starts that fail, which must leave nothing running."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def _spawn(coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
     return asyncio.get_running_loop().create_task(coroutine)
 
 
-# -- what a run knew
+# -- state of the previous run
 
 
-async def test_a_client_that_resumes_on_a_node_started_again_gets_what_was_published_while_it_was_stopped() -> None:
+async def test_client_resumes_after_node_restart() -> None:
+    """It receives the messages published while the node was stopped."""
     manager, app = chat("memory://again")
     other, _ = chat("memory://again")
     async with other, serve(app) as server:
@@ -45,7 +46,7 @@ async def test_a_client_that_resumes_on_a_node_started_again_gets_what_was_publi
             assert (await client.receive())["data"] == 5
 
 
-async def test_a_read_that_the_stop_interrupted_does_not_hold_up_those_who_resume_after_the_next_start() -> None:
+async def test_interrupted_read_does_not_block_later_resumes() -> None:
     broker, manager, app = slow("interrupted")
     other, _ = chat("memory://interrupted")
     async with other, serve(app) as server:
@@ -66,7 +67,7 @@ async def test_a_read_that_the_stop_interrupted_does_not_hold_up_those_who_resum
             assert await missed(client) == [1]
 
 
-async def test_a_node_that_is_started_again_is_not_ready_before_its_broker_is() -> None:
+async def test_restarted_node_is_not_ready_before_its_broker() -> None:
     broker = _Stumbling(fails=0)
     manager = WebSocketManager("chat", broker=broker)
     async with manager:
@@ -82,10 +83,10 @@ async def test_a_node_that_is_started_again_is_not_ready_before_its_broker_is() 
     await manager.shutdown()
 
 
-# -- clients that come while the node stops
+# -- clients that connect while the node stops
 
 
-async def test_a_client_whose_handshake_is_under_way_when_the_node_stops_is_closed_with_1012() -> None:
+async def test_handshake_during_stop_closes_with_1012() -> None:
     asked, may_answer = asyncio.Event(), asyncio.Event()
 
     async def verify(token: str) -> Principal:
@@ -112,11 +113,11 @@ async def _closing_code(url: str, headers: Mapping[str, str]) -> int | None:
     return closed.rcvd.code if closed.rcvd else None
 
 
-# -- starts that fail, starts and stops at once
+# -- failing starts, concurrent starts and stops
 
 
 class _Stumbling(MemoryBroker):
-    """A memory broker that fails to tail some times, and can be held up."""
+    """A memory broker whose first calls of `set_interest` fail, and whose start can be blocked."""
 
     def __init__(self, *, fails: int = 1, stops_badly: bool = False) -> None:
         super().__init__()
@@ -147,7 +148,7 @@ class _Stumbling(MemoryBroker):
         return await super().set_interest(partitions)
 
 
-async def test_a_start_that_fails_stops_the_broker_and_the_next_one_works() -> None:
+async def test_failed_start_stops_broker_and_next_works() -> None:
     broker = _Stumbling()
     manager = WebSocketManager("chat", broker=broker)
     with pytest.raises(BrokerUnavailable, match="cannot tail"):
@@ -160,7 +161,7 @@ async def test_a_start_that_fails_stops_the_broker_and_the_next_one_works() -> N
     assert broker.started == 0
 
 
-async def test_a_start_that_is_cancelled_stops_the_broker() -> None:
+async def test_cancelled_start_stops_broker() -> None:
     broker = _Stumbling(fails=0)
     at_tail = asyncio.Event()
 
@@ -178,7 +179,7 @@ async def test_a_start_that_is_cancelled_stops_the_broker() -> None:
     assert broker.started == 0
 
 
-async def test_why_a_start_failed_is_told_also_where_the_broker_cannot_be_stopped(
+async def test_start_error_is_raised_even_if_broker_stop_fails(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     manager = WebSocketManager("chat", broker=_Stumbling(stops_badly=True))
@@ -187,7 +188,8 @@ async def test_why_a_start_failed_is_told_also_where_the_broker_cannot_be_stoppe
     assert "stopped badly" in caplog.text
 
 
-async def test_a_broker_that_another_node_has_started_stays_started_when_a_second_node_is_refused() -> None:
+async def test_broker_of_first_node_survives_second_node_start() -> None:
+    """The start of the second node is rejected."""
     broker = MemoryBroker()
     async with WebSocketManager("chat", broker=broker) as first:
         with pytest.raises(BrokerError, match="started already"):
@@ -195,7 +197,7 @@ async def test_a_broker_that_another_node_has_started_stays_started_when_a_secon
         await first.publish("t", 1)
 
 
-async def test_a_start_during_a_start_and_a_stop_during_a_start_wait_for_it() -> None:
+async def test_concurrent_start_and_stop_wait_for_start() -> None:
     broker = _Stumbling(fails=0)
     manager = WebSocketManager("chat", broker=broker)
     broker.may_start.clear()
@@ -208,7 +210,7 @@ async def test_a_start_during_a_start_and_a_stop_during_a_start_wait_for_it() ->
     assert not manager.health().started
 
 
-async def test_a_stop_that_is_cancelled_while_it_closes_connections_stops_the_broker_all_the_same() -> None:
+async def test_cancelled_stop_still_stops_broker() -> None:
     broker = _Stumbling(fails=0)
     manager = WebSocketManager("chat", broker=broker)
     app = chat_app(manager)
@@ -231,10 +233,10 @@ async def test_a_stop_that_is_cancelled_while_it_closes_connections_stops_the_br
         assert len(manager._runtime.tasks) == 0
 
 
-# -- a broker that is away for a while
+# -- a broker that is temporarily unavailable
 
 
-async def test_a_start_is_as_patient_as_it_is_told_to_be(caplog: pytest.LogCaptureFixture) -> None:
+async def test_start_is_retried_within_patience(caplog: pytest.LogCaptureFixture) -> None:
     broker = _Stumbling(fails=3)
     manager = WebSocketManager("chat", broker=broker, startup_patience_s=HANG_S)
     async with manager:
@@ -243,7 +245,7 @@ async def test_a_start_is_as_patient_as_it_is_told_to_be(caplog: pytest.LogCaptu
     assert caplog.text.count("the start is retried") == 3
 
 
-async def test_a_start_ends_when_its_patience_does() -> None:
+async def test_start_fails_after_patience() -> None:
     broker = _Stumbling(fails=10**9)
     manager = WebSocketManager("chat", broker=broker, startup_patience_s=0.1)
     with pytest.raises(BrokerUnavailable):
@@ -252,7 +254,7 @@ async def test_a_start_ends_when_its_patience_does() -> None:
     assert broker.started == 0
 
 
-async def test_no_patience_mends_a_broker_that_is_set_up_wrongly() -> None:
+async def test_misconfigured_broker_is_not_retried() -> None:
     class Misconfigured(MemoryBroker):
         async def start(self, **arguments: Any) -> None:
             raise BrokerMisconfigured("it is too old.", fix="use a newer one")

@@ -1,4 +1,4 @@
-"""Resuming on real nodes: `connect`, `subscribe` with a cursor, gaps, `pos`, as they are on the wire."""
+"""Resuming on real nodes, on the wire: `connect`, `subscribe` with a cursor, gaps and `pos`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LAYOUT = Layout(channel="chat", partitions=8)
 
 
 @pytest.mark.parametrize("filter_", ["room/1", "room/+", "#"])
-async def test_a_client_that_changes_nodes_gets_what_it_missed_and_then_what_is_new(filter_: str) -> None:
+async def test_client_changing_nodes_receives_missed_and_new(filter_: str) -> None:
     manager, first = chat("memory://hop")
     _, second = chat("memory://hop")
     async with serve(first) as a:
@@ -48,7 +48,8 @@ async def test_a_client_that_changes_nodes_gets_what_it_missed_and_then_what_is_
             assert (await client.receive())["data"] == 5
 
 
-async def test_broadcasts_and_direct_messages_are_recovered_without_any_filter() -> None:
+async def test_broadcasts_and_direct_messages_are_recovered() -> None:
+    """The client subscribes to no filter."""
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
@@ -64,7 +65,7 @@ async def test_broadcasts_and_direct_messages_are_recovered_without_any_filter()
     assert [f["type"] for f in frames] == ["message", "message", "pos"]
 
 
-async def test_a_client_that_goes_during_its_replay_has_lost_nothing() -> None:
+async def test_connection_lost_during_replay_loses_nothing() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
@@ -82,7 +83,7 @@ async def test_a_client_that_goes_during_its_replay_has_lost_nothing() -> None:
     assert got == list(range(8))
 
 
-async def test_a_filter_that_is_new_starts_with_what_is_new_and_spoils_nothing() -> None:
+async def test_new_filter_starts_with_new_messages() -> None:
     _, manager, app = slow(partitions=8)
     there, elsewhere = _topics_in_different_partitions()
     async with serve(app) as server:
@@ -99,7 +100,7 @@ async def test_a_filter_that_is_new_starts_with_what_is_new_and_spoils_nothing()
             assert (await client.receive())["data"] == "after"
 
 
-async def test_msgpack_clients_resume_as_well() -> None:
+async def test_msgpack_client_resumes() -> None:
     import msgspec
 
     manager, app = chat()
@@ -119,7 +120,7 @@ async def test_msgpack_clients_resume_as_well() -> None:
 
 
 async def _gap(client: Client, *filters: str, cursor: str) -> str:
-    """Resume where it cannot be done; return the reason."""
+    """Resume with a cursor that cannot be resumed, and return the gap's reason."""
     answer = await hello(client, *filters, cursor=cursor)
     assert answer["recovered"] is False
     gap = await client.receive()
@@ -130,7 +131,7 @@ async def _gap(client: Client, *filters: str, cursor: str) -> str:
     return reason
 
 
-async def test_a_cursor_of_another_epoch_or_of_another_layout_is_a_gap_and_what_is_new_follows() -> None:
+async def test_cursor_of_other_epoch_or_layout_is_gap() -> None:
     manager, app = chat()
     async with serve(app) as server:
         await manager.publish("t", "old")
@@ -141,7 +142,7 @@ async def test_a_cursor_of_another_epoch_or_of_another_layout_is_a_gap_and_what_
                 assert (await client.receive())["data"] == "new"
 
 
-async def test_more_than_the_limits_is_too_many() -> None:
+async def test_replay_over_limit_is_too_many() -> None:
     manager, app = chat(limits=Limits(replay_messages=5))
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
@@ -154,14 +155,14 @@ async def test_more_than_the_limits_is_too_many() -> None:
             assert (await client.receive())["data"] == "new", "and nothing of the past"
 
 
-async def test_a_cursor_that_is_ahead_of_the_log_is_a_gap() -> None:
+async def test_cursor_ahead_of_log_is_gap() -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         receipt = (await manager.publish("t", 1))[0]
         assert await _gap(client, "t", cursor=f"0:{receipt.epoch}:99") == "ahead"
 
 
-async def test_a_cursor_that_is_ahead_of_this_node_only_waits_and_gets_nothing_twice() -> None:
+async def test_cursor_ahead_of_node_waits_without_duplicates() -> None:
     broker, _, app = slow("lag")
     _, manager, fast = slow("lag")
     async with serve(fast) as b, serve(app) as a:
@@ -181,7 +182,7 @@ async def test_a_cursor_that_is_ahead_of_this_node_only_waits_and_gets_nothing_t
             assert offset_of(frames[1]["cursor"]) == offset_of(cursor) + 1
 
 
-async def test_a_log_that_cannot_be_read_is_a_gap() -> None:
+async def test_unreadable_log_is_gap() -> None:
     broker, _, app = slow("away")
     _, manager, first = slow("away")
     async with serve(first):
@@ -190,12 +191,12 @@ async def test_a_log_that_cannot_be_read_is_a_gap() -> None:
             broker.away = True
             async with Client.open(f"{server.url}/ws/me") as client:
                 epoch = (await hello(client))["cursor"].split(":")[1]
-            for cursor in (f"0:{epoch}:0", f"0:{epoch}:99"):  # to be read; to be confirmed
+            for cursor in (f"0:{epoch}:0", f"0:{epoch}:99"):  # one to read, one to confirm
                 async with Client.open(f"{server.url}/ws/me") as client:
                     assert await _gap(client, "t", cursor=cursor) == "unavailable"
 
 
-async def test_a_node_that_loses_its_place_tells_those_concerned() -> None:
+async def test_discontinuity_is_sent_to_affected_connections() -> None:
     broker, manager, app = slow(partitions=8)
     there, elsewhere = _topics_in_different_partitions()
     number = partition_of(there, manager._settings.layout)
@@ -219,7 +220,7 @@ async def test_a_node_that_loses_its_place_tells_those_concerned() -> None:
         assert await one.receive() == gap
         assert (await silent.ask(type="ping"))["type"] == "pong"
         frame = await other.ask(type="ping")
-        while frame["type"] == "gap":  # where $all lies in that partition
+        while frame["type"] == "gap":  # if $all belongs to that partition
             assert frame["filters"] == []
             frame = await other.receive()
         assert frame["type"] == "pong"
@@ -228,7 +229,7 @@ async def test_a_node_that_loses_its_place_tells_those_concerned() -> None:
             assert f"{number}:new:40" in cursor.split(","), "the new baseline, before anything new has come"
 
 
-async def test_a_node_that_loses_its_place_before_it_has_answered_answers_by_one_gap() -> None:
+async def test_discontinuity_before_reply_is_one_gap() -> None:
     broker, _, app = slow("late")
     _, manager, first = slow("late")
     async with serve(first):
@@ -247,7 +248,7 @@ async def test_a_node_that_loses_its_place_before_it_has_answered_answers_by_one
     ]  # fmt: skip
 
 
-async def test_a_broker_that_keeps_nothing_says_so() -> None:
+async def test_broker_without_history_is_unavailable_gap() -> None:
     manager = WebSocketManager("chat", broker=PlainBroker())
     async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/me") as client:
         assert await _gap(client, "t", cursor="0:e:5") == "unavailable"
@@ -260,7 +261,7 @@ async def test_a_broker_that_keeps_nothing_says_so() -> None:
 # -- the rules of the messages
 
 
-async def test_connect_is_all_or_nothing_and_comes_once() -> None:
+async def test_connect_is_atomic_and_allowed_once() -> None:
     def authorize(principal: object, action: str, subject: str) -> bool:
         return subject != "secret"
 
@@ -274,7 +275,7 @@ async def test_connect_is_all_or_nothing_and_comes_once() -> None:
         assert manager.active_connections[0].topics == {"a", "b"}
 
 
-async def test_one_filter_resumes_by_subscribe() -> None:
+async def test_subscribe_with_cursor_resumes_one_filter() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
@@ -291,7 +292,7 @@ async def test_one_filter_resumes_by_subscribe() -> None:
             assert manager.active_connections[-1].topics == {"t"}
 
 
-async def test_subscribe_with_a_cursor_leaves_other_partitions_live() -> None:
+async def test_subscribe_with_cursor_keeps_other_partitions_live() -> None:
     _, manager, app = slow(partitions=8)
     there, elsewhere = _topics_in_different_partitions()
     async with serve(app) as server:
@@ -308,7 +309,7 @@ async def test_subscribe_with_a_cursor_leaves_other_partitions_live() -> None:
             assert await missed(client) == [1]
 
 
-async def test_subscribe_with_a_cursor_does_not_repeat_what_other_partitions_had() -> None:
+async def test_subscribe_with_cursor_repeats_no_other_partition() -> None:
     _, manager, app = slow(partitions=8)
     there, _ = _topics_in_different_partitions()
     beside = _topic_in(partition_of("$all", manager._settings.layout))
@@ -321,7 +322,7 @@ async def test_subscribe_with_a_cursor_does_not_repeat_what_other_partitions_had
         assert await missed(client) == []
 
 
-async def test_filters_change_only_after_the_replay() -> None:
+async def test_filters_change_after_replay() -> None:
     broker, _, app = slow("order")
     _, manager, first = slow("order")
     async with serve(first):
@@ -343,12 +344,12 @@ async def test_filters_change_only_after_the_replay() -> None:
 # -- pos
 
 
-async def test_a_quiet_topic_keeps_its_cursor_young() -> None:
+async def test_pos_keeps_cursor_of_quiet_topic_recent() -> None:
     manager, app = chat(limits=Limits(pos_interval_s=0.01, replay_messages=3))
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client, Client.open(f"{server.url}/ws/bare") as bare:
             await hello(client, "quiet")
-            await bare.send(type="subscribe", topic="quiet")  # without id: it wants to know of nothing but messages
+            await bare.send(type="subscribe", topic="quiet")  # without an id it receives only messages
             receipts = [(await manager.publish("busy", n))[0] for n in range(10)]
             pos = await client.receive()
             while offset_of(pos["cursor"]) < (receipts[-1].offset or 0):
@@ -360,7 +361,7 @@ async def test_a_quiet_topic_keeps_its_cursor_young() -> None:
             assert await missed(client) == []
 
 
-async def test_a_node_that_goes_tells_the_last_positions() -> None:
+async def test_stopping_node_sends_last_positions() -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         await hello(client, "quiet")

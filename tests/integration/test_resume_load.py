@@ -1,4 +1,4 @@
-"""Resuming under live traffic, with slow readers, and of many at once."""
+"""Resuming under live traffic, with slow readers, and with many clients at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOTH = pytest.mark.parametrize("ws", [OURS, "websockets-sansio"], ids=["ready", 
 
 
 class Roamer:
-    """A client that follows the two rules and loses its connection again and again."""
+    """A client that follows the protocol's two rules and loses its connection repeatedly."""
 
     def __init__(self, number: int, filters: tuple[str, ...], wanted: int) -> None:
         self.number = number
@@ -31,7 +31,7 @@ class Roamer:
         self._cursor: dict[str, str] | None = None
 
     async def roam(self, servers: list[Server]) -> None:
-        """Hop from node to node until everything is there."""
+        """Move from node to node until all messages have arrived."""
         while len(self.got) < self._wanted:
             server = servers[(self.hops + self.number) % 2]
             async with Client.open(f"{server.url}/ws/r{self.number}") as client:
@@ -59,7 +59,7 @@ class Roamer:
         self._cursor |= {position.split(":")[0]: position for position in cursor.split(",")}
 
 
-async def test_roamers_between_two_nodes_get_everything_once_in_order_under_load() -> None:
+async def test_roaming_clients_receive_each_message_once() -> None:
     topics, total = [f"t/{n}" for n in range(5)], 600
     nodes = [slow("roam", partitions=4) for _ in range(2)]
     roamers = [
@@ -78,7 +78,7 @@ async def test_roamers_between_two_nodes_get_everything_once_in_order_under_load
             for n in range(total):
                 await nodes[n % 2][1].publish(topics[n % 5], n)
                 if n % 5 == 0:
-                    await asyncio.sleep(0)  # spread over the roamers' lives
+                    await asyncio.sleep(0)  # spread over the roamers' connections
     for roamer in roamers:
         for number, topic in enumerate(topics):
             got = [n for n in roamer.got if n % 5 == number]
@@ -86,7 +86,7 @@ async def test_roamers_between_two_nodes_get_everything_once_in_order_under_load
     assert all(roamer.hops > 3 for roamer in roamers)
 
 
-async def test_what_is_published_while_the_past_is_read_comes_after_it_once() -> None:
+async def test_messages_during_replay_follow_it_once() -> None:
     broker, _, app = slow("while")
     _, manager, first = slow("while")
     async with serve(first):
@@ -109,7 +109,7 @@ async def test_what_is_published_while_the_past_is_read_comes_after_it_once() ->
     assert (broker.reads[0].since, broker.reads[0].until) == (0, 3)
 
 
-async def test_many_that_come_back_at_once_share_reads() -> None:
+async def test_clients_resuming_together_share_reads() -> None:
     broker, _, app = slow("storm")
     _, manager, first = slow("storm")
     count = 30
@@ -134,13 +134,13 @@ async def test_many_that_come_back_at_once_share_reads() -> None:
 
 
 async def _all_wait(server: Any, count: int) -> None:
-    """Wait until the node has read what the clients sent: each has its answer to a later ping in the queue only."""
+    """Wait until the node has read the requests of all clients, by many round trips of another client."""
     async with Client.open(f"{server.url}/ws/last") as last:
         for _ in range(count):
             await last.ask(type="ping")
 
 
-async def test_no_position_is_told_to_one_that_has_not_been_sent_what_lies_before_it() -> None:
+async def test_pos_is_not_sent_before_replayed_messages() -> None:
     broker, _, app = slow("pos", limits=Limits(pos_interval_s=0.01))
     _, manager, first = slow("pos")
     async with serve(first):
@@ -160,7 +160,7 @@ async def test_no_position_is_told_to_one_that_has_not_been_sent_what_lies_befor
 
 
 def _small_window(port: int) -> socket.socket:
-    """Return a connected socket that takes little before its reader does."""
+    """Return a connected socket with a small receive buffer."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     made.connect(("127.0.0.1", port))
@@ -170,7 +170,7 @@ def _small_window(port: int) -> socket.socket:
 
 @BOTH
 @pytest.mark.parametrize("outbox_bytes", [300_000, 20_000])
-async def test_a_replay_is_as_slow_as_its_reader_and_never_too_slow(ws: str, outbox_bytes: int) -> None:
+async def test_replay_waits_for_slow_reader(ws: str, outbox_bytes: int) -> None:
     limits = Limits(outbox_bytes=outbox_bytes, messages_per_s=None)
     manager, app = chat(limits=limits)
     text, past, total = "x" * 15_000, 250, 260
@@ -184,7 +184,7 @@ async def test_a_replay_is_as_slow_as_its_reader_and_never_too_slow(ws: str, out
             await client.send(type="unsubscribe", topic="t", id="later")
             for n in range(past, total):
                 await manager.publish("t", f"{n} {text}")
-            for _ in range(200):  # time for a node that would not wait for its reader
+            for _ in range(200):  # time for a faulty node that does not wait for its reader
                 await other.ask(type="ping")
             assert (await client.receive())["recovered"] is True
             got = await missed(client)

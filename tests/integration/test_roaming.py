@@ -1,4 +1,4 @@
-"""Six clients hop between two nodes in two processes, which are killed under load: each message once, in order."""
+"""Six clients move between two nodes in two processes that are killed under load."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ BOUND_S = 40.0
 
 
 def new_seed() -> int:
-    """Return a seed; pytest shows it with a failure."""
+    """Return a seed. pytest shows it if the test fails."""
     seed = random.randrange(2**32)
     sys.stdout.write(f"seed {seed}\n")
     return seed
 
 
 async def run(url: str, seed: int, count: int, *patches: str) -> list[Roamer]:
-    """Let everything happen; return the roamers.
+    """Play the whole scenario, and return the roamers.
 
-    One node is killed from outside when some messages are acknowledged. The other kills itself when it has stored some, with
-    an answer that never leaves. Both are started again at once.
+    One node is killed from outside after some acknowledged messages. The other kills itself after some stored messages,
+    before it sends the reply. Both are restarted at once.
     """
     rng = random.Random(seed)
     progress, total = Progress(), count * len(TOPICS)
@@ -63,9 +63,8 @@ async def kill_both(a: NodeProcess, b: NodeProcess, progress: Progress, when: in
 
 
 @pytest.mark.parametrize("patches", [(), ("read-all-from-the-broker",)], ids=["memory", "broker"])
-async def test_roamers_between_two_processes_that_are_killed_get_everything_once_in_order(
-    tmp_path: Path, patches: tuple[str, ...]
-) -> None:
+async def test_roaming_survives_node_kill(tmp_path: Path, patches: tuple[str, ...]) -> None:
+    """Each client receives each message once and in order."""
     seed, count = new_seed(), 500
     roamers = await run(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", seed, count, *patches)
     assert [fault for roamer in roamers for fault in roamer.faults(count)] == []
@@ -81,7 +80,7 @@ async def test_roamers_between_two_processes_that_are_killed_get_everything_once
     ],
     ids=["forget-the-past", "ignore-keys", "let-live-messages-overtake"],
 )
-async def test_roamers_notice_a_broken_rule(tmp_path: Path, patches: tuple[str, ...], kinds: set[str]) -> None:
+async def test_roaming_test_detects_broken_rule(tmp_path: Path, patches: tuple[str, ...], kinds: set[str]) -> None:
     seed, count = new_seed(), 400
     roamers = await run(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", seed, count, *patches)
     faults = [fault for roamer in roamers for fault in roamer.faults(count)]

@@ -1,4 +1,4 @@
-"""Clients whose connections are cut at any byte, between two nodes that are killed; one sleeps longer than history reaches."""
+"""Clients whose connections are cut at any byte, and two nodes that are killed. One client is away too long."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from dws_core._wire.cursor import parse_cursor
 from dws_core.client._state import ClientState, Event
 
 SEED = int(os.environ.get("DWS_SEED") or secrets.randbelow(10**6))
-"""Decides where connections break; a failure shows it. Set DWS_SEED to repeat a run as far as the clock allows."""
+"""Determines where connections break. A failure shows it. Set DWS_SEED to repeat a run, except for its timing."""
 
 
-async def test_whatever_is_cut_everything_comes_once_in_order_or_a_gap_is_told(tmp_path: Path) -> None:
+async def test_cut_connections_lose_nothing_silently(tmp_path: Path) -> None:
+    """Each message arrives once and in order, or a gap is reported."""
     outcome = await play(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", SEED)
     assert outcome.problems == [], outcome
     *awake, asleep = outcome.gaps
-    assert not any(awake), outcome  # what was kept was recovered
+    assert not any(awake), outcome  # all messages in the history were recovered
     assert {gap.reason for gap in asleep} == {"trimmed"}, outcome
     assert min(outcome.hops) > 1, outcome
     assert sum(outcome.hops) > 40, outcome
 
 
 @pytest.mark.parametrize(("patch", "problem"), [("forget-the-past", "lost"), ("ignore-keys", "twice")])
-async def test_a_node_that_breaks_a_rule_is_noticed(patch: str, problem: str, tmp_path: Path) -> None:
+async def test_cut_test_detects_broken_node_rule(patch: str, problem: str, tmp_path: Path) -> None:
     outcome = await play(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", SEED, patch)
     assert outcome.problems, outcome
     assert problem in outcome.problems[0], outcome
 
 
-async def test_a_client_that_takes_the_cursor_before_the_gap_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cut_test_detects_cursor_taken_before_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = ClientState._read_connected
 
     def broken(self: ClientState, frame: Mapping[str, Any]) -> Iterable[Event]:

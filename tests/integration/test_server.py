@@ -1,4 +1,4 @@
-"""The protocol class for uvicorn: ready frames in every state of a connection, and RFC 6455 kept."""
+"""The protocol class for uvicorn: ready frames in every state of a connection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dws_core.server import WebSocketProtocol, _check_version
 # -- ready frames, state by state
 
 
-async def test_before_the_handshake_is_accepted_ready_frames_go_nowhere() -> None:
+async def test_ready_frames_before_accept_are_dropped() -> None:
     app = App()
     async with serve(app, ws=OURS, lifespan="off") as server, asyncio.TaskGroup() as group:
         opening = RawClient.open(server.url)
@@ -39,7 +39,7 @@ async def test_before_the_handshake_is_accepted_ready_frames_go_nowhere() -> Non
         await opening.__aexit__(None, None, None)
 
 
-async def test_open_ready_frames_and_the_servers_own_keep_their_order() -> None:
+async def test_ready_frames_and_server_frames_keep_order() -> None:
     async with open_side() as (side, client, _):
         assert side.write(ready(b"1") + ready(b"2"))
         await side.send({"type": "websocket.send", "text": "3"})
@@ -57,7 +57,7 @@ async def test_pings_are_answered_between_ready_frames() -> None:
         assert [frame.payload for frame in got if frame.opcode == TEXT] == [b"x" * n for n in range(20)]
 
 
-async def test_keepalive_pings_of_the_server_go_out_between_ready_frames() -> None:
+async def test_keepalive_pings_are_sent_between_ready_frames() -> None:
     async with open_side(ws_ping_interval=0.01, ws_ping_timeout=5) as (side, client, _):
         ping = await client.receive()
         assert ping.opcode == PING
@@ -67,7 +67,7 @@ async def test_keepalive_pings_of_the_server_go_out_between_ready_frames() -> No
         assert kinds == [TEXT, PING]
 
 
-async def test_after_the_applications_close_ready_frames_go_nowhere() -> None:
+async def test_ready_frames_after_application_close_are_dropped() -> None:
     async with open_side() as (side, client, _):
         await side.send({"type": "websocket.close", "code": 4001, "reason": "bye"})
         assert side.write(ready(b"late")) is False
@@ -76,7 +76,7 @@ async def test_after_the_applications_close_ready_frames_go_nowhere() -> None:
         await client.ended()
 
 
-async def test_after_the_clients_close_ready_frames_go_nowhere() -> None:
+async def test_ready_frames_after_client_close_are_dropped() -> None:
     async with open_side() as (side, client, _):
         client.send(CLOSE, (1000).to_bytes(2, "big") + b"done")
         event = await side.next()
@@ -86,7 +86,7 @@ async def test_after_the_clients_close_ready_frames_go_nowhere() -> None:
         await client.ended()
 
 
-async def test_after_the_connection_is_lost_ready_frames_go_nowhere() -> None:
+async def test_ready_frames_after_lost_connection_are_dropped() -> None:
     async with open_side() as (side, client, _):
         client.writer.transport.abort()
         assert (await side.next())["type"] == "websocket.disconnect"
@@ -94,7 +94,7 @@ async def test_after_the_connection_is_lost_ready_frames_go_nowhere() -> None:
         side.sink.abort()
 
 
-async def test_after_the_servers_shutdown_ready_frames_go_nowhere() -> None:
+async def test_ready_frames_after_server_shutdown_are_dropped() -> None:
     async with open_side() as (side, client, server):
         server.should_exit = True
         event = await side.next()
@@ -103,7 +103,7 @@ async def test_after_the_servers_shutdown_ready_frames_go_nowhere() -> None:
         assert await client.close_code() == 1012
 
 
-async def test_a_listener_that_comes_after_the_close_is_told_at_once() -> None:
+async def test_late_listener_is_closed_at_once() -> None:
     async with open_side() as (side, client, _):
         client.send(CLOSE, (1000).to_bytes(2, "big"))
         await side.next()
@@ -112,7 +112,7 @@ async def test_a_listener_that_comes_after_the_close_is_told_at_once() -> None:
         assert late.closed
 
 
-async def test_after_a_refused_handshake_ready_frames_go_nowhere() -> None:
+async def test_ready_frames_after_refused_handshake_are_dropped() -> None:
     app = App()
     async with serve(app, ws=OURS, lifespan="off") as server, asyncio.TaskGroup() as group:
         opening = group.create_task(_refused(server.url))
@@ -130,14 +130,14 @@ async def _refused(url: str) -> None:
         await connect(url, proxy=None)
 
 
-async def test_after_the_application_has_returned_ready_frames_go_nowhere() -> None:
+async def test_ready_frames_after_application_return_are_dropped() -> None:
     async with open_side() as (side, client, _):
         side.done.set()
         await client.ended()
         assert side.write(ready(b"late")) is False
 
 
-async def test_after_a_malformed_frame_ready_frames_go_nowhere() -> None:
+async def test_ready_frames_after_malformed_frame_are_dropped() -> None:
     async with open_side() as (side, client, _):
         client.send(TEXT, b"unmasked", mask=False)
         assert (await side.next())["code"] == 1002
@@ -145,14 +145,14 @@ async def test_after_a_malformed_frame_ready_frames_go_nowhere() -> None:
         assert await client.close_code() == 1002
 
 
-async def test_abort_drops_the_connection_without_a_close_frame() -> None:
+async def test_abort_drops_connection_without_close_frame() -> None:
     async with open_side() as (side, client, _):
         side.sink.abort()
         assert (await side.next())["type"] == "websocket.disconnect"
         assert await client.close_code() is None
 
 
-async def test_a_client_that_does_not_read_pauses_the_listener_and_resumes_it_when_it_reads() -> None:
+async def test_slow_reader_pauses_and_resumes_listener() -> None:
     async with open_side() as (side, client, _):
         frame = b"\x82\x7e" + (60_000).to_bytes(2, "big") + b"x" * 60_000
         sent = 0
@@ -171,7 +171,7 @@ async def test_a_client_that_does_not_read_pauses_the_listener_and_resumes_it_wh
         assert side.sink.buffered_bytes() == 0
 
 
-async def test_ready_frames_are_legal_where_compression_was_negotiated() -> None:
+async def test_ready_frames_are_valid_with_compression() -> None:
     async with open_side(DEFLATE) as (side, client, _):
         assert "permessage-deflate" in client.head
         side.write(ready(b"plain"))
@@ -187,7 +187,7 @@ async def test_ready_frames_are_legal_where_compression_was_negotiated() -> None
         assert texts == [b"plain", b"packed " * 20, b"plain again", b"packed " * 20]
 
 
-async def test_a_library_client_with_compression_reads_ready_frames() -> None:
+async def test_compressing_library_client_reads_ready_frames() -> None:
     app = App()
     async with serve(app, ws=OURS, lifespan="off") as server, asyncio.TaskGroup() as group:
         opening = group.create_task(_connected(server.url))
@@ -207,7 +207,7 @@ async def _connected(url: str) -> Any:
     return await connect(url, proxy=None)
 
 
-async def test_ready_frames_go_through_tls(tmp_path: Any) -> None:
+async def test_ready_frames_work_over_tls(tmp_path: Any) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
@@ -230,11 +230,11 @@ async def test_ready_frames_go_through_tls(tmp_path: Any) -> None:
         await opening.__aexit__(None, None, None)
 
 
-# -- what we rely on in uvicorn
+# -- the parts of uvicorn that the class depends on
 
 
 @pytest.mark.parametrize("version", ["0.52.4", "0.9"])
-def test_a_uvicorn_that_is_too_old_is_refused_with_what_to_type(version: str) -> None:
+def test_old_uvicorn_is_rejected_with_fix(version: str) -> None:
     with pytest.raises(ConfigurationError, match=f"this is {version}.*pip install"):
         _check_version(version)
     for new in ("0.53.0", "0.54.0rc1", "1.0"):
@@ -248,9 +248,9 @@ _OVERRIDDEN = (
 _ENDINGS = {
     "connection_lost", "shutdown", "send", "keepalive_timeout",  # overridden
     "handle_connect", "send_receive_event_to_app", "handle_close", "handle_parser_exception",  # within data_received
-    "run_asgi", "send_500_response",  # then on_task_complete; or within shutdown
+    "run_asgi", "send_500_response",  # followed by on_task_complete, or within shutdown
 }  # fmt: skip
-"""Where uvicorn's class closes a transport or sends a close frame, as far as we know."""
+"""The known methods of uvicorn's class that close a transport or send a close frame."""
 
 
 def _ends(found: object) -> bool:
@@ -258,7 +258,7 @@ def _ends(found: object) -> bool:
     return any(end in source for end in (".close(", "send_close(", ".fail(", ".reject(", ".abort("))
 
 
-def test_uvicorn_still_has_what_the_class_builds_on() -> None:
+def test_uvicorn_still_has_required_methods() -> None:
     changed = (
         f"uvicorn {uvicorn.__version__} changed its sans-I/O WebSocket protocol: read dws_core/server.py and the notes in "
         "docs/explanation/performance.md against its source, then correct this test"
@@ -277,7 +277,7 @@ def test_uvicorn_still_has_what_the_class_builds_on() -> None:
     assert all('b"".join(' in line for line in written), f"{changed} (it may leave half a frame unwritten)"
 
 
-async def test_every_attribute_that_the_class_reads_is_there() -> None:
+async def test_uvicorn_still_has_required_attributes() -> None:
     async with open_side() as (side, _client, _):
         protocol = side.sink
         assert protocol.conn.state.name == "OPEN"
@@ -286,12 +286,12 @@ async def test_every_attribute_that_the_class_reads_is_there() -> None:
 
 
 class Impatient(WebSocketProtocol):
-    """A server that gives clients little time to read what is left."""
+    """A server that gives clients little time to read the remaining data."""
 
     flush_s = 0.1
 
 
-async def test_a_client_that_reads_nothing_does_not_keep_a_server_from_stopping() -> None:
+async def test_client_that_reads_nothing_does_not_block_stop() -> None:
     async with open_side(ws=Impatient) as (side, _, server):
         while side.write(ready(b"x" * 100) * 10_000):
             pass

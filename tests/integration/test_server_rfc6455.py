@@ -1,4 +1,4 @@
-"""The protocol class keeps RFC 6455: what it inherits stays right."""
+"""The protocol class follows RFC 6455: its inherited behaviour stays correct."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.protocol_pair import open_side, ready
 from support.raw_client import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawFrame
 
 
-async def test_a_fragmented_message_arrives_whole_with_a_ping_in_the_middle() -> None:
+async def test_fragmented_message_with_ping_inside_arrives() -> None:
     async with open_side() as (side, client, _):
         client.send(TEXT, "grü".encode()[:3], fin=False)
         client.send(PING, b"in between")
@@ -47,7 +47,7 @@ async def test_messages_of_every_length_class_arrive(size: int) -> None:
         ([(CLOSE, (1000).to_bytes(2, "big") + b"\xff", {})], 1007),
     ],
 )
-async def test_what_breaks_the_protocol_is_closed_with_its_code(
+async def test_protocol_violation_closes_with_its_code(
     frames: list[tuple[int, bytes, dict[str, Any]]], code: int
 ) -> None:
     async with open_side(ws_max_size=2_000) as (side, client, _):
@@ -58,14 +58,14 @@ async def test_what_breaks_the_protocol_is_closed_with_its_code(
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x00\xff", b"x" * 125])
-async def test_a_pong_carries_the_pings_payload(payload: bytes) -> None:
+async def test_pong_has_payload_of_ping(payload: bytes) -> None:
     async with open_side() as (_, client, _server):
         client.send(PING, payload)
         assert await client.receive() == RawFrame(PONG, payload)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
-async def test_a_close_is_echoed_and_the_connection_ends(code: int) -> None:
+async def test_close_is_echoed_and_connection_ends(code: int) -> None:
     async with open_side() as (side, client, _):
         client.send(CLOSE, code.to_bytes(2, "big"))
         assert await client.close_code() == code
@@ -73,7 +73,7 @@ async def test_a_close_is_echoed_and_the_connection_ends(code: int) -> None:
         assert (await side.next())["code"] == code
 
 
-async def test_an_empty_close_is_answered() -> None:
+async def test_empty_close_is_answered() -> None:
     async with open_side() as (side, client, _):
         client.send(CLOSE)
         assert await client.close_code() == 1005

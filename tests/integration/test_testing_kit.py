@@ -1,4 +1,4 @@
-"""What applications test with: servers, clients, assertions, several nodes, and sockets that behave badly."""
+"""The testing kit for applications: servers, clients, assertions, several nodes, and badly behaving clients."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def manager_of(server: Server) -> WebSocketManager:
     return manager
 
 
-# -- what comes
+# -- received messages
 
 
-async def test_messages_are_asserted_one_after_the_other_and_positions_are_no_messages() -> None:
+async def test_assert_received_checks_order_and_skips_pos() -> None:
     manager, app = chat(limits=Limits(pos_interval_s=0.01))
     async with serve(app) as server, server.connect("/ws/alice") as alice:
         await alice.subscribe("chat/#")
@@ -52,7 +52,7 @@ async def test_messages_are_asserted_one_after_the_other_and_positions_are_no_me
         ("b", "u", r"expected message 1 of 1, 'b', on topic 't', but it came on 'u'"),
     ],
 )
-async def test_another_message_than_expected_is_shown(data: str, topic: str, complaint: str) -> None:
+async def test_unexpected_message_is_shown(data: str, topic: str, complaint: str) -> None:
     _, app = chat()
     async with serve(app) as server, server.connect("/ws/alice") as alice:
         await alice.subscribe("#")
@@ -61,7 +61,7 @@ async def test_another_message_than_expected_is_shown(data: str, topic: str, com
             await alice.assert_received("b", topic="t")
 
 
-async def test_a_message_that_never_comes_ends_the_wait_and_shows_what_came() -> None:
+async def test_missing_message_times_out_and_shows_received() -> None:
     _, app = chat()
     async with serve(app) as server, server.connect("/ws/alice", within_s=0.05) as alice:
         with pytest.raises(AssertionError, match=r"waited 0\.05 s for a frame; no frame came before"):
@@ -72,7 +72,7 @@ async def test_a_message_that_never_comes_ends_the_wait_and_shows_what_came() ->
             await alice.assert_received("first", "second")
 
 
-async def test_an_error_where_a_message_was_expected_is_shown() -> None:
+async def test_unexpected_error_is_shown() -> None:
     _, app = chat()
     async with serve(app) as server, server.connect("/ws/alice") as alice:
         await alice.send(type="subscribe", topic="a#", id=1)
@@ -82,10 +82,11 @@ async def test_an_error_where_a_message_was_expected_is_shown() -> None:
             await alice.publish("a/#", "x")
 
 
-# -- what does not come
+# -- messages that must not arrive
 
 
-async def test_nothing_received_is_proven_by_a_sentinel_and_leaves_no_filter() -> None:
+async def test_assert_nothing_received_uses_sentinel() -> None:
+    """It leaves no filter."""
     manager, app = chat()
     async with serve(app) as server, server.connect("/ws/alice") as alice:
         await alice.subscribe("mine")
@@ -97,7 +98,7 @@ async def test_nothing_received_is_proven_by_a_sentinel_and_leaves_no_filter() -
 
 
 @pytest.mark.parametrize("how", ["own topic", "by the manager"])
-async def test_nothing_received_fails_and_shows_what_came(how: str) -> None:
+async def test_assert_nothing_received_shows_received(how: str) -> None:
     manager, app = chat()
     async with serve(app) as server, server.connect("/ws/alice") as alice:
         await alice.subscribe("chat/#")
@@ -109,17 +110,17 @@ async def test_nothing_received_fails_and_shows_what_came(how: str) -> None:
             await alice.assert_nothing_received(**by)
 
 
-async def test_what_came_before_an_answer_is_not_overlooked() -> None:
+async def test_message_before_reply_is_not_overlooked() -> None:
     manager, app = chat()
     async with serve(app) as server, server.connect("/ws/alice") as alice:
         await alice.subscribe("t")
         await manager.publish("t", "early")
-        await alice.subscribe("u")  # its answer comes behind the message
+        await alice.subscribe("u")  # its reply follows the message
         with pytest.raises(AssertionError, match="'early'"):
             await alice.assert_nothing_received()
 
 
-async def test_a_sentinel_that_is_refused_says_what_to_do() -> None:
+async def test_rejected_sentinel_is_explained() -> None:
     manager = WebSocketManager("chat", broker_url="memory://", authorize=lambda who, action, topic: topic == "mine")
     async with serve(chat_app(manager)) as server, server.connect("/ws/alice") as alice:
         with pytest.raises(AssertionError, match=r"the sentinel could not be published: .*forbidden.*manager.publish"):
@@ -131,7 +132,7 @@ async def test_a_sentinel_that_is_refused_says_what_to_do() -> None:
 # -- handshakes and ends
 
 
-async def test_the_handshake_shows_what_it_was_given() -> None:
+async def test_connect_passes_handshake_arguments() -> None:
     async def verify(token: str) -> Principal | None:
         return Principal(id=token) if token == "alice" else None
 
@@ -148,7 +149,7 @@ async def test_the_handshake_shows_what_it_was_given() -> None:
                     raise AssertionError("it came in")
 
 
-async def test_the_close_code_is_asserted() -> None:
+async def test_assert_closed_checks_close_code() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with server.connect("/ws/alice") as alice, server.connect("/ws/bob") as bob:
@@ -164,7 +165,7 @@ async def test_the_close_code_is_asserted() -> None:
                 await alice.assert_closed(1000)
 
 
-async def test_an_application_that_does_not_start_is_no_riddle() -> None:
+async def test_failed_application_start_is_explained() -> None:
     app = FastAPI(lifespan=lambda app: (_ for _ in ()).throw(RuntimeError("no database")))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="the application's lifespan failed"):
         async with serve(app, log_level="critical"):
@@ -174,7 +175,7 @@ async def test_an_application_that_does_not_start_is_no_riddle() -> None:
 # -- several nodes
 
 
-async def test_nodes_share_a_log_and_one_may_be_stopped() -> None:
+async def test_nodes_share_log_and_one_can_be_stopped() -> None:
     async with serve_nodes(make_app, count=3) as (one, two, three):
         async with one.connect("/ws/alice") as alice, three.connect("/ws/carol") as carol:
             await carol.subscribe("chat/#")
@@ -186,7 +187,7 @@ async def test_nodes_share_a_log_and_one_may_be_stopped() -> None:
             assert one.http_url.startswith("http://127.0.0.1:")
 
 
-async def test_groups_of_nodes_do_not_hear_each_other() -> None:
+async def test_node_groups_are_isolated() -> None:
     async with serve_nodes(make_app, count=1) as (one,), serve_nodes(make_app, count=1) as (other,):
         async with one.connect("/ws/alice") as alice, other.connect("/ws/bob") as bob:
             await alice.subscribe("#")
@@ -194,14 +195,14 @@ async def test_groups_of_nodes_do_not_hear_each_other() -> None:
             await alice.assert_nothing_received()
 
 
-async def test_a_client_that_mends_itself_survives_its_node() -> None:
+async def test_reconnecting_client_survives_its_node() -> None:
     async with serve_nodes(make_app) as (one, two):
         async with Client(f"{one.url}/ws/me", proxy=False) as client, client.subscribe("t") as messages:
             await manager_of(two.server).publish("t", "through the other node")
             assert (await asyncio.wait_for(anext(messages), 10)).data == "through the other node"
 
 
-async def test_a_cut_broker_is_a_gap_for_the_clients_of_that_node_only() -> None:
+async def test_unreachable_broker_is_gap_on_its_node_only() -> None:
     async with serve_nodes(make_app) as (one, two):
         async with one.connect("/ws/alice") as alice, two.connect("/ws/bob") as bob:
             await alice.subscribe("t")
@@ -225,7 +226,7 @@ async def test_a_cut_broker_is_a_gap_for_the_clients_of_that_node_only() -> None
                 await alice.assert_gap("epoch")
 
 
-async def test_a_gap_where_a_message_was_expected_is_shown() -> None:
+async def test_unexpected_gap_is_shown() -> None:
     async with serve_nodes(make_app, count=1) as (node,), node.connect("/ws/alice") as alice:
         await alice.subscribe("t")
         async with node.broker.tail_cut():
@@ -234,7 +235,7 @@ async def test_a_gap_where_a_message_was_expected_is_shown() -> None:
             await alice.assert_received("x")
 
 
-async def test_a_frozen_broker_delays_and_loses_nothing() -> None:
+async def test_frozen_broker_delays_without_loss() -> None:
     async with serve_nodes(make_app, count=1) as (node,), node.connect("/ws/alice") as alice:
         await alice.subscribe("t")
         with node.broker.frozen():
@@ -245,21 +246,22 @@ async def test_a_frozen_broker_delays_and_loses_nothing() -> None:
 # -- behaving badly
 
 
-async def test_a_client_that_does_not_read_is_closed_as_too_slow_and_the_others_go_on() -> None:
+async def test_client_that_does_not_read_is_closed() -> None:
+    """The other clients are not affected."""
     manager, app = chat(limits=Limits(outbox_bytes=200_000))
     async with serve(app) as server, server.connect("/ws/bob") as bob:
         async with server.connect("/ws/alice", receive_buffer_bytes=4096) as alice:
             await alice.subscribe("t")
             await bob.subscribe("t")
             alice.stop_reading()
-            for _ in range(300):  # more than the systems' buffers and the outbox hold
+            for _ in range(300):  # more than the socket buffers and the outbox can hold
                 await manager.publish("t", "x" * 50_000)
                 await bob.assert_received("x" * 50_000)
             alice.resume_reading()
             await alice.assert_closed(4000)
 
 
-async def test_a_client_that_stops_reading_gets_everything_when_it_goes_on() -> None:
+async def test_client_receives_everything_after_pause() -> None:
     manager, app = chat()
     async with serve(app) as server, server.connect("/ws/alice") as alice:
         await alice.subscribe("t")
@@ -269,11 +271,11 @@ async def test_a_client_that_stops_reading_gets_everything_when_it_goes_on() -> 
         alice.resume_reading()
         await alice.assert_received(*range(10))
         alice.stop_reading()
-        async with asyncio.timeout(5):  # less than a client waits for the answer to its close frame
+        async with asyncio.timeout(5):  # less than a client waits for the reply to its close frame
             await alice.close()
 
 
-async def test_a_client_that_stops_reading_answers_no_ping() -> None:
+async def test_client_that_stops_reading_sends_no_pong() -> None:
     left = asyncio.Event()
     manager, app = _noting_who_leaves(left)
     async with serve(app, ws_ping_interval=0.05, ws_ping_timeout=0.05) as server, server.connect() as alice:
@@ -283,7 +285,7 @@ async def test_a_client_that_stops_reading_answers_no_ping() -> None:
     assert manager.active_connections == []
 
 
-async def test_a_client_that_vanishes_is_gone_without_a_close_frame() -> None:
+async def test_vanished_client_sends_no_close_frame() -> None:
     left = asyncio.Event()
     manager, app = _noting_who_leaves(left)
     async with serve(app) as server, server.connect() as alice:
@@ -294,7 +296,7 @@ async def test_a_client_that_vanishes_is_gone_without_a_close_frame() -> None:
     assert manager.active_connections == []
 
 
-async def test_the_client_needs_no_server_of_ours() -> None:
+async def test_client_works_with_any_server() -> None:
     _, app = chat()
     async with serve(app) as server:
         server_url = server.url

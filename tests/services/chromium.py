@@ -19,7 +19,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-"""A browser that talks to nobody but the test."""
+"""Arguments of a browser that connects to the test only."""
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -31,7 +31,7 @@ def is_required() -> bool:
 
 @lru_cache(maxsize=1)
 def find_chromium() -> str:
-    """Return the program's path; skip the test where there is none, or fail where it is required."""
+    """Return the program's path. If there is none, skip the test, or fail it if the program is required."""
     found = _on_path()
     if found is None and is_required() and os.geteuid() == 0 and Path("/etc/debian_version").exists():
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -1,4 +1,4 @@
-"""A private Redis for tests: a process of their own, on a free loopback port, in a folder of its own."""
+"""A private Redis for tests: a separate process with a free loopback port and its own folder."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def is_required() -> bool:
 
 @lru_cache(maxsize=1)
 def find_redis() -> str:
-    """Return the program's path; skip the test where there is none, or fail where it is required."""
+    """Return the program's path. If there is none, skip the test, or fail it if the program is required."""
     found = _on_path()
     if found is None and is_required() and os.geteuid() == 0 and Path("/etc/debian_version").exists():
-        # Only the program: the tests start it themselves.
+        # Only the program, because the tests start it themselves.
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
         subprocess.run(["apt-get", "install", "-y", "-qq", "redis-server"], check=True, env=environment)
@@ -48,11 +48,11 @@ def _on_path() -> str | None:
 
 
 _PORTS: Final = range(12_000, 22_000)
-"""Below those that Linux gives to clients: a Redis that is restarted has to keep its port, and in a cluster one 10,000 above."""
+"""Ports below the range that Linux uses for clients. A restarted Redis keeps its port, in a cluster also + 10,000."""
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
+    """Return a port that was just free."""
     while True:
         port = random.choice(_PORTS)
         with socket.socket() as held:
@@ -64,12 +64,12 @@ def free_port() -> int:
 
 
 class PrivateRedis:
-    """A Redis that the test may do anything to.
+    """A Redis that the test may stop, freeze or change.
 
     Args:
-        aof: Whether it keeps an append-only file, synced at each write.
-        mode: `sentinel`: not a server, but what watches servers.
-        **settings: Of redis.conf.
+        aof: Whether to use an append-only file, synced after each write.
+        mode: Mode of the process. `sentinel` starts a sentinel instead of a server.
+        **settings: Settings of redis.conf.
     """
 
     def __init__(self, *, aof: bool = False, mode: Literal["server", "sentinel"] = "server", **settings: str) -> None:
@@ -85,11 +85,11 @@ class PrivateRedis:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the server."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start it; return when it answers."""
+        """Start the process, and return when it answers."""
         process = self.launch()
         until = time.monotonic() + _UP_S
         while not self._answers():
@@ -97,10 +97,10 @@ class PrivateRedis:
                 raise RuntimeError("Redis did not start:\n" + (self.folder / "log.txt").read_text()[-2000:])
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start it without waiting."""
+        """Start the process without waiting."""
         program = find_redis()
         file = self.folder / "redis.conf"
-        if not file.exists():  # a sentinel writes there what it learns
+        if not file.exists():  # a sentinel writes its state into this file
             file.write_text("".join(f"{name} {value or _EMPTY}\n" for name, value in self.settings.items()))
         options = ["--sentinel"] if self._mode == "sentinel" else []
         log = (self.folder / "log.txt").open("ab")
@@ -109,7 +109,7 @@ class PrivateRedis:
         return self._process
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the process, like a crash."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()
@@ -117,22 +117,22 @@ class PrivateRedis:
             self._process = None
 
     def freeze(self) -> None:
-        """Let it do nothing, with its connections open."""
+        """Freeze the process, with its connections open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let the process continue."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def remove(self) -> None:
-        """End it and remove its folder."""
+        """Stop the process, and remove its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def command(self, *command: str) -> Any:
-        """Ask it something, over a connection of its own; return the raw answer."""
+        """Send a command over a separate connection, and return the raw reply."""
         packed = f"*{len(command)}\r\n" + "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
         with socket.create_connection(("127.0.0.1", self.port), timeout=_UP_S) as connection:
             connection.sendall(packed.encode())

@@ -1,4 +1,4 @@
-"""A private Redis cluster for tests: servers that share the slots, with replicas if wanted."""
+"""A private Redis cluster for tests: servers that share the slots, optionally with replicas."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _UP_S: Final = 20.0
 
 
 class PrivateCluster:
-    """A cluster that the test may do anything to.
+    """A cluster that the test may stop, freeze or change.
 
     Args:
-        primaries: Servers that share the slots.
-        replicas: Further servers, each a copy of the first primary.
+        primaries: Number of servers that share the slots.
+        replicas: Number of replicas of the first primary.
     """
 
     def __init__(self, *, primaries: int = 3, replicas: int = 0) -> None:
@@ -43,7 +43,7 @@ class PrivateCluster:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
     def start(self) -> None:
-        """Start all, share the slots; return when each knows it."""
+        """Start all servers and assign the slots. Return when every server has the new configuration."""
         for server in self.servers:
             server.start()
         for number, server in enumerate(self.primaries):
@@ -60,14 +60,14 @@ class PrivateCluster:
         until(lambda: all(self.is_ok(server) for server in self.servers), "the cluster works")
 
     def restart(self) -> None:
-        """End all as a crash does, and start them again."""
+        """Kill all servers, like a crash, and start them again."""
         self.kill()
         for server in self.servers:
             server.start()
         until(lambda: all(self.is_ok(server) for server in self.servers), "the cluster works again")
 
     def kill(self) -> None:
-        """End all as a crash does."""
+        """Kill all servers, like a crash."""
         for server in self.servers:
             server.kill()
 
@@ -83,11 +83,11 @@ class PrivateCluster:
             assert server.command("CLUSTER", "SETSLOT", str(slot), "NODE", target_id) == b"+OK\r\n"
 
     def id_of(self, server: PrivateRedis) -> str:
-        """Return what the cluster calls a server."""
+        """Return the cluster's id of a server."""
         return _texts(server.command("CLUSTER", "MYID"))[0]
 
     def is_ok(self, server: PrivateRedis) -> bool:
-        """Whether a server says that the cluster works."""
+        """Whether a server reports that the cluster works."""
         return b"cluster_state:ok" in server.command("CLUSTER", "INFO")
 
     def remove(self) -> None:
@@ -116,7 +116,7 @@ class PrivateSentinel:
         return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/main/0"
 
     def start(self) -> None:
-        """Start all; return when the sentinel knows both."""
+        """Start all processes, and return when the sentinel has found both servers."""
         self.primary.start()
         self.replica.start()
         self.sentinel.start()
@@ -135,12 +135,12 @@ class PrivateSentinel:
 
 
 def until(happened: Callable[[], bool], what: str) -> None:
-    """Ask again and again until it is so."""
+    """Poll a condition until it is true."""
     end = time.monotonic() + _UP_S
     while not happened():
         if time.monotonic() > end:
             raise TimeoutError(f"it never came that {what}")
-        time.sleep(0.02)  # the servers tell nobody by themselves
+        time.sleep(0.02)  # the servers send no notification
 
 
 def _texts(answer: bytes) -> list[str]:

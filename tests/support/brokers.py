@@ -1,4 +1,4 @@
-"""A plain broker that tests hold in their hands."""
+"""A plain broker that tests control directly."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class PlainBroker(BrokerInterface):
     """A `BrokerInterface` whose nodes share this process.
 
     Attributes:
-        connecting: What the next attempts to connect raise, in order; afterwards they succeed.
-        publishing: What the next publishes raise, in order.
-        gate: Cleared, a publish waits.
-        at_gate: Set when a publish waits or has passed.
+        connecting: Exceptions of the next attempts to connect, in order. Later attempts succeed.
+        publishing: Exceptions of the next publishes, in order.
+        gate: While it is cleared, publishes wait.
+        at_gate: Set when a publish waits at the gate or has passed it.
     """
 
     capabilities = BrokerCapabilities(cross_process=False, ordering="total", max_payload_bytes=100_000)
@@ -41,7 +41,7 @@ class PlainBroker(BrokerInterface):
 
     @classmethod
     def from_url(cls, url: BrokerURL) -> PlainBroker:
-        super().from_url(url)  # refuses every option
+        super().from_url(url)  # rejects every option
         return cls(url.name)
 
     async def connect(self) -> None:
@@ -85,7 +85,7 @@ class PlainBroker(BrokerInterface):
             yield delivery
 
     def break_off(self) -> None:
-        """End the deliveries, as a lost link does."""
+        """End the deliveries, like a lost connection."""
         if self._queue is not None:
             self._queue.put_nowait(None)
 

@@ -12,7 +12,7 @@ from dws_core.client import Client, Gap, Subscription
 
 
 def client(url: str, **kwargs: Any) -> Client:
-    """Return a client that comes back at once."""
+    """Return a client that reconnects without delay."""
     return Client(url, proxy=False, backoff=Backoff(first_s=0.01, max_s=0.02), **kwargs)
 
 
@@ -23,7 +23,7 @@ async def take(subscription: Subscription, count: int) -> list[Any]:
 
 
 class Gaps(list[Gap]):
-    """Collects gaps, and says when there is one."""
+    """Collects gaps, and lets a test wait for one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +34,6 @@ class Gaps(list[Gap]):
         self._came.set()
 
     async def came(self) -> None:
-        """Wait for one."""
+        """Wait for a gap."""
         async with asyncio.timeout(HANG_S):
             await self._came.wait()

@@ -1,4 +1,4 @@
-"""A way from a client to two nodes that breaks again and again, in the middle of whatever is on it."""
+"""A proxy from a client to two nodes whose connections break repeatedly, at any byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.processes import NodeProcess
 from dws_core._tasks import Tasks
 
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER that closes by a reset: nothing is said, nothing is waited for."""
+"""SO_LINGER value that closes a socket with a reset, without waiting."""
 
 
 class _Over(Exception):
@@ -24,8 +24,8 @@ class Door:
     """Passes each connection to the next node, and cuts it after some bytes to the client.
 
     Args:
-        nodes: Where it leads, in turns.
-        bytes_each: For each connection the bytes after which it is cut.
+        nodes: Nodes to connect to, in turn.
+        bytes_each: Number of bytes after which each connection is cut.
     """
 
     def __init__(self, nodes: Sequence[NodeProcess], bytes_each: Iterator[int]) -> None:
@@ -40,7 +40,7 @@ class Door:
 
     @property
     def url(self) -> str:
-        """Where clients connect, without a path."""
+        """The URL for clients, without a path."""
         return f"ws://127.0.0.1:{self._listener.getsockname()[1]}"
 
     async def __aenter__(self) -> Self:
@@ -54,13 +54,13 @@ class Door:
         self._listener.close()
 
     def shut(self) -> None:
-        """Let nobody in, and put out who is in."""
+        """Refuse new connections, and close the open ones."""
         self._shut = True
         for client in self._open:
             client.shutdown(socket.SHUT_RDWR)
 
     def unlock(self) -> None:
-        """Let clients in again."""
+        """Accept connections again."""
         self._shut = False
 
     async def _accept(self) -> None:
@@ -86,7 +86,7 @@ class Door:
                     pumps.create_task(_pump(client, node, 2**62))
                     pumps.create_task(_pump(node, client, next(self._bytes_each)))
             except* (OSError, _Over):
-                self.breaks += 1  # the client will be back
+                self.breaks += 1  # the client will reconnect
             finally:
                 self._open.discard(client)
 

@@ -1,4 +1,4 @@
-"""Clients whose connections are cut in the middle of whatever is on them, while nodes are killed: players and oracle."""
+"""Clients whose connections are cut at any byte while nodes are killed, and the oracle that checks them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dws_core.client import Client, Gap, Message, Subscription
 PATIENCE_S = 30.0
 TOPICS = ("t/0", "t/1", "t/2", "short")
 KEPT = History().size
-"""Messages of the topic `short`; the others keep all."""
+"""History size of the topic `short`. The other topics keep all messages."""
 FILTERS = (("t/#",), ("t/+",), ("t/#", "t/0"), ("+/0",), ("t/1", "t/2"), ("#",))
-"""Of the roamers; the last one is the sleeper."""
+"""The filters of the roamers. The last roamer is the sleeper."""
 
 
 class Entry(NamedTuple):
-    """A message as publisher and receiver know it; sorts as the log does."""
+    """A message as its publisher and its receivers see it, which sorts in the order of the log."""
 
     offset: int
     topic: str
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 class World:
-    """What was published, what went wrong, and whether it is over."""
+    """The published messages, the problems found, and whether the play has ended."""
 
     def __init__(self) -> None:
         self.stored: list[Entry] = []
@@ -49,7 +49,7 @@ class World:
         self._more.set()
 
     async def more(self, count: int) -> None:
-        """Wait until so many more messages are stored."""
+        """Wait until this many more messages are stored."""
         wanted = len(self.stored) + count
         while len(self.stored) < wanted:
             self._more.clear()
@@ -78,7 +78,7 @@ class World:
 
 
 class Track:
-    """What one subscription received."""
+    """The messages that one subscription received."""
 
     def __init__(self, roamer: Roamer, subscription: Subscription) -> None:
         self.got: list[Entry] = []
@@ -110,7 +110,7 @@ class Track:
             self._open.discard(entry.topic)
 
     def check(self, stored: Sequence[Entry]) -> None:
-        """Compare with what was stored: the same, in the same order, but for one block before each gap's end."""
+        """Compare with the stored messages: same order, complete except for one block before the end of each gap."""
         ends = [gap.until for gap in self._roamer.gaps]
         wanted = iter(sorted(entry for entry in stored if matches_filter(entry.topic, self.filter)))
         for entry in self.got:
@@ -125,14 +125,14 @@ class Track:
 
 
 class Told(NamedTuple):
-    """A gap, and where it ends."""
+    """A gap and its end."""
 
     reason: str
     until: int
 
 
 class Roamer:
-    """A client of the library behind a door that breaks."""
+    """A client of the library that connects through a cutting proxy."""
 
     def __init__(self, number: int, filters: tuple[str, ...], door: Door, world: World) -> None:
         self.gaps: list[Told] = []
@@ -162,7 +162,7 @@ class Roamer:
 
 
 class Outcome(NamedTuple):
-    """What a play came to."""
+    """The result of a play."""
 
     seed: int
     problems: list[str]
@@ -172,7 +172,7 @@ class Outcome(NamedTuple):
 
 
 async def play(broker_url: str, seed: int, *patches: str) -> Outcome:
-    """Let six clients roam, two publishers publish, two nodes be killed; the seed decides where connections break."""
+    """Run six roaming clients, two publishers and two nodes that are killed. The seed determines the cuts."""
     world = World()
     try:
         async with AsyncExitStack() as stack:
@@ -228,12 +228,12 @@ async def _troubles(world: World, nodes: Sequence[NodeProcess], sleeper: Roamer)
 
 
 def _lives_of_the_sleeper() -> Iterator[int]:
-    """Let the first connection be, and cut each of those after its sleep a little later in the answer and the gap."""
+    """Keep the first connection. Cut each one after the sleep a little later in its reply and its gap."""
     return chain([2**40], range(100, 800, 20))
 
 
 def _lives(chance: random.Random) -> Iterator[int]:
-    """Return bytes after which connections break: in the handshake's answer, in a replay, or in live traffic."""
+    """Return the numbers of bytes after which connections break: in the handshake, in a replay, or in live traffic."""
     while True:
         yield chance.randrange(150, 1_500) if chance.random() < 0.3 else chance.randrange(2_000, 20_000)
 

@@ -1,4 +1,4 @@
-"""Brokers that can be made slow, and count what they are asked."""
+"""Brokers that tests can slow down, and that count their requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dws_core.plugin import (
 
 
 class GatedSink:
-    """Passes on to a node what its broker tells, or keeps it until the gate opens."""
+    """Passes the events of a broker to its node, or keeps them until the gate opens."""
 
     def __init__(self, sink: TailSink) -> None:
         self._sink = sink
@@ -42,11 +42,11 @@ class GatedSink:
             self._kept.append(call)
 
     def shut(self) -> None:
-        """Keep what comes."""
+        """Keep all events from now on."""
         self.open = False
 
     def let_through(self) -> None:
-        """Open, and hand over what was kept."""
+        """Open the gate, and pass on the kept events."""
         self.open = True
         kept, self._kept = self._kept, []
         for call in kept:
@@ -54,7 +54,7 @@ class GatedSink:
 
 
 class SlowBroker(MemoryBroker):
-    """A memory broker whose tail can be held up, whose reads can be held up or fail, and are counted."""
+    """A memory broker whose tail and reads can be blocked. Reads can also fail, and they are counted."""
 
     sink: GatedSink
 
@@ -92,7 +92,7 @@ class PlainBroker(BrokerInterface):
         self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
 
     async def connect(self) -> None:
-        """Nothing to connect to."""
+        """Do nothing, because there is no server."""
 
     async def disconnect(self) -> None:
         """End the deliveries."""
@@ -105,7 +105,7 @@ class PlainBroker(BrokerInterface):
         """There is one channel."""
 
     async def publish(self, channel: str, message: Any) -> None:
-        """Deliver to the own node."""
+        """Deliver to this node only."""
         self._queue.put_nowait(Delivery(channel=channel, payload=message))
 
     async def deliveries(self) -> AsyncIterator[Delivery]:

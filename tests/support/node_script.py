@@ -1,7 +1,7 @@
-"""One node in a process of its own: `python node_script.py FD URL`, serving on an inherited listening socket.
+"""One node in its own process: `python node_script.py FD URL`, serving on an inherited listening socket.
 
-For tests only. `--die-after N` kills the process when N publishes are stored, before the answer to the last one leaves.
-`--patch NAME` changes a rule; but for `read-all-from-the-broker` it breaks one, so that a test can show that it would notice.
+For tests only. `--die-after N` kills the process after N stored publishes, before the last reply is sent.
+`--patch NAME` breaks a rule, so that a test can show that it detects this. Only `read-all-from-the-broker` breaks none.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def forget_the_past() -> None:
 
 
 def read_all_from_the_broker() -> None:
-    """Let the node's memory answer nobody: right, but slower, so that more happens while the past is read."""
+    """Disable the node's cache. This is correct but slower, so that more events happen during a read."""
     LogCache.missed = lambda self, since, topics: None  # type: ignore[method-assign]
 
 
 def ignore_keys() -> None:
-    """Store a repeat as another message."""
+    """Store a repeated publish as a new message."""
     publish = Publisher.publish
 
     def without_key(self: Publisher, topic: str, data: Any, *, key: str | None = None) -> Any:
@@ -47,7 +47,7 @@ def ignore_keys() -> None:
 
 
 def let_live_messages_overtake() -> None:
-    """Deliver what is live while the past is still being sent."""
+    """Deliver live messages while the replay is still being sent."""
     Attachments.hold_back = lambda self, receivers, partition, epoch, record: receivers  # type: ignore[method-assign]
 
 
@@ -60,7 +60,7 @@ PATCHES: dict[str, Callable[[], None]] = {
 
 
 def die_after(publishes: int) -> None:
-    """Kill this process at the worst moment: a publish is stored, and its publisher will not hear of it."""
+    """Kill this process at the worst moment: a publish is stored, but its publisher receives no reply."""
     ack, stored = server_messages.ack, 0
 
     def counting(request_id: str | int | None, *, pos: str | None = None, **members: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def die_after(publishes: int) -> None:
 
 
 class Server(uvicorn.Server):
-    """Says when it serves."""
+    """A server that reports when it is ready."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -93,7 +93,7 @@ def main() -> None:
         PATCHES[name]()
     if arguments.die_after:
         die_after(arguments.die_after)
-    url = BrokerURL.parse(arguments.url)  # the example is not installed everywhere, and so no plugin
+    url = BrokerURL.parse(arguments.url)  # the example is not always installed, so its plugin may be missing
     broker = SQLiteBroker.from_url(url) if url.scheme == "sqlite" else create_broker(arguments.url)
     settings = {"history": {"t/#": History(size=10_000)}, "limits": Limits(messages_per_s=None)}
     manager = WebSocketManager("chat", broker=broker, **settings)
@@ -101,7 +101,7 @@ def main() -> None:
     server = Server(config)
     server.run(sockets=[socket.socket(fileno=arguments.fd)])
     if not server.started:
-        sys.exit(STARTUP_FAILURE)  # as the command `uvicorn` does
+        sys.exit(STARTUP_FAILURE)  # like the command `uvicorn`
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Nodes in processes of their own, which tests may kill."""
+"""Nodes in separate processes, which tests may kill."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATH = os.pathsep.join([str(_SCRIPT.parents[1]), str(_SQLITE), os.environ.get("
 
 
 class NodeProcess:
-    """One node. Its socket is the test's: it outlives the process, so the address stays, and nobody else can take it."""
+    """One node. The test owns its socket, so that the address stays reserved when the process ends."""
 
     def __init__(self, listener: socket.socket, arguments: list[str]) -> None:
         self._listener = listener
@@ -31,7 +31,7 @@ class NodeProcess:
     @classmethod
     @asynccontextmanager
     async def open(cls, broker_url: str, *patches: str) -> AsyncIterator[Self]:
-        """Have a node, not started yet; kill it at the end of the block."""
+        """Create a node that is not started yet, and kill it at the end of the block."""
         with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
             node = cls(listener, [broker_url, *(f"--patch={name}" for name in patches)])
             try:
@@ -40,9 +40,9 @@ class NodeProcess:
                 await node.kill()
 
     async def start(self, *, die_after: int = 0) -> None:
-        """Start it, or start it again; return when it serves.
+        """Start or restart the node, and return when it serves.
 
-        One that ends because it finds no broker is started again, as a supervisor does.
+        A node that exits because its broker is unavailable is started again, as a supervisor does.
         """
         async with asyncio.timeout(2 * HANG_S):
             while not await self.launch(die_after=die_after):
@@ -50,7 +50,7 @@ class NodeProcess:
                 assert self.returncode == STARTUP_FAILURE, "the node did not start; see its output"
 
     async def launch(self, *, die_after: int = 0) -> bool:
-        """Start it once; say whether it serves. One that does not ends by itself."""
+        """Start the node once, and return whether it serves. If it does not, it has exited."""
         fd = self._listener.fileno()
         command = [str(_SCRIPT), str(fd), *self._arguments, "--die-after", str(die_after)]
         self._process = await asyncio.create_subprocess_exec(
@@ -65,16 +65,16 @@ class NodeProcess:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended; `None` while it runs."""
+        """The exit code, or `None` while the node runs."""
         return None if self._process is None else self._process.returncode
 
     async def died(self) -> None:
-        """Wait until it is dead."""
+        """Wait until the process has exited."""
         if self._process is not None:
             await self._process.wait()
 
     async def kill(self) -> None:
-        """Kill it by SIGKILL; one that is dead already stays so."""
+        """Kill the process with SIGKILL, if it still runs."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
         await self.died()

@@ -1,4 +1,4 @@
-"""One connection of the protocol class: the application's side and the client's, both in the test's hands."""
+"""One connection of the protocol class. The test controls the application's side and the client's side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ready(payload: bytes) -> bytes:
 
 
 class App:
-    """Hands each connection's scope, receive and send to the test, and waits for its end."""
+    """An application that passes scope, receive and send of each connection to the test, and waits for its end."""
 
     def __init__(self) -> None:
         self.opened: asyncio.Queue[Side] = asyncio.Queue()
@@ -62,7 +62,7 @@ class Side:
         self._write = self.sink.attach(self.listener)
 
     def write(self, data: bytes) -> bool:
-        """Write ready frames, if the sink says that they may be."""
+        """Write ready frames if the sink allows it, and return whether it does."""
         if self.listener.closed or self.listener.paused:
             return False
         self._write(data)
@@ -79,7 +79,7 @@ class Side:
 
 @asynccontextmanager
 async def open_side(headers: str = "", **config: Any) -> AsyncIterator[tuple[Side, RawClient, Server]]:
-    """Open an accepted connection; both sides are the test's."""
+    """Open an accepted connection, and yield both sides."""
     app = App()
     settings = {"ws": OURS, "lifespan": "off", "ws_per_message_deflate": bool(headers), **config}
     async with serve(app, **settings) as server:

@@ -1,4 +1,4 @@
-"""A proxy between a real server and a real client, and what tests ask of the three."""
+"""A proxy between a real server and a real client, and helpers for tests of the three."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 
 
 class Gateway:
-    """An application with one proxied endpoint, which tells when its call has returned."""
+    """An application with one proxied endpoint. Tests can wait until its call has returned."""
 
     def __init__(self, endpoint: str, *, accept: bool = False, accepted: str | None = None, **options: Any) -> None:
         self.app = FastAPI()
@@ -51,7 +51,7 @@ class Gateway:
 
 
 class Upstream:
-    """A handler that keeps its connections and how they were closed."""
+    """A handler that stores its connections and their close codes."""
 
     def __init__(self, handler: Handler | None = None) -> None:
         self._handler = handler
@@ -85,7 +85,7 @@ def url_of(server: Server) -> str:
 async def behind(
     handler: Handler, *, gateway: dict[str, Any] | None = None, **server: Any
 ) -> AsyncIterator[tuple[str, Gateway]]:
-    """Serve the handler and a gateway in front of it; yield where clients connect, and the gateway."""
+    """Serve the handler and a gateway in front of it. Yield the URL for clients, and the gateway."""
     settings = {"close_timeout": 0.5, "compression": None, **server}
     async with serve_websockets(handler, "127.0.0.1", 0, **settings) as upstream:
         front = Gateway(url_of(upstream), **(gateway or {}))
@@ -95,7 +95,7 @@ async def behind(
 
 @asynccontextmanager
 async def before(endpoint: str, **options: Any) -> AsyncIterator[tuple[str, Gateway]]:
-    """Serve a gateway in front of an upstream that is none."""
+    """Serve a gateway in front of any endpoint, which need not be a WebSocket server."""
     front = Gateway(endpoint, **options)
     async with serve(front.app) as running:
         yield f"{running.url}/ws", front
@@ -106,7 +106,7 @@ def open_client(url: str, **options: Any) -> connect:
 
 
 async def closed_with(client: ClientConnection) -> Close:
-    """Wait until the client is told of the end."""
+    """Wait until the client receives the close, and return it."""
     async with asyncio.timeout(HANG_S):
         with pytest.raises(ConnectionClosed) as closed:
             await read_all(client)
@@ -138,7 +138,7 @@ async def echo(socket: ServerConnection) -> None:
 
 @contextmanager
 def bound_socket(*, listening: bool) -> Iterator[str]:
-    """Hold a port that refuses connections, or one that takes them and never answers."""
+    """Reserve a port that refuses connections, or one that accepts them and never answers."""
     with sockets.socket() as held:
         held.bind(("127.0.0.1", 0))
         if listening:

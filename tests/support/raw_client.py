@@ -1,4 +1,4 @@
-"""A WebSocket client that does what no well-behaved library would: it writes and reads single frames."""
+"""A WebSocket client for invalid and unusual frames: it writes and reads single frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 @dataclass(frozen=True)
 class RawFrame:
-    """A frame as it came (RFC 6455 §5.2)."""
+    """A received frame (RFC 6455 §5.2)."""
 
     opcode: int
     payload: bytes
@@ -41,9 +41,9 @@ class RawClient:
     async def open(
         cls, url: str, *, headers: str = "", ssl: tls.SSLContext | None = None, receive_buffer: int | None = None
     ) -> AsyncIterator[Self]:
-        """Connect and shake hands; drop the connection at the end of the block.
+        """Connect and do the handshake. Drop the connection at the end of the block.
 
-        A `receive_buffer` in bytes makes a client that does not read felt soon.
+        A small `receive_buffer`, in bytes, lets the server notice soon that the client does not read.
         """
         parts = urlsplit(url)
         sock = socket.socket()
@@ -82,7 +82,7 @@ class RawClient:
         self.writer.write(header + key + payload)
 
     async def receive(self) -> RawFrame:
-        """Read one frame; servers do not mask."""
+        """Read one frame. Servers do not mask frames."""
         async with asyncio.timeout(HANG_S):
             first, second = await self.reader.readexactly(2)
             assert not second & 0x80, "a server's frame is masked (RFC 6455 §5.1)"
@@ -95,7 +95,7 @@ class RawClient:
         return RawFrame(first & 0x0F, payload, fin=bool(first & 0x80), rsv1=bool(first & 0x40))
 
     async def close_code(self) -> int | None:
-        """Read to the close frame and return its code; None: the connection ended without one."""
+        """Read up to the close frame, and return its code. Return None if the connection ended without one."""
         while True:
             try:
                 frame = await self.receive()

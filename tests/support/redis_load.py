@@ -1,4 +1,4 @@
-"""Two nodes on a Redis, a load that one publishes and the other hears, and what must be true of it whatever happened."""
+"""Two nodes on a Redis, a load from one to the other, and checks that must hold after any fault."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ KEPT: Final = History(size=100_000, ttl_s=600)
 
 
 class Silent:
-    """A sink that hears nothing."""
+    """A sink that ignores all events."""
 
     def __getattr__(self, name: str) -> object:
         return lambda *_: None
 
 
 class Node:
-    """One broker and all that its node is told of partitions 0 and 1."""
+    """One broker, and the events of partitions 0 and 1 that its node received."""
 
     def __init__(self, url: str, layout: Layout, number: int) -> None:
         self.broker = RedisBroker.from_url(BrokerURL.parse(url))
         self.layout = layout
         self.heard: dict[int, list[tuple[int | None, bytes]]] = {0: [], 1: []}
         self.losses: list[GapReason] = []
-        self.whole_since = {0: 0, 1: 0}  # what was heard before the last gap
-        self.heads: dict[int, Head] = {}  # where the log went on behind it
+        self.whole_since = {0: 0, 1: 0}  # number of records received before the last gap
+        self.heads: dict[int, Head] = {}  # where the log continued after it
         self.states: list[str] = []
         self.changed = asyncio.Event()
         self.id = bytes([number]) * 8
@@ -61,7 +61,7 @@ class Node:
         self.changed.set()
 
     def on_control(self, sender: bytes, payload: bytes) -> None:
-        """Nobody sends any."""
+        """Ignore control messages. No test sends any."""
 
     def on_state(self, state: str, detail: str) -> None:
         self.states.append(state)
@@ -88,11 +88,11 @@ async def two_nodes(url: str, layout: Layout) -> AsyncIterator[tuple[Node, Node]
 
 
 class Load:
-    """Publishes numbers on both partitions until it is told to stop.
+    """Publishes numbers on both partitions until `stopping` is set.
 
     Args:
-        node: Over which.
-        name: What the payloads begin with.
+        node: The node that publishes.
+        name: Prefix of the payloads.
     """
 
     def __init__(self, node: Node, name: bytes = b"load") -> None:
@@ -130,7 +130,7 @@ class Load:
         self.progress.set()
 
     async def more(self, count: int) -> None:
-        """Wait until so many more are acknowledged."""
+        """Wait until this many more messages are acknowledged."""
         goal = sum(map(len, self.acked.values())) + count
         async with asyncio.timeout(HANG_S):
             while sum(map(len, self.acked.values())) < goal:
@@ -139,7 +139,7 @@ class Load:
 
 
 async def everything_came(sender: Node, listener: Node) -> None:
-    """Publish ends until the listener hears one: what comes before a gap is told is nobody's."""
+    """Publish end markers until the listener receives one, because a marker before a gap may be lost."""
     for partition in (0, 1):
         for number in range(100):
             end = b"end %d" % number
@@ -155,12 +155,12 @@ async def everything_came(sender: Node, listener: Node) -> None:
 
 
 def messages(listener: Node, partition: int, name: bytes = b"load") -> list[bytes]:
-    """Return what was heard of a load."""
+    """Return the received messages of a load."""
     return [payload for _, payload in listener.heard[partition] if payload.startswith(name + b" ")]
 
 
 def check(load: Load, listener: Node) -> None:
-    """Nothing that was acknowledged is missing, nothing came twice, all in order."""
+    """Check that every acknowledged message arrived once and in order."""
     for partition in (0, 1):
         heard = messages(listener, partition, load.name)
         offsets = [offset or 0 for offset, _ in listener.heard[partition]]
@@ -170,7 +170,7 @@ def check(load: Load, listener: Node) -> None:
 
 
 def check_behind_the_last_gap(load: Load, listener: Node) -> None:
-    """Nothing came twice or out of order, and what was acknowledged behind the last gap is whole."""
+    """Check that no message arrived twice or out of order, and that none is missing after the last gap."""
     for partition in (0, 1):
         heard = messages(listener, partition, load.name)
         assert heard == sorted(set(heard), key=_number), "in order, nothing twice"

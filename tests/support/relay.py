@@ -1,4 +1,4 @@
-"""A way to a server on which answers can be lost, and which can be cut."""
+"""A relay to a server that can lose replies and cut connections."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Relay:
     """Passes connections to a port of this machine.
 
     Attributes:
-        port: Where it listens.
-        swallowing: Set it, and what the server says is lost.
+        port: Port that the relay listens on.
+        swallowing: Whether to drop all data from the server.
     """
 
     def __init__(self) -> None:

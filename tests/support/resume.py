@@ -1,4 +1,4 @@
-"""Resuming, as tests do it on the wire."""
+"""Helpers for tests that resume on the wire."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dws_core import WebSocketManager
 
 
 async def hello(client: Client, *filters: str, cursor: str | None = None) -> Any:
-    """Send `connect`; return the answer."""
+    """Send `connect`, and return the reply."""
     data: dict[str, Any] = {"filters": list(filters)}
     if cursor is not None:
         data["cursor"] = cursor
@@ -20,7 +20,7 @@ async def hello(client: Client, *filters: str, cursor: str | None = None) -> Any
 
 
 async def missed(client: Client) -> list[Any]:
-    """Return what comes up to the `pos` that ends a replay; a gap as its reason."""
+    """Return the data of all messages up to the `pos` that ends a replay. A gap is returned as its reason."""
     found: list[Any] = []
     while (frame := await client.receive())["type"] != "pos":
         found.append(frame["data"] if frame["type"] == "message" else frame["reason"])
@@ -28,7 +28,7 @@ async def missed(client: Client) -> list[Any]:
 
 
 def slow(name: str = "", *, partitions: int = 1, **kwargs: Any) -> tuple[SlowBroker, WebSocketManager, Any]:
-    """Return a node on a broker that the test can hold up."""
+    """Return a node on a broker that the test can slow down."""
     broker = SlowBroker(name, partitions=partitions)
     manager = WebSocketManager("chat", broker=broker, **kwargs)
     return broker, manager, chat_app(manager)

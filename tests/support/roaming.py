@@ -1,4 +1,4 @@
-"""Clients that hop from node to node, publishers that go on whatever happens, and what went wrong at the end."""
+"""Clients that move from node to node, publishers that continue during faults, and the checks at the end."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from support.clients import client
 from dws_core.client import Gap, Message
 
 END = "end"
-"""Published to every topic when all else has been; repeated until every roamer has seen it."""
+"""Payload that ends every topic. It is published repeatedly until every roamer has received it."""
 
 
 class Progress:
-    """Counts what has been acknowledged, and wakes who waits for a number."""
+    """Counts acknowledged messages, and lets tasks wait for a number."""
 
     def __init__(self) -> None:
         self.count = 0
         self._waiting: list[tuple[int, asyncio.Event]] = []
 
     def step(self) -> None:
-        """Count one."""
+        """Count one message."""
         self.count += 1
         for number, event in self._waiting:
             if self.count >= number:
                 event.set()
 
     async def reach(self, number: int) -> None:
-        """Wait for a number."""
+        """Wait until the count reaches a number."""
         event = asyncio.Event()
         self._waiting.append((number, event))
         if self.count < number:
@@ -41,11 +41,11 @@ class Roamer:
     """A client that changes its node after a few messages, and resumes from the last message that it handled.
 
     Attributes:
-        got: What came, by topic.
-        gaps: What it was told.
-        hops: How often it has changed its node.
-        started: Set when it has its first position: what is published from then on must come.
-        settled: Set it, and it stays where it is.
+        got: Received data by topic.
+        gaps: Received gaps.
+        hops: Number of changes of the node.
+        started: Set when it has its first position. Later messages must arrive.
+        settled: Whether to stay on the current node.
     """
 
     def __init__(self, number: int, filter_: str, topics: Collection[str], urls: list[str], seed: int) -> None:
@@ -64,11 +64,11 @@ class Roamer:
 
     @property
     def done(self) -> bool:
-        """Whether every topic has come to its end."""
+        """Whether every topic has ended."""
         return self._ended.issuperset(self.topics)
 
     async def roam(self) -> None:
-        """Hop until every topic has come to its end."""
+        """Move from node to node until every topic has ended."""
         while not self.done:
             url = f"{self._urls[(self.hops + self.number) % len(self._urls)]}/ws/roamer-{self.number}"
             alice = client(url, cursor=self._cursor, on_gap=self.gaps.append)
@@ -91,7 +91,7 @@ class Roamer:
             self.got[message.topic].append(message.data)
 
     def faults(self, count: int) -> list[str]:
-        """Say what is wrong, if each topic should have come as `0 … count - 1`, once and in order."""
+        """Return the faults, given that each topic should be `0 … count - 1`, once and in order."""
         found = [f"roamer {self.number}: gap {gap}" for gap in self.gaps]
         for topic in self.topics:
             got, wanted = self.got[topic], list(range(count))
@@ -107,7 +107,7 @@ class Roamer:
 
 
 async def publish_all(number: int, topic: str, count: int, url: str, progress: Progress) -> None:
-    """Publish `0 … count - 1`, several on their way at a time, whatever becomes of the node."""
+    """Publish `0 … count - 1`, several at a time, also while the node is down."""
     async with client(f"{url}/ws/publisher-{number}", window=4) as publisher, asyncio.TaskGroup() as group:
         for n in range(count):
             task = group.create_task(publisher.publish(topic, n))
@@ -115,7 +115,7 @@ async def publish_all(number: int, topic: str, count: int, url: str, progress: P
 
 
 async def publish_ends(url: str, topics: Collection[str], roamers: Collection[Roamer]) -> None:
-    """Let the roamers settle, and publish the end of every topic until all have seen it."""
+    """Let the roamers settle, and publish the end of every topic until all have received it."""
     for roamer in roamers:
         roamer.settled = True
     async with client(f"{url}/ws/last") as publisher:

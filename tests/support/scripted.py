@@ -1,4 +1,4 @@
-"""A node whose part is played by the test: a real WebSocket server, one script for each connection."""
+"""A scripted node: a real WebSocket server with one script of the test for each connection."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Peer:
         return frame
 
     async def welcome(self, cursor: str = "0:e:0", **members: Any) -> dict[str, Any]:
-        """Take the first message, answer it, and return its data."""
+        """Receive the first message, reply to it, and return its data."""
         hello = await self.receive("connect")
         await self.send(type="connected", id=hello["id"], conn_id="me", cursor=cursor, ping_s=20, **members)
         data: dict[str, Any] = hello["data"]
         return data
 
     async def message(self, offset: int, data: object, topic: str = "t") -> None:
-        """Deliver."""
+        """Deliver a message."""
         await self.send(type="message", topic=topic, data=data, pos=f"0:e:{offset}")
 
     async def gone(self) -> int:
-        """Wait until the client has closed; return its code."""
+        """Wait until the client has closed, and return the close code."""
         async with asyncio.timeout(HANG_S):
             await self.socket.wait_closed()
         return self.socket.close_code or 0
@@ -52,7 +52,7 @@ Script: TypeAlias = Callable[[Peer], Awaitable[None]]
 
 @asynccontextmanager
 async def scripted(*scripts: Script) -> AsyncIterator[str]:
-    """Serve the scripts, one for each connection in turn; at the end all must have been played, without an error.
+    """Serve the scripts, one for each connection in turn. At the end, all must have run without an error.
 
     A script that returns leaves its connection open until the client closes it.
     """

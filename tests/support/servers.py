@@ -1,4 +1,4 @@
-"""Real servers and clients for tests: those that applications use, and a client that takes frames as they come."""
+"""Real servers and clients for tests, and a client that returns frames in the order received."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from dws_core.testing import AppClient, Server, serve
 __all__ = ["HANG_S", "Client", "Server", "serve"]
 
 HANG_S = 10.0
-"""After this a wait is a failure."""
+"""Timeout in seconds after which a wait is a failure."""
 
 
 class Client(AppClient):
-    """A test client that speaks JSON and never waits for ever."""
+    """A test client for JSON whose waits have a timeout."""
 
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, **kwargs: Any) -> AsyncIterator[Self]:
-        """Connect, with the arguments of `websockets`; close at the end of the block."""
+        """Connect with the arguments of `websockets`, and close at the end of the block."""
         async with connect(url, proxy=None, **kwargs) as socket:
             yield cls(socket, within_s=HANG_S)
 
     async def ask(self, **members: Any) -> Any:
-        """Send a message and return the next one, whatever it answers."""
+        """Send a message, and return the next received message."""
         await self.send(**members)
         return await self.receive()
 
     async def closed(self) -> ConnectionClosed:
-        """Wait until the server closes; messages before that are dropped."""
+        """Wait until the server closes. Messages before that are dropped."""
         async with asyncio.timeout(HANG_S):
             try:
                 while True:

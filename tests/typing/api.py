@@ -1,4 +1,4 @@
-"""What type checkers see of the public API: checked by mypy, never run."""
+"""The public API as type checkers see it. This file is checked by mypy and never run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dws_core.plugin import BrokerCapabilities, BrokerSpec, LogBroker, PluginReg
 
 
 async def application(websocket: WebSocket) -> None:
-    """Use everything an application uses."""
+    """Use the API of applications."""
     manager = WebSocketManager("chat", broker_url="memory://", limits=Limits(filters=None), allowed_origins=["*"])
     FastAPI(lifespan=manager.lifespan)
     async with manager.connect(websocket, "id", topic="t") as connection:
@@ -56,17 +56,17 @@ async def application(websocket: WebSocket) -> None:
 
 @handle(ValueError, str)
 def handled(number: int) -> int:
-    """Be handled."""
+    """Be decorated with `handle`."""
     return number
 
 
 async def on_error(error: ValueError) -> None:
-    """Handle."""
+    """Handle the error."""
 
 
 @ahandle(ValueError, on_error)
 async def ahandled(number: int) -> int:
-    """Be handled too."""
+    """Be decorated with `ahandle`."""
     return number
 
 
@@ -77,7 +77,7 @@ def decorated() -> None:
 
 
 def plugin(cls: type[LogBroker]) -> BrokerSpec:
-    """Make a record."""
+    """Create a record."""
     cls.from_url(BrokerURL.parse("x://"))
     return BrokerSpec(
         schemes=("x",), load=lambda: cls, capabilities=BrokerCapabilities(cross_process=True), summary="X."
@@ -85,13 +85,13 @@ def plugin(cls: type[LogBroker]) -> BrokerSpec:
 
 
 def record(url: BrokerURL) -> BrokerSpec:
-    """Find what handles a URL."""
+    """Find the class for a URL."""
     assert_type(PluginRegistry().broker_class(url), type[BrokerInterface] | type[LogBroker])
     return PluginRegistry().broker_spec(url.scheme, where=url)
 
 
 def names_of_the_original() -> None:
-    """Be typed where they are looked up at run time, and nothing else with them."""
+    """Check that names which are looked up at run time are typed, and that no other name is."""
     assert_type(dws_core.RedisBroker, type[BrokerInterface])
     assert_type(is_valid_broker(1), bool)
     dws_core.Nonsense  # type: ignore[attr-defined]  # noqa: B018 -- the ignore is unused, and fails, if anything goes

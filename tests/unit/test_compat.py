@@ -1,4 +1,4 @@
-"""Names of the original library, and what they do."""
+"""Names of the original library and their behaviour."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ def _options(monkeypatch: pytest.MonkeyPatch, url: str, **kwargs: object) -> Bro
     return seen[0]
 
 
-def test_arguments_of_create_broker_are_options_of_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_broker_arguments_become_url_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _options(monkeypatch, "memory://n", a=1).options == {"a": "1"}
     assert _options(monkeypatch, "memory://n?a=1", b=True, c=None).options == {"a": "1", "b": "True", "c": "None"}
     assert _options(monkeypatch, "memory://n").options == {}
 
 
 @pytest.mark.parametrize("value", ["a&b=c", "50%", "a+b", "a b", "#?", "ü"])
-def test_an_argument_arrives_as_it_was_given(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_argument_value_arrives_unchanged(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     assert _options(monkeypatch, "memory://", password=value).options == {"password": value}
 
 
-def test_create_broker_makes_the_brokers_class_and_refuses_what_it_does_not_know() -> None:
+def test_create_broker_returns_broker_of_scheme() -> None:
+    """An unknown option is rejected."""
     assert isinstance(create_broker("memory://", max_payload_bytes="64KiB"), InMemoryBroker)
     with pytest.raises(InvalidBrokerURL, match="unknown option 'nope'"):
         create_broker("memory://", nope=1)
 
 
-def test_a_name_of_a_plugin_that_is_not_installed_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_plugin_error_names_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LAZY, "NoBroker", ("dws_no_such_plugin", "dws-no-such-plugin"))
     with pytest.raises(PluginNotFound, match="Fix: pip install dws-no-such-plugin"):
         load_lazy("NoBroker")
 
 
-def test_a_plugin_that_lacks_a_library_of_its_own_says_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_dependency_of_plugin_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "dws_half_installed.py").write_text("import no_such_client_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(LAZY, "HalfBroker", ("dws_half_installed", "dws-half-installed"))

@@ -1,4 +1,4 @@
-"""Exceptions are handled by decoration: the named ones, and no others."""
+"""Decorators that handle the given exceptions and no others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ async def _text(error: Exception) -> str:
     return f"handled: {error}"
 
 
-def test_the_handlers_value_becomes_the_functions() -> None:
+def test_handler_value_becomes_return_value() -> None:
     @handle(ValueError, str)
     def parse(text: str, *, base: int = 10) -> int:
         """Parse."""
@@ -24,7 +24,7 @@ def test_the_handlers_value_becomes_the_functions() -> None:
     assert (parse.__name__, parse.__doc__) == ("parse", "Parse.")
 
 
-def test_an_exception_of_another_type_goes_on() -> None:
+def test_other_exception_propagates() -> None:
     @handle(LookupError, str)
     def divide() -> float:
         return 1 / 0
@@ -33,7 +33,7 @@ def test_an_exception_of_another_type_goes_on() -> None:
         divide()
 
 
-def test_subclasses_are_handled_and_what_the_handler_raises_has_its_cause_in_sight() -> None:
+def test_subclass_is_handled_and_handler_error_chained() -> None:
     def raise_anew(error: LookupError) -> None:
         raise RuntimeError("anew")
 
@@ -46,7 +46,7 @@ def test_subclasses_are_handled_and_what_the_handler_raises_has_its_cause_in_sig
     assert isinstance(caught.value.__context__, KeyError)
 
 
-async def test_an_async_handler_takes_async_and_plain_functions() -> None:
+async def test_async_handler_accepts_async_and_sync_functions() -> None:
     @ahandle(ValueError, _text)
     async def fail_later() -> int:
         raise ValueError("later")
@@ -59,7 +59,7 @@ async def test_an_async_handler_takes_async_and_plain_functions() -> None:
     assert [await fail_later(), await fail_now()] == ["handled: later", "handled: now"]
 
 
-async def test_what_goes_well_goes_through_an_async_decoration_too() -> None:
+async def test_async_decorator_passes_normal_results() -> None:
     @ahandle(ValueError, _text)
     async def double(number: int) -> int:
         return number * 2
@@ -71,7 +71,7 @@ async def test_what_goes_well_goes_through_an_async_decoration_too() -> None:
     assert [await double(2), await triple(number=2)] == [4, 6]
 
 
-async def test_an_async_handler_leaves_other_exceptions_alone() -> None:
+async def test_async_handler_leaves_other_exceptions() -> None:
     @ahandle(ValueError, _text)
     async def fail() -> None:
         raise KeyError("other")

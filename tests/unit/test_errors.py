@@ -1,4 +1,4 @@
-"""Errors say what, and how to fix it."""
+"""Error texts and attributes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def _classes() -> list[type[dws_core.DWSError]]:
     return [c for c in vars(_errors).values() if inspect.isclass(c) and issubclass(c, dws_core.DWSError)]
 
 
-def test_every_class_has_its_own_slug_and_is_public() -> None:
+def test_every_error_has_unique_slug_and_is_public() -> None:
     slugs = [c.slug for c in [*_classes(), Refused]]
     assert len(slugs) == len(set(slugs))
     assert {c.__name__ for c in _classes()} <= set(dws_core.__all__)
 
 
-def test_the_text_ends_with_the_fix_and_the_slug() -> None:
+def test_error_text_ends_with_fix_and_slug() -> None:
     error = dws_core.ConfigurationError("x is wrong.", fix="make it right")
     assert str(error) == "x is wrong. Fix: make it right [dws:configuration]"
     assert str(dws_core.DWSError("plain")) == "plain [dws:error]"
 
 
-def test_values_stand_on_attributes() -> None:
+def test_error_values_are_attributes() -> None:
     topic = dws_core.InvalidTopic("a" * 100, position=3, reason="r", fix="f")
     assert (topic.position, topic.reason, topic.text) == (3, "r", "a" * 100)
     assert "..." in str(topic)

@@ -10,14 +10,14 @@ import pytest
 from dws_core.__main__ import main
 
 
-def test_plugins_lists_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plugins_command_lists_installed_plugins(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins"]) == 0
     out = capsys.readouterr().out
     for expected in ("dws-memory", "memory", "json", "msgpack", "mqtt", "oauth2-bearer"):
         assert expected in out
 
 
-def test_doctor_tries_a_broker_there_and_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_checks_broker_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "memory://"]) == 0
     assert capsys.readouterr().out.count("ok ") == 5
 
@@ -30,9 +30,7 @@ def test_doctor_tries_a_broker_there_and_back(capsys: pytest.CaptureFixture[str]
         ("memory://?x=1", "options", "key_ttl_s"),
     ],
 )
-def test_doctor_says_which_step_failed_and_how_to_mend_it(
-    capsys: pytest.CaptureFixture[str], url: str, step: str, text: str
-) -> None:
+def test_doctor_reports_failed_step_and_fix(capsys: pytest.CaptureFixture[str], url: str, step: str, text: str) -> None:
     assert main(["doctor", url]) == 1
     out = capsys.readouterr().out
     assert f"FAILED  {step}" in out
@@ -40,7 +38,7 @@ def test_doctor_says_which_step_failed_and_how_to_mend_it(
     assert "pw" not in out
 
 
-def test_it_runs_as_a_module_and_explains_itself() -> None:
+def test_module_runs_and_prints_help() -> None:
     run = subprocess.run([sys.executable, "-m", "dws_core", "--help"], capture_output=True, text=True, check=False)
     assert run.returncode == 0
     assert "doctor" in run.stdout

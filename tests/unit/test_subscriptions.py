@@ -1,4 +1,4 @@
-"""Subscribing by message, on a connection that works alone."""
+"""Subscribing by message, on a connection without a manager."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _message(typ: str, topic: str | None) -> Message:
     return Message(data={}, typ=typ, topic=topic)
 
 
-async def test_the_messages_topic_becomes_a_filter_and_goes(connection: Connection) -> None:
+async def test_message_topic_is_added_and_removed(connection: Connection) -> None:
     subscribe(connection, _message("subscribe", "a/+"))
     subscribe(connection, _message("subscribe", "b/#"))
     assert connection.topics == {"a/+", "b/#"}
@@ -29,7 +29,7 @@ async def test_the_messages_topic_becomes_a_filter_and_goes(connection: Connecti
     assert connection.topics == {"b/#"}
 
 
-async def test_the_type_decides_what_a_message_does(connection: Connection) -> None:
+async def test_message_type_determines_action(connection: Connection) -> None:
     handle_subscription_message(connection, _message("subscribe", "a"))
     assert connection.topics == {"a"}
     handle_subscription_message(connection, _message("unsubscribe", "a"))
@@ -48,7 +48,7 @@ async def test_the_type_decides_what_a_message_does(connection: Connection) -> N
         (handle_subscription_message, "unsubscribe", None),
     ],
 )
-async def test_a_message_that_says_something_else_is_refused(
+async def test_wrong_message_type_is_rejected(
     connection: Connection, call: object, typ: str, topic: str | None
 ) -> None:
     with pytest.raises(InvalidSubscriptionMessage, match=f"type '{typ}' with topic {topic!r}") as caught:
@@ -57,7 +57,7 @@ async def test_a_message_that_says_something_else_is_refused(
     assert connection.topics == set()
 
 
-async def test_a_topic_that_is_no_filter_is_refused_with_the_reason(connection: Connection) -> None:
+async def test_invalid_filter_is_rejected_with_reason(connection: Connection) -> None:
     with pytest.raises(InvalidSubscription, match="a/#/b") as caught:
         subscribe(connection, _message("subscribe", "a/#/b"))
     assert caught.value.connection is connection

@@ -1,4 +1,4 @@
-"""Background tasks end as a whole, and none in silence."""
+"""Background tasks stop together, and no failure is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def _forever() -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_task_runs_under_its_name_and_is_forgotten_when_it_ends() -> None:
+async def test_task_has_its_name_and_is_removed_at_end() -> None:
     tasks = Tasks()
     task = tasks.spawn(asyncio.sleep(0, "result"), name="short")
     assert task.get_name() == "short"
@@ -28,7 +28,7 @@ async def test_a_task_runs_under_its_name_and_is_forgotten_when_it_ends() -> Non
     assert len(tasks) == 0
 
 
-async def test_stopping_cancels_what_runs_and_waits_until_it_has_tidied_up() -> None:
+async def test_stop_cancels_tasks_and_waits_for_cleanup() -> None:
     tasks, tidied = Tasks(), []
 
     async def tidy() -> None:
@@ -45,7 +45,7 @@ async def test_stopping_cancels_what_runs_and_waits_until_it_has_tidied_up() -> 
     assert task.cancelled()
 
 
-async def test_a_task_that_starts_another_while_it_ends_takes_it_along() -> None:
+async def test_task_started_during_stop_is_stopped_too() -> None:
     tasks = Tasks()
 
     async def hydra() -> None:
@@ -60,7 +60,7 @@ async def test_a_task_that_starts_another_while_it_ends_takes_it_along() -> None
     assert len(tasks) == 0
 
 
-async def test_failures_are_logged_at_once_and_raised_by_stop_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failures_are_logged_and_raised_once_by_stop(caplog: pytest.LogCaptureFixture) -> None:
     tasks = Tasks()
     with caplog.at_level(logging.ERROR, logger="dws"):
         failing = [tasks.spawn(_fail(ValueError(text)), name=f"task {text}") for text in "ab"]
@@ -74,9 +74,9 @@ async def test_failures_are_logged_at_once_and_raised_by_stop_once(caplog: pytes
     await tasks.stop()
 
 
-async def test_what_is_no_exception_is_logged_but_not_put_into_a_group(caplog: pytest.LogCaptureFixture) -> None:
+async def test_base_exception_is_logged_but_not_raised(caplog: pytest.LogCaptureFixture) -> None:
     class Odd(BaseException):
-        """Of a library that means it."""
+        """An exception of another library that is not an `Exception`."""
 
     tasks = Tasks()
     with caplog.at_level(logging.ERROR, logger="dws"):
@@ -85,7 +85,7 @@ async def test_what_is_no_exception_is_logged_but_not_put_into_a_group(caplog: p
     assert "'strange' failed" in caplog.text
 
 
-async def test_a_task_may_stop_the_others_without_ending_itself() -> None:
+async def test_task_may_stop_others_without_stopping_itself() -> None:
     tasks, done = Tasks(), []
 
     async def stopper() -> None:

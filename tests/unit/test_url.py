@@ -22,14 +22,14 @@ class _Options:
     password: str = ""
 
 
-def test_all_parts_are_read() -> None:
+def test_all_parts_are_parsed() -> None:
     url = BrokerURL.parse("REDIS://us%40er:p%3Aw@h1:1,[::1]:2,h3/0%2F1?count=2&name=x")
     assert (url.scheme, url.username, url.password) == ("redis", "us@er", "p:w")
     assert url.hosts == (("h1", 1), ("::1", 2), ("h3", None))
     assert (url.path, url.name, dict(url.options)) == ("0/1", "h1", {"count": "2", "name": "x"})
 
 
-def test_it_never_shows_the_password() -> None:
+def test_password_is_never_shown() -> None:
     url = BrokerURL.parse("redis://user:hunter2@h:1/0?password=hunter2&count=1")
     assert str(url) == "redis://user:***@h:1/0?password=***&count=1"
     assert "hunter2" not in repr(url)
@@ -41,12 +41,12 @@ def test_it_never_shows_the_password() -> None:
 @pytest.mark.parametrize(
     "text", ["", "memory", "1x://", "://h", "x://h:0", "x://h:port", "x://h:70000", "x://h?a", "x://h?a=1&a=2"]
 )
-def test_a_malformed_url_says_how_to_write_it(text: str) -> None:
+def test_malformed_url_is_rejected_with_fix(text: str) -> None:
     with pytest.raises(InvalidBrokerURL, match="Fix:"):
         BrokerURL.parse(text)
 
 
-def test_an_error_masks_the_password() -> None:
+def test_error_masks_password() -> None:
     with pytest.raises(InvalidBrokerURL) as caught:
         BrokerURL.parse("no scheme:hunter2@host" + "x" * 80)
     assert "hunter2" not in str(caught.value)
@@ -69,7 +69,7 @@ def test_an_error_masks_the_password() -> None:
         ("name=x", "x"),
     ],
 )
-def test_options_are_typed_with_units(option: str, value: Any) -> None:
+def test_options_are_typed_and_have_units(option: str, value: Any) -> None:
     options = BrokerURL.parse(f"x://h?{option}").read_options(_Options)
     assert getattr(options, option.partition("=")[0]) == value
 
@@ -86,7 +86,7 @@ def test_options_are_typed_with_units(option: str, value: Any) -> None:
         ("ratio=x", "a number"),
     ],
 )
-def test_a_wrong_option_says_what_is_expected(option: str, text: str) -> None:
+def test_wrong_option_names_expected_value(option: str, text: str) -> None:
     with pytest.raises(InvalidBrokerURL) as caught:
         BrokerURL.parse(f"x://h?{option}").read_options(_Options)
     assert text in str(caught.value)

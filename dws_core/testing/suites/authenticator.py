@@ -50,10 +50,10 @@ class AuthenticatorConformance(Conformance):
         authorization = handshake.headers.get("authorization", "").rpartition(" ")[2]
         return {text for text in (handshake.token, authorization, *handshake.cookies.values()) if text}
 
-    def test_it_is_an_authenticator(self, authenticator: Authenticator) -> None:
+    def test_authenticator_implements_protocol(self, authenticator: Authenticator) -> None:
         assert isinstance(authenticator, Authenticator)
 
-    async def test_a_valid_handshake_gives_a_principal(
+    async def test_valid_handshake_returns_principal(
         self, authenticator: Authenticator, valid_handshake: Handshake
     ) -> None:
         principal = await authenticator.authenticate(valid_handshake)
@@ -61,28 +61,28 @@ class AuthenticatorConformance(Conformance):
         assert principal.id
         assert principal.expires_at is None or principal.expires_at > time.time()
 
-    async def test_the_same_handshake_gives_the_same_principal(
+    async def test_same_handshake_returns_same_principal(
         self, authenticator: Authenticator, valid_handshake: Handshake
     ) -> None:
         first = await authenticator.authenticate(valid_handshake)
         assert (await authenticator.authenticate(valid_handshake)).id == first.id
 
-    async def test_a_handshake_with_nothing_to_show_is_refused(
+    async def test_handshake_without_credentials_is_rejected(
         self, authenticator: Authenticator, missing_handshake: Handshake, caplog: pytest.LogCaptureFixture
     ) -> None:
         await self._expect_refusal(authenticator, missing_handshake, caplog)
 
-    async def test_an_expired_handshake_is_refused(
+    async def test_expired_handshake_is_rejected(
         self, authenticator: Authenticator, expired_handshake: Handshake, caplog: pytest.LogCaptureFixture
     ) -> None:
         await self._expect_refusal(authenticator, expired_handshake, caplog)
 
-    async def test_a_malformed_handshake_is_refused(
+    async def test_malformed_handshake_is_rejected(
         self, authenticator: Authenticator, malformed_handshake: Handshake, caplog: pytest.LogCaptureFixture
     ) -> None:
         await self._expect_refusal(authenticator, malformed_handshake, caplog)
 
-    async def test_a_valid_handshake_leaves_no_secret_in_the_log(
+    async def test_valid_handshake_logs_no_secret(
         self, authenticator: Authenticator, valid_handshake: Handshake, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
@@ -91,7 +91,7 @@ class AuthenticatorConformance(Conformance):
             assert secret not in caplog.text
             assert secret not in repr(principal)
 
-    async def test_handshakes_at_the_same_time_do_not_mix(
+    async def test_concurrent_handshakes_do_not_mix(
         self, authenticator: Authenticator, valid_handshake: Handshake, malformed_handshake: Handshake
     ) -> None:
         shown = [valid_handshake, malformed_handshake] * 10

@@ -50,40 +50,41 @@ class CodecConformance(Conformance):
         """The codec under test."""
         raise NotImplementedError("the suite needs a fixture 'codec'. Fix: define it in your subclass")
 
-    def test_it_is_a_codec_with_a_name_that_a_subprotocol_can_have(self, codec: Codec) -> None:
+    def test_codec_name_is_valid_as_subprotocol(self, codec: Codec) -> None:
         assert isinstance(codec, Codec)
         assert _TOKEN.fullmatch(codec.name), codec.name
         assert isinstance(codec.binary, bool)
 
     @pytest.mark.parametrize("value", _VALUES, ids=lambda value: repr(value)[:30])
-    def test_a_value_comes_back_as_it_was(self, codec: Codec, value: JSON) -> None:
+    def test_value_round_trips(self, codec: Codec, value: JSON) -> None:
         encoded = codec.encode(value)
         assert isinstance(encoded, bytes)
         assert _same(codec.decode(encoded), value)
 
-    def test_random_values_come_back_as_they_were(self, codec: Codec) -> None:
+    def test_random_values_round_trip(self, codec: Codec) -> None:
         rng = random.Random(2024)  # noqa: S311 -- the same ones in every run
         for _ in range(300):
             value = _random_value(rng, depth=4)
             assert _same(codec.decode(codec.encode(value)), value), value
 
-    def test_the_same_value_gives_the_same_bytes(self, codec: Codec) -> None:
+    def test_same_value_encodes_to_same_bytes(self, codec: Codec) -> None:
         for value in _VALUES:
             assert codec.encode(value) == codec.encode(copy.deepcopy(value))
 
-    def test_encoding_changes_nothing_in_its_input(self, codec: Codec) -> None:
+    def test_encoding_does_not_change_its_input(self, codec: Codec) -> None:
         for value in _VALUES:
             before = copy.deepcopy(value)
             codec.encode(value)
             assert _same(value, before)
 
-    def test_text_frames_hold_text(self, codec: Codec) -> None:
+    def test_text_codec_encodes_to_text(self, codec: Codec) -> None:
         if codec.binary:
             pytest.skip("for a codec with text frames")
         for value in _VALUES:
             assert _same(codec.decode(codec.encode(value).decode("utf-8")), value)
 
-    def test_a_cut_message_raises_codec_error_which_does_not_repeat_it(self, codec: Codec) -> None:
+    def test_truncated_message_raises_codec_error(self, codec: Codec) -> None:
+        """The error must not contain the message."""
         encoded = codec.encode({"data": [_SECRET, _SECRET]})
         for end in range(1, len(encoded)):
             with pytest.raises(CodecError) as caught:
@@ -91,7 +92,7 @@ class CodecConformance(Conformance):
             assert caught.value.codec == codec.name
             assert _SECRET not in str(caught.value)
 
-    def test_garbage_raises_codec_error_and_nothing_else(self, codec: Codec) -> None:
+    def test_garbage_raises_only_codec_error(self, codec: Codec) -> None:
         rng = random.Random(2025)  # noqa: S311 -- as above
         garbage: list[bytes | str] = [b"", "", b"\xff" * 20, b"\xc1", b"{]", "[" * 100_000, b"\x91" * 100_000, "\ud800"]
         garbage += [rng.randbytes(rng.randrange(1, 60)) for _ in range(300)]
@@ -101,7 +102,7 @@ class CodecConformance(Conformance):
             except CodecError as error:
                 assert error.codec == codec.name  # noqa: PT017 -- whether it raises is the codec's choice
 
-    def test_what_it_cannot_express_raises_codec_error(self, codec: Codec) -> None:
+    def test_unsupported_value_raises_codec_error(self, codec: Codec) -> None:
         circular: list[JSON] = []
         circular.append(circular)
         for value in (object(), {"a": [object()]}, circular):
@@ -109,13 +110,13 @@ class CodecConformance(Conformance):
                 codec.encode(value)
             assert caught.value.codec == codec.name
 
-    def test_it_works_in_several_threads(self, codec: Codec) -> None:
+    def test_codec_works_in_several_threads(self, codec: Codec) -> None:
         with ThreadPoolExecutor(4) as threads:
             for encoded in threads.map(codec.encode, _VALUES * 5):
                 codec.decode(encoded)
             assert list(threads.map(codec.encode, _VALUES)) == [codec.encode(value) for value in _VALUES]
 
-    def test_splicing_gives_what_encoding_gives(self, codec: Codec) -> None:
+    def test_splice_equals_encode(self, codec: Codec) -> None:
         if (splice := getattr(codec, "splice", None)) is None:
             pytest.skip("the codec has no splice()")
         members = {"type": "message", "topic": "t"}

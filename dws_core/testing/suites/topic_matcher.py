@@ -80,7 +80,7 @@ class TopicMatcherConformance(Conformance):
         """Say naively whether a topic matches a filter: `reference(topic, filter)`; None: no such test."""
         return _naive
 
-    def test_the_examples_of_the_specification_hold(
+    def test_examples_of_specification_match(
         self, matcher: TopicMatcher, examples: Sequence[tuple[str, str, bool]]
     ) -> None:
         for filter_, topic, expected in examples:
@@ -88,7 +88,7 @@ class TopicMatcherConformance(Conformance):
             assert matcher.check_topic(topic) == topic
             assert matcher.matches(topic, filter_) is expected, (filter_, topic)
 
-    def test_it_agrees_with_a_naive_reference(
+    def test_matcher_agrees_with_naive_reference(
         self,
         matcher: TopicMatcher,
         topics: Sequence[str],
@@ -100,7 +100,7 @@ class TopicMatcherConformance(Conformance):
         for filter_, topic in _some_pairs(filters, topics):
             assert matcher.matches(topic, filter_) is reference(topic, filter_), (filter_, topic)
 
-    def test_an_invalid_filter_is_refused_with_its_place(
+    def test_invalid_filter_is_rejected_with_position(
         self, matcher: TopicMatcher, invalid_filters: Sequence[str]
     ) -> None:
         for filter_ in invalid_filters:
@@ -108,7 +108,7 @@ class TopicMatcherConformance(Conformance):
                 matcher.check_filter(filter_)
             _check_error(caught.value, filter_)
 
-    def test_an_invalid_topic_is_refused_with_its_place(
+    def test_invalid_topic_is_rejected_with_position(
         self, matcher: TopicMatcher, invalid_topics: Sequence[str]
     ) -> None:
         for topic in invalid_topics:
@@ -116,7 +116,7 @@ class TopicMatcherConformance(Conformance):
                 matcher.check_topic(topic)
             _check_error(caught.value, topic)
 
-    def test_an_index_finds_what_matches(
+    def test_index_finds_matching_filters(
         self, matcher: TopicMatcher, topics: Sequence[str], filters: Sequence[str]
     ) -> None:
         index = matcher.index()
@@ -125,7 +125,8 @@ class TopicMatcherConformance(Conformance):
         for topic in topics:
             assert index.lookup(topic) == {filter_ for filter_ in filters if matcher.matches(topic, filter_)}, topic
 
-    def test_an_index_counts_pairs_and_says_what_was_new(self, matcher: TopicMatcher, filters: Sequence[str]) -> None:
+    def test_index_counts_pairs_and_returns_changes(self, matcher: TopicMatcher, filters: Sequence[str]) -> None:
+        """`add` and `discard` return whether the index changed."""
         index = matcher.index()
         one, two = list(dict.fromkeys(filters))[:2]
         assert [index.add(one, "x"), index.add(one, "x"), index.add(one, "y"), index.add(two, "x")] == [
@@ -138,7 +139,7 @@ class TopicMatcherConformance(Conformance):
         assert [index.discard(one, "x"), index.discard(one, "x"), index.discard(two, "nobody")] == [True, False, False]
         assert len(index) == 2
 
-    def test_a_receiver_with_several_matching_filters_is_found_once(
+    def test_receiver_is_found_once_for_several_filters(
         self, matcher: TopicMatcher, examples: Sequence[tuple[str, str, bool]]
     ) -> None:
         index = matcher.index()
@@ -147,7 +148,7 @@ class TopicMatcherConformance(Conformance):
             index.add(filter_, "x")
         assert list(index.lookup(topic)) == ["x"]
 
-    def test_an_index_is_right_after_any_changes(
+    def test_index_is_correct_after_random_changes(
         self, matcher: TopicMatcher, topics: Sequence[str], filters: Sequence[str]
     ) -> None:
         rng = random.Random(2024)  # noqa: S311 -- the same ones in every run

@@ -1,4 +1,4 @@
-"""The SQLite broker passes the suite that every broker passes."""
+"""The SQLite broker passes the broker suite."""
 
 from __future__ import annotations
 

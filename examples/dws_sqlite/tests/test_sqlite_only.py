@@ -1,4 +1,4 @@
-"""What the SQLite broker promises beyond the suite: it survives kill -9, and says exactly what is gone."""
+"""Promises of the SQLite broker beyond the suite: it survives kill -9, and its gaps are exact."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def anyio_backend() -> str:
 
 
 class Node:
-    """A broker that is its own sink."""
+    """A broker and its sink in one object."""
 
     def __init__(self, path: Path, *, poll_s: float = 0.05) -> None:
         self.broker = SQLiteBroker(str(path), SQLiteOptions(poll_s=poll_s))
@@ -104,7 +104,7 @@ async def node(path: Path) -> AsyncIterator[Node]:
 
 
 class Clock:
-    """Shifts the store's clock."""
+    """A clock of the store that tests can advance."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_ms = 0
@@ -117,7 +117,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_the_url_is_an_absolute_path() -> None:
+def test_url_must_be_absolute_path() -> None:
     assert SQLiteBroker.from_url(BrokerURL.parse("sqlite:///tmp/a.db"))._path == "/tmp/a.db"
     for wrong in ("sqlite://", "sqlite://host/tmp/a.db", "sqlite://user:secret@/tmp/a.db"):
         with pytest.raises(InvalidBrokerURL, match="write sqlite:///"):
@@ -143,7 +143,8 @@ asyncio.run(main())
 """
 
 
-async def test_what_was_acknowledged_survives_kill_9_and_is_heard_once(node: Node, path: Path) -> None:
+async def test_acknowledged_messages_survive_kill_9(node: Node, path: Path) -> None:
+    """The other node receives each of them once."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PUBLISHER, str(path), stdout=asyncio.subprocess.PIPE
     )
@@ -162,9 +163,7 @@ async def test_what_was_acknowledged_survives_kill_9_and_is_heard_once(node: Nod
     assert await node.read(0, ["t"]) == [offset for _, offset in heard]
 
 
-async def test_a_node_waits_for_another_that_opens_the_new_file_at_the_same_moment(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_node_waits_for_concurrent_file_creation(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
     waited: list[float] = []
@@ -185,7 +184,7 @@ async def test_a_node_waits_for_another_that_opens_the_new_file_at_the_same_mome
     assert len(waited) == 1
 
 
-async def test_a_file_that_stays_locked_is_unavailable(path: Path) -> None:
+async def test_locked_file_is_unavailable(path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(BrokerUnavailable, match="locked"):
@@ -193,7 +192,7 @@ async def test_a_file_that_stays_locked_is_unavailable(path: Path) -> None:
     other.close()
 
 
-async def test_a_node_that_is_not_nudged_looks_by_itself(node: Node, path: Path) -> None:
+async def test_node_without_nudge_polls_file(node: Node, path: Path) -> None:
     other = await Node(path).start()
     other.broker._tail.nudge = lambda ports: None  # type: ignore[method-assign]  # as if all nudges were lost
     await other.publish("t", b"x")
@@ -201,7 +200,7 @@ async def test_a_node_that_is_not_nudged_looks_by_itself(node: Node, path: Path)
     await other.broker.stop()
 
 
-async def test_the_size_of_the_history_decides_before_anything_is_deleted(node: Node) -> None:
+async def test_history_size_applies_before_deletion(node: Node) -> None:
     for _ in range(5):
         await node.publish("t", size=2)
     await node.publish("quiet")
@@ -211,7 +210,7 @@ async def test_the_size_of_the_history_decides_before_anything_is_deleted(node: 
     await node.until(lambda: len(node.records) == 6)
 
 
-async def test_the_size_of_the_history_decides_after_it_was_deleted(node: Node, clock: Clock) -> None:
+async def test_history_size_applies_after_deletion(node: Node, clock: Clock) -> None:
     for _ in range(5):
         await node.publish("t", size=2)
     clock.ahead_ms = 61_000
@@ -222,7 +221,7 @@ async def test_the_size_of_the_history_decides_after_it_was_deleted(node: Node, 
     assert await node.read(0, ["other"]) == []
 
 
-async def test_what_is_too_old_is_a_gap_before_and_after_it_was_deleted(node: Node, clock: Clock) -> None:
+async def test_expired_record_is_gap_before_and_after_deletion(node: Node, clock: Clock) -> None:
     await node.publish("t", ttl_s=10)
     await node.publish("other")
     clock.ahead_ms = 11_000
@@ -235,9 +234,7 @@ async def test_what_is_too_old_is_a_gap_before_and_after_it_was_deleted(node: No
     assert await node.read(1, ["t"]) == []
 
 
-async def test_only_so_many_deleted_topics_are_remembered(
-    node: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_remembered_deleted_topics_are_bounded(node: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "_MAX_DROPPED", 2)
     for number in range(5):
         await node.publish(f"t/{number}", ttl_s=1)
@@ -249,7 +246,7 @@ async def test_only_so_many_deleted_topics_are_remembered(
     assert await node.read(3, ["t/3"]) is GapReason.TRIMMED
 
 
-async def test_a_forgotten_topic_is_a_gap(node: Node) -> None:
+async def test_forgotten_topic_is_gap(node: Node) -> None:
     await node.publish("t")
     await node.publish("u")
     await node.broker.forget("t")
@@ -260,7 +257,7 @@ async def test_a_forgotten_topic_is_a_gap(node: Node) -> None:
     assert await node.read(1, ["t"]) == [3]
 
 
-async def test_a_node_that_did_not_look_for_too_long_is_told_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_node_that_polled_too_late_receives_gap(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail_module, "GRACE_S", -1.0)
     await node.publish("t")
     await node.until(lambda: node.lost)
@@ -268,7 +265,7 @@ async def test_a_node_that_did_not_look_for_too_long_is_told_so(node: Node, monk
     assert node.records == []
 
 
-async def test_a_file_that_fails_is_reported_and_looked_at_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failing_file_is_reported_and_polled_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node.broker._store, "end", lambda: node.broker._store._one("SELECT * FROM no_such_table"))
     await node.until(lambda: node.states == ["live", "degraded"])
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The memory broker passes the suite that every broker passes."""
+"""The memory broker passes the broker suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the memory broker promises beyond the suite: exact gaps, bounded memory, many loops, names."""
+"""Promises of the memory broker beyond the suite: exact gaps, bounded memory, several event loops, names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Clock:
 
 
 class Sink:
-    """Keeps what it is told; `fails` makes it raise."""
+    """Stores every call. It raises if `fails` is set."""
 
     def __init__(self) -> None:
         self.ranges: list[tuple[int, int]] = []
@@ -81,7 +81,7 @@ class Sink:
 
 
 class Node:
-    """A broker with its sink; publishes to partition 0."""
+    """A broker with its sink, which publishes to partition 0."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
@@ -131,14 +131,14 @@ def everything(topic: str) -> bool:
 # -- names
 
 
-def test_the_broker_has_its_original_name_and_needs_no_arguments() -> None:
+def test_original_name_works_without_arguments() -> None:
     assert InMemoryBroker is MemoryBroker
     assert InMemoryBroker().name == ""
     with pytest.raises(AttributeError, match="NoSuchBroker"):
         dws_memory.NoSuchBroker  # noqa: B018 -- it is the access that raises
 
 
-def test_a_url_names_the_log_and_sets_options() -> None:
+def test_url_sets_log_name_and_options() -> None:
     broker = MemoryBroker.from_url(BrokerURL.parse("memory://lobby?max_payload_bytes=1KiB&key_ttl_s=2m"))
     assert broker.name == "lobby"
     assert broker.capabilities.max_payload_bytes == 1024
@@ -147,12 +147,12 @@ def test_a_url_names_the_log_and_sets_options() -> None:
 
 
 @pytest.mark.parametrize("url", ["memory://a:1", "memory://a,b", "memory:///path", "memory://x?size=3"])
-def test_a_url_that_says_more_is_refused(url: str) -> None:
+def test_url_with_unsupported_parts_is_rejected(url: str) -> None:
     with pytest.raises(InvalidBrokerURL, match="memory://"):
         MemoryBroker.from_url(BrokerURL.parse(url))
 
 
-async def test_brokers_without_name_are_alone() -> None:
+async def test_unnamed_brokers_share_no_log() -> None:
     a, b = await Node(MemoryBroker()).start(), await Node(MemoryBroker()).start()
     await a.publish("t")
     assert (await a.head()).epoch != (await b.head()).epoch
@@ -161,7 +161,8 @@ async def test_brokers_without_name_are_alone() -> None:
     await b.broker.stop()
 
 
-async def test_a_log_lives_as_long_as_a_broker_object_of_its_name() -> None:
+async def test_log_lives_as_long_as_its_brokers() -> None:
+    """A log of a name ends with the last broker object of that name."""
     a = await Node(MemoryBroker("living")).start()
     first = await a.publish("t")
     await a.broker.stop()
@@ -176,7 +177,7 @@ async def test_a_log_lives_as_long_as_a_broker_object_of_its_name() -> None:
     await c.broker.stop()
 
 
-async def test_a_broker_can_be_started_again_but_not_twice() -> None:
+async def test_broker_can_be_restarted_but_not_started_twice() -> None:
     node = await Node(MemoryBroker()).start()
     first = await node.publish("t")
     with pytest.raises(BrokerError, match="started already"):
@@ -187,14 +188,14 @@ async def test_a_broker_can_be_started_again_but_not_twice() -> None:
     await node.broker.stop()
 
 
-async def test_nodes_of_other_shard_levels_are_refused() -> None:
+async def test_different_shard_levels_are_rejected() -> None:
     a = await Node(MemoryBroker("levels")).start(Layout(channel="chat", partitions=4))
     with pytest.raises(LayoutMismatch, match="shard_levels=1"):
         await Node(MemoryBroker("levels")).start(Layout(channel="chat", partitions=4, shard_levels=1))
     await a.broker.stop()
 
 
-async def test_the_payload_limit_of_the_url_holds() -> None:
+async def test_payload_limit_of_url_applies() -> None:
     node = await Node(MemoryBroker(max_payload_bytes=2)).start()
     with pytest.raises(PayloadTooLarge, match="limit of 2 bytes"):
         await node.broker.publish(0, "t", b"123", history=History())
@@ -204,7 +205,7 @@ async def test_the_payload_limit_of_the_url_holds() -> None:
 # -- delivery
 
 
-async def test_a_tick_is_one_call(node: Node) -> None:
+async def test_publishes_of_one_tick_are_one_call(node: Node) -> None:
     await node.tail()
     for _ in range(100):
         node.broker.publish(0, "t", b"x", history=History())
@@ -213,18 +214,18 @@ async def test_a_tick_is_one_call(node: Node) -> None:
     assert node.sink.ranges == [(0, 100)]
 
 
-async def test_a_publish_is_answered_at_once(node: Node) -> None:
+async def test_publish_completes_at_once(node: Node) -> None:
     assert node.broker.publish(0, "t", b"x", history=History()).done()
 
 
-async def test_a_loop_that_only_publishes_lets_its_readers_read(node: Node) -> None:
+async def test_publishing_loop_lets_readers_run(node: Node) -> None:
     await node.tail()
     while not node.sink.records:
         await node.publish("t")
     assert len(node.sink.records) <= 256
 
 
-async def test_a_sink_that_fails_harms_nobody_and_is_reported() -> None:
+async def test_failing_sink_is_reported_and_affects_no_other() -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     bad, good = Node(MemoryBroker("sinks")), Node(MemoryBroker("sinks"))
@@ -247,7 +248,7 @@ async def test_a_sink_that_fails_harms_nobody_and_is_reported() -> None:
     await good.broker.stop()
 
 
-async def test_narrowing_the_interest_keeps_the_others_where_they_are() -> None:
+async def test_smaller_interest_keeps_other_positions() -> None:
     node = await Node(MemoryBroker()).start(Layout(channel="c", partitions=2))
     await node.broker.set_interest(frozenset({0, 1}))
     for partition in (0, 1):
@@ -259,7 +260,7 @@ async def test_narrowing_the_interest_keeps_the_others_where_they_are() -> None:
     await node.broker.stop()
 
 
-async def test_stopping_hands_over_what_waits(node: Node) -> None:
+async def test_stop_delivers_pending_records(node: Node) -> None:
     await node.tail()
     await node.publish("t")
     await node.broker.stop()
@@ -267,9 +268,8 @@ async def test_stopping_hands_over_what_waits(node: Node) -> None:
     assert node.sink.told == ["live", "closed"]
 
 
-async def test_a_node_that_does_not_run_is_told_a_gap_instead_of_filling_the_memory(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_stalled_node_receives_gap(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gap replaces the pending records, so that they do not fill the memory."""
     monkeypatch.setattr(node_module, "_MAX_BEHIND", 10)
     await node.tail()
     for _ in range(12):
@@ -289,7 +289,7 @@ def in_a_thread(job: Callable[[], Awaitable[None]]) -> threading.Thread:
     return thread
 
 
-async def test_nodes_on_other_event_loops_hear_everything_in_one_order() -> None:
+async def test_nodes_on_several_loops_see_one_order() -> None:
     orders: list[list[bytes]] = []
     ready = threading.Barrier(3)
 
@@ -316,7 +316,7 @@ async def test_nodes_on_other_event_loops_hear_everything_in_one_order() -> None
     assert sorted(orders[0]) == sorted(name + b"%d" % n for name in (b"a", b"b", b"c") for n in range(300))
 
 
-async def test_a_node_whose_loop_was_closed_is_forgotten() -> None:
+async def test_node_of_closed_loop_is_removed() -> None:
     alive = await (await Node(MemoryBroker("closed")).start()).tail()
     dead = Node(MemoryBroker("closed"))
 
@@ -337,7 +337,7 @@ async def test_a_node_whose_loop_was_closed_is_forgotten() -> None:
 # -- history: exact answers, bounded memory
 
 
-async def test_the_size_of_the_history_decides_and_the_answer_is_exact(node: Node) -> None:
+async def test_history_size_is_exact(node: Node) -> None:
     for _ in range(10):
         await node.publish("t", size=3)
     assert [r.offset for r in (await node.read(7, ["t"])).records] == [8, 9, 10]
@@ -345,7 +345,7 @@ async def test_the_size_of_the_history_decides_and_the_answer_is_exact(node: Nod
     assert [r.prev for r in (await node.read(7, ["t"])).records] == [7, 8, 9]
 
 
-async def test_a_quiet_topic_is_complete_whatever_happens_around_it(node: Node) -> None:
+async def test_quiet_topic_is_complete_next_to_busy_one(node: Node) -> None:
     await node.publish("quiet")
     for _ in range(1000):
         await node.publish("busy", size=2)
@@ -355,7 +355,7 @@ async def test_a_quiet_topic_is_complete_whatever_happens_around_it(node: Node) 
     assert [r.offset for r in (await node.read(999, everything)).records] == [1000, 1001]
 
 
-async def test_what_is_too_old_is_gone_and_the_answer_says_so(node: Node, clock: Clock) -> None:
+async def test_expired_records_are_exact_gap(node: Node, clock: Clock) -> None:
     await node.publish("t", ttl_s=10)
     clock.now += 9
     await node.publish("t", ttl_s=10)
@@ -372,7 +372,7 @@ async def test_what_is_too_old_is_gone_and_the_answer_says_so(node: Node, clock:
     assert [r.prev for r in (await node.read(2, ["t"])).records] == [2]
 
 
-async def test_a_read_takes_what_it_was_asked_for_and_no_more(node: Node) -> None:
+async def test_read_respects_topics_range_and_limits(node: Node) -> None:
     for topic in ("a", "b", "a", "c", "a"):
         await node.publish(topic)
     assert [r.offset for r in (await node.read(0, ["a", "c"], until=4)).records] == [1, 3, 4]
@@ -388,7 +388,7 @@ async def test_a_read_takes_what_it_was_asked_for_and_no_more(node: Node) -> Non
     assert foreign.gap is GapReason.EPOCH
 
 
-async def test_a_forgotten_topic_is_a_gap_until_nobody_needs_it(node: Node) -> None:
+async def test_forgotten_topic_is_gap_only_if_missed(node: Node) -> None:
     await node.publish("t")
     await node.publish("u")
     await node.broker.forget("t")
@@ -400,7 +400,7 @@ async def test_a_forgotten_topic_is_a_gap_until_nobody_needs_it(node: Node) -> N
     assert await node.gap(0, ["t"]) is GapReason.TRIMMED
 
 
-async def test_memory_is_proportional_to_what_is_kept(
+async def test_memory_is_proportional_to_stored_records(
     node: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_module, "_MAX_GONE", 50)
@@ -423,7 +423,7 @@ async def test_memory_is_proportional_to_what_is_kept(
     assert (await node.read(last, ["never"])).records[0].prev == partition._floor
 
 
-async def test_a_topic_that_goes_on_stays_as_long_as_its_last_message(node: Node, clock: Clock) -> None:
+async def test_topic_lives_until_its_last_record_expires(node: Node, clock: Clock) -> None:
     await node.publish("t", ttl_s=10)
     clock.now += 5
     await node.publish("t", ttl_s=10)
@@ -432,7 +432,7 @@ async def test_a_topic_that_goes_on_stays_as_long_as_its_last_message(node: Node
     assert [r.offset for r in (await node.read(1, ["t"])).records] == [2]
 
 
-async def test_a_key_counts_for_its_window_only(clock: Clock) -> None:
+async def test_key_applies_within_its_window_only(clock: Clock) -> None:
     node = await Node(MemoryBroker(key_ttl_s=60, clock=clock)).start()
     first = await node.publish("t", key="k")
     clock.now += 59
@@ -444,7 +444,7 @@ async def test_a_key_counts_for_its_window_only(clock: Clock) -> None:
     await node.broker.stop()
 
 
-async def test_cancelling_an_answer_that_comes_in_the_next_tick_does_no_harm(node: Node) -> None:
+async def test_cancelled_future_of_next_tick_is_harmless(node: Node) -> None:
     futures = [node.broker.publish(0, "t", b"x", history=History()) for _ in range(256)]
     assert not futures[-1].done()
     futures[-1].cancel()

@@ -1,4 +1,4 @@
-"""Several workers with `memory://` do not hear each other: they are told. One worker is told nothing."""
+"""Several workers with `memory://` do not reach each other and log a warning. A single worker logs none."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def served(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def read_until(process: subprocess.Popen[bytes], text: str, times: int = 1) -> str:
-    """Return what it prints until a text has come so often."""
+    """Return the output up to the point where a text was printed this many times."""
     assert process.stdout is not None
     found, until = b"", time.monotonic() + HANG_S
     while found.count(text.encode()) < times:
@@ -56,19 +56,19 @@ def read_until(process: subprocess.Popen[bytes], text: str, times: int = 1) -> s
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs file locks of POSIX")
 
 
-def test_several_workers_are_told_that_they_do_not_hear_each_other(tmp_path: Path) -> None:
+def test_several_workers_log_warning(tmp_path: Path) -> None:
     with served(tmp_path, "--workers", "3") as server:
         seen = read_until(server, WARNING, times=2)
     assert "'workers'" in seen
     assert "redis://localhost:6379/0" in seen
 
 
-def test_one_worker_is_told_nothing(tmp_path: Path) -> None:
+def test_single_worker_logs_no_warning(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         assert WARNING not in read_until(server, STARTED)
 
 
-def test_a_worker_that_replaces_another_is_told_nothing(tmp_path: Path) -> None:
+def test_replacement_worker_logs_no_warning(tmp_path: Path) -> None:
     with served(tmp_path, "--reload") as server:
         seen = read_until(server, STARTED)
         (tmp_path / "app.py").write_text(APP + "\n")

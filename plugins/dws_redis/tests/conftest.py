@@ -1,4 +1,4 @@
-"""The Redis of these tests."""
+"""The Redis servers for these tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def redis() -> Iterator[PrivateRedis]:
 
 @pytest.fixture
 def server() -> Iterator[PrivateRedis]:
-    """A Redis of the test's own, without persistence, that it may do anything to."""
+    """A private Redis without persistence, which the test may stop, freeze or change."""
     redis = PrivateRedis()
     redis.start()
     yield redis

@@ -1,4 +1,4 @@
-"""On a cluster of three servers: all that every broker does, and what only a cluster does: slots move, servers take over."""
+"""A cluster of three servers: the broker suite, moving slots, and failover."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cluster() -> Iterator[PrivateCluster]:
 
 
 class ClusterFaults(BrokerFaults):
-    """What can be done to all servers of a cluster."""
+    """Faults of all servers of a cluster."""
 
     def __init__(self, cluster: PrivateCluster) -> None:
         self.cluster = cluster
@@ -101,7 +101,7 @@ def test_partitions_divide_the_slots_evenly(partitions: int) -> None:
 
 @pytest.mark.parametrize("partitions", [1, 2, 3, 7, 64, 300])
 @pytest.mark.parametrize("channel", ["chat", "chat}{", "}", "räume/" * 20])
-def test_a_partition_has_the_first_name_that_lies_in_its_share_of_the_slots(partitions: int, channel: str) -> None:
+def test_partition_has_first_name_in_its_slot_range(partitions: int, channel: str) -> None:
     names = Names(prefix="dws", layout=Layout(channel=channel, partitions=partitions), spread=True)
     for number in range(partitions):
         bases = (f"dws:{{{number}.{n}:{channel}}}:" for n in count())
@@ -110,7 +110,7 @@ def test_a_partition_has_the_first_name_that_lies_in_its_share_of_the_slots(part
 
 
 @pytest.mark.anyio
-async def test_every_server_has_its_share_of_the_partitions(cluster: PrivateCluster) -> None:
+async def test_partitions_are_spread_over_all_servers(cluster: PrivateCluster) -> None:
     async with two_nodes(cluster.url + QUICK, LAYOUT3) as (node, _):
         shards = node.broker._node._shards.values()  # type: ignore[union-attr]
         assert sorted(len(shard.partitions) for shard in shards) == [2, 2, 2]
@@ -120,7 +120,7 @@ LAYOUT3 = Layout(channel="shares", partitions=6)
 
 
 @pytest.mark.anyio
-async def test_a_slot_that_moves_under_load_loses_nothing(cluster: PrivateCluster) -> None:
+async def test_slot_move_under_load_loses_nothing(cluster: PrivateCluster) -> None:
     async with two_nodes(cluster.url + QUICK + "&trust_restart=always", LAYOUT) as (sender, listener):
         slot = sender.broker._node.names.slot(0)  # type: ignore[union-attr]
         source, target = cluster.primaries[:2]
@@ -140,8 +140,8 @@ async def test_a_slot_that_moves_under_load_loses_nothing(cluster: PrivateCluste
 
 
 @pytest.mark.anyio
-async def test_a_replica_that_takes_over_is_announced() -> None:
-    """Replication does not wait: what was acknowledged last may be missing there."""
+async def test_failover_to_replica_is_epoch_gap() -> None:
+    """Replication is asynchronous, so the replica may lack the last acknowledged messages."""
     cluster = PrivateCluster(replicas=1)
     cluster.start()
     try:
@@ -164,9 +164,7 @@ async def test_a_replica_that_takes_over_is_announced() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_server_of_a_cluster_and_a_server_of_none_are_told_apart(
-    cluster: PrivateCluster, redis: PrivateRedis
-) -> None:
+async def test_url_scheme_must_match_cluster_mode(cluster: PrivateCluster, redis: PrivateRedis) -> None:
     for url, fix in (
         (cluster.servers[0].url, r"redis\+cluster"),
         (redis.url.removesuffix("/0").replace("redis:", "redis+cluster:"), "redis://"),

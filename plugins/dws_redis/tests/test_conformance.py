@@ -1,4 +1,4 @@
-"""The Redis broker passes the suite that every broker passes."""
+"""The Redis broker passes the broker suite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dws_core.testing import BrokerConformance, BrokerFaults
 
 
 class RedisFaults(BrokerFaults):
-    """What can be done to a Redis."""
+    """Faults of a Redis server."""
 
     def __init__(self, redis: PrivateRedis) -> None:
         self.redis = redis

@@ -1,4 +1,4 @@
-"""The ways to a Redis: TLS, a socket file, a database, a user of its own; and a way that is barred."""
+"""Connections to a Redis: TLS, a socket file, a database, a Redis user, and refused connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK = "?probe_s=200ms&dead_s=1s"
 
 
 async def each_hears_the_other(first: Node, second: Node) -> None:
-    """Let both publish; return when both have heard both messages, and nothing else."""
+    """Publish from both nodes, and wait until both received exactly these messages."""
     before = [payload for _, payload in second.heard[0]]
     for node, payload in ((first, b"ping"), (second, b"pong" * 10_000)):
         await node.broker.publish(0, "t", payload, history=KEPT)
@@ -33,7 +33,7 @@ async def each_hears_the_other(first: Node, second: Node) -> None:
 
 
 async def refused_start(url: str) -> str:
-    """Start a node that cannot start; return why."""
+    """Start a node that must fail to start, and return the error text."""
     node = Node(url, LAYOUT, 1)
     with pytest.raises(BrokerUnavailable) as error:
         await node.start()
@@ -50,7 +50,7 @@ def authority() -> trustme.CA:
 
 @contextmanager
 def with_tls(authority: trustme.CA, folder: Path, *, name: str = "127.0.0.1", clients: str = "no") -> Iterator[str]:
-    """Start a Redis that speaks TLS, with a certificate for a name; yield its URL, and write `ca.pem` to the folder."""
+    """Start a Redis with TLS and a certificate for a name. Write `ca.pem` to the folder, and yield the URL."""
     authority.cert_pem.write_to_path(folder / "ca.pem")
     certificate = authority.issue_cert(name)
     certificate.private_key_pem.write_to_path(folder / "server.key")
@@ -67,9 +67,7 @@ def with_tls(authority: trustme.CA, folder: Path, *, name: str = "127.0.0.1", cl
 
 
 @pytest.mark.anyio
-async def test_nodes_hear_each_other_over_tls_and_again_after_their_connections_are_lost(
-    authority: trustme.CA, tmp_path: Path
-) -> None:
+async def test_nodes_connect_over_tls_and_reconnect(authority: trustme.CA, tmp_path: Path) -> None:
     with with_tls(authority, tmp_path) as url:
         async with two_nodes(f"{url}&ssl_ca_file={tmp_path}/ca.pem", LAYOUT) as (first, second):
             await each_hears_the_other(first, second)
@@ -83,9 +81,8 @@ async def test_nodes_hear_each_other_over_tls_and_again_after_their_connections_
 
 
 @pytest.mark.anyio
-async def test_a_redis_that_wants_a_certificate_of_its_clients_takes_a_node_that_has_one_and_no_other(
-    authority: trustme.CA, tmp_path: Path
-) -> None:
+async def test_client_certificate_is_required_and_sent(authority: trustme.CA, tmp_path: Path) -> None:
+    """The server requires a client certificate."""
     mine = authority.issue_cert("node.example")
     mine.private_key_pem.write_to_path(tmp_path / "node.key")
     mine.cert_chain_pems[0].write_to_path(tmp_path / "node.pem")
@@ -106,9 +103,10 @@ async def test_a_redis_that_wants_a_certificate_of_its_clients_takes_a_node_that
     ],
     ids=["by an unknown authority", "of another name"],
 )
-async def test_a_certificate_that_proves_nothing_is_refused_unless_it_is_not_to_be_looked_at(
+async def test_invalid_certificate_is_rejected(
     authority: trustme.CA, tmp_path: Path, name: str, trusted: str, why: str
 ) -> None:
+    """The option `ssl_verify=no` disables the check."""
     with with_tls(authority, tmp_path, name=name) as url:
         refusal = await refused_start(url + trusted.format(tmp_path))
         assert re.search(why, refusal)
@@ -122,7 +120,7 @@ async def test_a_certificate_that_proves_nothing_is_refused_unless_it_is_not_to_
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("user", ["", "ann:hush@"])
-async def test_nodes_hear_each_other_over_a_socket_file(user: str) -> None:
+async def test_nodes_connect_over_socket_file(user: str) -> None:
     redis = PrivateRedis()
     redis.settings["unixsocket"] = f"{redis.folder}/redis.sock"
     url = f"unix://{user}{redis.folder}/redis.sock{QUICK}"
@@ -139,14 +137,14 @@ async def test_nodes_hear_each_other_over_a_socket_file(user: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_stored_is_in_the_database_of_the_url(redis: PrivateRedis) -> None:
+async def test_records_are_stored_in_database_of_url(redis: PrivateRedis) -> None:
     redis.command("FLUSHALL")
     async with two_nodes(redis.url.removesuffix("0") + "3", LAYOUT) as (first, second):
         await each_hears_the_other(first, second)
         assert re.findall(rb"(db\d+):", redis.command("INFO", "keyspace")) == [b"db3"]
 
 
-# -- a user of its own
+# -- a Redis user with few rights
 
 
 SCRIPTS_USE: Final = {name.upper() for script in ALL for name in re.findall(r"redis\.p?call\('(\w+)'", script.source)}
@@ -155,11 +153,11 @@ RIGHTS: Final = sorted(
     | {"CLIENT|SETNAME", "CONFIG|GET", "DEL", "EVALSHA", "EXISTS", "GET", "HMGET", "INFO", "PUBLISH"}
     | {"SCRIPT|LOAD", "SET", "SUBSCRIBE", "TIME", "UNSUBSCRIBE", "XRANGE", "ZRANGEBYSCORE", "ZSCORE"}
 )
-"""What `docs/plugins/redis.md` says that a user needs."""
+"""The rights that `docs/plugins/redis.md` lists for a user."""
 
 
 def let_ann(redis: PrivateRedis, *commands: str, prefix: str = "dws") -> str:
-    """Make a user that may do this with keys and channels that begin so; return the URL with its name and password."""
+    """Create a user with these commands for keys and channels of a prefix. Return the URL with its credentials."""
     rules = ["resetchannels", f"~{prefix}:*", f"&{prefix}:*", *(f"+{command.lower()}" for command in commands)]
     assert redis.command("ACL", "SETUSER", "ann", "reset", "on", ">hush", *rules) == b"+OK\r\n"
     redis.command("ACL", "LOG", "RESET")
@@ -168,13 +166,13 @@ def let_ann(redis: PrivateRedis, *commands: str, prefix: str = "dws") -> str:
 
 
 def refused(redis: PrivateRedis) -> set[str]:
-    """Return which commands, keys and channels Redis has refused since `let_ann`."""
+    """Return the commands, keys and channels that Redis has refused since `let_ann`."""
     found = {name.decode() for name in re.findall(rb"\$6\r\nobject\r\n\$\d+\r\n(.*?)\r\n", redis.command("ACL", "LOG"))}
-    return found - {"client|setinfo"}  # the client library says its name to a Redis 7.2; no harm if it may not
+    return found - {"client|setinfo"}  # optional: the client library sends its name to Redis 7.2 or newer
 
 
 def hear(redis: PrivateRedis, channel: str, count: int) -> None:
-    """Wait for so many messages on a channel."""
+    """Wait for this many messages on a channel."""
     with socket.create_connection(("127.0.0.1", redis.port), timeout=HANG_S) as connection:
         connection.sendall(f"SUBSCRIBE {channel}\r\n".encode())
         heard = b""
@@ -185,7 +183,7 @@ def hear(redis: PrivateRedis, channel: str, count: int) -> None:
 
 
 async def everything(redis: PrivateRedis, url: str, prefix: str = "dws") -> list[str]:
-    """Do all that a broker can be asked for; return the states through which the nodes went."""
+    """Use every operation of a broker, and return the states of the nodes."""
     options = f"?prefix={prefix}&probe_s=30ms&dead_s=2s&connect_timeout_s=1s"
     base = f"{prefix}:{{0:way}}:"
     async with AsyncExitStack() as stack, asyncio.timeout(HANG_S):
@@ -217,18 +215,16 @@ async def everything(redis: PrivateRedis, url: str, prefix: str = "dws") -> list
             assert len(found.records) == 1
         await first.forget("t")
         await first.send_control(b"x")
-        await asyncio.to_thread(hear, redis, base + "c", 10)  # signs of life, through the log
+        await asyncio.to_thread(hear, redis, base + "c", 10)  # heartbeats through the log
         for node in nodes:
             await node.broker.set_interest(frozenset())
-        await asyncio.to_thread(hear, redis, base + "control", 10)  # and beside it
+        await asyncio.to_thread(hear, redis, base + "control", 10)  # and next to the log
         return [state for node in nodes for state in node.states]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("prefix", ["dws", "app"])
-async def test_a_user_that_may_do_what_the_documentation_lists_can_do_everything(
-    redis: PrivateRedis, prefix: str
-) -> None:
+async def test_documented_rights_are_sufficient(redis: PrivateRedis, prefix: str) -> None:
     url = let_ann(redis, *RIGHTS, prefix=prefix)
     assert await everything(redis, url, prefix) == ["live", "live"]
     assert refused(redis) == set()
@@ -236,7 +232,7 @@ async def test_a_user_that_may_do_what_the_documentation_lists_can_do_everything
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("right", RIGHTS)
-async def test_each_right_that_the_documentation_lists_is_needed(redis: PrivateRedis, right: str) -> None:
+async def test_each_documented_right_is_needed(redis: PrivateRedis, right: str) -> None:
     url = let_ann(redis, *(other for other in RIGHTS if other != right))
     with suppress(BrokerError):
         await everything(redis, url)
@@ -245,9 +241,7 @@ async def test_each_right_that_the_documentation_lists_is_needed(redis: PrivateR
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("database", "more"), [("0", ()), ("3", ("SELECT",))])
-async def test_a_database_other_than_0_needs_one_right_more(
-    redis: PrivateRedis, database: str, more: tuple[str, ...]
-) -> None:
+async def test_nonzero_database_needs_one_more_right(redis: PrivateRedis, database: str, more: tuple[str, ...]) -> None:
     url = let_ann(redis, *RIGHTS, *more).removesuffix("0") + database
     async with two_nodes(url, LAYOUT) as (first, second):
         await each_hears_the_other(first, second)
@@ -259,7 +253,7 @@ async def test_a_database_other_than_0_needs_one_right_more(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("right", ["EVALSHA", "SCRIPT|LOAD", "CLIENT|SETNAME", "INFO", "SET"])
-async def test_a_start_without_a_right_says_which_and_never_the_password(
+async def test_missing_right_is_named_without_password(
     redis: PrivateRedis, caplog: pytest.LogCaptureFixture, right: str
 ) -> None:
     refusal = await refused_start(let_ann(redis, *(other for other in RIGHTS if other != right)))
@@ -268,18 +262,18 @@ async def test_a_start_without_a_right_says_which_and_never_the_password(
 
 
 @pytest.mark.anyio
-async def test_a_user_of_other_keys_is_refused_with_a_text_that_says_so(redis: PrivateRedis) -> None:
+async def test_forbidden_keys_are_explained(redis: PrivateRedis) -> None:
     refusal = await refused_start(let_ann(redis, *RIGHTS, prefix="app"))
     assert "can't access at least one of the keys" in refusal or "no permissions to access" in refusal.lower()
     assert "hush" not in refusal
 
 
-# -- a way that is barred
+# -- refused connections
 
 
 def new_password(redis: PrivateRedis) -> None:
     redis.command("ACL", "SETUSER", "ann", "resetpass", ">another")
-    redis.command("CLIENT", "KILL", "USER", "ann")  # a new password alone ends no connection
+    redis.command("CLIENT", "KILL", "USER", "ann")  # a new password alone does not end open connections
 
 
 def no_user(redis: PrivateRedis) -> None:
@@ -301,7 +295,7 @@ def let_ann_again(redis: PrivateRedis) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("bar", [new_password, no_user])
-async def test_a_user_that_is_barred_for_a_while_loses_nothing_that_was_acknowledged(
+async def test_temporarily_blocked_user_loses_no_message(
     redis: PrivateRedis, bar: Callable[[PrivateRedis], None]
 ) -> None:
     async with two_nodes(let_ann(redis, *RIGHTS) + QUICK, LAYOUT) as (sender, listener):
@@ -326,7 +320,7 @@ async def test_a_user_that_is_barred_for_a_while_loses_nothing_that_was_acknowle
 
 
 @pytest.mark.anyio
-async def test_a_redis_that_has_no_place_left_is_said_in_its_own_words() -> None:
+async def test_connection_limit_error_is_passed_on() -> None:
     redis = PrivateRedis()
     redis.start()
     try:

@@ -1,4 +1,4 @@
-"""The table "What survives" of `docs/plugins/redis.md`: what a Redis that restarts has kept, and whether it is said."""
+"""The table "What survives" of `docs/plugins/redis.md`: the data kept by a restarted Redis, and the reported gaps."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ APPENDS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of the messages that were acknowledged before a restart.
+    """The state of the acknowledged messages after a restart.
 
     Attributes:
-        kept: How many of them Redis still has: all up to there.
-        announced: What was said to the node that listened.
-        said_later: What is said to whoever comes back with a place from before.
+        kept: Number of messages that Redis still has, counted from the first one.
+        announced: Reasons of the gaps that the listening node received.
+        said_later: Reason of the gap for a client that resumes from an old position. If None, there is no gap.
     """
 
     kept: int
@@ -69,7 +69,7 @@ def payloads() -> list[bytes]:
 async def after(
     url: str, restart: Callable[[], None], *, trust: str = "", halfway: Callable[[], None] | None = None
 ) -> Outcome:
-    """Publish, let Redis restart, and return what became of the messages when all is calm."""
+    """Publish, restart Redis, wait until both nodes are live again, and return the outcome."""
     options = "?probe_s=200ms&dead_s=1s" + (f"&trust_restart={trust}" if trust else "")
     async with two_nodes(url + options, LAYOUT) as (sender, listener):
         first, *_ = [await publish(sender, payload) for payload in payloads()[: COUNT // 2]]
@@ -93,7 +93,7 @@ async def publish(node: Node, payload: bytes) -> Receipt:
 
 
 async def kept(node: Node) -> int:
-    """Return how many of the messages can be read from the beginning: the first ones, without a hole."""
+    """Return the number of messages that can still be read. They must be the first ones, without a hole."""
     head = (await node.broker.heads([0]))[0]
     found = await node.broker.read(
         ReadSpan(
@@ -106,7 +106,7 @@ async def kept(node: Node) -> int:
 
 
 async def said(node: Node, first: Receipt, last: Receipt) -> GapReason | None:
-    """Return what a client is told that has heard the first message and asks for the others."""
+    """Return the gap reason for a client that has the first message and reads the others."""
     assert first.offset is not None
     assert last.offset is not None
     found = await node.broker.read(
@@ -125,7 +125,7 @@ async def said(node: Node, first: Receipt, last: Receipt) -> GapReason | None:
 
 
 def crash(redis: PrivateRedis) -> Callable[[], None]:
-    """Return what kills the process and starts it again."""
+    """Return a function that kills the process and starts it again."""
 
     def restart() -> None:
         written(redis)
@@ -136,7 +136,7 @@ def crash(redis: PrivateRedis) -> Callable[[], None]:
 
 
 def written(redis: PrivateRedis) -> None:
-    """Wait until all is with the operating system: with `everysec`, Redis may hold writes back while it syncs."""
+    """Wait until all writes are passed to the operating system. With `everysec`, Redis may delay writes."""
     while b"aof_enabled:1" in (info := redis.command("INFO", "persistence")) and b"aof_buffer_length:0\r" not in info:
         pass
 
@@ -161,7 +161,7 @@ TABLE: Final = [
 @pytest.mark.parametrize(
     ("appends", "trust", "outcome"), TABLE, ids=[f"{appends}-{trust or 'default'}" for appends, trust, _ in TABLE]
 )
-async def test_what_a_killed_redis_has_kept_and_what_is_said_of_it(
+async def test_killed_redis_keeps_data_and_reports_as_documented(
     start: Server, appends: str, trust: str, outcome: Outcome
 ) -> None:
     redis = start(**APPENDS[appends])
@@ -170,8 +170,8 @@ async def test_what_a_killed_redis_has_kept_and_what_is_said_of_it(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("trust", ["always", "aof", "never"])
-async def test_a_redis_that_comes_back_with_a_snapshot_is_never_trusted(start: Server, trust: str) -> None:
-    """It cannot know that the snapshot is of its last moment, even if, as here, it is."""
+async def test_restart_from_snapshot_is_never_trusted(start: Server, trust: str) -> None:
+    """Redis cannot report whether the snapshot is complete, even if it is complete, as in this test."""
     redis = start(**APPENDS["no file"])
 
     def restart() -> None:
@@ -182,17 +182,17 @@ async def test_a_redis_that_comes_back_with_a_snapshot_is_never_trusted(start: S
     assert await after(redis.url, restart, trust=trust) == WHOLE_BUT_ANNOUNCED
 
 
-# -- power is lost
+# -- power loss
 
 
 def file_of(redis: PrivateRedis) -> Path:
-    """Return the file to which all writes since the start are appended."""
+    """Return the file with all writes since the start."""
     (found,) = (redis.folder / "appendonlydir").glob("*.incr.aof")
     return found
 
 
 def power_loss(redis: PrivateRedis) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Return what notes how far the disk is, and what restarts Redis with a file that ends there."""
+    """Return a function that stores the file size, and one that restarts Redis with the file cut to that size."""
     size = 0
 
     def note() -> None:
@@ -205,7 +205,7 @@ def power_loss(redis: PrivateRedis) -> tuple[Callable[[], None], Callable[[], No
         redis.kill()
         with file_of(redis).open("r+b") as file:
             assert file.seek(0, 2) > size, "there is something to lose"
-            file.truncate(size + 1)  # into the first command that is lost: a disk keeps no whole commands
+            file.truncate(size + 1)  # inside the first lost command, because a disk does not write whole commands
         redis.start()
 
     return note, restart
@@ -213,7 +213,7 @@ def power_loss(redis: PrivateRedis) -> tuple[Callable[[], None], Callable[[], No
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("trust", ["", "always", "never"], ids=["default", "always", "never"])
-async def test_what_is_lost_with_the_power_is_announced(start: Server, trust: str) -> None:
+async def test_power_loss_is_epoch_gap(start: Server, trust: str) -> None:
     redis = start(**APPENDS["everysec"])
     note, restart = power_loss(redis)
     outcome = await after(redis.url, restart, trust=trust, halfway=note)
@@ -227,9 +227,7 @@ async def test_what_is_lost_with_the_power_is_announced(start: Server, trust: st
 @pytest.mark.parametrize(
     ("trust", "outcome"), [("always", WHOLE_BUT_ANNOUNCED), ("aof", WHOLE_AND_SILENT)], ids=["always", "aof"]
 )
-async def test_a_redis_whose_settings_may_not_be_read_is_not_believed_to_sync_each_write(
-    start: Server, trust: str, outcome: Outcome
-) -> None:
+async def test_unreadable_settings_mean_no_sync_per_write(start: Server, trust: str, outcome: Outcome) -> None:
     redis = start(**APPENDS["always"], user="ann on >hush allkeys allchannels +@all -config")
     url = redis.url.replace("//", "//ann:hush@")
     assert await after(url, crash(redis), trust=trust) == outcome

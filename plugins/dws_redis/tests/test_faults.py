@@ -1,4 +1,4 @@
-"""A Redis that is cut off, frozen, killed, set back under load: what it acknowledged comes once, in order, or a gap is told."""
+"""Faults of a Redis under load: every acknowledged message arrives once and in order, or a gap is reported."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def with_aof() -> Iterator[PrivateRedis]:
 
 
 def near(redis: PrivateRedis) -> AbstractAsyncContextManager[tuple[Node, Node]]:
-    """Start two nodes that notice soon what is wrong."""
+    """Start two nodes that notice faults quickly."""
     return two_nodes(redis.url + "?probe_s=200ms&dead_s=800ms&trust_restart=always", LAYOUT)
 
 
 async def under_load(redis: PrivateRedis, trouble: Callable[[Load], Awaitable[None]]) -> tuple[Load, Node]:
-    """Let one node publish and the other listen while there is trouble; return when all is calm and everything has come."""
+    """Publish on one node and listen on the other during a fault. Return when all messages have arrived."""
     async with near(redis) as (sender, listener):
         load = Load(sender)
         async with asyncio.TaskGroup() as group:
@@ -77,7 +77,7 @@ async def kill_9(redis: PrivateRedis, load: Load) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("trouble", [kill_tails, kill_commands, kill_all, kill_9])
-async def test_nothing_is_lost_repeated_or_out_of_order(
+async def test_fault_under_load_loses_and_repeats_nothing(
     with_aof: PrivateRedis, trouble: Callable[[PrivateRedis, Load], Awaitable[None]]
 ) -> None:
     load, listener = await under_load(with_aof, lambda load: trouble(with_aof, load))
@@ -87,7 +87,7 @@ async def test_nothing_is_lost_repeated_or_out_of_order(
 
 
 @pytest.mark.anyio
-async def test_a_frozen_redis_is_noticed_and_costs_nothing(with_aof: PrivateRedis) -> None:
+async def test_frozen_redis_is_noticed_and_loses_nothing(with_aof: PrivateRedis) -> None:
     async with near(with_aof) as (sender, listener):
         load = Load(sender)
         async with asyncio.TaskGroup() as group:
@@ -108,16 +108,16 @@ async def test_a_frozen_redis_is_noticed_and_costs_nothing(with_aof: PrivateRedi
 
 
 @pytest.mark.anyio
-async def test_a_connection_for_commands_that_falls_silent_is_replaced_and_what_was_sent_over_it_is_stored_once(
+async def test_silent_command_connection_is_replaced(
     with_aof: PrivateRedis,
 ) -> None:
-    """A firewall that forgets one of two connections: messages still come, but no publish is answered any more."""
+    """Simulate a firewall that drops one of two connections: messages still arrive, but no publish is answered."""
     async with near(with_aof) as (sender, listener):
         load, others = Load(sender), Load(listener, name=b"other")
         async with asyncio.TaskGroup() as group:
             for partition in (0, 1):
                 group.create_task(load.run(partition))
-                group.create_task(others.run(partition))  # so that the log itself is never silent
+                group.create_task(others.run(partition))  # so that the log always has traffic
             await load.more(200)
             silent = sender.broker._node._holder(0).commands  # type: ignore[union-attr]
             silent._wire._transport.pause_reading()  # type: ignore[union-attr, attr-defined]
@@ -132,15 +132,15 @@ async def test_a_connection_for_commands_that_falls_silent_is_replaced_and_what_
 
 
 @pytest.mark.anyio
-async def test_a_redis_that_lost_everything_is_announced_as_another_epoch(server: PrivateRedis) -> None:
+async def test_redis_without_its_data_has_new_epoch(server: PrivateRedis) -> None:
     load, listener = await under_load(server, lambda load: kill_9(server, load))
     assert set(listener.losses) == {GapReason.EPOCH}
     check_behind_the_last_gap(load, listener)
 
 
 @pytest.mark.anyio
-async def test_a_redis_that_is_set_back_to_an_older_state_is_announced(server: PrivateRedis) -> None:
-    """Without a new epoch, its offsets would be given out a second time, and clients would miss what took them first."""
+async def test_redis_with_older_data_is_gap(server: PrivateRedis) -> None:
+    """Without a new epoch, Redis would reuse offsets, and clients would miss the messages that had them first."""
 
     async def set_back(load: Load) -> None:
         assert b"OK" in server.command("SAVE")
@@ -157,7 +157,8 @@ async def test_a_redis_that_is_set_back_to_an_older_state_is_announced(server: P
 
 
 @pytest.mark.anyio
-async def test_a_node_that_reads_too_slowly_is_cut_off_by_redis_and_catches_up() -> None:
+async def test_slow_reading_node_reconnects_and_catches_up() -> None:
+    """Redis closes the connection of a node that reads too slowly."""
     redis = PrivateRedis(**{"client-output-buffer-limit": "pubsub 256kb 0 0"})
     redis.start()
     try:
@@ -175,7 +176,7 @@ async def test_a_node_that_reads_too_slowly_is_cut_off_by_redis_and_catches_up()
         redis.remove()
 
 
-# -- many, in any order
+# -- random sequences of faults
 
 
 async def freeze(redis: PrivateRedis, load: Load) -> None:
@@ -195,7 +196,7 @@ async def silence_tail(redis: PrivateRedis, load: Load) -> None:
 
 
 async def silence(load: Load, choose: Callable[[Shard], Wire | None]) -> None:
-    """Let a connection hear nothing any more, until the node cuts it."""
+    """Stop reading on a connection until the node closes it."""
     shard = load.node.broker._node._holder(0)  # type: ignore[union-attr]
     if shard is not None and (wire := choose(shard)) is not None:
         wire._transport.pause_reading()  # type: ignore[attr-defined]
@@ -208,7 +209,7 @@ async def forget_scripts(redis: PrivateRedis, load: Load) -> None:
 
 
 @pytest.mark.anyio
-async def test_whatever_happens_in_whatever_order_nothing_is_lost_repeated_or_out_of_order(
+async def test_random_faults_lose_and_repeat_nothing(
     with_aof: PrivateRedis,
 ) -> None:
     chance = random.Random(new_seed())
@@ -222,7 +223,7 @@ async def test_whatever_happens_in_whatever_order_nothing_is_lost_repeated_or_ou
             for trouble in chance.choices(troubles, k=8):
                 sys.stdout.write(f"{trouble.__name__}\n")
                 await trouble(with_aof, chance.choice(loads))
-                for _ in range(chance.randrange(3)):  # or the next follows at once
+                for _ in range(chance.randrange(3)):  # if 0, the next fault follows at once
                     await loads[0].more(20)
             for load in loads:
                 await load.more(100)

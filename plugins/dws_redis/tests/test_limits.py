@@ -1,4 +1,4 @@
-"""What a Redis that is full, frozen or asked too much means for those who publish."""
+"""Publishing to a Redis that is full, frozen or overloaded, and logs that lose data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ LAYOUT = Layout(channel="limits", partitions=2)
 
 
 @pytest.mark.anyio
-async def test_a_full_redis_refuses_at_once_and_is_shown_as_blocked_until_there_is_room(server: PrivateRedis) -> None:
+async def test_full_redis_rejects_publishes_and_is_blocked(server: PrivateRedis) -> None:
+    """The state is `live` again as soon as Redis has memory."""
     async with two_nodes(server.url, LAYOUT) as (sender, listener):
         server.command("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(BrokerOverloaded, match="maxmemory"):
@@ -38,7 +39,8 @@ async def test_a_full_redis_refuses_at_once_and_is_shown_as_blocked_until_there_
 
 
 @pytest.mark.anyio
-async def test_what_waits_for_a_frozen_redis_is_bounded_and_comes_once_in_order(server: PrivateRedis) -> None:
+async def test_queue_for_frozen_redis_is_bounded(server: PrivateRedis) -> None:
+    """The queued messages are delivered once and in order."""
     async with two_nodes(server.url + "?max_queue_bytes=100kB&dead_s=20s", LAYOUT) as (sender, listener):
         server.freeze()
         try:
@@ -59,7 +61,7 @@ async def test_what_waits_for_a_frozen_redis_is_bounded_and_comes_once_in_order(
 
 
 @pytest.mark.anyio
-async def test_a_deadline_says_whether_the_message_may_have_been_stored(server: PrivateRedis) -> None:
+async def test_deadline_error_depends_on_whether_it_was_sent(server: PrivateRedis) -> None:
     async with two_nodes(server.url + "?dead_s=20s", LAYOUT) as (sender, _):
         server.freeze()
         try:
@@ -74,7 +76,7 @@ async def test_a_deadline_says_whether_the_message_may_have_been_stored(server: 
 
 
 @pytest.mark.anyio
-async def test_a_payload_that_is_too_large_is_not_sent(server: PrivateRedis) -> None:
+async def test_oversized_payload_is_not_sent(server: PrivateRedis) -> None:
     async with two_nodes(server.url + "?max_payload_bytes=10", LAYOUT) as (sender, listener):
         with pytest.raises(PayloadTooLarge):
             await sender.broker.publish(0, "t", b"x" * 11, history=KEPT)
@@ -84,7 +86,7 @@ async def test_a_payload_that_is_too_large_is_not_sent(server: PrivateRedis) -> 
 
 
 @pytest.mark.anyio
-async def test_a_log_that_is_flushed_while_redis_runs_is_announced(server: PrivateRedis) -> None:
+async def test_flushed_log_is_epoch_gap(server: PrivateRedis) -> None:
     async with two_nodes(server.url + "?probe_s=200ms&dead_s=2s", LAYOUT) as (sender, listener):
         await sender.broker.publish(0, "t", b"x", history=KEPT)
         server.command("FLUSHALL")
@@ -93,7 +95,7 @@ async def test_a_log_that_is_flushed_while_redis_runs_is_announced(server: Priva
 
 
 async def missed(node: Node, first: Receipt, last: Receipt) -> ReadResult:
-    """Ask for what was published to the topic `t` behind the first message."""
+    """Read the messages of the topic `t` after the first one."""
     assert first.offset is not None
     assert last.offset is not None
     return await node.broker.read(
@@ -111,13 +113,12 @@ async def missed(node: Node, first: Receipt, last: Receipt) -> ReadResult:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("evicted", ["i", "m"])
-async def test_a_log_of_which_redis_evicts_a_part_is_announced_and_never_mixed_with_what_comes_after(
-    server: PrivateRedis, evicted: str
-) -> None:
+async def test_partly_evicted_log_is_epoch_gap(server: PrivateRedis, evicted: str) -> None:
+    """Old and new records are not mixed."""
     async with two_nodes(server.url + "?probe_s=200ms&dead_s=2s", LAYOUT) as (sender, listener):
         first, *_, last = [await sender.broker.publish(0, "t", b"old %d" % n, history=KEPT) for n in range(5)]
         assert len((await missed(sender, first, last)).records) == 4
-        server.command("DEL", f"dws:{{0:limits}}:{evicted}")  # as an eviction does
+        server.command("DEL", f"dws:{{0:limits}}:{evicted}")  # like an eviction
         assert (await missed(sender, first, last)).gap == GapReason.EPOCH
         begin, *_, end = [await sender.broker.publish(0, "t", b"new %d" % n, history=KEPT) for n in range(3)]
         assert begin.epoch != first.epoch
@@ -132,7 +133,7 @@ async def test_a_log_of_which_redis_evicts_a_part_is_announced_and_never_mixed_w
 
 
 @pytest.mark.anyio
-async def test_a_node_that_follows_nothing_while_redis_is_flushed_can_follow_again(server: PrivateRedis) -> None:
+async def test_node_without_interest_survives_flush(server: PrivateRedis) -> None:
     async with two_nodes(server.url + "?probe_s=100ms&dead_s=2s", LAYOUT) as (_, listener):
         await listener.broker.set_interest(frozenset())
         server.command("FLUSHALL")
@@ -147,8 +148,8 @@ async def test_a_node_that_follows_nothing_while_redis_is_flushed_can_follow_aga
 
 
 @pytest.mark.anyio
-async def test_a_log_without_its_index_is_announced_once_although_nobody_publishes(server: PrivateRedis) -> None:
-    """Also while a node catches up: the gap must not be asked for again and again."""
+async def test_log_without_index_is_one_gap(server: PrivateRedis) -> None:
+    """This also holds while a node catches up, because the gap must not be requested repeatedly."""
     async with two_nodes(server.url + "?probe_s=100ms&dead_s=2s", LAYOUT) as (sender, listener):
         await sender.broker.publish(0, "t", b"x", history=KEPT)
         await listener.until(lambda: bool(listener.heard[0]))

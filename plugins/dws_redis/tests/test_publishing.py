@@ -1,4 +1,4 @@
-"""The way of publishes into Redis: their order whatever is refused on the way, and what becomes of those that wait."""
+"""Publishing to Redis: the order of publishes after a refusal, and queued publishes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LAYOUT = Layout(channel="publishing", partitions=2)
 
 
 @pytest.mark.anyio
-async def test_what_is_refused_for_the_moment_is_not_overtaken_by_what_was_sent_behind_it(server: PrivateRedis) -> None:
-    """The first batch finds no script. Were the next already on its way, it would find what another node has loaded."""
+async def test_temporary_refusal_keeps_order(server: PrivateRedis) -> None:
+    """The first batch fails because a script is missing. The next batch must not be in flight, or it might succeed."""
     async with two_nodes(server.url + "?probe_s=200ms&dead_s=2s", LAYOUT) as (sender, listener):
         server.command("SCRIPT", "FLUSH")
         commands = sender.broker._node.commands(0)  # type: ignore[union-attr]
@@ -43,7 +43,7 @@ async def test_what_is_refused_for_the_moment_is_not_overtaken_by_what_was_sent_
 
 
 @pytest.mark.anyio
-async def test_what_missed_its_deadline_while_redis_was_away_takes_no_room(server: PrivateRedis) -> None:
+async def test_expired_publishes_free_queue_space(server: PrivateRedis) -> None:
     async with two_nodes(server.url + "?max_queue_bytes=1MiB", LAYOUT) as (sender, listener):
         server.kill()
         await sender.until(lambda: sender.states[-1] == "degraded")
@@ -59,10 +59,8 @@ async def test_what_missed_its_deadline_while_redis_was_away_takes_no_room(serve
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("count", [999, 1_000, 1_001])
-async def test_however_many_miss_their_deadlines_the_queue_is_empty_behind_them(
-    server: PrivateRedis, count: int
-) -> None:
-    """They fail a thousand at a time."""
+async def test_expired_publishes_empty_queue(server: PrivateRedis, count: int) -> None:
+    """Expired publishes fail in groups of a thousand."""
     async with two_nodes(server.url, LAYOUT) as (sender, _):
         server.kill()
         await sender.until(lambda: sender.states[-1] == "degraded")
@@ -73,10 +71,10 @@ async def test_however_many_miss_their_deadlines_the_queue_is_empty_behind_them(
 
 
 @pytest.mark.anyio
-async def test_a_batch_that_is_sent_again_is_known_whatever_was_given_up_between_its_messages(
+async def test_resent_batch_is_stored_once(
     server: PrivateRedis,
 ) -> None:
-    """The script remembers the last 1,024 numbers: those of a batch must not be further apart."""
+    """This also holds if other publishes expired between its messages."""
     async with two_nodes(server.url + "?dead_s=20s", LAYOUT) as (sender, listener):
         publish = partial(sender.broker.publish, 0, "t", history=KEPT)
         server.freeze()
@@ -84,7 +82,7 @@ async def test_a_batch_that_is_sent_again_is_known_whatever_was_given_up_between
             kept = [publish(b"first", deadline_s=20)]
             on_its_way = asyncio.Event()
             asyncio.get_running_loop().call_soon(on_its_way.set)
-            await on_its_way.wait()  # the others wait for its answer
+            await on_its_way.wait()  # the others wait for the reply to it
             kept.append(publish(b"a", deadline_s=20))
             late = [publish(b"late", deadline_s=0.1) for _ in range(1_023)]
             kept.append(publish(b"b", deadline_s=20))
@@ -101,7 +99,7 @@ async def test_a_batch_that_is_sent_again_is_known_whatever_was_given_up_between
 
 
 def lose_the_answer_to(payload: bytes, node: Node) -> None:
-    """Cut the connection when the batch with a message is answered, once, before anybody hears of it."""
+    """Cut the connection once, when the reply to the batch with this message arrives, and lose the reply."""
     publisher = node.broker._node.publisher  # type: ignore[union-attr]
     answered = publisher._answered
 
@@ -116,7 +114,7 @@ def lose_the_answer_to(payload: bytes, node: Node) -> None:
 
 
 @pytest.mark.anyio
-async def test_very_many_that_miss_their_deadlines_let_others_take_their_turn(server: PrivateRedis) -> None:
+async def test_many_expired_publishes_do_not_block_loop(server: PrivateRedis) -> None:
     async with two_nodes(server.url, LAYOUT) as (sender, _):
         server.kill()
         await sender.until(lambda: sender.states[-1] == "degraded")

@@ -1,4 +1,4 @@
-"""Reading what was missed: whole or not at all, in few steps, and without holding more than may be answered."""
+"""Reading missed records: complete or not at all, in few steps, and with bounded memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMBERS: Final = count()
 
 
 class Log:
-    """A log of one partition, what was published to it, and what Redis did for a read of it."""
+    """A log of one partition, its published records, and the load of Redis for a read."""
 
     def __init__(self, redis: PrivateRedis, broker: RedisBroker, channel: str) -> None:
         self.redis = redis
@@ -64,12 +64,12 @@ class Log:
 
     @property
     def asked(self) -> int:
-        """How many times Redis was asked for records by the last read."""
+        """Number of requests for records by the last read."""
         return int((re.findall(rb"cmdstat_xrange:calls=(\d+)", self.redis.command("INFO", "commandstats")) or [0])[0])
 
     @property
     def bytes_sent(self) -> int:
-        """What Redis has answered since the last read began."""
+        """Number of bytes that Redis has sent since the start of the last read."""
         return int(re.findall(rb"total_net_output_bytes:(\d+)", self.redis.command("INFO", "stats"))[0])
 
 
@@ -89,7 +89,7 @@ def shown(records: tuple[Record, ...]) -> list[tuple[int, str, bytes]]:
 
 
 @pytest.mark.anyio
-async def test_what_is_missed_usually_is_asked_for_once(redis: PrivateRedis) -> None:
+async def test_typical_read_needs_one_request(redis: PrivateRedis) -> None:
     async with a_log(redis) as log:
         await log.fill(["t", *["other"] * 500, *["t"] * 49])
         assert shown((await log.read(["t"])).records) == log.wanted("t".__eq__, 0, 10**6)
@@ -99,7 +99,7 @@ async def test_what_is_missed_usually_is_asked_for_once(redis: PrivateRedis) -> 
 
 
 @pytest.mark.anyio
-async def test_each_of_many_topics_is_asked_for_once_if_little_was_missed(redis: PrivateRedis) -> None:
+async def test_short_read_needs_one_request_per_topic(redis: PrivateRedis) -> None:
     async with a_log(redis) as log:
         await log.fill([f"t/{number}" for number in range(40)])
         assert len((await log.read()).records) == 40
@@ -107,7 +107,7 @@ async def test_each_of_many_topics_is_asked_for_once_if_little_was_missed(redis:
 
 
 @pytest.mark.anyio
-async def test_a_long_read_takes_few_steps(redis: PrivateRedis) -> None:
+async def test_long_read_needs_few_requests(redis: PrivateRedis) -> None:
     async with a_log(redis) as log:
         await log.fill(["t"] * 5000)
         assert shown((await log.read(["t"], limit=5000)).records) == log.published
@@ -117,7 +117,7 @@ async def test_a_long_read_takes_few_steps(redis: PrivateRedis) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("topics", [["t"], [f"t/{number}" for number in range(100)]], ids=["one topic", "100 topics"])
 @pytest.mark.parametrize("bound", [{"max_bytes": 100_000}, {"limit": 10}])
-async def test_a_read_that_becomes_too_large_is_given_up_after_a_step(
+async def test_oversized_read_stops_after_one_step(
     redis: PrivateRedis, topics: list[str], bound: dict[str, int]
 ) -> None:
     async with a_log(redis) as log:
@@ -129,7 +129,7 @@ async def test_a_read_that_becomes_too_large_is_given_up_after_a_step(
 
 
 @pytest.mark.anyio
-async def test_steps_become_smaller_when_there_is_little_room_left(redis: PrivateRedis) -> None:
+async def test_steps_shrink_near_byte_limit(redis: PrivateRedis) -> None:
     async with a_log(redis) as log:
         await log.fill(["t"] * 300, b"x" * 10_000)
         assert await log.read(["t"], max_bytes=200 * 10_000) == ReadResult(gap=GapReason.TOO_MANY)
@@ -137,7 +137,7 @@ async def test_steps_become_smaller_when_there_is_little_room_left(redis: Privat
 
 
 @pytest.mark.anyio
-async def test_the_last_record_and_the_last_byte_that_may_be_read_are_read(redis: PrivateRedis) -> None:
+async def test_read_limits_are_inclusive(redis: PrivateRedis) -> None:
     async with a_log(redis) as log:
         await log.fill(["a", "b", "c"] * 100, b"x" * 100)
         for topics in (["a", "b", "c"], None):
@@ -147,7 +147,7 @@ async def test_the_last_record_and_the_last_byte_that_may_be_read_are_read(redis
 
 
 @pytest.mark.anyio
-async def test_a_read_in_many_steps_finds_exactly_what_was_published(redis: PrivateRedis) -> None:
+async def test_multi_step_read_is_exact(redis: PrivateRedis) -> None:
     chance = random.Random(7)
     names = [f"t/{number}" for number in range(150)]
     weights = [1 + (number % 10 == 0) * 30 for number in range(150)]
@@ -162,11 +162,11 @@ async def test_a_read_in_many_steps_finds_exactly_what_was_published(redis: Priv
                 assert shown((await log.read(topics, since=since, until=until)).records) == expected
 
 
-# -- what happens between two steps
+# -- changes between two steps
 
 
 class Interrupted:
-    """A connection on which something is done as soon as the first records have come."""
+    """A connection that calls a function after the first records have arrived."""
 
     def __init__(self, commands: Commands, do: Callable[[], Awaitable[object]]) -> None:
         self._commands = commands
@@ -181,7 +181,7 @@ class Interrupted:
 
 
 async def interrupted(log: Log, do: Callable[[], Awaitable[object]]) -> ReadResult:
-    """Read the topic `t`, and do something after the first step."""
+    """Read the topic `t`, and call a function after the first step."""
     node = log.broker._node
     assert node is not None
     commands = Interrupted(node.commands(0), do)
@@ -193,7 +193,7 @@ async def interrupted(log: Log, do: Callable[[], Awaitable[object]]) -> ReadResu
 
 
 @pytest.mark.anyio
-async def test_what_is_trimmed_between_two_steps_is_a_gap(redis: PrivateRedis) -> None:
+async def test_trim_between_steps_is_gap(redis: PrivateRedis) -> None:
     async with a_log(redis) as log:
         await log.fill(["t"] * 200)
         short = History(size=20, ttl_s=600)
@@ -201,7 +201,7 @@ async def test_what_is_trimmed_between_two_steps_is_a_gap(redis: PrivateRedis) -
 
 
 @pytest.mark.anyio
-async def test_what_is_forgotten_between_two_steps_is_a_gap(redis: PrivateRedis) -> None:
+async def test_forget_between_steps_is_gap(redis: PrivateRedis) -> None:
     async with a_log(redis) as log:
         await log.fill(["t"] * 200)
         assert await interrupted(log, lambda: log.broker.forget("t")) == ReadResult(gap=GapReason.TRIMMED)
@@ -216,7 +216,7 @@ async def test_what_is_forgotten_between_two_steps_is_a_gap(redis: PrivateRedis)
 
 
 @pytest.mark.anyio
-async def test_a_log_that_begins_anew_between_two_steps_is_a_gap(redis: PrivateRedis) -> None:
+async def test_new_epoch_between_steps_is_gap(redis: PrivateRedis) -> None:
     async with a_log(redis) as log:
         await log.fill(["t"] * 200)
 
@@ -227,7 +227,7 @@ async def test_a_log_that_begins_anew_between_two_steps_is_a_gap(redis: PrivateR
 
 
 @pytest.mark.anyio
-async def test_what_is_published_between_two_steps_is_no_part_of_the_answer(redis: PrivateRedis) -> None:
+async def test_publish_between_steps_is_not_returned(redis: PrivateRedis) -> None:
     async with a_log(redis) as log:
         await log.fill(["t"] * 200)
         before = list(log.published)

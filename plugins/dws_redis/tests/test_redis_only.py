@@ -1,4 +1,4 @@
-"""What only this broker does: its URLs, its format, what it asks of the server."""
+"""Features of this broker only: its URLs, its format, and its requirements on the server."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ async def started(url: str, layout: Layout) -> RedisBroker:
         ("rediss://:hush@a/0?ssl_key_file=/", "'ssl_key_file'.*'/'"),
     ],
 )
-def test_a_url_that_cannot_work_is_refused_with_a_fix_and_without_its_password(url: str, why: str) -> None:
+def test_invalid_url_is_rejected_without_password(url: str, why: str) -> None:
+    """The error has a fix."""
     with pytest.raises(InvalidBrokerURL, match=why) as error:
         create_broker(url)
     assert "Fix" in str(error.value)
@@ -82,7 +83,7 @@ def test_a_url_that_cannot_work_is_refused_with_a_fix_and_without_its_password(u
         "unix:///redis.sock?database=0",
     ],
 )
-def test_a_url_at_the_edge_of_what_can_work_is_taken(url: str) -> None:
+def test_url_limits_are_inclusive(url: str) -> None:
     Settings.read(BrokerURL.parse(url))
 
 
@@ -97,12 +98,12 @@ def test_a_url_at_the_edge_of_what_can_work_is_taken(url: str) -> None:
         ("redis+cluster://a", "dws"),
     ],
 )
-def test_names_tell_databases_apart_since_channels_do_not(url: str, prefix: str) -> None:
+def test_names_include_database(url: str, prefix: str) -> None:
     assert Settings.read(BrokerURL.parse(url)).prefix == prefix
 
 
 @pytest.mark.anyio
-async def test_nodes_of_two_databases_do_not_hear_each_other(redis: PrivateRedis) -> None:
+async def test_databases_are_isolated(redis: PrivateRedis) -> None:
     heard: dict[str, list[bytes]] = {"0": [], "3": []}
     both = asyncio.Event()
 
@@ -136,7 +137,7 @@ async def test_nodes_of_two_databases_do_not_hear_each_other(redis: PrivateRedis
 
 
 @pytest.mark.anyio
-async def test_a_socket_file_leads_to_the_database_that_the_url_names() -> None:
+async def test_socket_file_url_selects_database() -> None:
     redis = PrivateRedis()
     redis.settings["unixsocket"] = f"{redis.folder}/redis.sock"
     redis.start()
@@ -148,28 +149,28 @@ async def test_a_socket_file_leads_to_the_database_that_the_url_names() -> None:
         redis.remove()
 
 
-def test_every_option_of_the_url_is_in_the_table_of_the_page() -> None:
+def test_every_option_is_documented() -> None:
     page = (Path(__file__).parents[3] / "docs/plugins/redis.md").read_text()
     table = page.partition("## Settings")[2].partition("\n\nRedis")[0]
     in_first_column = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     assert sorted(re.findall(r"`(\w+)`", " ".join(in_first_column))) == sorted(f.name for f in fields(RedisOptions))
 
 
-def test_the_original_name_is_importable() -> None:
+def test_original_name_is_importable() -> None:
     from dws_core import RedisBroker as Original
 
     assert Original is RedisBroker
 
 
 @pytest.mark.anyio
-async def test_a_wrong_password_is_said_without_showing_it(redis: PrivateRedis) -> None:
+async def test_wrong_password_is_reported_without_it(redis: PrivateRedis) -> None:
     with pytest.raises(BrokerMisconfigured) as error:
         await started(redis.url.replace("//", "//ann:hush@"), Layout(channel="c", partitions=1))
     assert "hush" not in str(error.value)
 
 
 @pytest.mark.anyio
-async def test_a_redis_without_persistence_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_redis_without_persistence_logs_warning(caplog: pytest.LogCaptureFixture) -> None:
     server = PrivateRedis(maxmemory="100mb", **{"maxmemory-policy": "allkeys-lru"})
     server.start()
     try:
@@ -182,7 +183,7 @@ async def test_a_redis_without_persistence_is_warned_of(caplog: pytest.LogCaptur
 
 
 @pytest.mark.anyio
-async def test_topics_whose_history_has_expired_leave_nothing_behind(redis: PrivateRedis) -> None:
+async def test_expired_topics_are_deleted(redis: PrivateRedis) -> None:
     layout = Layout(channel="expiry", partitions=1)
     broker = await started(redis.url + "?partitions=1", layout)
     try:
@@ -194,7 +195,7 @@ async def test_topics_whose_history_has_expired_leave_nothing_behind(redis: Priv
                 await broker.publish(0, "long", b"x", history=long)
         keys = redis.command("KEYS", "dws:{0:expiry}:h:*")
         assert b"short" not in keys
-        # Whoever was away since before is told that something may have been missed, and not that nothing was.
+        # A client that was away since then gets a gap, and not an empty result.
         head = (await broker.heads([0]))[0]
         result = await broker.read(
             ReadSpan(
@@ -207,7 +208,7 @@ async def test_topics_whose_history_has_expired_leave_nothing_behind(redis: Priv
 
 
 @pytest.mark.anyio
-async def test_a_node_that_follows_nothing_keeps_its_connection(redis: PrivateRedis) -> None:
+async def test_node_without_interest_keeps_its_connection(redis: PrivateRedis) -> None:
     states: list[str] = []
 
     class States(Silent):
@@ -226,8 +227,8 @@ async def test_a_node_that_follows_nothing_keeps_its_connection(redis: PrivateRe
 
 
 @pytest.mark.anyio
-async def test_an_idle_node_asks_twice_for_each_second_at_most_as_it_promises(redis: PrivateRedis) -> None:
-    """A rate needs time; so it is counted by what the node is heard to say: once for each `probe_s`."""
+async def test_idle_node_stays_within_promised_rate(redis: PrivateRedis) -> None:
+    """Measure time by the node's heartbeats, one for each `probe_s`, instead of by the clock."""
     broker = RedisBroker.from_url(BrokerURL.parse(redis.url + "?probe_s=50ms&dead_s=1s"))  # instead of 1 s
     await broker.start(node=b"12345678", layout=Layout(channel="idle", partitions=8), sink=Silent())  # type: ignore[arg-type]
     try:
@@ -243,7 +244,7 @@ async def test_an_idle_node_asks_twice_for_each_second_at_most_as_it_promises(re
 
 
 def _hear(redis: PrivateRedis, channel: str, count: int) -> None:
-    """Wait for so many messages on a channel."""
+    """Wait for this many messages on a channel."""
     with socket.create_connection(("127.0.0.1", redis.port), timeout=10) as connection:
         connection.sendall(f"SUBSCRIBE {channel}\r\n".encode())
         heard = b""
@@ -252,7 +253,7 @@ def _hear(redis: PrivateRedis, channel: str, count: int) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_strangers_message_on_the_channel_harms_nobody(redis: PrivateRedis) -> None:
+async def test_foreign_message_on_channel_is_ignored(redis: PrivateRedis) -> None:
     layout = Layout(channel="stranger", partitions=1)
     broker = await started(redis.url + "?partitions=1", layout)
     try:
@@ -268,12 +269,12 @@ async def test_a_strangers_message_on_the_channel_harms_nobody(redis: PrivateRed
     "data",
     [b"", b"hello", b"e 0 1 2\n", b"e 0 1 2 zz\n", b"e 0 1 2 ab\n1 0 1 5 5 0\nshort", b"e x 1 2 ab\n"],
 )
-def test_what_is_no_push_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 -- each says something else
+def test_invalid_push_is_rejected(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- the texts differ
         read_push(data)
 
 
-def test_a_push_is_read() -> None:
+def test_push_is_parsed() -> None:
     push = read_push(b"ep 4 6 99 6162\n5 3 7 1 2 0\ntab- 0 8 1 1 1\ntck")
     assert (push.epoch, push.lo, push.hi) == ("ep", 4, 6)
     first, second = push.records
@@ -284,20 +285,20 @@ def test_a_push_is_read() -> None:
 @pytest.mark.parametrize(
     ("info", "error"),
     [
-        # While it loads it says that it keeps no append-only file: a fence by that word announces a loss that is none.
+        # While Redis loads, it reports no append-only file. A fence based on this would report a false loss.
         ({"redis_version": "7.0.15", "loading": "1", "aof_enabled": "0"}, BrokerUnavailable),
         ({"redis_version": "7.0.15", "role": "slave"}, BrokerUnavailable),
         ({"redis_version": "6.0.9"}, BrokerMisconfigured),
-        ({"redis_version": "7.0.15", "role": "master"}, BrokerMisconfigured),  # it does not say which process it is
+        ({"redis_version": "7.0.15", "role": "master"}, BrokerMisconfigured),  # without its process id
     ],
 )
-def test_a_redis_that_cannot_be_written_to_is_not_fenced(info: dict[str, str], error: type[Exception]) -> None:
+def test_unwritable_redis_is_not_fenced(info: dict[str, str], error: type[Exception]) -> None:
     with pytest.raises(error, match="Fix"):
         _check(info)
 
 
 @pytest.mark.anyio
-async def test_a_redis_that_loads_for_a_while_has_lost_nothing() -> None:
+async def test_loading_redis_keeps_its_epoch() -> None:
     redis = PrivateRedis(aof=True, **{"key-load-delay": "2000", "loading-process-events-interval-bytes": "1024"})
     redis.start()
     url = redis.url + "?partitions=1"
@@ -309,7 +310,7 @@ async def test_a_redis_that_loads_for_a_while_has_lost_nothing() -> None:
             broker.publish(0, f"t/{number}", b"x" * 500, history=History())
         await broker.stop()
         redis.kill()
-        redis.launch()  # it answers only when it has loaded
+        redis.launch()  # it answers only after it has loaded its data
         async with asyncio.timeout(20):
             while True:
                 try:
@@ -326,10 +327,10 @@ async def test_a_redis_that_loads_for_a_while_has_lost_nothing() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_cancelled_attempt_to_connect_ends_whatever_the_client_library_makes_of_it(
+async def test_cancelled_connect_ends_despite_client_library(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One that went on would never let go of a server that has been replaced."""
+    """An attempt that continued would keep its connection to a replaced server forever."""
     trying = asyncio.Event()
 
     async def swallow(connection: object) -> None:
@@ -349,8 +350,8 @@ async def test_a_cancelled_attempt_to_connect_ends_whatever_the_client_library_m
 
 
 @pytest.mark.anyio
-async def test_an_attempt_to_connect_that_is_cancelled_while_it_greets_ends_at_once() -> None:
-    """Not only when the attempt would have ended by itself."""
+async def test_cancelled_connect_ends_during_greeting() -> None:
+    """The attempt must not continue until its own timeout."""
     asked, left = asyncio.Event(), asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What Redis refuses to carry out, and when: what is said of it must be true, also of what was sent twice."""
+"""Commands that Redis refuses: the reported outcome must be correct, also for a command that was sent twice."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def stored(redis: PrivateRedis, payload: bytes) -> int:
     return int(redis.command("XRANGE", BASE + "h:t", "-", "+").count(payload))
 
 
-# -- the first time
+# -- refused the first time
 
 
 @pytest.mark.anyio
@@ -66,7 +66,7 @@ def stored(redis: PrivateRedis, payload: bytes) -> int:
     ("trouble", "error"),
     [(no_memory, BrokerOverloaded), (no_replicas, BrokerUnavailable), (no_right, BrokerUnavailable)],
 )
-async def test_what_is_refused_before_anything_is_written_was_certainly_not_stored(
+async def test_publish_refused_before_write_is_not_stored(
     server: PrivateRedis, trouble: Callable[[PrivateRedis], None], error: type[BrokerError]
 ) -> None:
     async with two_nodes(server.url, LAYOUT) as (sender, _):
@@ -76,9 +76,10 @@ async def test_what_is_refused_before_anything_is_written_was_certainly_not_stor
 
 
 @pytest.mark.anyio
-async def test_what_a_script_has_stored_before_it_failed_is_delivered_and_said_to_be_unknown(
+async def test_half_finished_publish_is_unknown_outcome(
     server: PrivateRedis,
 ) -> None:
+    """The message is stored and delivered later."""
     async with two_nodes(server.url + QUICK, LAYOUT) as (sender, listener):
         no_right_inside(server)
         answer = await outcome(sender.broker.publish(0, "t", b"halfway", history=KEPT))
@@ -94,14 +95,15 @@ async def test_what_a_script_has_stored_before_it_failed_is_delivered_and_said_t
         assert listener.losses == []
 
 
-# -- again, because the answer was lost
+# -- refused when repeated after a lost reply
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("trouble", [no_memory, no_replicas])
-async def test_what_was_stored_before_its_answer_was_lost_is_answered_although_nothing_can_be_written_now(
+async def test_stored_publish_is_acknowledged_when_repeated(
     server: PrivateRedis, trouble: Callable[[PrivateRedis], None]
 ) -> None:
+    """This also holds if Redis cannot write any more."""
     async with Relay.to(server.port) as relay:
         url = f"redis://127.0.0.1:{relay.port}/0{QUICK}"
         async with two_nodes(url, LAYOUT) as (sender, listener):
@@ -120,7 +122,7 @@ async def test_what_was_stored_before_its_answer_was_lost_is_answered_although_n
 
 
 @pytest.mark.anyio
-async def test_what_was_sent_before_and_is_refused_now_may_have_been_stored(server: PrivateRedis) -> None:
+async def test_repeat_refused_after_eviction_is_unknown_outcome(server: PrivateRedis) -> None:
     async with Relay.to(server.port) as relay:
         url = f"redis://127.0.0.1:{relay.port}/0{QUICK}"
         async with two_nodes(url, LAYOUT) as (sender, _):
@@ -130,17 +132,17 @@ async def test_what_was_sent_before_and_is_refused_now_may_have_been_stored(serv
                 while not await asyncio.to_thread(stored, server, b"once"):
                     pass
             no_memory(server)
-            server.command("DEL", f"{BASE}r:{sender.id.hex()}")  # what would know it: evicted, say
+            server.command("DEL", f"{BASE}r:{sender.id.hex()}")  # the record of the first attempt, as if evicted
             relay.swallowing = False
             relay.cut()
             assert await outcome(future) is PublishOutcomeUnknown
 
 
-# -- no memory
+# -- out of memory
 
 
 @pytest.mark.anyio
-async def test_a_redis_that_has_memory_again_is_noticed_although_nobody_publishes(server: PrivateRedis) -> None:
+async def test_freed_memory_is_noticed_without_publishes(server: PrivateRedis) -> None:
     async with two_nodes(server.url + QUICK, LAYOUT) as (sender, _):
         no_memory(server)
         assert await outcome(sender.broker.publish(0, "t", b"x", history=KEPT)) is BrokerOverloaded
@@ -150,7 +152,7 @@ async def test_a_redis_that_has_memory_again_is_noticed_although_nobody_publishe
 
 
 @pytest.mark.anyio
-async def test_a_node_that_loses_its_connections_to_a_full_redis_is_blocked_again_and_then_live(
+async def test_reconnect_to_full_redis_is_blocked_then_live(
     server: PrivateRedis,
 ) -> None:
     async with two_nodes(server.url + QUICK, LAYOUT) as (sender, _):
@@ -163,11 +165,11 @@ async def test_a_node_that_loses_its_connections_to_a_full_redis_is_blocked_agai
         await sender.until(lambda: sender.states[-1] == "live")
 
 
-# -- what is wrong with the channel
+# -- layout and index of the channel
 
 
 @pytest.mark.anyio
-async def test_another_layout_is_noticed_also_behind_a_redis_that_lost_everything(server: PrivateRedis) -> None:
+async def test_other_layout_is_rejected_after_data_loss(server: PrivateRedis) -> None:
     async with two_nodes(server.url + QUICK, LAYOUT) as (sender, listener):
         server.kill()
         server.start()
@@ -179,7 +181,7 @@ async def test_another_layout_is_noticed_also_behind_a_redis_that_lost_everythin
 
 
 @pytest.mark.anyio
-async def test_topics_that_expire_leave_their_names_no_longer_than_others_are_kept(server: PrivateRedis) -> None:
+async def test_names_of_expired_topics_are_deleted(server: PrivateRedis) -> None:
     async with two_nodes(server.url, LAYOUT) as (sender, _):
         for turn in range(5):
             short = History(size=1, ttl_s=0.001)

@@ -1,4 +1,4 @@
-"""Servers change places: what one acknowledged and the other never heard of is gone, and that is told, whatever changed."""
+"""Failover and replication: acknowledged messages that the new primary never received are reported as a gap."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def running() -> Iterator[PrivateRedis]:
 
 
 async def follow(replica: PrivateRedis, primary: PrivateRedis) -> None:
-    """Let one server be the other's replica; return when it has all that there is, on its disk, too."""
+    """Make one server a replica of the other. Return when it has all data, also on its disk."""
     replica.command("REPLICAOF", "127.0.0.1", str(primary.port))
 
     def is_in_step() -> bool:
@@ -48,7 +48,7 @@ async def follow(replica: PrivateRedis, primary: PrivateRedis) -> None:
 
 
 def cut(redis: PrivateRedis) -> None:
-    """End the nodes' connections, as a sentinel does."""
+    """Close the nodes' connections, as a sentinel does."""
     for kind in ("pubsub", "normal"):
         redis.command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
@@ -58,7 +58,7 @@ async def publish(node: Node, *payloads: bytes) -> list[Receipt]:
 
 
 async def told_of_it(listener: Node, old: Receipt, new: list[Receipt], payloads: list[bytes]) -> None:
-    """The listener is told a gap and hears what is new; who comes back with an old place is told so, too."""
+    """Check that the listener receives a gap and the new messages, and that a read from an old position is a gap."""
     await listener.until(lambda: [p for _, p in listener.heard[0]][-len(payloads) :] == payloads)
     heard = [payload for _, payload in listener.heard[0]]
     assert len(heard) == len(set(heard)), "nothing twice"
@@ -82,10 +82,10 @@ async def told_of_it(listener: Node, old: Receipt, new: list[Receipt], payloads:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("connections", ["stay", "are cut"])
-async def test_a_server_that_was_a_replica_for_a_moment_is_announced(
+async def test_server_that_was_briefly_replica_has_new_epoch(
     first: PrivateRedis, second: PrivateRedis, connections: str
 ) -> None:
-    """Its process is the same, and no connection needs to be lost: only its history is another."""
+    """The process is the same and the connections may stay open. Only the history has changed."""
     async with two_nodes(first.url + QUICK, LAYOUT) as (sender, listener):
         await follow(second, first)
         await publish(sender, b"both 0", b"both 1")
@@ -93,7 +93,7 @@ async def test_a_server_that_was_a_replica_for_a_moment_is_announced(
         second.command("REPLICAOF", "NO", "ONE")
         *_, old = await publish(sender, b"lost 0", b"lost 1", b"lost 2")
         await listener.until(lambda: len(listener.heard[0]) == 5)
-        await follow(first, second)  # and forgets
+        await follow(first, second)  # and discards its own messages
         if connections == "are cut":
             cut(first)
         first.command("REPLICAOF", "NO", "ONE")
@@ -108,10 +108,8 @@ def entries(redis: PrivateRedis) -> bytes:
 
 
 @pytest.mark.anyio
-async def test_a_server_started_with_the_data_of_a_lagging_replica_is_announced_by_those_who_saw_more(
-    first: PrivateRedis, second: PrivateRedis
-) -> None:
-    """It says of itself that it has synced each write, and it has: of those that it heard of."""
+async def test_server_with_data_of_lagging_replica_has_new_epoch(first: PrivateRedis, second: PrivateRedis) -> None:
+    """The server reports that it has synced every write. This is true for the writes that it received."""
     async with two_nodes(first.url + QUICK, LAYOUT) as (sender, listener):
         await follow(second, first)
         await publish(sender, b"both 0", b"both 1")
@@ -129,9 +127,8 @@ async def test_a_server_started_with_the_data_of_a_lagging_replica_is_announced_
 
 
 @pytest.mark.anyio
-async def test_a_server_that_was_a_replica_is_announced_also_if_all_who_saw_what_it_forgot_are_gone(
-    first: PrivateRedis, second: PrivateRedis
-) -> None:
+async def test_former_replica_has_new_epoch_for_new_nodes(first: PrivateRedis, second: PrivateRedis) -> None:
+    """No node that received the lost messages is running any more."""
     async with two_nodes(first.url + QUICK, LAYOUT) as (sender, _):
         await follow(second, first)
         await publish(sender, b"both 0", b"both 1")
@@ -146,9 +143,7 @@ async def test_a_server_that_was_a_replica_is_announced_also_if_all_who_saw_what
 
 
 @pytest.mark.anyio
-async def test_what_is_not_kept_is_not_acknowledged_by_a_server_that_became_a_replica(
-    first: PrivateRedis, second: PrivateRedis
-) -> None:
+async def test_replica_rejects_publish_without_history(first: PrivateRedis, second: PrivateRedis) -> None:
     async with two_nodes(first.url + QUICK, LAYOUT) as (sender, _):
         await sender.broker.publish(0, "t", b"x", history=History.none())
         await follow(first, second)

@@ -1,4 +1,4 @@
-"""Six clients hop between two nodes in two processes on one Redis; the nodes are killed, and Redis is cut off and killed."""
+"""Six clients move between two nodes in two processes on one Redis. The nodes and Redis are killed and disconnected."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from support.processes import NodeProcess
 
 
 async def trouble(redis: PrivateRedis, rounds: int) -> None:
-    """Cut the connections again and again, and kill the server once, while the nodes are killed by `run`."""
+    """Cut the connections repeatedly and kill the server once, while `run` kills the nodes."""
     for number in range(rounds):
-        await asyncio.sleep(0.3)  # a fault, not a wait: the clients are in the middle of their work, wherever that is
+        await asyncio.sleep(0.3)  # spaces the faults, and waits for no result
         if number == rounds // 2:
             await asyncio.to_thread(redis.kill)
             await asyncio.to_thread(redis.start)
@@ -24,7 +24,7 @@ async def trouble(redis: PrivateRedis, rounds: int) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_node_that_finds_no_redis_ends_and_one_started_again_when_it_is_back_serves() -> None:
+async def test_node_without_redis_exits_and_restart_serves() -> None:
     redis = PrivateRedis()
 
     class Supervised(NodeProcess):
@@ -42,7 +42,8 @@ async def test_a_node_that_finds_no_redis_ends_and_one_started_again_when_it_is_
 
 
 @pytest.mark.anyio
-async def test_roamers_on_a_redis_that_is_cut_off_and_killed_get_everything_once_in_order() -> None:
+async def test_roaming_survives_redis_faults() -> None:
+    """Each client receives each message once and in order, or the gap `unavailable`."""
     redis = PrivateRedis(aof=True)
     redis.start()
     seed, count = new_seed(), 300
@@ -54,7 +55,7 @@ async def test_roamers_on_a_redis_that_is_cut_off_and_killed_get_everything_once
             await faults
     finally:
         redis.remove()
-    for roamer in roamers:  # who came back while Redis was away was told so
+    for roamer in roamers:  # a client that resumed while Redis was unavailable received a gap
         assert roamer.gaps or not roamer.faults(count)
         assert {gap.reason for gap in roamer.gaps} <= {"unavailable"}
     assert all(roamer.hops > 1 for roamer in roamers)

@@ -1,4 +1,4 @@
-"""Sentinels: they lead to the server that took over, are asked at once, and are not believed without reason."""
+"""Sentinels: finding the new primary, querying them concurrently, and verifying their replies."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from dws_core.plugin import BrokerError, BrokerMisconfigured, BrokerUnavailable,
 LAYOUT = Layout(channel="sentinel", partitions=3)
 
 
-@pytest.mark.timeout(120)  # a sentinel lets the old server be for 10 s
+@pytest.mark.timeout(120)  # a sentinel reconfigures the old server after 10 s
 @pytest.mark.anyio
-async def test_sentinels_lead_to_the_server_that_took_over() -> None:
+async def test_sentinels_lead_to_new_primary() -> None:
     servers = PrivateSentinel()
     servers.start()
     try:
@@ -40,7 +40,7 @@ async def test_sentinels_lead_to_the_server_that_took_over() -> None:
             assert set(listener.losses) == {GapReason.EPOCH}
             check_behind_the_last_gap(load, listener)
             receipt = await sender.broker.publish(0, "t", b"after", history=KEPT)
-            servers.primary.start()  # it comes back and follows the other
+            servers.primary.start()  # it restarts and follows the new primary
             follows = lambda: b"role:slave" in servers.primary.command("INFO", "replication")  # noqa: E731 -- for until
             await asyncio.to_thread(until, follows, "the old one follows")
             again = await sender.broker.publish(0, "t", b"after that", history=KEPT)
@@ -77,7 +77,7 @@ async def start(url: str) -> None:
 
 
 async def refused(url: str, kind: type[BrokerError] = BrokerUnavailable) -> str:
-    """Start a broker that cannot start; return why."""
+    """Start a broker that must fail to start, and return the error text."""
     with pytest.raises(kind) as error:
         await start(url)
     assert type(error.value) is kind
@@ -87,7 +87,7 @@ async def refused(url: str, kind: type[BrokerError] = BrokerUnavailable) -> str:
 
 
 def guests(sentinel: PrivateRedis) -> list[bytes]:
-    """Return the connections to a sentinel; those of sentinels have names."""
+    """Return the connections to a sentinel, except those of other sentinels, which have names."""
     lines = sentinel.command("CLIENT", "LIST").splitlines()
     return [line for line in lines if b" name= " in line and b" cmd=client" not in line]
 
@@ -95,7 +95,7 @@ def guests(sentinel: PrivateRedis) -> list[bytes]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("away", ["frozen", "refused"])
-async def test_a_sentinel_that_is_away_does_not_hold_up_a_start(redis: PrivateRedis, place: int, away: str) -> None:
+async def test_unavailable_sentinel_does_not_delay_start(redis: PrivateRedis, place: int, away: str) -> None:
     with watched(redis) as sentinels:
         ports = [sentinel.port for sentinel in sentinels]
         if away == "frozen":
@@ -109,10 +109,10 @@ async def test_a_sentinel_that_is_away_does_not_hold_up_a_start(redis: PrivateRe
 
 
 class Mute:
-    """Servers that take connections and say nothing, as frozen ones do.
+    """Servers that accept connections and send nothing, like frozen ones.
 
     Args:
-        greets: They are frozen only after they have greeted.
+        greets: Whether to send the greeting before freezing.
     """
 
     def __init__(self, *, greets: bool = False) -> None:
@@ -152,7 +152,8 @@ class Mute:
 
 
 @pytest.mark.anyio
-async def test_all_sentinels_are_asked_at_once_and_a_start_that_is_cancelled_leaves_no_connection() -> None:
+async def test_sentinels_are_queried_concurrently() -> None:
+    """A cancelled start closes all connections."""
     mute = Mute()
     async with mute.ports(3) as ports, asyncio.TaskGroup() as group:
         task = group.create_task(start(of_sentinels(ports, options="connect_timeout_s=50s")))
@@ -165,7 +166,8 @@ async def test_all_sentinels_are_asked_at_once_and_a_start_that_is_cancelled_lea
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("greets", [False, True])
-async def test_sentinels_that_say_nothing_are_asked_once_and_are_named_in_the_refusal(greets: bool) -> None:
+async def test_silent_sentinels_are_named_in_error(greets: bool) -> None:
+    """Each is queried once."""
     mute = Mute(greets=greets)
     async with mute.ports(3) as ports:
         refusal = await refused(of_sentinels(ports, options="connect_timeout_s=100ms"))
@@ -176,7 +178,7 @@ async def test_sentinels_that_say_nothing_are_asked_once_and_are_named_in_the_re
 
 
 @pytest.mark.anyio
-async def test_a_service_that_no_sentinel_knows_is_refused_with_what_each_says(redis: PrivateRedis) -> None:
+async def test_unknown_service_error_lists_each_reply(redis: PrivateRedis) -> None:
     with watched(redis) as (sentinel, other):
         ports = [sentinel.port, other.port, free_port()]
         refusal = await refused(of_sentinels(ports, "another", user="ann:hush@"))
@@ -188,7 +190,8 @@ async def test_a_service_that_no_sentinel_knows_is_refused_with_what_each_says(r
 
 
 @pytest.mark.anyio
-async def test_a_user_of_the_sentinels_needs_one_right_and_its_password_is_never_shown(redis: PrivateRedis) -> None:
+async def test_sentinel_user_needs_one_right(redis: PrivateRedis) -> None:
+    """Its password is never shown."""
     with watched(redis, sentinels=1) as (sentinel,):
         sentinel.command("ACL", "SETUSER", "ann", "on", ">hush", "+sentinel|master")
         sentinel.command("ACL", "SETUSER", "default", "off")
@@ -203,7 +206,7 @@ async def test_a_user_of_the_sentinels_needs_one_right_and_its_password_is_never
 
 
 @pytest.mark.anyio
-async def test_a_sentinel_that_says_that_the_server_is_down_is_not_believed_that_it_works() -> None:
+async def test_sentinel_that_reports_server_down_is_rejected() -> None:
     redis = PrivateRedis()
     redis.start()
     try:
@@ -217,8 +220,8 @@ async def test_a_sentinel_that_says_that_the_server_is_down_is_not_believed_that
 
 
 @pytest.mark.anyio
-async def test_a_sentinel_that_does_not_know_the_others_yet_is_not_believed(redis: PrivateRedis) -> None:
-    """One that was started anew may name a server of long ago."""
+async def test_sentinel_without_quorum_is_rejected(redis: PrivateRedis) -> None:
+    """A restarted sentinel may return an outdated server."""
     with watched(redis, sentinels=1, quorum=2) as (sentinel,):
         assert "enough other sentinels" in await refused(of_sentinels([sentinel.port]))
 
@@ -238,7 +241,7 @@ WORKS: Final = {b"flags": b"master", b"num-other-sentinels": b"2", b"quorum": b"
         ({b"num-other-sentinels": b"0"}, "quorum"),
     ],
 )
-def test_the_word_of_a_sentinel_is_taken_only_if_there_is_no_doubt(told: dict[bytes, bytes], doubt: str) -> None:
+def test_doubtful_sentinel_reply_is_rejected(told: dict[bytes, bytes], doubt: str) -> None:
     found = _doubt(WORKS | told)
     assert doubt in found
     assert bool(found) == bool(doubt)

@@ -1,4 +1,4 @@
-"""An authenticator, and ones with one flaw each."""
+"""A correct authenticator, and authenticators with one flaw each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shown(token: str) -> Handshake:
 
 
 class NameTokens:
-    """No flaw: `<name>-good` is valid."""
+    """A correct authenticator. The token `<name>-good` is valid."""
 
     async def authenticate(self, handshake: Handshake) -> Principal:
         name, _, state = (handshake.token or "").partition("-")
@@ -56,7 +56,7 @@ def flawed_authenticator(test: str) -> Callable[[type[Any]], type[Any]]:
     return found_by(test, AuthenticatorSuite)
 
 
-@flawed_authenticator("test_an_expired_handshake_is_refused")
+@flawed_authenticator("test_expired_handshake_is_rejected")
 class LetsOldTokensIn(NameTokens):
     async def authenticate(self, handshake: Handshake) -> Principal:
         if handshake.token == "alice-old":
@@ -64,13 +64,13 @@ class LetsOldTokensIn(NameTokens):
         return await super().authenticate(handshake)
 
 
-@flawed_authenticator("test_a_handshake_with_nothing_to_show_is_refused")
+@flawed_authenticator("test_handshake_without_credentials_is_rejected")
 class LetsStrangersIn(NameTokens):
     async def authenticate(self, handshake: Handshake) -> Principal:
         return await super().authenticate(handshake) if handshake.token else Principal(id="anonymous")
 
 
-@flawed_authenticator("test_a_malformed_handshake_is_refused")
+@flawed_authenticator("test_malformed_handshake_is_rejected")
 class RepeatsTheSecret(NameTokens):
     async def authenticate(self, handshake: Handshake) -> Principal:
         try:
@@ -79,21 +79,21 @@ class RepeatsTheSecret(NameTokens):
             raise AuthenticationFailed("refused") from ValueError(f"{handshake.token} is wrong: {error}")
 
 
-@flawed_authenticator("test_a_valid_handshake_leaves_no_secret_in_the_log")
+@flawed_authenticator("test_valid_handshake_logs_no_secret")
 class LogsTheSecret(NameTokens):
     async def authenticate(self, handshake: Handshake) -> Principal:
         logging.getLogger("auth").debug("token %s", handshake.token)
         return await super().authenticate(handshake)
 
 
-@flawed_authenticator("test_a_malformed_handshake_is_refused")
+@flawed_authenticator("test_malformed_handshake_is_rejected")
 class LetsOtherErrorsEscape(NameTokens):
     async def authenticate(self, handshake: Handshake) -> Principal:
         name, state = (handshake.token or "-").split("-")
         return await super().authenticate(shown(f"{name}-{state}"))
 
 
-@flawed_authenticator("test_handshakes_at_the_same_time_do_not_mix")
+@flawed_authenticator("test_concurrent_handshakes_do_not_mix")
 class SharesItsState(NameTokens):
     async def authenticate(self, handshake: Handshake) -> Principal:
         self.handshake = handshake

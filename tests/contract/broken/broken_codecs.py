@@ -1,4 +1,4 @@
-"""A codec, and ones with one flaw each."""
+"""A correct codec, and codecs with one flaw each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CodecSuite(CodecConformance):
 
 
 class TextCodec:
-    """No flaw."""
+    """A correct codec."""
 
     name = "text"
     binary = False
@@ -48,19 +48,19 @@ def flawed_codec(test: str) -> Callable[[type[Any]], type[Any]]:
     return found_by(test, CodecSuite)
 
 
-@flawed_codec("test_a_value_comes_back_as_it_was")
+@flawed_codec("test_value_round_trips")
 class LosesEmptyLists(TextCodec):
     def encode(self, value: Any) -> bytes:
         return super().encode(None if value == [] else value)
 
 
-@flawed_codec("test_garbage_raises_codec_error_and_nothing_else")
+@flawed_codec("test_garbage_raises_only_codec_error")
 class LetsLibraryErrorsEscape(TextCodec):
     def decode(self, data: bytes | str) -> Any:
         return json.loads(data)
 
 
-@flawed_codec("test_a_cut_message_raises_codec_error_which_does_not_repeat_it")
+@flawed_codec("test_truncated_message_raises_codec_error")
 class RepeatsTheMessage(TextCodec):
     def decode(self, data: bytes | str) -> Any:
         try:
@@ -69,13 +69,13 @@ class RepeatsTheMessage(TextCodec):
             raise CodecError(self.name, f"cannot decode {data!r}.") from error
 
 
-@flawed_codec("test_what_it_cannot_express_raises_codec_error")
+@flawed_codec("test_unsupported_value_raises_codec_error")
 class EncodesWhateverComes(TextCodec):
     def encode(self, value: Any) -> bytes:
         return json.dumps(value, default=str, ensure_ascii=False).encode()
 
 
-@flawed_codec("test_encoding_changes_nothing_in_its_input")
+@flawed_codec("test_encoding_does_not_change_its_input")
 class ChangesItsInput(TextCodec):
     def encode(self, value: Any) -> bytes:
         encoded = super().encode(value)
@@ -84,7 +84,7 @@ class ChangesItsInput(TextCodec):
         return encoded
 
 
-@flawed_codec("test_the_same_value_gives_the_same_bytes")
+@flawed_codec("test_same_value_encodes_to_same_bytes")
 class CountsItsMessages(TextCodec):
     count = 0
 
@@ -93,7 +93,7 @@ class CountsItsMessages(TextCodec):
         return super().encode(value) + b" " * type(self).count
 
 
-@flawed_codec("test_splicing_gives_what_encoding_gives")
+@flawed_codec("test_splice_equals_encode")
 class SplicesWrongly(TextCodec):
     def splice(self, members: dict[str, Any], data: bytes) -> bytes:
         return self.encode({**members, "data": data.decode()})

@@ -1,4 +1,4 @@
-"""Memory brokers with one flaw each in what they read back, and in what they know of keys."""
+"""Memory brokers with one flaw each in their reads or in their handling of keys."""
 
 from __future__ import annotations
 
@@ -38,90 +38,90 @@ class SilentAbout(Answering):
 # -- reading
 
 
-@flawed_broker("test_a_read_gives_all_that_came_behind_any_offset")
+@flawed_broker("test_read_returns_all_records_after_any_offset")
 class ReadsFromOneLater(MemoryBroker):
     async def read(self, span: ReadSpan) -> ReadResult:
         return await super().read(replace(span, since=span.since + 1))
 
 
-@flawed_broker("test_as_many_as_the_history_keeps_are_complete_and_one_more_is_a_gap")
+@flawed_broker("test_history_size_bounds_complete_reads")
 class AnswersAGapByNothing(SilentAbout):
     gap = GapReason.TRIMMED
 
 
-@flawed_broker("test_as_many_as_the_history_keeps_are_complete_and_one_more_is_a_gap")
+@flawed_broker("test_history_size_bounds_complete_reads")
 class KeepsOneLess(MemoryBroker):
     def publish(self, *args: Any, history: History, **options: Any) -> Any:
         return super().publish(*args, history=replace(history, size=max(1, history.size - 1)), **options)
 
 
-@flawed_broker("test_what_is_too_old_is_a_gap_for_those_who_missed_it")
+@flawed_broker("test_expired_record_is_gap_only_if_missed")
 class IgnoresTheTTL(MemoryBroker):
     def publish(self, *args: Any, history: History, **options: Any) -> Any:
         return super().publish(*args, history=replace(history, ttl_s=600.0), **options)
 
 
-@flawed_broker("test_an_offset_of_another_epoch_is_a_gap")
+@flawed_broker("test_offset_of_other_epoch_is_gap")
 class TakesAnyEpoch(MemoryBroker):
     async def read(self, span: ReadSpan) -> ReadResult:
         head = (await self.heads([span.partition]))[span.partition]
         return await super().read(replace(span, epoch=head.epoch))
 
 
-@flawed_broker("test_an_offset_that_the_log_has_not_reached_is_a_gap")
+@flawed_broker("test_offset_beyond_head_is_gap")
 class WaitsForWhatIsAhead(SilentAbout):
     gap = GapReason.AHEAD
 
 
-@flawed_broker("test_a_quiet_topic_is_complete_whatever_happens_around_it")
+@flawed_broker("test_quiet_topic_is_complete_in_busy_partition")
 class KeepsSoManyOfAllTopics(Answering):
     def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         return ReadResult(gap=GapReason.TRIMMED) if span.until - span.since > 5000 else result
 
 
-@flawed_broker("test_a_place_that_moved_with_the_watermark_has_missed_nothing")
+@flawed_broker("test_read_from_watermark_returns_nothing")
 class DoesNotBelieveInQuietTopics(Answering):
     def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         return ReadResult(gap=GapReason.TRIMMED) if span.since > 5000 else result
 
 
-@flawed_broker("test_topics_that_were_born_meanwhile_are_found")
+@flawed_broker("test_wildcard_read_finds_new_topics")
 class KnowsOnlyOldTopics(Answering):
     def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         return replace(result, records=tuple(record for record in result.records if record.prev))
 
 
-@flawed_broker("test_more_than_was_asked_for_is_a_gap_and_no_part")
+@flawed_broker("test_read_over_limit_is_gap_without_records")
 class AnswersTooManyByAPart(MemoryBroker):
     async def read(self, span: ReadSpan) -> ReadResult:
         result = await super().read(replace(span, limit=10**6))
         return replace(result, records=result.records[: span.limit])
 
 
-@flawed_broker("test_more_than_was_asked_for_is_a_gap_and_no_part")
+@flawed_broker("test_read_over_limit_is_gap_without_records")
 class CountsNoBytes(MemoryBroker):
     async def read(self, span: ReadSpan) -> ReadResult:
         return await super().read(replace(span, max_bytes=10**9))
 
 
-@flawed_broker("test_a_topic_without_any_message_gives_a_place_to_come_back_to")
+@flawed_broker("test_empty_topic_has_position_to_resume_from")
 class KnowsNoNewTopics(Answering):
     def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         return ReadResult(gap=GapReason.TRIMMED) if not callable(span.topics) and "new" in span.topics else result
 
 
-@flawed_broker("test_reads_while_others_publish_are_complete")
+@flawed_broker("test_read_during_publishes_is_complete")
 class ReadsAPartOfMany(Answering):
     def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         return replace(result, records=result.records[:20])
 
 
-@flawed_broker("test_a_forgotten_topic_is_a_gap_for_those_who_needed_it")
+@flawed_broker("test_forgotten_topic_is_gap_only_if_missed")
 class ForgetsNothing(MemoryBroker):
     async def forget(self, topic: str) -> None: ...
 
 
-@flawed_broker("test_a_forgotten_topic_is_a_gap_for_those_who_needed_it")
+@flawed_broker("test_forgotten_topic_is_gap_only_if_missed")
 class ForgetsThatItForgot(SilentAbout):
     gap = GapReason.TRIMMED
 
@@ -129,19 +129,19 @@ class ForgetsThatItForgot(SilentAbout):
 # -- clients that change nodes
 
 
-@flawed_broker("test_clients_that_change_nodes_under_load_get_everything_once_in_order")
+@flawed_broker("test_clients_changing_nodes_receive_each_record_once")
 class ServesWhoComesFromOneLater(ReadsFromOneLater): ...
 
 
-@flawed_broker("test_clients_that_roam_in_any_way_get_everything_or_are_told_a_gap")
+@flawed_broker("test_roaming_clients_receive_every_record_or_gap")
 class ServesWhoRoamsFromOneLater(ReadsFromOneLater): ...
 
 
-@flawed_broker("test_clients_that_roam_in_any_way_get_everything_or_are_told_a_gap")
+@flawed_broker("test_roaming_clients_receive_every_record_or_gap")
 class TellsWhoRoamsNoGap(AnswersAGapByNothing): ...
 
 
-@flawed_broker("test_clients_that_change_nodes_under_load_get_everything_once_in_order")
+@flawed_broker("test_clients_changing_nodes_receive_each_record_once")
 class LosesOneReadInAThousand(Answering):
     read_so_far = 0
 
@@ -154,17 +154,17 @@ class LosesOneReadInAThousand(Answering):
         return replace(result, records=tuple(kept))
 
 
-@flawed_broker("test_clients_that_roam_in_any_way_get_everything_or_are_told_a_gap")
+@flawed_broker("test_roaming_clients_receive_every_record_or_gap")
 class ReadsTwoInTheWrongOrder(Answering):
     def change(self, result: ReadResult, span: ReadSpan) -> ReadResult:
         *before, last = result.records or [None]
         return result if not before else replace(result, records=(*before[:-1], last, before[-1]))
 
 
-# -- partitions that come and go
+# -- changes of the interest in partitions
 
 
-@flawed_broker("test_the_last_choice_of_partitions_wins_however_quickly_it_follows")
+@flawed_broker("test_last_set_interest_wins")
 class LetsTheShortestChoiceWin(MemoryBroker):
     async def set_interest(self, partitions: frozenset[int]) -> Any:
         heads = await super().set_interest(partitions)
@@ -176,7 +176,7 @@ class LetsTheShortestChoiceWin(MemoryBroker):
         return heads
 
 
-@flawed_broker("test_ranges_tile_while_partitions_come_and_go")
+@flawed_broker("test_ranges_are_contiguous_while_interest_changes")
 class ForgetsToTailAgain(MemoryBroker):
     async def set_interest(self, partitions: frozenset[int]) -> Any:
         known = self.known = getattr(self, "known", frozenset()) | partitions
@@ -186,7 +186,7 @@ class ForgetsToTailAgain(MemoryBroker):
         return heads
 
 
-@flawed_broker("test_what_has_no_history_keeps_its_place_in_the_order")
+@flawed_broker("test_message_without_history_keeps_its_order")
 class DelaysWhatHasNoHistory(MemoryBroker):
     def publish(self, *args: Any, history: History, **options: Any) -> Any:
         if history.size:
@@ -204,7 +204,7 @@ class DelaysWhatHasNoHistory(MemoryBroker):
 # -- keys
 
 
-@flawed_broker("test_a_repeat_after_an_unknown_outcome_is_stored_once")
+@flawed_broker("test_repeat_after_unknown_outcome_is_stored_once")
 class ForgetsTheKeyOfWhatWasNotAnswered(MemoryBroker):
     def publish(self, *args: Any, deadline_s: float = 10.0, key: str | None = None, **options: Any) -> Any:
         if deadline_s:
@@ -215,7 +215,7 @@ class ForgetsTheKeyOfWhatWasNotAnswered(MemoryBroker):
         return future
 
 
-@flawed_broker("test_a_repeat_is_known_when_its_first_is_no_longer_kept")
+@flawed_broker("test_key_outlives_its_record")
 class ForgetsAKeyWithItsMessage(MemoryBroker):
     def publish(self, *args: Any, key: str | None = None, **options: Any) -> Any:
         if key is None and self._log is not None:
@@ -224,23 +224,23 @@ class ForgetsAKeyWithItsMessage(MemoryBroker):
         return super().publish(*args, key=key, **options)
 
 
-@flawed_broker("test_a_key_counts_without_history_too")
+@flawed_broker("test_key_applies_without_history")
 class KnowsKeysOfWhatItKeepsOnly(MemoryBroker):
     def publish(self, *args: Any, history: History, key: str | None = None, **options: Any) -> Any:
         return super().publish(*args, history=history, key=key if history.size else None, **options)
 
 
-# -- from start to stop
+# -- start and stop
 
 
-@flawed_broker("test_a_stop_leaves_no_read_unanswered")
+@flawed_broker("test_stop_completes_every_read")
 class LeavesReadsUnanswered(MemoryBroker):
     async def read(self, span: ReadSpan) -> ReadResult:
         await asyncio.Event().wait()
         raise AssertionError
 
 
-@flawed_broker("test_a_start_that_is_cancelled_leaves_nothing_behind")
+@flawed_broker("test_cancelled_start_leaks_nothing")
 class LeavesHalfAStartBehind(MemoryBroker):
     task: Any = None
 
@@ -265,7 +265,7 @@ class CountingSuite(BrokerSuite):
         return count
 
 
-@found_by("test_an_idle_node_asks_as_little_as_it_promises", CountingSuite)
+@found_by("test_idle_node_stays_within_promised_rate", CountingSuite)
 class Restless(MemoryBroker):
     operations = 0
 

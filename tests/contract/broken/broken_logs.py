@@ -14,7 +14,7 @@ from dws_core.plugin import BrokerURL, GapReason, Head, History, ReadResult, Rea
 
 
 class CorrectLogBroker(MemoryBroker):
-    """No flaw; there is nothing to cut off."""
+    """A correct broker without connections to cut."""
 
     @classmethod
     async def sever(cls) -> None: ...
@@ -28,11 +28,11 @@ def flawed_broker(test: str) -> Callable[[type[Any]], type[Any]]:
     return found_by(test, BrokerSuite)
 
 
-# -- logs with a flaw in what they tell the node
+# -- logs with a flaw in the events for the node
 
 
 class Between:
-    """Stands between a broker and the sink, and passes everything on."""
+    """A sink in front of the real sink, which passes every event on."""
 
     def __init__(self, sink: Any) -> None:
         self.sink = sink
@@ -43,7 +43,7 @@ class Between:
 
 
 class Tampered(MemoryBroker):
-    """A memory broker with something between it and the sink."""
+    """A memory broker with another sink in front of the real one."""
 
     between: type[Between]
 
@@ -51,7 +51,7 @@ class Tampered(MemoryBroker):
         await super().start(node=node, layout=layout, sink=self.between(sink))
 
 
-@flawed_broker("test_a_thousand_messages_arrive_in_order")
+@flawed_broker("test_thousand_messages_arrive_in_order")
 class LosesOneMessage(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
@@ -59,7 +59,7 @@ class LosesOneMessage(Tampered):
             self.sink.on_records(partition, epoch, lo, hi, kept)
 
 
-@flawed_broker("test_publishes_of_one_tick_keep_their_order_however_many")
+@flawed_broker("test_publishes_of_one_tick_keep_their_order")
 class ReordersTwo(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
@@ -68,14 +68,14 @@ class ReordersTwo(Tampered):
             self.sink.on_records(partition, epoch, lo, hi, records)
 
 
-@flawed_broker("test_every_node_hears_a_publish_once")
+@flawed_broker("test_every_node_receives_publish_once")
 class DeliversTwice(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
             self.sink.on_records(partition, epoch, lo, hi, [*records, records[-1]])
 
 
-@flawed_broker("test_publishes_of_one_tick_keep_their_order_however_many")
+@flawed_broker("test_publishes_of_one_tick_keep_their_order")
 class MovesTheWatermarkPastWhatIsNotDelivered(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
@@ -83,7 +83,7 @@ class MovesTheWatermarkPastWhatIsNotDelivered(Tampered):
             self.sink.on_records(partition, epoch, hi, hi, records[-1:])
 
 
-@flawed_broker("test_nodes_hear_each_other_both_ways")
+@flawed_broker("test_nodes_receive_from_each_other")
 class LeavesAHoleBetweenRanges(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
@@ -91,7 +91,7 @@ class LeavesAHoleBetweenRanges(Tampered):
             self.sink.on_records(partition, epoch, lo + (self.count == 2), hi, records)
 
 
-@flawed_broker("test_a_thousand_messages_arrive_in_order")
+@flawed_broker("test_thousand_messages_arrive_in_order")
 class ReportsGapsOfAHealthyLog(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
@@ -101,7 +101,7 @@ class ReportsGapsOfAHealthyLog(Tampered):
             )
 
 
-@flawed_broker("test_a_stopped_node_hears_nothing_more")
+@flawed_broker("test_stopped_node_receives_nothing")
 class TalksAfterTheStop(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         pass
@@ -113,7 +113,7 @@ class TalksAfterTheStop(Tampered):
             asyncio.get_running_loop().call_soon(node._sink.on_state, "degraded", "still here")
 
 
-@flawed_broker("test_a_control_message_reaches_all_nodes_of_its_channel")
+@flawed_broker("test_control_message_reaches_all_nodes_of_channel")
 class KeepsControlMessagesFromTheSender(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         own = b""
@@ -127,22 +127,22 @@ class KeepsControlMessagesFromTheSender(Tampered):
         await super().start(node=node, layout=layout, sink=sink)
 
 
-# -- logs with a flaw in what they do
+# -- logs with a flaw in their operations
 
 
-@flawed_broker("test_a_repeat_with_the_same_key_is_stored_once_on_whichever_node")
+@flawed_broker("test_repeated_key_is_stored_once_on_any_node")
 class StoresARepeatAgain(MemoryBroker):
     def publish(self, *args: Any, key: str | None = None, **options: Any) -> Any:
         return super().publish(*args, **options)
 
 
-@flawed_broker("test_repeats_at_the_same_time_are_delivered_once")
+@flawed_broker("test_concurrent_repeats_are_delivered_once")
 class KnowsOnlyItsOwnKeys(MemoryBroker):
     def publish(self, *args: Any, key: str | None = None, **options: Any) -> Any:
         return super().publish(*args, key=key and f"{id(self)}:{key}", **options)
 
 
-@flawed_broker("test_a_key_counts_for_its_topic_and_channel_only")
+@flawed_broker("test_key_applies_to_one_topic_and_channel")
 class HasOneNamespaceForKeys(MemoryBroker):
     used: dict[str, Any] = {}  # noqa: RUF012 -- shared on purpose
 
@@ -163,7 +163,7 @@ class DoesNotSeparateChannels(MemoryBroker):
         await super().start(node=node, layout=replace(layout, channel="one for all"), sink=sink)
 
 
-@flawed_broker("test_publishing_after_the_stop_raises_broker_closed")
+@flawed_broker("test_publish_after_stop_raises_broker_closed")
 class TakesMessagesAfterTheStop(MemoryBroker):
     def publish(self, *args: Any, **options: Any) -> Any:
         future = super().publish(*args, **options)
@@ -174,7 +174,7 @@ class TakesMessagesAfterTheStop(MemoryBroker):
         return accepted
 
 
-@flawed_broker("test_whoever_has_tuned_in_misses_nothing_from_then_on")
+@flawed_broker("test_node_misses_nothing_once_subscribed")
 class SaysItIsActiveBeforeItIs(MemoryBroker):
     async def set_interest(self, partitions: frozenset[int]) -> Any:
         if partitions:
@@ -183,14 +183,14 @@ class SaysItIsActiveBeforeItIs(MemoryBroker):
         return await super().set_interest(partitions)
 
 
-@flawed_broker("test_nothing_is_left_behind")
+@flawed_broker("test_start_and_stop_leak_nothing")
 class LeavesATaskBehind(MemoryBroker):
     async def start(self, **arguments: Any) -> None:
         await super().start(**arguments)
         self.task = asyncio.get_running_loop().create_task(asyncio.sleep(60))
 
 
-@flawed_broker("test_a_stop_sends_what_waits_and_leaves_no_publish_unanswered")
+@flawed_broker("test_stop_sends_queue_and_completes_every_publish")
 class ForgetsWhatWaitsWhenItStops(MemoryBroker):
     def publish(self, *args: Any, **options: Any) -> Any:
         future = asyncio.get_running_loop().create_future()
@@ -203,7 +203,7 @@ class ForgetsWhatWaitsWhenItStops(MemoryBroker):
         return future
 
 
-@flawed_broker("test_cancelling_a_publish_withdraws_nothing_and_harms_no_neighbour")
+@flawed_broker("test_cancelled_publish_is_stored_in_order")
 class WithdrawsWhatIsCancelled(MemoryBroker):
     def publish(self, *args: Any, **options: Any) -> Any:
         future = asyncio.get_running_loop().create_future()
@@ -225,7 +225,7 @@ class NamesTheWrongPlace(MemoryBroker):
         return told
 
 
-@flawed_broker("test_a_restarted_node_finds_the_same_epoch_and_a_higher_offset")
+@flawed_broker("test_restarted_node_finds_same_epoch")
 class HasAnEpochForEachNode(MemoryBroker):
     def publish(self, *args: Any, **options: Any) -> Any:
         told = asyncio.get_running_loop().create_future()
@@ -233,21 +233,21 @@ class HasAnEpochForEachNode(MemoryBroker):
         return told
 
 
-@flawed_broker("test_nodes_of_a_channel_have_the_same_partitions")
+@flawed_broker("test_different_partition_count_is_rejected")
 class MixesLayouts(MemoryBroker):
     async def start(self, *, node: bytes, layout: Any, sink: Any) -> None:
         channel = f"{layout.channel}/{layout.partitions}"
         await super().start(node=node, layout=replace(layout, channel=channel), sink=sink)
 
 
-@flawed_broker("test_what_is_stored_can_be_read_back")
+@flawed_broker("test_stored_records_can_be_read")
 class ReadsAPart(MemoryBroker):
     async def read(self, span: ReadSpan) -> ReadResult:
         result = await super().read(span)
         return ReadResult(records=result.records[:-1], gap=result.gap)
 
 
-@flawed_broker("test_a_read_ends_where_it_was_told_to")
+@flawed_broker("test_read_ends_at_given_offset")
 class ReadsTooMuch(MemoryBroker):
     async def read(self, span: ReadSpan) -> ReadResult:
         return await super().read(replace(span, until=span.until + 1))
@@ -259,7 +259,7 @@ class KeepsWhatHasNoHistory(MemoryBroker):
         return super().publish(*args, history=history if history.size else History(size=1), **options)
 
 
-@flawed_broker("test_a_partition_that_is_not_tailed_is_not_heard")
+@flawed_broker("test_partition_without_interest_is_not_received")
 class TailsEverything(MemoryBroker):
     async def set_interest(self, partitions: frozenset[int]) -> Any:
         every = frozenset(range(len(self._node.log.partitions)))  # type: ignore[union-attr]
@@ -267,7 +267,7 @@ class TailsEverything(MemoryBroker):
         return {number: heads[number] for number in partitions}
 
 
-@flawed_broker("test_the_largest_payload_arrives_and_a_byte_more_is_refused")
+@flawed_broker("test_payload_limit_is_exact")
 class TakesAnySize(MemoryBroker):
     @classmethod
     def from_url(cls, url: BrokerURL) -> Any:
@@ -276,7 +276,7 @@ class TakesAnySize(MemoryBroker):
         return broker
 
 
-@flawed_broker("test_no_text_of_a_broker_shows_the_password")
+@flawed_broker("test_broker_repr_hides_password")
 class ShowsThePassword(MemoryBroker):
     @classmethod
     def from_url(cls, url: BrokerURL) -> Any:
@@ -288,14 +288,14 @@ class ShowsThePassword(MemoryBroker):
         return f"<broker of {self.url.username}:{self.url.password}>"  # type: ignore[attr-defined]
 
 
-@flawed_broker("test_an_unknown_option_is_refused_and_the_valid_ones_are_listed")
+@flawed_broker("test_unknown_option_is_rejected_with_valid_ones")
 class IgnoresOptions(MemoryBroker):
     @classmethod
     def from_url(cls, url: BrokerURL) -> Any:
         return cls(url.name)
 
 
-@flawed_broker("test_after_a_broken_connection_nothing_is_missing")
+@flawed_broker("test_nothing_is_missing_after_broken_connection")
 class ComesBackWithoutCatchingUp(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
@@ -306,7 +306,7 @@ class ComesBackWithoutCatchingUp(Tampered):
     async def sever(cls) -> None: ...
 
 
-@flawed_broker("test_a_publish_whose_future_was_cancelled_is_stored_before_a_stop")
+@flawed_broker("test_cancelled_publish_is_stored_before_stop")
 class WithdrawsWhatIsCancelledAtAStop(MemoryBroker):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -333,7 +333,7 @@ class WithdrawsWhatIsCancelledAtAStop(MemoryBroker):
         await super().stop(**options)
 
 
-@flawed_broker("test_a_stop_that_is_cancelled_leaves_nothing_behind")
+@flawed_broker("test_cancelled_stop_leaks_nothing")
 class GivesUpItsStop(MemoryBroker):
     task: Any = None
 
@@ -349,7 +349,7 @@ class GivesUpItsStop(MemoryBroker):
             task.cancel()
 
 
-@flawed_broker("test_a_cancelled_set_interest_spoils_no_other")
+@flawed_broker("test_cancelled_set_interest_does_not_affect_others")
 class SharesTheWaitForAnInterest(MemoryBroker):
     confirmed: Any = None
 

@@ -1,4 +1,4 @@
-"""A `BrokerInterface` as small as can be, and ones with one flaw each."""
+"""A minimal `BrokerInterface`, and ones with one flaw each."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from dws_core.plugin import (
 
 @dataclass(frozen=True)
 class NoOptions:
-    """A URL of `SmallBroker` has none."""
+    """The options of `SmallBroker`'s URL, which has none."""
 
 
 class SmallBroker(BrokerInterface):
-    """As small as a broker can be."""
+    """A minimal broker."""
 
     capabilities = BrokerCapabilities(cross_process=False, ordering="total", max_payload_bytes=100_000)
     everybody: list[SmallBroker]
@@ -80,7 +80,7 @@ class SmallBroker(BrokerInterface):
 
 
 class CorrectSmallBroker(SmallBroker):
-    """No flaw. Cut off, it loses three messages."""
+    """A correct broker. It loses three messages when its connection is cut."""
 
     lost = 0
 
@@ -103,7 +103,7 @@ def flawed_broker(test: str) -> Callable[[type[Any]], type[Any]]:
     return found_by(test, BrokerSuite)
 
 
-@flawed_broker("test_a_thousand_messages_arrive_in_order")
+@flawed_broker("test_thousand_messages_arrive_in_order")
 class LosesOneInAThousand(SmallBroker):
     count = 0
 
@@ -113,7 +113,7 @@ class LosesOneInAThousand(SmallBroker):
             await super().publish(channel, message)
 
 
-@flawed_broker("test_subscribing_twice_delivers_once")
+@flawed_broker("test_repeated_subscribe_delivers_once")
 class CountsSubscriptions(SmallBroker):
     def __init__(self) -> None:
         super().__init__()
@@ -129,25 +129,25 @@ class CountsSubscriptions(SmallBroker):
                 yield delivery
 
 
-@flawed_broker("test_a_channel_name_is_literal")
+@flawed_broker("test_channel_name_is_literal")
 class TakesChannelsForPatterns(SmallBroker):
     def wants(self, channel: str) -> bool:
         return any(fnmatch.fnmatchcase(channel, pattern) for pattern in self.channels)
 
 
-@flawed_broker("test_who_is_not_subscribed_hears_nothing")
+@flawed_broker("test_unsubscribed_node_receives_nothing")
 class NeverUnsubscribes(SmallBroker):
     async def unsubscribe(self, channel: str) -> None:
         pass
 
 
-@flawed_broker("test_unsubscribing_what_is_not_subscribed_is_no_error")
+@flawed_broker("test_unsubscribe_without_subscription_is_no_error")
 class ComplainsAboutUnknownChannels(SmallBroker):
     async def unsubscribe(self, channel: str) -> None:
         self.channels.remove(channel)
 
 
-@flawed_broker("test_every_node_hears_a_publish_once")
+@flawed_broker("test_every_node_receives_publish_once")
 class DoesNotHearItself(SmallBroker):
     async def publish(self, channel: str, message: bytes) -> None:
         self.channels.discard(channel)
@@ -155,20 +155,20 @@ class DoesNotHearItself(SmallBroker):
         self.channels.add(channel)
 
 
-@flawed_broker("test_whoever_has_tuned_in_misses_nothing_from_then_on")
+@flawed_broker("test_node_misses_nothing_once_subscribed")
 class SubscribesALittleLater(SmallBroker):
     async def subscribe(self, channel: str) -> None:
         asyncio.get_running_loop().call_soon(self.channels.add, channel)
 
 
-@flawed_broker("test_publishing_before_the_start_raises_broker_closed")
+@flawed_broker("test_publish_before_start_raises_broker_closed")
 class TakesMessagesBeforeTheStart(SmallBroker):
     async def publish(self, channel: str, message: bytes) -> None:
         if self.open:
             await super().publish(channel, message)
 
 
-@flawed_broker("test_disconnecting_ends_the_deliveries")
+@flawed_broker("test_disconnect_ends_deliveries")
 class NeverEndsItsDeliveries(SmallBroker):
     async def deliveries(self) -> AsyncIterator[Delivery]:
         while True:
@@ -176,7 +176,7 @@ class NeverEndsItsDeliveries(SmallBroker):
                 yield delivery
 
 
-@flawed_broker("test_giving_up_a_wait_loses_nothing")
+@flawed_broker("test_cancelled_receive_loses_nothing")
 class LosesWhatACancelledWaitWouldHaveGiven(SmallBroker):
     async def deliveries(self) -> AsyncIterator[Delivery]:
         try:
@@ -187,7 +187,7 @@ class LosesWhatACancelledWaitWouldHaveGiven(SmallBroker):
             raise
 
 
-@flawed_broker("test_a_node_that_does_not_read_delays_nobody")
+@flawed_broker("test_node_that_does_not_read_delays_no_other")
 class WaitsForSlowReaders(SmallBroker):
     async def publish(self, channel: str, message: bytes) -> None:
         await super().publish(channel, message)
@@ -210,7 +210,7 @@ class MixesUpChannels(SmallBroker):
         await super().publish(channel, message)
 
 
-@flawed_broker("test_all_nodes_see_one_order_where_it_is_promised")
+@flawed_broker("test_all_nodes_see_one_order_if_promised")
 class HasAnOrderForEachNode(SmallBroker):
     async def publish(self, channel: str, message: bytes) -> None:
         delivery = Delivery(channel=channel, payload=message)
@@ -221,12 +221,12 @@ class HasAnOrderForEachNode(SmallBroker):
                 broker.queue.put_nowait(delivery)
 
 
-@flawed_broker("test_the_record_loads_a_class_that_promises_the_same")
+@flawed_broker("test_loaded_class_matches_record")
 class PromisesMoreThanItHas(SmallBroker):
     promised = BrokerCapabilities(cross_process=True)
 
 
-@flawed_broker("test_after_a_broken_connection_messages_arrive_again")
+@flawed_broker("test_messages_arrive_again_after_broken_connection")
 class StaysAwayWhenItWasCutOff(SmallBroker):
     @classmethod
     async def sever(cls) -> None:

@@ -1,6 +1,6 @@
-"""Memory brokers whose server the suite can hurt, right ones and ones with one flaw each.
+"""Memory brokers with a server that can fail: correct ones, and ones with one flaw each.
 
-`FaultyBroker` plays the ways to the server; a wipe is done to the log itself.
+`FaultyBroker` simulates the connections to the server. A wipe changes the log itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dws_core.testing import BrokerFaults, FaultyBroker
 
 
 class Fragile(FaultyBroker):
-    """Its server can be cut off, frozen, taken down and wiped; it gets over all of it."""
+    """A broker that recovers when its server is disconnected, frozen, stopped or wiped."""
 
     capabilities = MemoryBroker.capabilities
     everybody: list[Any]
@@ -45,13 +45,13 @@ class Fragile(FaultyBroker):
         self.cut_both()
 
     def cut_both(self) -> None:
-        """Everything waits for a moment, and is caught up with."""
+        """Delay all events for a moment, and catch up."""
         stack = ExitStack()
         stack.enter_context(self.frozen())
         asyncio.get_running_loop().call_soon(stack.close)
 
     def cut_commands(self) -> None:
-        """The next publishes get no answer, every other one is not stored."""
+        """Lose the replies to the next publishes. Every second call also loses the publishes themselves."""
         stack = ExitStack()
         self.count = getattr(self, "count", 0) + 1
         stack.enter_context(self.losing_answers(stored=bool(self.count % 2)))
@@ -73,7 +73,7 @@ class Fragile(FaultyBroker):
 
 
 def wipe(broker: Any, epoch: str) -> None:
-    """Take the data from a node's log, if no other node has done it, and tell the node."""
+    """Wipe a node's log, unless another node has done it, and report the loss to the node."""
     for partition in broker._log.partitions:
         if partition.epoch != epoch:
             readers = partition.readers
@@ -85,7 +85,7 @@ def wipe(broker: Any, epoch: str) -> None:
 
 
 class Faults(BrokerFaults):
-    """Does it to every node."""
+    """Applies each fault to every node."""
 
     def __init__(self, kind: type[Fragile]) -> None:
         self.kind = kind
@@ -129,7 +129,7 @@ class FaultSuite(BrokerSuite):
 
 
 class Correct(Fragile):
-    """No flaw."""
+    """A correct broker."""
 
     down = False
 
@@ -149,29 +149,29 @@ def flawed_broker(test: str) -> Callable[[type[Any]], type[Any]]:
     return found_by(test, FaultSuite)
 
 
-@flawed_broker("test_broken_connections_under_load_lose_nothing_and_repeat_nothing")
+@flawed_broker("test_broken_connections_lose_and_repeat_nothing")
 class ComesBackWithoutCatchingUp(Correct):
     def cut_tail(self) -> None:
-        """What comes in between is gone, and the tail goes on as if nothing were."""
+        """Lose all events in between, and continue the tail without a gap."""
         tail: Any = self._tail
         real, tail.on_records = tail.on_records, lambda *_: None
         asyncio.get_running_loop().call_later(0.005, setattr, tail, "on_records", real)
 
 
-@flawed_broker("test_broken_connections_under_load_lose_nothing_and_repeat_nothing")
+@flawed_broker("test_broken_connections_lose_and_repeat_nothing")
 class TellsAGapInsteadOfCatchingUp(Correct):
     async def cut_tail(self) -> None:  # type: ignore[override]
         async with self.tail_cut():
             pass
 
 
-@flawed_broker("test_broken_connections_under_load_lose_nothing_and_repeat_nothing")
+@flawed_broker("test_broken_connections_lose_and_repeat_nothing")
 class StoresTwiceAfterARetry(Correct):
     def publish(self, *args: Any, key: str | None = None, **options: Any) -> Any:
         return super().publish(*args, **options)
 
 
-@flawed_broker("test_broken_connections_under_load_lose_nothing_and_repeat_nothing")
+@flawed_broker("test_broken_connections_lose_and_repeat_nothing")
 class SaysStoredWhatIsNot(Correct):
     def publish(self, *args: Any, **options: Any) -> Any:
         future = super().publish(*args, **options)
@@ -182,7 +182,7 @@ class SaysStoredWhatIsNot(Correct):
         return lie
 
 
-@flawed_broker("test_a_log_without_its_data_is_another_epoch_for_everybody")
+@flawed_broker("test_wiped_log_starts_new_epoch_on_every_node")
 class KeepsTheEpochAfterAWipe(Correct):
     def wipe(self) -> None:
         epoch = self.broker._log.partitions[0].epoch  # type: ignore[attr-defined]
@@ -191,7 +191,7 @@ class KeepsTheEpochAfterAWipe(Correct):
         wipe(self.broker, epoch)
 
 
-@flawed_broker("test_a_log_without_its_data_is_another_epoch_for_everybody")
+@flawed_broker("test_wiped_log_starts_new_epoch_on_every_node")
 class TellsNobodyOfAWipe(Correct):
     def wipe(self) -> None:
         tail: Any = self._tail
@@ -199,7 +199,7 @@ class TellsNobodyOfAWipe(Correct):
         wipe(self.broker, "00wiped0")
 
 
-@flawed_broker("test_a_frozen_broker_is_noticed_and_costs_nothing")
+@flawed_broker("test_frozen_broker_is_noticed_and_loses_nothing")
 class NoticesNothing(Correct):
     async def freeze(self) -> None:
         tail: Any = self._tail
@@ -207,18 +207,18 @@ class NoticesNothing(Correct):
         await super().freeze()
 
 
-@flawed_broker("test_a_frozen_broker_is_noticed_and_costs_nothing")
+@flawed_broker("test_frozen_broker_is_noticed_and_loses_nothing")
 class WaitsForEver(Correct):
     def publish(self, *args: Any, deadline_s: float = 10.0, **options: Any) -> Any:
         return super().publish(*args, deadline_s=1e6, **options)
 
 
-@flawed_broker("test_a_broker_that_is_down_refuses_in_time_and_comes_back")
+@flawed_broker("test_unreachable_broker_fails_fast_and_recovers")
 class StartsWhateverIsThere(Correct):
     async def start(self, **arguments: Any) -> None:
         await Fragile.start(self, **arguments)
 
 
-@flawed_broker("test_a_broker_that_is_down_refuses_in_time_and_comes_back")
+@flawed_broker("test_unreachable_broker_fails_fast_and_recovers")
 class DoesNotComeBack(Correct):
     async def recover(self) -> None: ...

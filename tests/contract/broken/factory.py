@@ -1,4 +1,4 @@
-"""Suites for what is defined beside them, flawed or not. `test_conformance_suite.py` copies and runs this folder."""
+"""Suites for the plugins of this folder. `test_conformance_suite.py` copies the folder and runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dws_core.testing import BrokerConformance
 
 
 class BrokerSuite(BrokerConformance):
-    """Of a class in this file, as if a plugin offered it."""
+    """The suite for a broker class of this folder, as if a plugin offered it."""
 
     kind: type[Any]
 
@@ -44,7 +44,7 @@ class BrokerSuite(BrokerConformance):
 
 
 def found_by(test: str, suite: type[Any], member: str = "kind") -> Callable[[type[Any]], type[Any]]:
-    """Make a suite for a flawed class; the test is the one that must fail: `test_conformance_suite.py` looks for it."""
+    """Make a suite for a flawed class. `test_conformance_suite.py` checks that the given test fails."""
 
     def register(flawed: type[Any]) -> type[Any]:
         name = f"Test{flawed.__name__}"
@@ -57,7 +57,7 @@ def found_by(test: str, suite: type[Any], member: str = "kind") -> Callable[[typ
 
 
 class BrokerSuiteInNoHurry(BrokerSuite):
-    """For what must pass."""
+    """The suite for a correct broker, with a longer timeout."""
 
     @pytest.fixture
     def hang_limit_s(self) -> float:

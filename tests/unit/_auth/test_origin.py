@@ -1,4 +1,4 @@
-"""Which pages may connect."""
+"""Origins that may connect."""
 
 from __future__ import annotations
 
@@ -26,5 +26,7 @@ from dws_core._auth.origin import origin_allowed
         ("http://[::1]:80", "[::1]", (), True),
     ],
 )
-def test_same_origin_or_listed(origin: str | None, host: str | None, allowed: tuple[str, ...], answer: bool) -> None:
+def test_origin_is_allowed_if_same_host_or_listed(
+    origin: str | None, host: str | None, allowed: tuple[str, ...], answer: bool
+) -> None:
     assert origin_allowed(origin, host, allowed) is answer

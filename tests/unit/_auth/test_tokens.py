@@ -1,4 +1,4 @@
-"""Where a token stands."""
+"""Bearer tokens in the header and in the subprotocols."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dws_core._auth.tokens import bearer_from_header, split_bearer
     ("header", "token"),
     [("Bearer abc", "abc"), ("bearer  abc ", "abc"), ("Basic abc", None), ("Bearer", None), ("", None), (None, None)],
 )
-def test_only_the_bearer_scheme_gives_a_token(header: str | None, token: str | None) -> None:
+def test_only_bearer_scheme_yields_token(header: str | None, token: str | None) -> None:
     assert bearer_from_header(header) == token
 
 
 @given(st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])))
-def test_a_token_travels_as_a_subprotocol(token: str) -> None:
+def test_token_is_read_from_subprotocol(token: str) -> None:
     entry = "dws.bearer." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
     assert split_bearer(["dws.v1.json", entry, "x"]) == (token, ("dws.v1.json", "x"))
 
 
 @pytest.mark.parametrize("entry", ["dws.bearer.", "dws.bearer.%%%", "dws.bearer._w", "dws.bearer.é"])
-def test_what_is_not_base64url_of_text_gives_no_token(entry: str) -> None:
+def test_invalid_base64url_yields_no_token(entry: str) -> None:
     assert split_bearer([entry]) == (None, ())

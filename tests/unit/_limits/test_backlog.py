@@ -1,4 +1,4 @@
-"""What waits for a slow connection."""
+"""Frames queued for a slow connection, and the policies that drop them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _all(backlog: Backlog) -> list[str]:
     return [backlog.take().text for _ in range(len(backlog))]
 
 
-def test_frames_leave_in_the_order_they_came() -> None:
+def test_frames_are_taken_in_order() -> None:
     backlog = Backlog(None, "close")
     assert [backlog.put(_frame(text)) for text in "abc"] == [0, 0, 0]
     assert (len(backlog), backlog.size_bytes) == (3, 3)
@@ -29,21 +29,21 @@ def test_frames_leave_in_the_order_they_came() -> None:
 
 
 @pytest.mark.parametrize("policy", SLOW_CONSUMER)
-def test_one_frame_alone_may_be_larger_than_the_limit(policy: SlowConsumer) -> None:
+def test_single_frame_may_exceed_limit(policy: SlowConsumer) -> None:
     assert Backlog(3, policy).put(_frame("12345")) == 0
 
 
-def test_close_lets_nothing_give_way() -> None:
+def test_close_policy_drops_nothing() -> None:
     backlog = Backlog(3, "close")
     assert [backlog.put(_frame(text)) for text in ("12", "3", "4")] == [0, 0, None]
 
 
-def test_bytes_in_the_servers_buffer_count() -> None:
+def test_bytes_in_server_buffer_count() -> None:
     assert Backlog(3, "close").put(_frame("12"), beside_bytes=2) is None
     assert Backlog(4, "close").put(_frame("12"), beside_bytes=2) == 0
 
 
-def test_drop_oldest_drops_deliveries_and_never_answers() -> None:
+def test_drop_oldest_drops_messages_but_not_replies() -> None:
     backlog = Backlog(3, "drop-oldest")
     for text, topic in (("a", "t"), ("!", None), ("b", "t")):
         assert backlog.put(_frame(text, topic)) == 0
@@ -51,7 +51,7 @@ def test_drop_oldest_drops_deliveries_and_never_answers() -> None:
     assert _all(backlog) == ["!", "cd"]
 
 
-def test_drop_newest_keeps_what_waits_and_makes_room_for_answers() -> None:
+def test_drop_newest_keeps_queue_and_makes_room_for_replies() -> None:
     backlog = Backlog(3, "drop-newest")
     assert [backlog.put(_frame(text)) for text in "abc"] == [0, 0, 0]
     assert backlog.put(_frame("d")) == 1
@@ -60,19 +60,20 @@ def test_drop_newest_keeps_what_waits_and_makes_room_for_answers() -> None:
 
 
 @pytest.mark.parametrize("policy", SLOW_CONSUMER)
-def test_answers_alone_over_the_limit_are_an_overflow(policy: SlowConsumer) -> None:
+def test_replies_over_limit_overflow(policy: SlowConsumer) -> None:
     backlog = Backlog(2, policy)
     assert [backlog.put(_frame(text, None)) for text in "abc"] == [0, 0, None]
 
 
-def test_keep_latest_keeps_one_delivery_of_each_topic_and_it_takes_the_last_place() -> None:
+def test_keep_latest_keeps_newest_message_of_topic() -> None:
+    """The newest message takes the last place in the queue."""
     backlog = Backlog(10, "keep-latest")
     for text, topic, dropped in (("a1", "a", 0), ("b1", "b", 0), ("!", None, 0), ("a2", "a", 1), ("?", None, 0)):
         assert backlog.put(_frame(text, topic)) == dropped
     assert _all(backlog) == ["b1", "!", "a2", "?"]
 
 
-def test_keep_latest_over_the_limit_is_an_overflow() -> None:
+def test_keep_latest_overflows_over_limit() -> None:
     backlog = Backlog(3, "keep-latest")
     assert backlog.put(_frame("ab", "a")) == 0
     assert backlog.put(_frame("cd", "b")) is None
@@ -84,7 +85,7 @@ def test_keep_latest_over_the_limit_is_an_overflow() -> None:
     limit=st.one_of(st.none(), st.integers(1, 30)),
     puts=st.lists(st.tuples(st.integers(0, 12), st.sampled_from([None, "a", "b"]), st.integers(0, 5), st.booleans())),
 )
-def test_nothing_is_lost_uncounted_and_the_limit_holds(
+def test_every_drop_is_counted_and_limit_holds(
     policy: SlowConsumer, limit: int | None, puts: list[tuple[int, str | None, int, bool]]
 ) -> None:
     backlog = Backlog(limit, policy)

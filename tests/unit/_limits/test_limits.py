@@ -1,4 +1,4 @@
-"""Bounds."""
+"""`Limits`: its defaults and the values it accepts."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import pytest
 from dws_core import ConfigurationError, Limits
 
 
-def test_the_defaults_are_those_of_the_protocol() -> None:
+def test_defaults_match_protocol() -> None:
     limits = Limits()
     assert (limits.message_bytes, limits.filters, limits.messages_per_s, limits.burst) == (65_536, 128, 100.0, 200)
     assert (limits.outbox_bytes, limits.connections) == (1_048_576, None)
 
 
 @pytest.mark.parametrize("wrong", [{"filters": 0}, {"burst": -1}, {"burst": None}, {"close_timeout_s": 0}])
-def test_a_limit_that_cannot_work_is_refused_by_name(wrong: dict[str, Any]) -> None:
+def test_invalid_limit_is_rejected_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         Limits(**wrong)
 
 
-def test_none_means_no_limit_and_a_grace_of_zero_is_possible() -> None:
+def test_none_disables_limit_and_zero_grace_is_valid() -> None:
     assert Limits(filters=None, handler_grace_s=0).filters is None
 
 
-def test_a_slow_consumer_policy_that_is_not_known_is_refused() -> None:
+def test_unknown_slow_consumer_policy_is_rejected() -> None:
     assert Limits(slow_consumer="keep-latest").slow_consumer == "keep-latest"
     with pytest.raises(ConfigurationError, match=r"'drop-all'.*close, drop-oldest, drop-newest, keep-latest"):
-        Limits(slow_consumer="drop-all")  # type: ignore[arg-type]  # what a configuration file may say
+        Limits(slow_consumer="drop-all")  # type: ignore[arg-type]  # as a value of a configuration file

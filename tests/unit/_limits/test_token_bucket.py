@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dws_core._limits.token_bucket import TokenBucket
 
 
-def test_a_burst_passes_then_the_rate_decides() -> None:
+def test_burst_passes_then_rate_applies() -> None:
     bucket = TokenBucket(10.0, 2, now=0.0)
     assert [bucket.take(0.0) for _ in range(2)] == [0.0, 0.0]
     assert bucket.take(0.0) == 0.1
@@ -19,7 +19,7 @@ def test_a_burst_passes_then_the_rate_decides() -> None:
 
 
 @given(st.lists(st.floats(0, 5), max_size=50), st.integers(1, 5))
-def test_never_more_than_burst_and_rate_allow(steps: list[float], burst: int) -> None:
+def test_burst_and_rate_are_never_exceeded(steps: list[float], burst: int) -> None:
     bucket, now, allowed = TokenBucket(2.0, burst, now=0.0), 0.0, 0
     for step in steps:
         now += step

@@ -1,11 +1,12 @@
-"""The world in which `test_recovery_model` lets clients roam.
+"""The simulated world of `test_recovery_model`.
 
-Two nodes tail two partitions through links that delay, lose and break; three clients connect, lose their connection with
-frames still on the wire, and come back to any node with the cursor that the protocol's two rules left them. Everything
-that decides is the real code; the log, the links and the wire are small and plainly right.
+Two nodes tail two partitions through links that delay pushes, lose pushes and disconnect. Three clients connect, lose
+their connection while frames are on the wire, and reconnect to any node with the cursor that results from the two rules
+of the protocol. The code under test makes all decisions. The log, the links and the wire are written to be small and
+obviously correct.
 
-The oracle: after its last baseline (its first answer, or a gap) a client has got, of each partition, exactly the matching
-records in order; at the end, all of them.
+The oracle: from its last baseline (its first answer, or a gap) on, a client must have received exactly the matching
+records of each partition, in order. At the end, it must have received all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ WISHES: list[tuple[frozenset[str], Callable[[str], bool] | None]] = [
     (frozenset("d"), None),
     (frozenset(), lambda topic: topic != "e"),
 ]
-"""What the clients want: two exact topics, and a wildcard."""
+"""The topics that the clients subscribe to: two exact topics, and a wildcard."""
 
 
 class Node:
@@ -91,7 +92,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules as they are. A mutant breaks one."""
+    """The rules of recovery. Each mutant breaks one of them."""
 
     catches_up: bool = True
     bounds_history: bool = True
@@ -101,7 +102,7 @@ class Rules:
 
 @dataclass
 class Frame:
-    """What travels to a client: an answer, a gap, a message or a `pos`."""
+    """A frame that is sent to a client: an answer, a gap, a message or a `pos`."""
 
     kind: str
     cursor: str
@@ -110,7 +111,7 @@ class Frame:
 
 @dataclass
 class Session:
-    """One connection of a client on a node, and what is on its wire."""
+    """One connection of a client on a node, and the frames on its wire."""
 
     client: Client
     node: Node
@@ -158,7 +159,7 @@ class Session:
             self.gap(lost)
 
     def read(self) -> None:
-        """Let the broker answer one thing that the recovery waits for."""
+        """Let the broker answer one request that the recovery waits for."""
         if self.recovery is None:
             return
         self.spans += self.recovery.to_read()
@@ -172,7 +173,7 @@ class Session:
             self.recovery.found(span, log.read(span.since, until, span.epoch, span.topics))
 
     def pump(self, count: int) -> None:
-        """Send the answer, then some of what follows; go live when nothing is left."""
+        """Send the answer and some of the items after it, and go live when no item is left."""
         recovery = self.recovery
         if recovery is None or recovery.answer is None:
             return
@@ -198,7 +199,7 @@ class Session:
 
 
 class Client:
-    """A client that follows the protocol's two rules, and remembers what it got since its last baseline."""
+    """A client that follows the protocol's two rules, and stores the messages since its last baseline."""
 
     def __init__(self, number: int) -> None:
         self.wish = WISHES[number]
@@ -248,7 +249,7 @@ class Client:
 
 
 class World:
-    """Everything, and the steps that may happen to it."""
+    """The logs, the nodes and the clients, and the steps that change them."""
 
     def __init__(self, rules: Rules, *, cached: int, held: int) -> None:
         self.logs = [Log(number) for number in range(PARTITIONS)]
@@ -317,13 +318,13 @@ class World:
         self.clients[client].drop()
 
     def hop(self, client: int) -> None:
-        """Lose the connection, come back to the other node."""
+        """Lose the connection, and reconnect to the other node."""
         if (session := self.clients[client].session) is not None:
             self.detach(client)
             self.attach(client, 1 - self.nodes.index(session.node))
 
     def serve(self, client: int) -> None:
-        """Let a client have all that its node can give it."""
+        """Send a client everything that its node can send."""
         for _ in range(PARTITIONS):
             self.read(client)
         self.pump(client, 99)
@@ -340,7 +341,7 @@ class World:
     # -- the oracle
 
     def settle(self) -> None:
-        """Let everything come to rest: nodes whole, clients connected, wires empty."""
+        """Finish all work: nodes are in sync, clients are connected, wires are empty."""
         for _ in range(4):
             for number, node in enumerate(self.nodes):
                 node.reconnect()
@@ -369,7 +370,7 @@ class World:
 
 
 def _table(calm: bool) -> list[tuple[Any, ...]]:
-    """Return all steps, the interesting ones several times: unweighted, broken rules survive thousands of examples."""
+    """Return all steps, the important ones several times. Without weights, thousands of examples miss broken rules."""
     clients, nodes, partitions = range(len(WISHES)), range(2), range(PARTITIONS)
     steps: list[tuple[Any, ...]] = [("pub", topic) for topic in "aaaadddde"]
     for client in clients:
@@ -394,6 +395,6 @@ CASES: st.SearchStrategy[Case] = st.tuples(STEPS, st.sampled_from([0, 2, 99]), s
 
 
 def play(rules: Rules, case: Case) -> None:
-    """Run a case under some rules; what goes wrong is an `AssertionError`."""
+    """Run a case with the given rules. Raise `AssertionError` if a client receives something wrong."""
     steps, cached, held = case
     World(rules, cached=cached, held=held).run(steps)

@@ -1,4 +1,4 @@
-"""The logs of the world in `roaming`: small and plainly right."""
+"""The logs of the simulated world in `roaming`, written to be small and obviously correct."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dws_core._log.records import GapReason, Head, Layout, Offset, ReadResult, R
 PARTITIONS = 2
 LAYOUT = Layout(channel="c", partitions=PARTITIONS)
 PLACE = {topic: partition_of(topic, LAYOUT) for topic in "ade"}
-"""WantedTopics and their partitions: `a` has one for itself."""
+"""Topics and their partitions. Only `a` has its own partition."""
 
 
 class Log:
-    """One partition as the broker has it."""
+    """One partition, as the broker stores it."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -1,4 +1,4 @@
-"""What a node's memory gives to those who come back, against the answers of a real log: never more, never less."""
+"""The cache's answers for reconnecting clients, compared with the answers of a real log."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dws_core._log.records import GapReason, History, ReadResult, ReadSpan, Reco
 
 HISTORIES = {"few": History(size=2), "short": History(ttl_s=3), "none": History.none(), "all": History()}
 Step: TypeAlias = str | int
-"""A publish to a topic, or seconds that pass."""
+"""A topic to publish to, or a number of seconds to wait."""
 
 STEPS = st.lists(st.sampled_from([*HISTORIES, "few", "short", 1, 2]), max_size=25)
 TOPICS = st.sets(st.sampled_from(sorted(HISTORIES)), min_size=1)
 
 
 class Pair:
-    """A log, and the memory of a node that tails it."""
+    """A log, and the cache of a node that tails it."""
 
     def __init__(self, **bounds: float) -> None:
         self.log = Partition(0, "e")
@@ -49,9 +49,7 @@ class Pair:
 
 
 @given(STEPS, TOPICS, st.booleans())
-def test_the_nodes_memory_answers_as_the_broker_does_or_leaves_the_answer_to_it(
-    steps: list[Step], topics: set[str], wildcard: bool
-) -> None:
+def test_cache_answers_like_broker_or_defers(steps: list[Step], topics: set[str], wildcard: bool) -> None:
     pair = Pair()
     for step in steps:
         pair.do(step)
@@ -63,7 +61,7 @@ def test_the_nodes_memory_answers_as_the_broker_does_or_leaves_the_answer_to_it(
             assert pair.asked(since, topics) == ReadResult(records=found)
 
 
-def test_more_than_the_size_of_a_history_is_left_to_the_broker() -> None:
+def test_read_over_history_size_is_left_to_broker() -> None:
     pair = Pair()
     for step in ("few", "all", "few", "few", "all"):
         pair.do(step)
@@ -72,7 +70,7 @@ def test_more_than_the_size_of_a_history_is_left_to_the_broker() -> None:
     assert [record.offset for record in pair.cache.missed(1, {"few", "all"}) or ()] == [2, 3, 4, 5]
 
 
-def test_what_is_older_than_the_ttl_of_its_history_is_left_to_the_broker() -> None:
+def test_read_past_history_ttl_is_left_to_broker() -> None:
     pair = Pair()
     for step in ("short", 2, "short", "all", 1):
         pair.do(step)
@@ -81,7 +79,8 @@ def test_what_is_older_than_the_ttl_of_its_history_is_left_to_the_broker() -> No
     assert [record.offset for record in pair.cache.missed(0, {"all"}) or ()] == [3]
 
 
-def test_where_everything_is_too_old_nothing_is_given() -> None:
+def test_fully_expired_history_is_left_to_broker() -> None:
+    """Only a read that starts after the expired records is answered from the cache."""
     pair = Pair()
     for step in ("short", "short", 2, 1):
         pair.do(step)
@@ -89,7 +88,7 @@ def test_where_everything_is_too_old_nothing_is_given() -> None:
     assert pair.cache.missed(2, {"short"}) == ()
 
 
-def test_what_is_not_held_is_left_to_the_broker() -> None:
+def test_evicted_records_are_left_to_broker() -> None:
     pair = Pair(max_records=1)
     pair.do("all")
     pair.do("all")
@@ -97,7 +96,7 @@ def test_what_is_not_held_is_left_to_the_broker() -> None:
 
 
 @pytest.mark.parametrize("topic", ["few", "short"])
-def test_a_memory_without_histories_gives_all_it_has(topic: str) -> None:
+def test_cache_without_histories_returns_all_records(topic: str) -> None:
     log = Partition(0, "e")
     cache = LogCache(log.head)
     records = [Record(offset=n, topic=topic, payload=b"", ts_ms=0, publisher=b"p", seq=n) for n in range(1, 9)]

@@ -10,7 +10,7 @@ from dws_core._log.coalescer import Coalescer
 
 
 class Desk:
-    """A loop that ticks when told to, and what was sent."""
+    """A coalescer with a manual event-loop tick, and the batches it sent."""
 
     def __init__(self, **options: int) -> None:
         self.sent: list[tuple[int, list[object]]] = []
@@ -32,7 +32,7 @@ class Desk:
         return len(due)
 
     def refuse(self) -> bool:
-        """Tick while nothing can be sent; say whether something was to be."""
+        """Tick while every send fails, and return whether a send was attempted."""
         self.refuses = True
         try:
             self.tick()
@@ -43,7 +43,7 @@ class Desk:
         return False
 
 
-def test_what_is_added_in_a_tick_leaves_in_one_batch_for_each_partition() -> None:
+def test_items_of_one_tick_share_batch_per_partition() -> None:
     desk = Desk()
     for partition, item in ((0, "a"), (1, "b"), (0, "c")):
         desk.coalescer.add(partition, item, 1)
@@ -53,7 +53,7 @@ def test_what_is_added_in_a_tick_leaves_in_one_batch_for_each_partition() -> Non
     assert desk.tick() == 0
 
 
-def test_a_batch_ends_at_its_number_of_items() -> None:
+def test_batch_is_limited_by_item_count() -> None:
     desk = Desk()
     for n in range(65):
         desk.coalescer.add(0, n, 1)
@@ -61,7 +61,8 @@ def test_a_batch_ends_at_its_number_of_items() -> None:
     assert [len(batch) for _, batch in desk.sent] == [64, 1]
 
 
-def test_a_batch_ends_at_its_bytes_and_a_larger_item_travels_alone() -> None:
+def test_batch_is_limited_by_bytes() -> None:
+    """An item that is larger than the limit is sent alone."""
     desk = Desk(max_bytes=10)
     for item, size in (("a", 4), ("b", 6), ("c", 1), ("huge", 50), ("d", 1)):
         desk.coalescer.add(0, item, size)
@@ -71,7 +72,7 @@ def test_a_batch_ends_at_its_bytes_and_a_larger_item_travels_alone() -> None:
     assert desk.coalescer.waiting_bytes == 0
 
 
-def test_more_than_a_few_unanswered_batches_wait_for_answers() -> None:
+def test_unanswered_batches_are_limited() -> None:
     desk = Desk(max_items=1, max_in_flight=2)
     for item in "abcd":
         desk.coalescer.add(0, item, 1)
@@ -86,7 +87,7 @@ def test_more_than_a_few_unanswered_batches_wait_for_answers() -> None:
     assert desk.tick() == 0, "nothing waits in partition 1"
 
 
-def test_draining_takes_out_what_was_not_sent() -> None:
+def test_drain_returns_unsent_items() -> None:
     desk = Desk(max_items=1, max_in_flight=1)
     desk.coalescer.add(0, "a", 1)
     desk.tick()
@@ -98,7 +99,7 @@ def test_draining_takes_out_what_was_not_sent() -> None:
     assert desk.sent == [(0, ["a"])]
 
 
-def test_dropping_takes_out_what_is_not_wanted_any_more_and_its_bytes() -> None:
+def test_drop_removes_matching_items_and_bytes() -> None:
     desk = Desk(max_items=1, max_in_flight=1)
     desk.coalescer.add(0, "sent", 1)
     desk.tick()
@@ -114,7 +115,7 @@ def test_dropping_takes_out_what_is_not_wanted_any_more_and_its_bytes() -> None:
     assert desk.coalescer.waiting_bytes == 0
 
 
-def test_dropping_everything_leaves_nothing_to_send() -> None:
+def test_drop_of_all_items_leaves_nothing_to_send() -> None:
     desk = Desk()
     desk.coalescer.drop(lambda _: True)
     desk.coalescer.add(0, "a", 1)
@@ -123,7 +124,8 @@ def test_dropping_everything_leaves_nothing_to_send() -> None:
     assert (desk.sent, desk.coalescer.waiting_bytes, desk.coalescer.drain()) == ([], 0, [])
 
 
-def test_a_batch_that_cannot_be_sent_is_given_up_alone_and_its_neighbours_leave_in_the_next_tick() -> None:
+def test_failed_batch_is_discarded_and_others_are_sent() -> None:
+    """The failed batch counts as answered, so the other batches are sent in the next tick."""
     desk = Desk(max_items=1, max_in_flight=1)
     for partition, item in ((0, "poison"), (0, "a"), (1, "b")):
         desk.coalescer.add(partition, item, 1)
@@ -134,7 +136,7 @@ def test_a_batch_that_cannot_be_sent_is_given_up_alone_and_its_neighbours_leave_
     assert desk.sent == [(0, ["a"]), (1, ["b"])], "it counts as answered: there is room for the next one"
 
 
-def test_the_last_batch_that_cannot_be_sent_leaves_nothing_behind() -> None:
+def test_failed_last_batch_leaves_no_state() -> None:
     desk = Desk()
     desk.coalescer.add(0, "poison", 1)
     assert desk.refuse()
@@ -146,7 +148,7 @@ def test_the_last_batch_that_cannot_be_sent_leaves_nothing_behind() -> None:
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Items leave once, in order, within the bounds, whatever is added, dropped, answered or refused, and when."""
+    """Items are sent once, in order and within the bounds, for any sequence of add, drop, answer and refuse."""
 
     def __init__(self) -> None:
         super().__init__()

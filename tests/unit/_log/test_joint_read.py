@@ -1,4 +1,4 @@
-"""Many reads as few, and everybody's answer as if it had been alone."""
+"""Joint reads: many reads combined into few, each with the answer of a separate read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def span(
 
 
 def read_of(log: Iterable[Record], wanted: ReadSpan, *, trimmed: int = 0) -> ReadResult:
-    """Answer as a broker does that lost what lies up to an offset."""
+    """Return the answer of a broker that lost the records up to an offset."""
     if wanted.since < trimmed:
         return ReadResult(gap=GapReason.TRIMMED)
     match = wanted.topics if callable(wanted.topics) else wanted.topics.__contains__
@@ -34,7 +34,7 @@ def read_of(log: Iterable[Record], wanted: ReadSpan, *, trimmed: int = 0) -> Rea
 
 
 def run(backfill: JointRead, log: Iterable[Record], *, trimmed: int = 0) -> tuple[dict[ReadSpan, ReadResult], int]:
-    """Do all reads; return everybody's answer and the number of reads."""
+    """Do all reads, and return the answer for each span and the number of reads."""
     answers: dict[ReadSpan, ReadResult] = {}
     reads = 0
     while (wanted := backfill.next_read()) is not None:
@@ -45,11 +45,11 @@ def run(backfill: JointRead, log: Iterable[Record], *, trimmed: int = 0) -> tupl
     return answers, reads
 
 
-def test_nothing_to_read() -> None:
+def test_empty_backfill_has_no_read() -> None:
     assert JointRead().next_read() is None
 
 
-def test_one_wish_is_read_as_it_is() -> None:
+def test_single_read_is_unchanged() -> None:
     backfill, wish = JointRead(), span(1)
     backfill.add(wish)
     assert backfill.next_read() is wish
@@ -57,7 +57,7 @@ def test_one_wish_is_read_as_it_is() -> None:
     assert backfill.next_read() is None
 
 
-def test_what_comes_during_a_read_leaves_together() -> None:
+def test_reads_added_during_read_are_joined() -> None:
     backfill = JointRead()
     wishes = [span(5, 8), span(2, 8, frozenset({"b"})), span(3, 9, limit=7)]
     backfill.add(span(0))
@@ -78,7 +78,7 @@ def test_what_comes_during_a_read_leaves_together() -> None:
     ]
 
 
-def test_a_joint_read_has_bounds_of_its_own() -> None:
+def test_joint_read_has_own_limits() -> None:
     backfill = JointRead(max_records=150, max_bytes=1_500)
     for _ in range(3):
         backfill.add(span(0))
@@ -87,7 +87,7 @@ def test_a_joint_read_has_bounds_of_its_own() -> None:
     assert (joint.limit, joint.max_bytes) == (150, 1_500)
 
 
-def test_a_wildcard_makes_the_joint_read_one() -> None:
+def test_wildcard_makes_joint_read_wildcard() -> None:
     backfill = JointRead()
 
     def begins_with_b(topic: str) -> bool:
@@ -101,7 +101,7 @@ def test_a_wildcard_makes_the_joint_read_one() -> None:
     assert [joint.topics(topic) for topic in ("a", "b/1", "c")] == [True, True, False]
 
 
-def test_other_epochs_are_read_apart() -> None:
+def test_epochs_are_read_separately() -> None:
     backfill = JointRead()
     wishes = [span(0), span(0, epoch="f"), span(1)]
     for wish in wishes:
@@ -113,7 +113,7 @@ def test_other_epochs_are_read_apart() -> None:
 
 
 @pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.AHEAD, GapReason.UNAVAILABLE])
-def test_a_gap_of_the_log_is_everybodys(reason: GapReason) -> None:
+def test_log_gap_applies_to_all_reads(reason: GapReason) -> None:
     backfill = JointRead()
     wishes = [span(0), span(1)]
     for wish in wishes:
@@ -122,7 +122,7 @@ def test_a_gap_of_the_log_is_everybodys(reason: GapReason) -> None:
     assert backfill.answered(ReadResult(gap=reason)) == [(wish, ReadResult(gap=reason)) for wish in wishes]
 
 
-def test_one_that_was_away_too_long_does_not_spoil_the_others() -> None:
+def test_trimmed_read_does_not_affect_others() -> None:
     backfill = JointRead()
     wishes = [span(since) for since in (4, 0, 5, 6, 7, 8, 9, 4)]
     for wish in wishes:
@@ -133,7 +133,7 @@ def test_one_that_was_away_too_long_does_not_spoil_the_others() -> None:
     assert reads <= 7, "halving, not one by one"
 
 
-def test_one_with_too_many_does_not_spoil_the_others() -> None:
+def test_oversized_read_does_not_affect_others() -> None:
     backfill = JointRead()
     wishes = [span(0, limit=3), span(8, limit=3), span(9, limit=3)]
     for wish in wishes:
@@ -142,7 +142,7 @@ def test_one_with_too_many_does_not_spoil_the_others() -> None:
     assert [answers[wish].gap for wish in wishes] == [GapReason.TOO_MANY, None, None]
 
 
-def test_everybodys_own_bytes_count_in_a_joint_answer() -> None:
+def test_byte_limit_applies_to_each_read() -> None:
     backfill = JointRead()
     wishes = [span(0), span(8)]
     for wish in wishes:
@@ -152,7 +152,7 @@ def test_everybodys_own_bytes_count_in_a_joint_answer() -> None:
     assert [answers[wish].gap for wish in wishes] == [GapReason.TOO_MANY, None]
 
 
-def test_a_read_that_raises_fails_those_it_was_for() -> None:
+def test_failed_read_fails_its_requests() -> None:
     backfill = JointRead()
     wishes = [span(0), span(1)]
     for wish in wishes:
@@ -184,7 +184,7 @@ spans = st.builds(
     trimmed=st.integers(0, 20),
     bounds=st.sampled_from([{}, {"max_records": 4}, {"max_bytes": 300}]),
 )
-def test_together_everybody_gets_what_it_would_have_got_alone(
+def test_joint_answers_equal_separate_answers(
     wishes: list[ReadSpan], topics: list[str], size: int, trimmed: int, bounds: dict[str, int]
 ) -> None:
     log = [rec(n, topic, size) for n, topic in enumerate(topics, 1)]

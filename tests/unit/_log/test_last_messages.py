@@ -1,4 +1,4 @@
-"""The last messages of a topic, found by reads that may be gaps."""
+"""The search for the last messages of a topic, where a read may return a gap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rec(offset: Offset) -> Record:
 def search(
     stored: list[Offset], until: Offset, limit: int, *, trimmed: Offset = 0, most: int = 10**9
 ) -> tuple[list[Offset], int]:
-    """Search a log; return the offsets found and the number of reads."""
+    """Search a log, and return the offsets found and the number of reads."""
     lookback = LastMessages(until, limit, first_step=4)
     reads = 0
     while not lookback.done:
@@ -33,38 +33,40 @@ def search(
     return [record.offset or 0 for record in lookback.records], reads
 
 
-def test_an_empty_log_needs_no_read() -> None:
+def test_empty_log_needs_no_read() -> None:
     assert search([], 0, 5) == ([], 0)
 
 
-def test_enough_at_once_needs_one_read() -> None:
+def test_enough_records_need_one_read() -> None:
     assert search([1, 97, 98, 99], 100, 2) == ([98, 99], 1)
 
 
-def test_it_looks_further_back_until_there_are_enough_or_nothing_is_left() -> None:
+def test_search_widens_until_enough_or_exhausted() -> None:
     assert search([10, 50, 99], 100, 2) == ([50, 99], 3)
     assert search([10, 50, 99], 100, 7)[0] == [10, 50, 99]
     assert search([], 10**15, 7)[1] < 30
 
 
-def test_what_was_trimmed_does_not_hide_what_is_left() -> None:
+def test_trimmed_records_do_not_hide_remaining() -> None:
     assert search([10, 50, 60, 99], 100, 9, trimmed=50)[0] == [60, 99]
     assert search([10, 50], 100, 9, trimmed=50)[0] == []
 
 
-def test_a_read_that_would_be_too_long_is_made_shorter() -> None:
+def test_oversized_read_is_shortened() -> None:
     assert search(list(range(1, 101)), 100, 2, most=3)[0] == [99, 100]
 
 
 @pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.UNAVAILABLE, GapReason.AHEAD])
-def test_a_log_that_cannot_be_read_ends_the_search(reason: GapReason) -> None:
+def test_unreadable_log_ends_search(reason: GapReason) -> None:
     lookback = LastMessages(100, 5)
     lookback.take(ReadResult(gap=reason))
     assert (lookback.done, lookback.gap, lookback.records) == (True, reason, ())
 
 
 @given(st.sets(st.integers(1, 200)), st.integers(0, 40), st.integers(1, 30), st.integers(0, 200), st.integers(30, 60))
-def test_it_finds_the_last_of_what_is_left(stored: set[int], beyond: int, limit: int, trimmed: int, most: int) -> None:
+def test_search_finds_last_remaining_records(
+    stored: set[int], beyond: int, limit: int, trimmed: int, most: int
+) -> None:
     offsets = sorted(stored)
     until = (offsets[-1] if offsets else 0) + beyond
     left = [offset for offset in offsets if offset > trimmed]

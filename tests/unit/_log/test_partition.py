@@ -17,28 +17,28 @@ def layout(partitions: int, shard_levels: int = 0) -> Layout:
 
 
 @given(topics)
-def test_a_channel_of_one_partition_has_all_topics_in_it(topic: str) -> None:
+def test_single_partition_holds_all_topics(topic: str) -> None:
     assert partition_of(topic, layout(1)) == 0
     assert partition_of(topic, layout(1, 2)) == 0
 
 
 @given(topics, st.integers(2, 64))
-def test_the_whole_topic_chooses_the_partition(topic: str, partitions: int) -> None:
+def test_whole_topic_determines_partition(topic: str, partitions: int) -> None:
     assert partition_of(topic, layout(partitions)) == crc32(topic.encode("utf-8")) % partitions
 
 
-def test_the_partitions_of_known_topics_never_change() -> None:
+def test_partitions_of_known_topics_never_change() -> None:
     found = {topic: partition_of(topic, layout(8)) for topic in ("chat/lobby", "$all", "$conn/42", "é/ü", "")}
     assert found == {"chat/lobby": 5, "$all": 2, "$conn/42": 4, "é/ü": 6, "": 0}
 
 
 @given(topics, topics, st.integers(1, 3))
-def test_topics_with_the_same_first_levels_share_a_partition(topic: str, rest: str, shard_levels: int) -> None:
+def test_topics_with_same_shard_levels_share_partition(topic: str, rest: str, shard_levels: int) -> None:
     first = "/".join((topic + "/x/x/x").split("/")[:shard_levels])
     assert partition_of(f"{first}/{rest}", layout(16, shard_levels)) == partition_of(first, layout(16, shard_levels))
 
 
-def test_levels_behind_the_first_do_not_choose_the_partition() -> None:
+def test_levels_after_shard_levels_are_ignored() -> None:
     found = {partition_of(f"chat/{n}", layout(16, 1)) for n in range(50)}
     assert len(found) == 1
     assert len({partition_of(f"chat/{n}", layout(16, 2)) for n in range(50)}) > 1

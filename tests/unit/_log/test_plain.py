@@ -1,4 +1,4 @@
-"""A broker without a log: options, and the two ways to read it."""
+"""A broker without a log: its options, and the two ways to receive from it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class _Broker(BrokerInterface):
         yield Delivery(channel="c", payload=b'{"topic": "t", "data": 1}')
 
 
-def test_a_broker_without_options_refuses_every_option() -> None:
+def test_broker_without_options_rejects_every_option() -> None:
     assert isinstance(_Broker.from_url(BrokerURL.parse("x://host")), _Broker)
     with pytest.raises(InvalidBrokerURL, match=r"unknown option 'size'.*none"):
         _Broker.from_url(BrokerURL.parse("x://host?size=1"))
 
 
-async def test_deliveries_can_be_read_as_messages_until_they_end() -> None:
+async def test_get_message_reads_deliveries_until_end() -> None:
     broker = _Broker()
     message = await broker.get_message()
     assert message is not None
@@ -46,7 +46,7 @@ async def test_deliveries_can_be_read_as_messages_until_they_end() -> None:
     assert await _Ended().get_message() is None
 
 
-async def test_a_broker_that_overrides_get_message_has_no_deliveries() -> None:
+async def test_get_message_override_provides_no_deliveries() -> None:
     class _Original(_Broker):
         deliveries = BrokerInterface.deliveries
 
@@ -56,6 +56,6 @@ async def test_a_broker_that_overrides_get_message_has_no_deliveries() -> None:
         await anext(_Original().deliveries())
 
 
-def test_a_broker_that_can_receive_nothing_is_refused() -> None:
+def test_broker_without_receive_method_is_rejected() -> None:
     with pytest.raises(TypeError, match="overrides neither"):
         type("Deaf", (_Broker,), {"deliveries": BrokerInterface.deliveries})

@@ -1,4 +1,4 @@
-"""Which history a topic has."""
+"""The history rule that applies to a topic."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ matches = MqttMatcher().matches
 LONG, SHORT = History(size=500, ttl_s=3600), History(size=5)
 
 
-def test_without_rules_every_topic_has_the_default() -> None:
+def test_topic_without_rule_has_default_history() -> None:
     assert HistoryPolicy({}, matches).of("any/topic") == History()
     assert HistoryPolicy({}, matches, SHORT).of("any/topic") == SHORT
 
 
-def test_the_first_filter_that_matches_decides() -> None:
+def test_first_matching_filter_applies() -> None:
     rules = {"chat/staff": LONG, "chat/#": SHORT, "cursor/#": History.none()}
     chosen = HistoryPolicy(rules, matches)
     assert [chosen.of(topic) for topic in ("chat/staff", "chat/lobby", "chat", "cursor/7", "news")] == [
@@ -29,13 +29,13 @@ def test_the_first_filter_that_matches_decides() -> None:
     ]  # fmt: skip
 
 
-def test_topics_of_the_node_need_filters_of_their_own() -> None:
+def test_node_topics_need_own_filters() -> None:
     chosen = HistoryPolicy({"#": SHORT, "$conn/+": LONG}, matches)
     assert [chosen.of(topic) for topic in ("$all", "$conn/ann", "any")] == [History(), LONG, SHORT]
 
 
 @given(st.lists(st.sampled_from(["a/b", "a/+", "+/b", "#", "a/#", "c"]), unique=True), st.lists(st.sampled_from("abc")))
-def test_remembered_answers_are_those_of_a_look_at_the_rules(filters: list[str], levels: list[str]) -> None:
+def test_cached_answer_equals_rule_lookup(filters: list[str], levels: list[str]) -> None:
     topic = "/".join(levels) or "c"
     rules = {filter_: History(size=number + 1) for number, filter_ in enumerate(filters)}
     chosen = HistoryPolicy(rules, matches)
@@ -43,7 +43,7 @@ def test_remembered_answers_are_those_of_a_look_at_the_rules(filters: list[str],
     assert [chosen.of(topic), chosen.of(topic)] == [expected, expected]
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policy_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "_MAX_KNOWN", 10)
     chosen = HistoryPolicy({"a/#": SHORT}, matches)
     for number in range(100):

@@ -1,4 +1,4 @@
-"""The rule of joining, decision by decision; that nothing is lost in any order of events is in `test_recovery_model`."""
+"""The rules of recovery, one decision at a time. `test_recovery_model` tests them for any order of events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def head(partition: int, offset: Offset, epoch: str = "e") -> Head:
 
 
 class Node:
-    """What a node knows of its logs, and what it does with news, in the order that `Recovery` asks for."""
+    """The logs of a node, and its calls to `Recovery` for each event, in the order that `Recovery` requires."""
 
     def __init__(self, *heads: Offset, cached: bool = True) -> None:
         rooms = {} if cached else {"max_records": 0}
@@ -63,7 +63,7 @@ def told(recovery: Recovery) -> tuple[str, GapReason | None]:
 
 
 def taken(recovery: Recovery, *, max_messages: int = 1_000) -> list[str]:
-    """Take all that can be taken, as positions; a gap as its reason and new position."""
+    """Take all available items. A record becomes its position, a gap its new position and its reason."""
     items = recovery.take(max_messages=max_messages, max_bytes=10**9)
     return [
         f"{i.head.partition}:{i.head.epoch}:{i.head.offset} {i.reason}"
@@ -73,10 +73,10 @@ def taken(recovery: Recovery, *, max_messages: int = 1_000) -> list[str]:
     ]
 
 
-# -- what is needed
+# -- the topics of each partition
 
 
-def test_exact_topics_need_their_partitions_only() -> None:
+def test_exact_topics_need_only_their_partitions() -> None:
     layout = Layout(channel="c", partitions=8)
     wanted = wanted_topics({"a", "b", "c/d"}, None, layout)
     assert wanted.keys() == {partition_of(topic, layout) for topic in ("a", "b", "c/d")}
@@ -84,7 +84,8 @@ def test_exact_topics_need_their_partitions_only() -> None:
     assert sorted(topic for topics in names for topic in topics) == ["a", "b", "c/d"]
 
 
-def test_a_wildcard_needs_every_partition_and_names_count_too() -> None:
+def test_wildcard_needs_every_partition() -> None:
+    """The exact topics are matched too."""
     wanted = wanted_topics({"$all"}, lambda topic: topic.startswith("a/"), Layout(channel="c", partitions=3))
     assert list(wanted) == [0, 1, 2]
     match = wanted[1]
@@ -92,11 +93,11 @@ def test_a_wildcard_needs_every_partition_and_names_count_too() -> None:
     assert [match(topic) for topic in ("$all", "a/b", "b")] == [True, True, False]
 
 
-def test_a_connection_that_has_everything_stands_at_the_watermarks() -> None:
+def test_connection_without_gap_starts_at_watermarks() -> None:
     assert format_cursor(watermarks(Node(4, 9, 2).logs, [0, 2])) == "0:e:4,2:e:2"
 
 
-# -- at first sight
+# -- obstacles that are found before any read
 
 
 @pytest.mark.parametrize(
@@ -112,25 +113,25 @@ def test_a_connection_that_has_everything_stands_at_the_watermarks() -> None:
         ("1:e:1", {0}, None),
     ],
 )
-def test_what_stands_in_the_way(cursor: str, needed: set[int], reason: GapReason | None) -> None:
+def test_obstacle_is_epoch_or_layout_gap(cursor: str, needed: set[int], reason: GapReason | None) -> None:
     assert obstacle(parse_cursor(cursor), needed, Node(5, 5).logs) is reason
 
 
-def test_a_broker_that_keeps_nothing_recovers_nobody() -> None:
+def test_broker_without_history_never_recovers() -> None:
     assert told(Node(0).attach("0:e:0", recovers=False)) == ("0:e:0", GapReason.UNAVAILABLE)
 
 
-# -- history up to the watermark, live behind it
+# -- history up to the watermark, live messages after it
 
 
-def test_nothing_missed_is_answered_at_once() -> None:
+def test_recovery_without_missed_records_is_immediate() -> None:
     recovery = Node(5).attach("0:e:5")
     assert told(recovery) == ("0:e:5", None)
     assert recovery.settled
     assert taken(recovery) == []
 
 
-def test_what_was_missed_comes_from_the_cache() -> None:
+def test_missed_records_come_from_cache() -> None:
     recovery = Node(5).attach("0:e:2")
     assert told(recovery) == ("0:e:2", None), "the position before the first of them"
     assert not recovery.settled
@@ -139,7 +140,7 @@ def test_what_was_missed_comes_from_the_cache() -> None:
     assert format_cursor(recovery.position()) == "0:e:5"
 
 
-def test_what_comes_meanwhile_waits_its_turn() -> None:
+def test_live_records_wait_for_replay() -> None:
     node = Node(5)
     recovery = node.attach("0:e:3")
     node.publish(0, 6, None, 7)
@@ -150,20 +151,21 @@ def test_what_comes_meanwhile_waits_its_turn() -> None:
     assert recovery.settled
 
 
-def test_a_partition_that_is_not_named_starts_at_the_watermark() -> None:
+def test_unnamed_partition_starts_at_watermark() -> None:
     recovery = Node(5, 8).attach("0:e:5")
     assert told(recovery) == ("0:e:5,1:e:8", None)
     assert recovery.settled
 
 
-def test_an_entry_that_is_not_needed_is_ignored() -> None:
+def test_unneeded_cursor_entry_is_ignored() -> None:
     recovery = Node(5, 8).attach("0:e:4,1:e:1", {0: A})
     assert list(recovery.partitions) == [0]
     assert told(recovery) == ("0:e:4", None)
     assert taken(recovery) == ["0:e:5"]
 
 
-def test_partitions_are_replayed_one_after_the_other_whatever_was_read_first() -> None:
+def test_partitions_are_replayed_in_sequence() -> None:
+    """This also holds if the read of a later partition ends first."""
     node = Node(2, 2, cached=False)
     recovery = node.attach("0:e:1,1:e:1")
     assert recovery.answer is None
@@ -179,7 +181,7 @@ def test_partitions_are_replayed_one_after_the_other_whatever_was_read_first() -
     assert taken(recovery) == ["0:e:2", "1:e:2", "1:e:3"]
 
 
-def test_bytes_bound_what_is_taken_at_once() -> None:
+def test_take_is_limited_by_bytes() -> None:
     node = Node(0)
     node.publish(0, 1, 2, 3, size=1_000)
     recovery = node.attach("0:e:0")
@@ -187,10 +189,10 @@ def test_bytes_bound_what_is_taken_at_once() -> None:
     assert len(recovery.take(max_messages=9, max_bytes=1_300)) == 2
 
 
-# -- all or nothing
+# -- one gap for all partitions
 
 
-def test_one_partition_with_a_gap_is_a_gap_for_all() -> None:
+def test_gap_in_one_partition_applies_to_all() -> None:
     node = Node(4, 4, cached=False)
     recovery = node.attach("0:e:1,1:e:1")
     first, second = recovery.to_read()
@@ -203,13 +205,13 @@ def test_one_partition_with_a_gap_is_a_gap_for_all() -> None:
     assert taken(recovery) == ["0:e:6"]
 
 
-def test_another_epoch_is_a_gap() -> None:
+def test_different_epoch_is_gap() -> None:
     recovery = Node(4).attach("0:old:2")
     assert told(recovery) == ("0:e:4", GapReason.EPOCH)
     assert recovery.settled
 
 
-def test_too_many_messages_or_bytes_are_a_gap() -> None:
+def test_too_many_messages_or_bytes_are_gap() -> None:
     assert told(Node(4, 4).attach("0:e:1,1:e:1", messages=6)) == ("0:e:1,1:e:1", None)
     assert told(Node(4, 4, 4).attach("0:e:1,1:e:1,2:e:1", messages=5)) == ("0:e:4,1:e:4,2:e:4", GapReason.TOO_MANY)
     node = Node(0)
@@ -221,7 +223,8 @@ def test_too_many_messages_or_bytes_are_a_gap() -> None:
     assert (span.limit, span.max_bytes) == (2, 77), "the broker need not read more"
 
 
-def test_a_read_that_fails_is_a_gap_and_its_late_answer_nothing() -> None:
+def test_failed_read_is_gap() -> None:
+    """The result is ignored if it arrives later."""
     recovery = Node(4, cached=False).attach("0:e:1")
     (span,) = recovery.to_read()
     recovery.refuse(GapReason.UNAVAILABLE)
@@ -231,7 +234,7 @@ def test_a_read_that_fails_is_a_gap_and_its_late_answer_nothing() -> None:
     assert taken(recovery) == []
 
 
-def test_a_node_that_loses_its_place_before_the_answer_answers_by_a_gap() -> None:
+def test_discontinuity_before_answer_is_gap() -> None:
     node = Node(4, 4, cached=False)
     recovery = node.attach("0:e:1", {0: A})
     node.lose(GapReason.EPOCH, head(1, 0, "f"))
@@ -242,10 +245,10 @@ def test_a_node_that_loses_its_place_before_the_answer_answers_by_a_gap() -> Non
     assert taken(recovery) == ["0:f:8"]
 
 
-# -- a client that was served by a faster node
+# -- a client whose cursor is ahead of this node
 
 
-def test_ahead_of_this_node_but_not_of_the_log_waits_and_gets_nothing_twice() -> None:
+def test_cursor_ahead_of_node_waits_without_duplicates() -> None:
     node = Node(5)
     recovery = node.attach("0:e:8")
     assert recovery.to_confirm == {0}
@@ -260,7 +263,7 @@ def test_ahead_of_this_node_but_not_of_the_log_waits_and_gets_nothing_twice() ->
     assert recovery.settled
 
 
-def test_the_position_of_a_slow_node_does_not_take_the_client_back() -> None:
+def test_slow_node_does_not_move_cursor_back() -> None:
     recovery = Node(5).attach("0:e:8")
     recovery.confirmed(head(0, 8))
     assert format_cursor(recovery.position()) == "0:e:8"
@@ -268,7 +271,7 @@ def test_the_position_of_a_slow_node_does_not_take_the_client_back() -> None:
 
 
 @pytest.mark.parametrize(("found", "reason"), [(head(0, 7), GapReason.AHEAD), (head(0, 100, "f"), GapReason.EPOCH)])
-def test_ahead_is_answered_only_on_the_brokers_word(found: Head, reason: GapReason) -> None:
+def test_ahead_gap_needs_broker_confirmation(found: Head, reason: GapReason) -> None:
     node = Node(5)
     recovery = node.attach("0:e:8")
     node.publish(0, 6)
@@ -279,7 +282,7 @@ def test_ahead_is_answered_only_on_the_brokers_word(found: Head, reason: GapReas
     assert taken(recovery) == ["0:e:7"], "from now on at the node's pace"
 
 
-def test_a_read_and_a_confirmation_are_both_waited_for() -> None:
+def test_answer_waits_for_read_and_confirmation() -> None:
     node = Node(5, 5, cached=False)
     recovery = node.attach("0:e:8,1:e:4")
     recovery.confirmed(head(0, 8))
@@ -292,7 +295,7 @@ def test_a_read_and_a_confirmation_are_both_waited_for() -> None:
 # -- a client that reads slowly
 
 
-def test_too_much_live_traffic_before_the_answer_is_a_gap() -> None:
+def test_held_bytes_over_limit_before_answer_are_gap() -> None:
     node = Node(5, cached=False)
     recovery = node.attach("0:e:1", held_bytes=600)
     node.publish(0, 6, 7)
@@ -303,7 +306,7 @@ def test_too_much_live_traffic_before_the_answer_is_a_gap() -> None:
     assert taken(recovery) == ["0:e:10"], "all above the answer's cursor, and nothing else"
 
 
-def test_beyond_the_bound_live_messages_are_read_from_the_log_later() -> None:
+def test_records_over_held_bytes_are_read_later() -> None:
     node = Node(2)
     recovery = node.attach("0:e:0", held_bytes=600)
     node.publish(0, *range(3, 20))
@@ -316,7 +319,7 @@ def test_beyond_the_bound_live_messages_are_read_from_the_log_later() -> None:
     assert taken(recovery) == ["0:e:20"]
 
 
-def test_a_further_round_reads_from_the_broker_what_the_cache_has_not() -> None:
+def test_next_round_reads_uncached_records_from_broker() -> None:
     node = Node(0, 0, cached=False)
     recovery = node.attach("0:e:0,1:e:0", held_bytes=600)
     node.publish(0, *range(1, 10))
@@ -329,7 +332,7 @@ def test_a_further_round_reads_from_the_broker_what_the_cache_has_not() -> None:
     assert taken(recovery) == ["0:e:9", "0:e:10"]
 
 
-def test_a_gap_in_a_further_round_concerns_its_partition_only() -> None:
+def test_gap_in_next_round_affects_one_partition() -> None:
     node = Node(0, 0, cached=False)
     recovery = node.attach("0:e:0,1:e:0", held_bytes=600)
     node.publish(0, *range(1, 10))
@@ -343,7 +346,7 @@ def test_a_gap_in_a_further_round_concerns_its_partition_only() -> None:
     assert recovery.settled
 
 
-def test_too_many_in_a_further_round_is_a_gap_of_that_partition() -> None:
+def test_too_many_in_next_round_affects_one_partition() -> None:
     node = Node(0, 0)
     recovery = node.attach("0:e:0,1:e:0", held_bytes=600, messages=5)
     node.publish(0, *range(1, 12))
@@ -351,7 +354,7 @@ def test_too_many_in_a_further_round_is_a_gap_of_that_partition() -> None:
     assert taken(recovery) == ["0:e:1", "0:e:2", "0:e:3", "0:e:11 too-many", "1:e:1"]
 
 
-def test_a_hole_in_the_tail_during_a_replay_is_told_in_its_place() -> None:
+def test_tail_gap_during_replay_keeps_its_place() -> None:
     node = Node(2)
     recovery = node.attach("0:e:0")
     node.publish(0, 3)
@@ -361,7 +364,7 @@ def test_a_hole_in_the_tail_during_a_replay_is_told_in_its_place() -> None:
     assert recovery.settled
 
 
-def test_a_hole_in_the_tail_of_a_slow_reader_is_told_too() -> None:
+def test_tail_gap_of_slow_reader_is_reported() -> None:
     node = Node(0)
     recovery = node.attach("0:e:0", held_bytes=600)
     node.publish(0, 1, 2, 3, 4)
@@ -371,7 +374,7 @@ def test_a_hole_in_the_tail_of_a_slow_reader_is_told_too() -> None:
     assert recovery.settled
 
 
-def test_after_a_gap_the_lower_offsets_of_a_new_epoch_are_delivered() -> None:
+def test_lower_offsets_of_new_epoch_follow_gap() -> None:
     node = Node(50)
     recovery = node.attach("0:e:50")
     node.lose(GapReason.EPOCH, head(0, 0, "f"))

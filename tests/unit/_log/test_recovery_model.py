@@ -1,6 +1,6 @@
-"""Clients that roam between nodes under every kind of trouble: each gets exactly what it should, or is told a gap.
+"""Clients that move between nodes under all kinds of faults: each receives every message once and in order, or a gap.
 
-Each rule that is broken on purpose must be found. The world and the oracle are in `roaming`.
+The tests must also detect each rule that is broken on purpose. The simulated world and the oracle are in `roaming`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dws_core._log.recovery import Recovery, watermarks
 
 @settings(max_examples=1_500, deadline=None)
 @given(CASES)
-def test_a_roaming_client_gets_everything_once_in_order_or_is_told_a_gap(case: Case) -> None:
+def test_roaming_client_receives_each_record_once_or_gap(case: Case) -> None:
+    """The records arrive in order."""
     play(Rules(), case)
 
 
@@ -58,7 +59,7 @@ class DropsWhatItCannotHold(Recovery):
 
 
 class Mutants:
-    """One rule broken in each; the first five are those that the design names."""
+    """Sets of rules with one broken rule each. The design lists the first five."""
 
     ALL: ClassVar[dict[str, Rules]] = {
         "no catch-up": Rules(catches_up=False),
@@ -74,7 +75,7 @@ class Mutants:
 
 
 @pytest.mark.parametrize("name", Mutants.ALL)
-def test_a_broken_rule_is_found(name: str) -> None:
+def test_model_detects_broken_rule(name: str) -> None:
     @settings(max_examples=3_000, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
     @given(CASES)
     def search(case: Case) -> None:

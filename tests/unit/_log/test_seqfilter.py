@@ -6,18 +6,18 @@ from hypothesis import strategies as st
 from dws_core._log.seqfilter import SeqFilter
 
 
-def test_a_record_is_accepted_once() -> None:
+def test_record_is_accepted_once() -> None:
     seen = SeqFilter()
     assert [seen.accept(b"a", seq) for seq in (1, 2, 2, 1, 3)] == [True, True, False, False, True]
 
 
-def test_publishers_are_counted_apart() -> None:
+def test_publishers_are_counted_separately() -> None:
     seen = SeqFilter()
     assert seen.accept(b"a", 5)
     assert seen.accept(b"b", 1)
 
 
-def test_the_publisher_that_was_silent_for_longest_is_forgotten_first() -> None:
+def test_least_recent_publisher_is_evicted_first() -> None:
     seen = SeqFilter(publishers=2)
     for publisher, seq in ((b"a", 1), (b"b", 1), (b"a", 2), (b"c", 1)):
         assert seen.accept(publisher, seq)
@@ -27,9 +27,7 @@ def test_the_publisher_that_was_silent_for_longest_is_forgotten_first() -> None:
 
 
 @given(st.integers(1, 20), st.data())
-def test_any_interleaving_of_a_connection_and_its_successor_leaves_each_record_once_in_order(
-    count: int, data: st.DataObject
-) -> None:
+def test_interleaved_connections_keep_each_record_once(count: int, data: st.DataObject) -> None:
     """The old connection's tail and the resent records arrive in any mixture, each in its own order."""
     arrived = data.draw(st.integers(0, count))
     resent_from = data.draw(st.integers(0, arrived))

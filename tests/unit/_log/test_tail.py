@@ -34,7 +34,7 @@ def adv(lo: Offset, hi: Offset, records: Sequence[Record], epoch: str = "e") -> 
     return Advance(partition=3, epoch=epoch, lo=lo, hi=hi, records=list(records))
 
 
-def test_what_comes_in_order_goes_through() -> None:
+def test_ranges_in_order_pass() -> None:
     state = tail(4)
     assert state.push("e", 4, 6, recs(5, 6)) == [adv(4, 6, recs(5, 6))]
     assert state.push("e", 6, 9, recs(9)) == [adv(6, 9, recs(9))], "offsets may have holes, ranges not"
@@ -42,24 +42,24 @@ def test_what_comes_in_order_goes_through() -> None:
     assert not state.needs_catch_up
 
 
-def test_a_range_without_records_moves_the_watermark() -> None:
+def test_range_without_records_moves_watermark() -> None:
     assert tail().push("e", 0, 5, []) == [adv(0, 5, [])]
 
 
-def test_what_was_seen_is_dropped() -> None:
+def test_seen_records_are_dropped() -> None:
     state = tail(5)
     assert state.push("e", 3, 5, recs(4, 5)) == []
     assert state.push("e", 3, 7, recs(4, 5, 6, 7)) == [adv(5, 7, recs(6, 7))]
 
 
-def test_records_without_offset_come_through_where_they_stand() -> None:
+def test_records_without_offset_pass_in_place() -> None:
     state = tail(5)
     assert state.push("e", 5, 5, [rec(None)]) == [adv(5, 5, [rec(None)])]
     assert state.push("e", 3, 4, [rec(4), rec(None)]) == [adv(5, 5, [rec(None)])], "the log overtook it"
     assert state.watermark == 5
 
 
-def test_a_hole_holds_back_what_follows_until_it_is_filled() -> None:
+def test_records_after_hole_wait_until_it_is_filled() -> None:
     state = tail()
     assert state.push("e", 1, 2, recs(2)) == []
     assert state.needs_catch_up
@@ -70,7 +70,7 @@ def test_a_hole_holds_back_what_follows_until_it_is_filled() -> None:
     assert not state.needs_catch_up
 
 
-def test_a_probe_beyond_the_watermark_reveals_a_lost_last_record() -> None:
+def test_probe_beyond_watermark_reveals_lost_record() -> None:
     state = tail(7)
     assert state.push("e", 7, 7, []) == []
     assert not state.needs_catch_up
@@ -78,7 +78,7 @@ def test_a_probe_beyond_the_watermark_reveals_a_lost_last_record() -> None:
     assert state.needs_catch_up
 
 
-def test_a_second_hole_is_filled_by_a_second_read() -> None:
+def test_second_hole_is_filled_by_second_read() -> None:
     state = tail()
     state.push("e", 1, 2, recs(2))
     state.start_catch_up()
@@ -89,7 +89,7 @@ def test_a_second_hole_is_filled_by_a_second_read() -> None:
     assert state.caught_up(head(5), recs(3, 4, 5)) == [adv(2, 5, recs(3, 4, 5))]
 
 
-def test_after_an_interruption_nothing_passes_before_the_tail_has_caught_up() -> None:
+def test_records_wait_for_catch_up_after_interruption() -> None:
     state = tail(2)
     state.interrupted()
     assert state.needs_catch_up
@@ -98,7 +98,7 @@ def test_after_an_interruption_nothing_passes_before_the_tail_has_caught_up() ->
     assert state.caught_up(head(2), []) == [adv(2, 3, recs(3))]
 
 
-def test_a_read_that_fails_can_be_repeated() -> None:
+def test_failed_read_can_be_repeated() -> None:
     state = tail()
     state.push("e", 1, 2, recs(2))
     state.start_catch_up()
@@ -108,7 +108,7 @@ def test_a_read_that_fails_can_be_repeated() -> None:
     assert state.caught_up(head(2), recs(1, 2)) == [adv(0, 2, recs(1, 2))]
 
 
-def test_an_unknown_epoch_is_asked_about_before_anything_is_believed() -> None:
+def test_unknown_epoch_is_verified_before_delivery() -> None:
     state = tail(5)
     assert state.push("new", 0, 1, recs(1)) == []
     assert state.start_catch_up() == ("e", 5)
@@ -116,7 +116,7 @@ def test_an_unknown_epoch_is_asked_about_before_anything_is_believed() -> None:
     assert state.push("new", 1, 2, recs(2)) == [adv(1, 2, recs(2), "new")]
 
 
-def test_leftovers_of_an_old_epoch_are_dropped() -> None:
+def test_leftovers_of_old_epoch_are_dropped() -> None:
     state = tail(5)
     assert state.push("old", 90, 91, recs(91)) == []
     state.start_catch_up()
@@ -125,7 +125,7 @@ def test_leftovers_of_an_old_epoch_are_dropped() -> None:
     assert state.watermark == 5
 
 
-def test_an_epoch_that_begins_during_a_read_is_asked_about_again() -> None:
+def test_epoch_that_starts_during_read_is_verified_again() -> None:
     state = tail(5)
     state.interrupted()
     state.start_catch_up()
@@ -134,7 +134,7 @@ def test_an_epoch_that_begins_during_a_read_is_asked_about_again() -> None:
     assert state.needs_catch_up
 
 
-def test_a_log_that_became_shorter_is_a_loss() -> None:
+def test_shorter_log_is_loss() -> None:
     state = tail(9)
     state.interrupted()
     state.start_catch_up()
@@ -142,7 +142,7 @@ def test_a_log_that_became_shorter_is_a_loss() -> None:
     assert state.watermark == 4
 
 
-def test_a_hole_that_cannot_be_filled_becomes_a_new_baseline() -> None:
+def test_unfillable_hole_sets_new_baseline() -> None:
     state = tail(5)
     state.push("e", 50, 51, recs(51))
     state.start_catch_up()
@@ -150,7 +150,7 @@ def test_a_hole_that_cannot_be_filled_becomes_a_new_baseline() -> None:
     assert state.give_up(GapReason.TRIMMED, head(50)) == [lost, adv(50, 51, recs(51))]
 
 
-def test_a_buffer_that_grows_too_large_is_read_again_instead() -> None:
+def test_full_buffer_is_dropped_and_read_again() -> None:
     state = TailState(head(0), max_buffered=4)
     for offset in (2, 3, 4):
         state.push("e", offset - 1, offset, recs(offset))
@@ -162,7 +162,7 @@ def test_a_buffer_that_grows_too_large_is_read_again_instead() -> None:
     assert not state.needs_catch_up
 
 
-def test_a_buffer_that_grows_too_large_during_a_read_keeps_the_proof_of_it() -> None:
+def test_full_buffer_during_read_still_needs_catch_up() -> None:
     state = TailState(head(0), max_buffered=4)
     state.push("e", 1, 2, recs(2))
     state.start_catch_up()
@@ -172,7 +172,8 @@ def test_a_buffer_that_grows_too_large_during_a_read_keeps_the_proof_of_it() -> 
     assert state.needs_catch_up
 
 
-def test_repeats_of_a_publisher_are_dropped_where_the_broker_keeps_them() -> None:
+def test_repeats_of_publisher_are_dropped() -> None:
+    """This is for brokers that may store a record twice."""
     state = TailState(head(0), dedupe=SeqFilter())
     assert state.push("e", 0, 2, [rec(1, seq=1), rec(2, seq=1)]) == [adv(0, 2, [rec(1, seq=1)])]
     state.push("e", 3, 4, [rec(4, seq=3)])
@@ -181,7 +182,7 @@ def test_repeats_of_a_publisher_are_dropped_where_the_broker_keeps_them() -> Non
     assert state.caught_up(head(4), filled) == [adv(2, 4, filled)], "held back is not seen"
 
 
-def test_events_are_told_to_a_sink() -> None:
+def test_events_are_passed_to_sink() -> None:
     sink = Mock()
     adv(1, 2, recs(2)).tell(sink)
     sink.on_records.assert_called_once_with(3, "e", 1, 2, recs(2))
@@ -190,7 +191,7 @@ def test_events_are_told_to_a_sink() -> None:
 
 
 class Broker:
-    """A log, and a connection that pushes it: the simplest thing that can go wrong in all the ways."""
+    """A log and a connection that pushes its records, with every kind of fault, as simple as possible."""
 
     def __init__(self, state: TailState) -> None:
         self.state = state
@@ -225,7 +226,7 @@ class Broker:
             del self.queue[index]
 
     def drop_connection(self, forgotten: int) -> None:
-        """What was on its way is lost, or comes late."""
+        """Lose the pushes that are on their way, or deliver the first ones late."""
         del self.queue[forgotten:]
         self.answer = None
         self.state.interrupted()
@@ -266,14 +267,12 @@ STEPS += ["drop_connection", "trim", "wipe"]
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 4)), max_size=60), st.sampled_from([3, 10_000]))
-def test_whatever_happens_the_node_hears_everything_once_or_of_its_loss(
-    steps: list[tuple[str, int]], max_buffered: int
-) -> None:
+def test_node_receives_each_record_once_or_loss(steps: list[tuple[str, int]], max_buffered: int) -> None:
     state = TailState(head(0, "e0"), max_buffered=max_buffered)
     broker = Broker(state)
     for step, count in steps:
         getattr(broker, step)(count)
-    for _ in range(4):  # then all goes well: pushes, probes, and reads while they are wanted
+    for _ in range(4):  # then there are no more faults: pushes, probes, and reads while they are needed
         broker.publish(1)
         broker.probe(0)
         broker.deliver(10_000)
@@ -297,7 +296,7 @@ def check_what_was_heard(events: list[TailEvent]) -> None:
 
 
 @pytest.mark.parametrize("flaw", ["moves over holes", "believes leftovers", "asks for ever"])
-def test_the_model_notices_a_flawed_tail(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_detects_flawed_tail(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
     flaws = {
         "moves over holes": ("caught_up", lambda self, found, _: self.give_up(GapReason.EPOCH, found)[1:]),
         "believes leftovers": ("_hold", lambda self, pushed: setattr(self, "epoch", pushed.epoch)),
@@ -305,4 +304,4 @@ def test_the_model_notices_a_flawed_tail(flaw: str, monkeypatch: pytest.MonkeyPa
     }
     monkeypatch.setattr(TailState, *flaws[flaw])
     with pytest.raises(BaseException):  # noqa: B017, PT011 -- hypothesis may wrap what it finds into a group
-        test_whatever_happens_the_node_hears_everything_once_or_of_its_loss()
+        test_node_receives_each_record_once_or_loss()

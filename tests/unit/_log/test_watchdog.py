@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from dws_core._log.watchdog import Watchdog
 
 
-def test_a_busy_connection_is_never_probed() -> None:
+def test_busy_connection_is_never_probed() -> None:
     dog = Watchdog(0.0)
     for tenth in range(1, 50):
         assert dog.check(tenth / 10) == "wait"
         dog.heard(tenth / 10)
 
 
-def test_silence_is_probed_and_probed_again_and_then_given_up() -> None:
+def test_silent_connection_is_probed_twice_then_dead() -> None:
     dog = Watchdog(10.0)
     found = []
     while not found or found[-1][1] != "dead":
@@ -23,7 +23,7 @@ def test_silence_is_probed_and_probed_again_and_then_given_up() -> None:
     assert found == [(11.0, "probe"), (12.0, "probe"), (13.0, "dead")]
 
 
-def test_an_answer_ends_the_suspicion() -> None:
+def test_answer_ends_suspicion() -> None:
     dog = Watchdog(0.0)
     assert dog.check(1.0) == "probe"
     dog.heard(2.9)
@@ -31,14 +31,14 @@ def test_an_answer_ends_the_suspicion() -> None:
     assert dog.look_at == 3.9
 
 
-def test_a_process_that_slept_asks_before_it_blames_the_broker() -> None:
+def test_paused_process_probes_before_giving_up() -> None:
     dog = Watchdog(0.0)
     assert dog.check(100.0) == "probe"
     assert dog.check(101.9) == "probe"
     assert dog.check(102.0) == "dead"
 
 
-def test_the_last_look_is_not_later_than_the_end_of_the_patience() -> None:
+def test_last_check_is_at_deadline() -> None:
     dog = Watchdog(0.0, probe_s=2.0, dead_s=3.0)
     assert dog.check(2.0) == "probe"
     assert dog.look_at == 3.0
@@ -46,13 +46,13 @@ def test_the_last_look_is_not_later_than_the_end_of_the_patience() -> None:
 
 
 @pytest.mark.parametrize(("probe_s", "dead_s"), [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)])
-def test_no_time_to_answer_is_refused(probe_s: float, dead_s: float) -> None:
+def test_zero_answer_time_is_rejected(probe_s: float, dead_s: float) -> None:
     with pytest.raises(ValueError, match="raise dead_s"):
         Watchdog(0.0, probe_s=probe_s, dead_s=dead_s)
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 2.0), st.booleans()), max_size=40))
-def test_a_connection_that_answers_each_probe_in_time_is_never_given_up(steps: list[tuple[float, bool]]) -> None:
+def test_connection_that_answers_probes_is_never_dead(steps: list[tuple[float, bool]]) -> None:
     dog, now, asked = Watchdog(0.0), 0.0, None
     for wait_s, answers in steps:
         if asked is not None and (answers or now + wait_s - asked >= 2.0):

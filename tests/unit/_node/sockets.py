@@ -1,4 +1,4 @@
-"""Sockets that tests hold in their hands."""
+"""Sockets that tests control directly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sink:
 
     def __init__(self, room: int = 1_000_000) -> None:
         self.writes: list[bytes] = []
-        self.late: list[bytes] = []  # written although the outbox was told of the close
+        self.late: list[bytes] = []  # written after the outbox was notified of the close
         self.room = room
         self.open = True
         self.aborted = False
@@ -58,7 +58,7 @@ class Sink:
 
 
 class Ready:
-    """A connection to a server that takes ready frames."""
+    """A connection to a server that accepts ready frames."""
 
     def __init__(
         self,

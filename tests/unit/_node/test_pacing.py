@@ -1,4 +1,4 @@
-"""Pacer."""
+"""`Pacer`: a limit on how many callers continue in one tick."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from dws_core._node.pacing import Pacer
 
 
-async def test_while_few_ask_nobody_waits() -> None:
+async def test_few_callers_do_not_wait() -> None:
     pacer = Pacer(2)
     before = asyncio.get_running_loop().time()
     tick = _Ticks()
@@ -18,7 +18,7 @@ async def test_while_few_ask_nobody_waits() -> None:
     await tick.stop()
 
 
-async def test_so_many_go_on_in_a_tick_in_the_order_they_came() -> None:
+async def test_callers_continue_in_order_with_limit_per_tick() -> None:
     pacer, went, ticks = Pacer(2), list[tuple[int, int]](), _Ticks()
 
     async def one(number: int) -> None:
@@ -34,7 +34,7 @@ async def test_so_many_go_on_in_a_tick_in_the_order_they_came() -> None:
     await ticks.stop()
 
 
-async def test_one_that_waits_no_longer_takes_nobodys_turn() -> None:
+async def test_cancelled_caller_uses_no_turn() -> None:
     pacer, went = Pacer(1), list[int]()
 
     async def one(number: int) -> None:
@@ -48,7 +48,7 @@ async def test_one_that_waits_no_longer_takes_nobodys_turn() -> None:
     assert went == [0, 1, 3]
 
 
-async def test_a_turn_that_was_long_ago_does_not_count() -> None:
+async def test_old_turn_does_not_count() -> None:
     pacer, ticks = Pacer(1), _Ticks()
     await pacer.wait_turn()
     for _ in range(4):

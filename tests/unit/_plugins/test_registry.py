@@ -1,4 +1,4 @@
-"""The plugin registry, with plugins that come through real entry points."""
+"""The plugin registry, with plugins from real entry points."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _registry(*entry_points: EntryPoint, **kwargs: Any) -> PluginRegistry:
     return PluginRegistry(entry_points=entry_points, **{"disabled": (), "trace": False, **kwargs})
 
 
-def test_a_third_party_broker_is_found_by_scheme_and_loaded_only_when_asked_for(install: Any) -> None:
+def test_broker_is_found_by_scheme_and_loaded_on_demand(install: Any) -> None:
     loads: list[int] = []
 
     def load() -> type[BrokerInterface]:
@@ -58,7 +58,7 @@ def test_a_third_party_broker_is_found_by_scheme_and_loaded_only_when_asked_for(
     assert loads == [1]
 
 
-def test_built_ins_come_through_the_installed_entry_point() -> None:
+def test_builtins_are_found_through_entry_point() -> None:
     registry = default_registry()
     assert registry.codec("json").name == "json"
     assert set(registry.codecs()) >= {"json", "msgpack"}
@@ -66,7 +66,8 @@ def test_built_ins_come_through_the_installed_entry_point() -> None:
     assert default_registry() is registry
 
 
-def test_a_typo_gets_the_closest_name_and_what_is_installed(install: Any) -> None:
+def test_misspelled_scheme_suggests_closest_name(install: Any) -> None:
+    """The error also lists the installed schemes."""
     registry = _registry(install("redis", dws_register_brokers=lambda: [_spec("redis")]))
     with pytest.raises(PluginNotFound) as caught:
         registry.broker_spec("redsi", where=BrokerURL.parse("redsi://:secret@h"))
@@ -76,7 +77,7 @@ def test_a_typo_gets_the_closest_name_and_what_is_installed(install: Any) -> Non
     )
 
 
-def test_a_known_scheme_that_is_not_installed_names_its_package() -> None:
+def test_missing_scheme_names_its_package() -> None:
     with pytest.raises(PluginNotFound) as caught:
         _registry().broker_spec("amqps")
     assert str(caught.value) == (
@@ -84,7 +85,7 @@ def test_a_known_scheme_that_is_not_installed_names_its_package() -> None:
     )
 
 
-def test_a_plugin_that_cannot_be_imported_is_shown_and_the_others_work(install: Any) -> None:
+def test_failed_import_is_reported_and_others_work(install: Any) -> None:
     good = install("good", dws_register_brokers=lambda: [_spec("good")])
     registry = _registry(EntryPoint("bad", "acme_no_such_module", "dws_core"), good)
     assert registry.broker_spec("good")
@@ -93,7 +94,7 @@ def test_a_plugin_that_cannot_be_imported_is_shown_and_the_others_work(install: 
     assert [row.kind for row in registry.rows()] == ["scheme", "failed"]
 
 
-def test_a_hook_that_raises_disables_only_its_plugin(install: Any) -> None:
+def test_failing_hook_disables_only_its_plugin(install: Any) -> None:
     def raising() -> list[BrokerSpec]:
         raise RuntimeError("oops")
 
@@ -105,7 +106,7 @@ def test_a_hook_that_raises_disables_only_its_plugin(install: Any) -> None:
         registry.broker_spec("bad")
 
 
-def test_two_owners_of_one_scheme_are_a_conflict_that_names_both(install: Any) -> None:
+def test_duplicate_scheme_is_conflict_naming_both(install: Any) -> None:
     registry = _registry(
         install("one", dws_register_brokers=lambda: [_spec("x")]),
         install("two", dws_register_brokers=lambda: [_spec("x")]),
@@ -114,13 +115,13 @@ def test_two_owners_of_one_scheme_are_a_conflict_that_names_both(install: Any) -
         registry.rows()
 
 
-def test_a_disabled_plugin_is_not_loaded(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disabled_plugin_is_not_loaded(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     point = install("one", dws_register_brokers=lambda: [_spec("x")])
     monkeypatch.setenv("DWS_DISABLE_PLUGINS", "other, one")
     assert PluginRegistry(entry_points=[point]).rows() == []
 
 
-def test_an_unknown_hook_is_named_with_the_one_that_was_meant(install: Any) -> None:
+def test_unknown_hook_suggests_closest_name(install: Any) -> None:
     def no_brokers() -> list[BrokerSpec]:
         return []
 
@@ -129,18 +130,18 @@ def test_an_unknown_hook_is_named_with_the_one_that_was_meant(install: Any) -> N
         registry.broker_spec("x")
 
 
-def test_wrong_arguments_of_a_hook_are_reported(install: Any) -> None:
+def test_wrong_hook_arguments_are_reported(install: Any) -> None:
     registry = _registry(install("args", dws_register_brokers=lambda config: []))
     with pytest.raises(PluginNotFound, match="does not fit the hooks"):
         registry.broker_spec("x")
 
 
-def test_a_record_of_the_wrong_kind_is_reported(install: Any) -> None:
+def test_wrong_record_type_is_reported(install: Any) -> None:
     registry = _registry(install("kind", dws_register_codecs=lambda: [_spec("x")]))
     assert "expected CodecSpec" in registry.rows()[0].summary
 
 
-def test_a_load_that_raises_or_returns_nonsense_is_a_load_error(install: Any) -> None:
+def test_failing_or_invalid_load_is_load_error(install: Any) -> None:
     def broken() -> Any:
         raise ImportError("no client library")
 
@@ -159,14 +160,14 @@ def test_a_load_that_raises_or_returns_nonsense_is_a_load_error(install: Any) ->
     assert registry.codecs() == {}
 
 
-def test_hook_calls_are_traced_when_asked_for(install: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_hook_calls_are_traced_on_request(install: Any, caplog: pytest.LogCaptureFixture) -> None:
     registry = _registry(install("t", dws_register_brokers=lambda: [_spec("x")]), trace=True)
     with caplog.at_level(logging.INFO, logger="dws"):
         registry.rows()
     assert "dws_register_brokers" in caplog.text
 
 
-def test_a_plugin_can_be_added_by_hand() -> None:
+def test_plugin_can_be_added_directly() -> None:
     class Local:
         @hookimpl
         def dws_register_brokers(self) -> list[BrokerSpec]:

@@ -1,4 +1,4 @@
-"""Records refuse what cannot work."""
+"""Spec records reject invalid fields."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAMED: dict[str, Any] = {"name": "x", "load": object, "summary": "X."}
         (AuthenticatorSpec, _NAMED, "name", None),
     ],
 )
-def test_a_wrong_field_is_named_with_what_was_expected(spec: Any, good: dict[str, Any], field: str, bad: Any) -> None:
+def test_wrong_field_is_named_with_expected_value(spec: Any, good: dict[str, Any], field: str, bad: Any) -> None:
     assert spec(**good).names == ("x",)
     with pytest.raises(ConfigurationError, match=rf"{spec.__name__}\.{field} is .*expected.*Fix"):
         spec(**{**good, field: bad})

@@ -1,4 +1,4 @@
-"""Which close codes and reasons pass."""
+"""Close codes and reasons that the proxy passes on."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from dws_core._proxy.ending import client_left, close_of, is_sendable
 
 
-def test_a_reason_is_cut_between_characters() -> None:
+def test_reason_is_cut_between_characters() -> None:
     assert close_of(1000, "é" * 100).reason == "é" * 61
     assert close_of(1000, "a" * 123).reason == "a" * 123
     assert close_of(1000, "a" * 122 + "✓").reason == "a" * 122
 
 
-def test_only_codes_of_the_registry_may_be_sent() -> None:
+def test_only_registered_codes_are_sendable() -> None:
     unsendable = [code for code in range(1000, 5001) if not is_sendable(code)]
     assert unsendable == [1004, 1005, 1006, *range(1015, 3000), 5000]
 
@@ -34,5 +34,5 @@ def test_only_codes_of_the_registry_may_be_sent() -> None:
         ({"code": 2999}, 1001),
     ],
 )
-def test_a_disconnect_becomes_a_code_that_may_be_sent(event: dict[str, Any], code: int) -> None:
+def test_disconnect_maps_to_sendable_code(event: dict[str, Any], code: int) -> None:
     assert client_left(event).to_upstream.code == code

@@ -1,4 +1,4 @@
-"""What a proxy refuses before it connects."""
+"""Settings that a proxy rejects before it connects."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from dws_core._proxy.settings import masked
         ("ws://user@h/", "password"),
     ],
 )
-def test_an_endpoint_that_cannot_work_is_refused_with_a_fix(endpoint: str, why: str) -> None:
+def test_invalid_endpoint_is_rejected_with_fix(endpoint: str, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why) as error:
         WebSocketProxy(None, endpoint)  # type: ignore[arg-type]
     assert error.value.fix
 
 
-def test_a_refused_endpoint_does_not_show_its_secrets() -> None:
+def test_rejected_endpoint_hides_its_secrets() -> None:
     with pytest.raises(ConfigurationError) as error:
         WebSocketProxy(None, "http://ann:hush@h/p?token=hush")  # type: ignore[arg-type]
     assert "hush" not in str(error.value)
@@ -57,13 +57,13 @@ def test_a_refused_endpoint_does_not_show_its_secrets() -> None:
     ],
     ids=str,
 )
-def test_options_that_cannot_work_are_refused_with_a_fix(options: dict[str, Any]) -> None:
+def test_invalid_options_are_rejected_with_fix(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="WebSocketProxy") as error:
         WebSocketProxy(None, "ws://h/", **options)  # type: ignore[arg-type]
     assert error.value.fix
 
 
-def test_two_sources_of_authorization_are_refused() -> None:
+def test_two_authorization_headers_are_rejected() -> None:
     for options in ({"forward_headers": ["authorization"]}, {"extra_headers": {"Authorization": "x"}}):
         with pytest.raises(ConfigurationError, match="two Authorization"):
             WebSocketProxy(None, "ws://u:p@h/", **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What MQTT 5.0 §4.7 says, in ten lines that look like nothing in the code under test; and small strategies."""
+"""A naive matcher for MQTT 5.0 §4.7 that shares no idea with the code under test, and small strategies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which topics and filters are valid, and which filters match (MQTT 5.0 §4.7)."""
+"""Validity of topics and filters, and matching (MQTT 5.0 §4.7)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dws_core._topics.filters import (
 VALID = ["a", "/", "//", "a/", "/a", "a//b", " ", "Ä/日本語/😀", "$all", "$conn/x", "a.b*?[c]", "a\tb", "\ufeff"]
 VALID += ["x" * MAX_TOPIC_BYTES, "é" * 512, "😀" * 256, "/".join("a" * MAX_LEVELS), "/" * (MAX_LEVELS - 1)]
 
-INVALID = [  # text, position, part of the reason; true of topics and filters
+INVALID = [  # text, position, part of the reason, for topics and for filters
     ("", 0, "empty"),
     ("\0", 0, "U+0000"),
     ("a/b\0c", 3, "U+0000"),
@@ -41,13 +41,13 @@ INVALID = [  # text, position, part of the reason; true of topics and filters
 
 @pytest.mark.parametrize("check", [check_topic, check_filter])
 @pytest.mark.parametrize("text", VALID, ids=lambda text: f"{text[:12]!a}-{len(text)}")
-def test_valid_text_comes_back_unchanged(check: type, text: str) -> None:
+def test_valid_text_is_returned_unchanged(check: type, text: str) -> None:
     assert check(text) is text
 
 
 @pytest.mark.parametrize(("check", "error"), [(check_topic, InvalidTopic), (check_filter, InvalidFilter)])
 @pytest.mark.parametrize(("text", "position", "reason"), INVALID, ids=lambda value: f"{value!a}"[:24])
-def test_invalid_text_is_refused_with_its_position(
+def test_invalid_text_is_rejected_with_position(
     check: type, error: type[InvalidTopic], text: str, position: int, reason: str
 ) -> None:
     with pytest.raises(InvalidTopic) as caught:
@@ -62,7 +62,7 @@ def test_invalid_text_is_refused_with_its_position(
 @pytest.mark.parametrize(
     ("topic", "position"), [("+", 0), ("#", 0), ("a/+/b", 2), ("a/#", 2), ("ab+", 2), ("a#+", 1), ("ä/é#", 3)]
 )
-def test_a_topic_has_no_wildcards(topic: str, position: int) -> None:
+def test_topic_with_wildcard_is_rejected(topic: str, position: int) -> None:
     with pytest.raises(InvalidTopic) as caught:
         check_topic(topic)
     assert not isinstance(caught.value, InvalidFilter)
@@ -73,7 +73,7 @@ def test_a_topic_has_no_wildcards(topic: str, position: int) -> None:
 @pytest.mark.parametrize(
     "filter_", ["+", "#", "+/+", "a/+", "+/a", "a/#", "/#", "/+/", "+/#", "$x/#", "$x/+", "日/+/#"]
 )
-def test_wildcards_stand_as_whole_levels_of_a_filter(filter_: str) -> None:
+def test_filter_accepts_wildcards_as_whole_levels(filter_: str) -> None:
     assert check_filter(filter_) is filter_
 
 
@@ -96,7 +96,7 @@ def test_wildcards_stand_as_whole_levels_of_a_filter(filter_: str) -> None:
         ("+/a/b#", 5, "'#' must be a whole level"),
     ],
 )
-def test_a_misplaced_wildcard_is_refused_with_its_position(filter_: str, position: int, reason: str) -> None:
+def test_misplaced_wildcard_is_rejected_with_position(filter_: str, position: int, reason: str) -> None:
     with pytest.raises(InvalidFilter) as caught:
         check_filter(filter_)
     assert (caught.value.position, caught.value.reason) == (position, reason)
@@ -104,7 +104,7 @@ def test_a_misplaced_wildcard_is_refused_with_its_position(filter_: str, positio
 
 @given(text=st.text(alphabet="a/+#$\0é\ud800", max_size=12))
 @settings(max_examples=300)
-def test_any_text_is_valid_or_refused_at_a_character_of_it(text: str) -> None:
+def test_any_text_is_valid_or_rejected_with_position(text: str) -> None:
     for check in (check_topic, check_filter):
         try:
             assert check(text) == text
@@ -115,7 +115,7 @@ def test_any_text_is_valid_or_refused_at_a_character_of_it(text: str) -> None:
 
 @given(text=st.text(alphabet="a/+#$é", min_size=1, max_size=10))
 @settings(max_examples=300)
-def test_what_is_valid_as_topic_is_valid_as_filter_without_wildcards(text: str) -> None:
+def test_valid_topic_is_valid_filter_without_wildcards(text: str) -> None:
     try:
         check_topic(text)
     except InvalidTopic:
@@ -128,7 +128,7 @@ def test_what_is_valid_as_topic_is_valid_as_filter_without_wildcards(text: str) 
     ("text", "expected"),
     [("$all", True), ("$conn/#", True), ("$", True), ("a/$all", False), ("/$", False), ("#", False)],
 )
-def test_a_dollar_at_the_start_reserves_a_topic_for_the_node(text: str, expected: bool) -> None:
+def test_leading_dollar_reserves_topic_for_node(text: str, expected: bool) -> None:
     assert is_reserved(text) is expected
 
 
@@ -164,12 +164,12 @@ EXAMPLES = [
     ("$conn/1", "$conn/1", True),
     ("a/$b", "a/+", True),
     ("日本/語", "日本/+", True),
-    ("caf\u00e9", "cafe\u0301", False),  # characters are compared, not how they look
+    ("caf\u00e9", "cafe\u0301", False),  # characters are compared, not their appearance
 ]
 
 
 @pytest.mark.parametrize(("topic", "filter_", "expected"), EXAMPLES)
-def test_a_filter_matches_by_levels(topic: str, filter_: str, expected: bool) -> None:
+def test_filter_matches_level_by_level(topic: str, filter_: str, expected: bool) -> None:
     assert matches_filter(topic, filter_) is expected
     assert naive(topic, filter_) is expected
     assert matches(topic, [filter_]) is expected
@@ -179,7 +179,7 @@ def test_a_filter_matches_by_levels(topic: str, filter_: str, expected: bool) ->
 @example(topic="a", filter_="a/#")
 @example(topic="$x/a", filter_="+/a")
 @settings(max_examples=300)
-def test_matching_agrees_with_a_naive_matcher(topic: str, filter_: str) -> None:
+def test_matching_agrees_with_naive_matcher(topic: str, filter_: str) -> None:
     assert check_filter(filter_) == filter_
     assert matches_filter(topic, filter_) is naive(topic, filter_)
 
@@ -192,7 +192,7 @@ def test_matching_does_not_recurse(deep: int) -> None:
     assert not matches_filter(topic, "/".join(["+"] * (deep - 1) + ["b"]))
 
 
-def test_a_topic_matches_if_any_filter_does() -> None:
+def test_topic_matches_if_any_filter_matches() -> None:
     assert matches("chat/1/typing", {"chat/+/typing", "news/#"})
     assert not matches("chat/1/typing", {"chat/+", "news/#"})
     assert not matches("chat/1/typing", ())
@@ -200,11 +200,12 @@ def test_a_topic_matches_if_any_filter_does() -> None:
 
 
 @pytest.mark.parametrize("patterns", [["a/#/b", "a"], ["a", "a/#/b"]])
-def test_an_invalid_pattern_is_refused_wherever_it_stands(patterns: list[str]) -> None:
+def test_invalid_pattern_is_rejected_at_any_index(patterns: list[str]) -> None:
     with pytest.raises(InvalidFilter, match="'a/#/b' is invalid at position 2"):
         matches("a", patterns)
 
 
-def test_one_string_is_not_taken_for_a_collection_of_one_character_filters() -> None:
+def test_single_string_is_rejected_as_filters() -> None:
+    """A string is also an iterable of one-character filters."""
     with pytest.raises(TypeError, match=r"Fix: pass \{'a/\+'\}"):
         matches("a", "a/+")

@@ -1,4 +1,4 @@
-"""Who gets what, and when answers are forgotten."""
+"""The receivers of a topic, and when cached answers are dropped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dws_core._topics.trie import MqttMatcher, TrieIndex
 
 
 class CountingIndex(TrieIndex[object]):
-    """A real index that notes which topics it was asked for: what the router did not remember."""
+    """A real index that records the topics of its lookups, which are the ones that the router had not cached."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class CountingMatcher(MqttMatcher):
         return self.made
 
     def asked(self, router: Router[str], *wanted: str) -> list[str]:
-        """Return for which of the topics the router has to ask."""
+        """Return the topics that the router looks up in the index."""
         self.made.asked.clear()
         for topic in wanted:
             router.receivers(topic)
@@ -54,7 +54,7 @@ def router(matcher: CountingMatcher) -> Router[str]:
     return Router(matcher)
 
 
-def test_receivers_are_those_with_a_matching_filter_each_once_in_order(router: Router[str]) -> None:
+def test_matching_receivers_are_returned_once_in_order(router: Router[str]) -> None:
     router.subscribe("x", "a/b")
     router.subscribe("y", "a/+")
     router.subscribe("x", "a/#")
@@ -64,7 +64,7 @@ def test_receivers_are_those_with_a_matching_filter_each_once_in_order(router: R
     assert router.receivers("d") == ()
 
 
-def test_subscribing_twice_is_once(router: Router[str]) -> None:
+def test_repeated_subscribe_counts_once(router: Router[str]) -> None:
     assert [router.subscribe("x", "a"), router.subscribe("x", "a")] == [True, False]
     assert len(router) == 1
     assert router.receivers("a") == ("x",)
@@ -73,7 +73,7 @@ def test_subscribing_twice_is_once(router: Router[str]) -> None:
     assert router.receivers("a") == ()
 
 
-def test_unsubscribing_what_another_has_changes_nothing(router: Router[str]) -> None:
+def test_unsubscribe_of_other_receiver_changes_nothing(router: Router[str]) -> None:
     router.subscribe("x", "a")
     router.subscribe("y", "b")
     assert not router.unsubscribe("y", "a")
@@ -82,7 +82,7 @@ def test_unsubscribing_what_another_has_changes_nothing(router: Router[str]) -> 
     assert len(router) == 2
 
 
-def test_an_invalid_filter_is_refused_and_leaves_nothing(router: Router[str]) -> None:
+def test_invalid_filter_is_rejected_without_trace(router: Router[str]) -> None:
     with pytest.raises(InvalidFilter):
         router.subscribe("x", "a/#/b")
     assert len(router) == 0
@@ -90,7 +90,7 @@ def test_an_invalid_filter_is_refused_and_leaves_nothing(router: Router[str]) ->
     assert not router.unsubscribe("x", "a/#/b")
 
 
-def test_filters_are_listed_in_the_order_they_were_added(router: Router[str]) -> None:
+def test_filters_are_listed_in_order(router: Router[str]) -> None:
     for filter_ in ("b", "a/+", "#"):
         router.subscribe("x", filter_)
     router.subscribe("y", "c")
@@ -101,7 +101,7 @@ def test_filters_are_listed_in_the_order_they_were_added(router: Router[str]) ->
     assert list(router.filters("x")) == ["b", "#"]
 
 
-def test_removing_a_receiver_removes_all_its_filters_and_no_others(router: Router[str]) -> None:
+def test_remove_drops_only_filters_of_receiver(router: Router[str]) -> None:
     for filter_ in ("a", "a/+", "#"):
         router.subscribe("x", filter_)
         router.subscribe("y", filter_)
@@ -114,14 +114,14 @@ def test_removing_a_receiver_removes_all_its_filters_and_no_others(router: Route
     assert len(router) == 3
 
 
-def test_a_second_look_at_a_topic_does_not_ask_the_index(router: Router[str], matcher: CountingMatcher) -> None:
+def test_repeated_lookup_uses_cache(router: Router[str], matcher: CountingMatcher) -> None:
     router.subscribe("x", "a")
     assert matcher.asked(router, "a", "a", "nobody", "nobody") == ["a", "nobody"]
     assert router.receivers("a") is router.receivers("a")
 
 
 @pytest.mark.parametrize("change", ["subscribe", "unsubscribe", "remove"])
-def test_a_change_of_an_exact_filter_forgets_only_its_topic(
+def test_exact_filter_change_invalidates_only_its_topic(
     router: Router[str], matcher: CountingMatcher, change: str
 ) -> None:
     if change != "subscribe":
@@ -134,7 +134,7 @@ def test_a_change_of_an_exact_filter_forgets_only_its_topic(
 
 @pytest.mark.parametrize("change", ["subscribe", "unsubscribe", "remove"])
 @pytest.mark.parametrize("filter_", ["a/+", "a/#", "+/b", "#"])
-def test_a_change_of_a_wildcard_is_seen_at_once(router: Router[str], change: str, filter_: str) -> None:
+def test_wildcard_change_takes_effect_at_once(router: Router[str], change: str, filter_: str) -> None:
     if change != "subscribe":
         router.subscribe("x", filter_)
     before = router.receivers("a/b")
@@ -142,7 +142,7 @@ def test_a_change_of_a_wildcard_is_seen_at_once(router: Router[str], change: str
     assert (before, router.receivers("a/b")) == (((), ("x",)) if change == "subscribe" else (("x",), ()))
 
 
-def test_what_changes_nothing_forgets_nothing(router: Router[str], matcher: CountingMatcher) -> None:
+def test_change_without_effect_keeps_cache(router: Router[str], matcher: CountingMatcher) -> None:
     router.subscribe("x", "+")
     matcher.asked(router, "a")
     router.subscribe("x", "+")
@@ -151,21 +151,21 @@ def test_what_changes_nothing_forgets_nothing(router: Router[str], matcher: Coun
     assert matcher.asked(router, "a") == []
 
 
-def test_the_oldest_topic_is_forgotten_when_the_cache_is_full(matcher: CountingMatcher) -> None:
+def test_full_cache_evicts_oldest_topic(matcher: CountingMatcher) -> None:
     router: Router[str] = Router(matcher, cache_size=2)
     assert matcher.asked(router, "a", "b", "c") == ["a", "b", "c"]
     assert matcher.asked(router, "b", "c") == []
     assert matcher.asked(router, "a", "c", "b") == ["a", "b"]
 
 
-def test_a_cache_of_no_topics_remembers_nothing(matcher: CountingMatcher) -> None:
+def test_zero_cache_size_disables_cache(matcher: CountingMatcher) -> None:
     router: Router[str] = Router(matcher, cache_size=0)
     router.subscribe("x", "a")
     assert matcher.asked(router, "a", "a") == ["a", "a"]
     assert router.receivers("a") == ("x",)
 
 
-def test_topics_with_many_receivers_are_remembered_for_fewer_topics(matcher: CountingMatcher) -> None:
+def test_cache_holds_fewer_topics_with_many_receivers(matcher: CountingMatcher) -> None:
     router: Router[str] = Router(matcher, cache_size=10)  # 160 receivers
     for number in range(50):
         router.subscribe(f"receiver-{number}", "big/+")
@@ -176,7 +176,7 @@ def test_topics_with_many_receivers_are_remembered_for_fewer_topics(matcher: Cou
 
 
 @pytest.mark.parametrize("filter_", ["big", "big/#"])
-def test_one_topic_is_remembered_however_many_its_receivers(matcher: CountingMatcher, filter_: str) -> None:
+def test_single_topic_is_cached_with_any_receiver_count(matcher: CountingMatcher, filter_: str) -> None:
     router: Router[str] = Router(matcher, cache_size=10)
     for number in range(1000):
         router.subscribe(f"receiver-{number}", filter_)
@@ -185,7 +185,7 @@ def test_one_topic_is_remembered_however_many_its_receivers(matcher: CountingMat
 
 
 @pytest.mark.parametrize("filter_", ["topic", "topic/#"])
-def test_forgotten_answers_do_not_count_against_the_cache(matcher: CountingMatcher, filter_: str) -> None:
+def test_invalidated_answers_free_cache_space(matcher: CountingMatcher, filter_: str) -> None:
     router: Router[str] = Router(matcher, cache_size=10)
     for number in range(100):
         router.subscribe(f"receiver-{number}", filter_)
@@ -198,7 +198,8 @@ def test_forgotten_answers_do_not_count_against_the_cache(matcher: CountingMatch
 
 
 @pytest.mark.parametrize("leave", ["remove", "unsubscribe"])
-def test_a_receiver_without_filters_costs_nothing_and_one_with_a_filter_little(leave: str) -> None:
+def test_receivers_need_little_memory(leave: str) -> None:
+    """A receiver without filters needs none."""
     router: Router[int] = Router(MqttMatcher())
     own = [f"$conn/{number}" for number in range(10_000)]
     tracemalloc.start()
@@ -220,8 +221,8 @@ def test_a_receiver_without_filters_costs_nothing_and_one_with_a_filter_little(l
     assert after < one_each / 10, "only the table of the largest number of receivers stays"
 
 
-def test_ten_thousand_receivers_of_one_topic_cost_the_same_each() -> None:
-    """Count the calls of Python functions: a cost that grows with the receivers shows, the machine's speed does not."""
+def test_subscribe_cost_does_not_grow_with_receivers() -> None:
+    """Compare the number of Python calls, which does not depend on the speed of the machine."""
     router: Router[int] = Router(MqttMatcher())
     calls = 0
 
@@ -248,7 +249,7 @@ def test_ten_thousand_receivers_of_one_topic_cost_the_same_each() -> None:
 
 
 class RouterModel(RuleBasedStateMachine):
-    """A router and a set of pairs live through the same changes."""
+    """A router and a set of pairs go through the same changes."""
 
     @initialize(cache_size=st.sampled_from([0, 1, 3, 65_536]))
     def start(self, cache_size: int) -> None:

@@ -27,7 +27,7 @@ def is_empty(index: TrieIndex[str]) -> bool:
 
 
 @pytest.mark.parametrize("filter_", KINDS)
-def test_adding_and_discarding_say_whether_something_changed(index: TrieIndex[str], filter_: str) -> None:
+def test_add_and_discard_return_whether_index_changed(index: TrieIndex[str], filter_: str) -> None:
     assert [index.discard(filter_, "x"), index.add(filter_, "x"), index.add(filter_, "x")] == [False, True, False]
     assert len(index) == 1
     assert [index.discard(filter_, "y"), index.discard(filter_, "x"), index.discard(filter_, "x")] == [
@@ -40,7 +40,7 @@ def test_adding_and_discarding_say_whether_something_changed(index: TrieIndex[st
 
 
 @pytest.mark.parametrize("filter_", KINDS)
-def test_each_pair_of_filter_and_receiver_counts(index: TrieIndex[str], filter_: str) -> None:
+def test_length_counts_filter_receiver_pairs(index: TrieIndex[str], filter_: str) -> None:
     for receiver in "xyz":
         index.add(filter_, receiver)
     index.add("$other/+", "x")
@@ -51,7 +51,7 @@ def test_each_pair_of_filter_and_receiver_counts(index: TrieIndex[str], filter_:
 
 
 @pytest.mark.parametrize("missing", ["a", "a/b/c", "a/b/+", "+/+", "#", "a/+/c/+"])
-def test_discarding_a_filter_that_nobody_added_changes_nothing(index: TrieIndex[str], missing: str) -> None:
+def test_discard_of_unknown_filter_changes_nothing(index: TrieIndex[str], missing: str) -> None:
     index.add("a/b", "x")
     index.add("a/+/c", "x")
     assert not index.discard(missing, "x")
@@ -59,7 +59,7 @@ def test_discarding_a_filter_that_nobody_added_changes_nothing(index: TrieIndex[
     assert index.lookup("a/b") == index.lookup("a/1/c") == {"x"}
 
 
-def test_discarding_a_filter_leaves_those_above_and_below_it(index: TrieIndex[str]) -> None:
+def test_discard_keeps_shorter_and_longer_filters(index: TrieIndex[str]) -> None:
     for filter_ in ("+/a", "+/a/b", "+/a/b/c", "+/a/#"):
         index.add(filter_, filter_)
     index.discard("+/a/b", "+/a/b")
@@ -71,7 +71,7 @@ def test_discarding_a_filter_leaves_those_above_and_below_it(index: TrieIndex[st
 
 
 @pytest.mark.parametrize("filter_", KINDS)
-def test_nothing_of_a_discarded_filter_stays_beside_others(index: TrieIndex[str], filter_: str) -> None:
+def test_discard_removes_all_nodes_of_filter(index: TrieIndex[str], filter_: str) -> None:
     index.add("kept", "x")
     index.add("kept/+", "x")
     index.add(filter_, "y")
@@ -79,7 +79,7 @@ def test_nothing_of_a_discarded_filter_stays_beside_others(index: TrieIndex[str]
     assert list(index._exact) == list(index._root) == ["kept"]
 
 
-def test_a_filter_stays_when_a_longer_one_goes(index: TrieIndex[str]) -> None:
+def test_filter_stays_when_longer_one_is_discarded(index: TrieIndex[str]) -> None:
     index.add("+/a", "x")
     index.add("+/a/b", "y")
     index.discard("+/a/b", "y")
@@ -87,14 +87,14 @@ def test_a_filter_stays_when_a_longer_one_goes(index: TrieIndex[str]) -> None:
 
 
 @pytest.mark.parametrize("level", ["+", "#", "a"])
-def test_a_filter_is_found_wherever_its_levels_lead(index: TrieIndex[str], level: str) -> None:
+def test_lookup_agrees_with_naive_matcher_per_level(index: TrieIndex[str], level: str) -> None:
     filter_ = f"+/{level}"
     index.add(filter_, "x")
     for topic in ("a", "a/a", "a/b", "a/a/a", "$x/a", "/", "/a"):
         assert (index.lookup(topic) == {"x"}) is naive(topic, filter_), topic
 
 
-def test_a_rest_matches_its_parent_and_everything_below(index: TrieIndex[str]) -> None:
+def test_multi_level_wildcard_matches_parent_and_children(index: TrieIndex[str]) -> None:
     index.add("a/#", "x")
     index.add("a/b/#", "y")
     assert index.lookup("a") == {"x"}
@@ -102,7 +102,7 @@ def test_a_rest_matches_its_parent_and_everything_below(index: TrieIndex[str]) -
     assert index.lookup("ab") == index.lookup("b/a") == set()
 
 
-def test_a_wildcard_at_the_first_level_does_not_match_the_topics_of_the_node(index: TrieIndex[str]) -> None:
+def test_leading_wildcard_skips_node_topics(index: TrieIndex[str]) -> None:
     for filter_ in ("#", "+", "+/#", "+/1", "$conn/+", "$conn/#", "$conn/1"):
         index.add(filter_, filter_)
     assert index.lookup("$conn/1") == {"$conn/+", "$conn/#", "$conn/1"}
@@ -110,13 +110,13 @@ def test_a_wildcard_at_the_first_level_does_not_match_the_topics_of_the_node(ind
     assert index.lookup("conn/1") == {"#", "+/#", "+/1"}
 
 
-def test_a_receiver_is_found_once_however_many_of_its_filters_match(index: TrieIndex[str]) -> None:
+def test_receiver_is_returned_once_for_many_filters(index: TrieIndex[str]) -> None:
     for filter_ in ("a/b", "a/+", "+/b", "a/#", "#"):
         index.add(filter_, "x")
     assert list(index.lookup("a/b")) == ["x"]
 
 
-def test_receivers_come_in_the_order_they_were_added(index: TrieIndex[str]) -> None:
+def test_receivers_are_returned_in_order(index: TrieIndex[str]) -> None:
     names = [f"receiver-{number}" for number in range(50)]
     for name in names:
         index.add("a/+", name)
@@ -127,7 +127,7 @@ def test_receivers_come_in_the_order_they_were_added(index: TrieIndex[str]) -> N
 
 
 @pytest.mark.parametrize("filter_", ["a", "+"])
-def test_an_answer_does_not_change_afterwards(index: TrieIndex[str], filter_: str) -> None:
+def test_answer_does_not_change_later(index: TrieIndex[str], filter_: str) -> None:
     index.add(filter_, "x")
     answer = index.lookup("a")
     index.add(filter_, "y")
@@ -135,7 +135,7 @@ def test_an_answer_does_not_change_afterwards(index: TrieIndex[str], filter_: st
     assert answer == {"x"}
 
 
-def test_very_long_very_deep_and_odd_topics_are_found(index: TrieIndex[str]) -> None:
+def test_extreme_topics_are_found(index: TrieIndex[str]) -> None:
     deep = "/".join("a" * MAX_LEVELS)
     odd = ["x" * MAX_TOPIC_BYTES, "/" * (MAX_LEVELS - 1), deep, "日本/😀", " ", "a\tb/\u200b", "$/$/$"]
     for topic in odd:
@@ -145,7 +145,7 @@ def test_very_long_very_deep_and_odd_topics_are_found(index: TrieIndex[str]) -> 
     assert [index.lookup(f"{topic}/1") for topic in odd] == [{f"{topic}/+"} for topic in odd]
 
 
-def test_a_lookup_does_not_recurse(index: TrieIndex[str]) -> None:
+def test_lookup_does_not_recurse(index: TrieIndex[str]) -> None:
     depth = 100_000
     filter_ = "/".join(["+"] * depth)
     index.add(filter_, "x")
@@ -154,7 +154,7 @@ def test_a_lookup_does_not_recurse(index: TrieIndex[str]) -> None:
     assert is_empty(index)
 
 
-def test_a_lookup_visits_only_what_the_levels_lead_to(index: TrieIndex[str]) -> None:
+def test_lookup_visits_only_matching_branches(index: TrieIndex[str]) -> None:
     for number in range(1000):
         index.add(f"room/{number}/+", "x")
     visited: list[str] = []
@@ -173,7 +173,7 @@ def test_a_lookup_visits_only_what_the_levels_lead_to(index: TrieIndex[str]) -> 
 
 @given(st.lists(st.tuples(filters, st.integers(0, 3)), max_size=30), st.lists(topics, min_size=1, max_size=6))
 @settings(max_examples=300)
-def test_the_index_agrees_with_a_naive_matcher(pairs: list[tuple[str, int]], wanted: list[str]) -> None:
+def test_index_agrees_with_naive_matcher(pairs: list[tuple[str, int]], wanted: list[str]) -> None:
     index: TrieIndex[int] = TrieIndex()
     for filter_, receiver in pairs:
         index.add(filter_, receiver)
@@ -189,7 +189,7 @@ def test_the_index_agrees_with_a_naive_matcher(pairs: list[tuple[str, int]], wan
     assert not index._root
 
 
-def test_memory_returns_when_filters_go(index: TrieIndex[str]) -> None:
+def test_discarded_filters_free_memory(index: TrieIndex[str]) -> None:
     shapes = ("room/{}", "room/{}/+/typing", "room/{}/#", "+/{}")
     many = [shape.format(number) for number in range(5_000) for shape in shapes]
     tracemalloc.start()
@@ -206,7 +206,8 @@ def test_memory_returns_when_filters_go(index: TrieIndex[str]) -> None:
     assert left < 20_000
 
 
-def test_memory_of_many_receivers_returns_though_longer_filters_stay(index: TrieIndex[str]) -> None:
+def test_discarded_receivers_free_memory(index: TrieIndex[str]) -> None:
+    """This also holds while a longer filter keeps the branch alive."""
     index.add("a/+/stays", "x")
     names = [f"receiver-{number}" for number in range(10_000)]
     tracemalloc.start()
@@ -221,7 +222,7 @@ def test_memory_of_many_receivers_returns_though_longer_filters_stay(index: Trie
     assert left < 10_000
 
 
-def test_the_matcher_is_a_topic_matcher_and_makes_independent_indexes() -> None:
+def test_matcher_creates_independent_indexes() -> None:
     matcher: TopicMatcher = MqttMatcher()
     one, two = matcher.index(), matcher.index()
     assert isinstance(matcher, TopicMatcher)
@@ -230,7 +231,7 @@ def test_the_matcher_is_a_topic_matcher_and_makes_independent_indexes() -> None:
     assert (len(one), len(two)) == (1, 0)
 
 
-def test_the_matcher_speaks_mqtt() -> None:
+def test_matcher_follows_mqtt_rules() -> None:
     matcher = MqttMatcher()
     assert matcher.check_topic("a/b") == "a/b"
     assert matcher.check_filter("a/+/#") == "a/+/#"
@@ -245,5 +246,5 @@ def test_the_matcher_speaks_mqtt() -> None:
 @pytest.mark.parametrize(
     ("filter_", "exact"), [("a", True), ("$all", True), ("a/+", False), ("+/a", False), ("a/#", False)]
 )
-def test_the_matcher_knows_filters_that_match_one_topic(filter_: str, exact: bool) -> None:
+def test_matcher_detects_exact_filters(filter_: str, exact: bool) -> None:
     assert MqttMatcher().is_exact(filter_) is exact

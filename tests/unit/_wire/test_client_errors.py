@@ -1,4 +1,4 @@
-"""What clients are told."""
+"""Errors as clients receive them."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def test_each_error_has_its_code(error: Exception, code: str, temporary: bool) -
     assert "secret-host" not in told.message
 
 
-def test_an_unknown_error_is_not_described() -> None:
+def test_unknown_error_is_not_described() -> None:
     assert describe(ValueError("secret")) is None

@@ -1,4 +1,4 @@
-"""What a client says first."""
+"""The `connect` request, a client's first message."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dws_core._wire.connect_request import ConnectRequest, read_connect_request,
 from dws_core._wire.cursor import Position
 
 
-def test_everything_is_optional_and_what_is_unknown_is_ignored() -> None:
+def test_all_members_are_optional_and_unknown_ignored() -> None:
     assert read_connect_request({}) == ConnectRequest(filters=(), cursor=None)
     assert read_connect_request({"name": "sdk", "version": "1", "token": "t", "more": 1}) == ConnectRequest()
 
 
-def test_filters_are_kept_in_order_each_once() -> None:
+def test_filters_are_deduplicated_in_order() -> None:
     assert read_connect_request({"filters": ["b", "a", "b"]}).filters == ("b", "a")
 
 
-def test_a_cursor_is_read_also_an_empty_one() -> None:
+def test_cursor_may_be_empty_or_missing() -> None:
     assert read_connect_request({"cursor": "0:e:5"}).cursor == {0: Position(0, "e", 5)}
     assert read_connect_request({"cursor": ""}).cursor == {}
     assert read_cursor({}) is None
@@ -40,6 +40,6 @@ def test_a_cursor_is_read_also_an_empty_one() -> None:
         ({"token": 1}, "'token' of connect must be a string"),
     ],
 )
-def test_a_member_of_the_wrong_type_is_refused(data: Any, reason: str) -> None:
+def test_member_of_wrong_type_is_rejected(data: Any, reason: str) -> None:
     with pytest.raises(InvalidMessage, match=reason):
         read_connect_request(data)

@@ -1,4 +1,4 @@
-"""Positions and cursors as clients hold them."""
+"""Positions and cursors in the text form that clients store."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ positions = st.builds(
 cursors = st.lists(positions, max_size=40, unique_by=lambda p: p.partition).map(lambda ps: {p.partition: p for p in ps})
 
 
-def test_a_position_names_partition_epoch_and_offset() -> None:
+def test_position_has_partition_epoch_and_offset() -> None:
     assert format_position(3, "k9x2p0aa", 1042) == "3:k9x2p0aa:1042"
     assert str(Position(3, "k9x2p0aa", 1042)) == "3:k9x2p0aa:1042"
     assert parse_position("3:k9x2p0aa:1042") == Position(3, "k9x2p0aa", 1042)
 
 
 @given(cursors)
-def test_what_is_written_is_read_back(cursor: dict[int, Position]) -> None:
+def test_cursor_round_trips(cursor: dict[int, Position]) -> None:
     text = format_cursor(cursor)
     assert parse_cursor(text) == cursor
     assert list(parse_cursor(text)) == sorted(cursor)
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_cursor_or_an_invalid_message(text: str) -> None:
+def test_any_text_is_cursor_or_invalid_message(text: str) -> None:
     try:
         cursor = parse_cursor(text)
     except InvalidMessage:
@@ -49,7 +49,7 @@ def test_any_text_is_a_cursor_or_an_invalid_message(text: str) -> None:
     assert set(parse_cursor(format_cursor(cursor)).values()) == set(cursor.values())
 
 
-def test_the_cursor_of_an_exact_topic_has_at_most_40_bytes() -> None:
+def test_cursor_of_exact_topic_has_at_most_40_bytes() -> None:
     assert len(format_cursor({999: Position(999, "z" * 16, 2**63 - 1)}).encode()) == 40
 
 
@@ -75,7 +75,7 @@ def test_the_cursor_of_an_exact_topic_has_at_most_40_bytes() -> None:
         ("0:a:1,1:a:1,0:a:2", 12, "partition 0 comes twice"),
     ],
 )
-def test_a_malformed_cursor_is_refused_with_position_and_reason(text: str, position: int, reason: str) -> None:
+def test_malformed_cursor_is_rejected_with_position(text: str, position: int, reason: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
         parse_cursor(text)
     assert f"malformed at position {position}: " in caught.value.message
@@ -83,7 +83,7 @@ def test_a_malformed_cursor_is_refused_with_position_and_reason(text: str, posit
     assert caught.value.fix
 
 
-def test_a_cursor_is_bounded_before_it_is_read() -> None:
+def test_cursor_size_is_checked_before_parsing() -> None:
     with pytest.raises(InvalidMessage, match=r"20,000 characters, the limit is 16,384"):
         parse_cursor("9" * 20_000)
     entries = ",".join(f"{p}:{'e' * 16}:{2**62}" for p in range(390))
@@ -91,17 +91,18 @@ def test_a_cursor_is_bounded_before_it_is_read() -> None:
     assert len(parse_cursor(entries)) == 390
 
 
-def test_the_empty_cursor_is_empty_text() -> None:
+def test_empty_cursor_is_empty_text() -> None:
     assert parse_cursor("") == {}
     assert format_cursor({}) == ""
 
 
-def test_news_replace_the_entries_of_their_partitions_even_backwards() -> None:
+def test_merge_replaces_named_partitions() -> None:
+    """This also holds if the new position is lower."""
     held = parse_cursor("0:a:5,1:a:7")
     assert format_cursor(merge(held, parse_cursor("1:a:9"))) == "0:a:5,1:a:9"
     assert format_cursor(merge(held, parse_cursor("1:b:2,2:a:1"))) == "0:a:5,1:b:2,2:a:1"
     assert format_cursor(held) == "0:a:5,1:a:7", "the old cursor is not touched"
 
 
-def test_an_answer_replaces_the_whole_cursor() -> None:
+def test_replace_drops_all_old_entries() -> None:
     assert format_cursor(replace(parse_cursor("0:a:5,1:a:7"), parse_cursor("1:a:6"))) == "1:a:6"

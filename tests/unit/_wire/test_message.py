@@ -1,4 +1,4 @@
-"""What a client's object becomes."""
+"""The `Message` built from a client's object."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import pytest
 from dws_core import InvalidMessage, Message
 
 
-def test_a_message_without_data_takes_its_other_members_as_data() -> None:
+def test_message_without_data_uses_other_members() -> None:
     message = Message.from_client_message(data={"type": "send", "topic": "t", "id": 1, "key": "k", "a": 1, "b": 2})
     assert message == Message(data={"a": 1, "b": 2}, typ="send", topic="t", id=1, key="k")
 
 
-def test_a_data_member_is_the_data_even_if_it_is_null() -> None:
+def test_data_member_may_be_null() -> None:
     assert Message.from_client_message(data={"type": "send", "topic": "t", "data": None, "x": 1}).data is None
 
 
 @pytest.mark.parametrize(("data", "typ"), [({"topic": "t"}, "send"), ({}, "broadcast"), ({"type": None}, "broadcast")])
-def test_a_missing_type_is_a_send_with_topic_and_a_broadcast_without(data: dict[str, Any], typ: str) -> None:
+def test_missing_type_depends_on_topic(data: dict[str, Any], typ: str) -> None:
+    """With a topic it is a send, without one a broadcast."""
     assert Message.from_client_message(data=data).type == typ
 
 
@@ -35,7 +36,7 @@ def test_a_missing_type_is_a_send_with_topic_and_a_broadcast_without(data: dict[
         ("key", {}),
     ],
 )
-def test_a_member_of_the_wrong_type_is_named(member: str, value: Any) -> None:
+def test_member_of_wrong_type_is_named(member: str, value: Any) -> None:
     with pytest.raises(InvalidMessage, match=repr(member)):
         Message.from_client_message(data={member: value})
 
@@ -44,23 +45,23 @@ def test_a_member_of_the_wrong_type_is_named(member: str, value: Any) -> None:
     ("value", "kind"),
     [(None, "null"), (True, "a boolean"), (1, "a number"), ("x", "a string"), ([], "an array"), (b"", "bytes")],
 )
-def test_what_is_no_object_is_refused_by_its_kind(value: Any, kind: str) -> None:
+def test_non_object_is_rejected_with_its_kind(value: Any, kind: str) -> None:
     with pytest.raises(InvalidMessage, match=f"got {kind}"):
         Message.from_client_message(data=value)
 
 
 @pytest.mark.parametrize("data", [[1], {"data": 1}, {"type": "x"}, {"id": 1}])
-def test_data_that_cannot_be_merged_stands_under_data(data: Any) -> None:
+def test_unmergeable_data_is_put_under_data(data: Any) -> None:
     serialized = Message(data=data, typ="send", topic="t").__serialize__()
     assert serialized == {"data": data, "type": "send", "topic": "t", "conn_id": None}
 
 
-def test_messages_compare_and_show_what_they_hold() -> None:
+def test_messages_have_equality_and_repr() -> None:
     message = Message(data=1, typ="send", topic="t")
     assert repr(message) == "Message(type='send', topic='t', data=1)"
     assert message != Message(data=2, typ="send", topic="t")
     assert message != "something else"
 
 
-def test_the_type_has_the_originals_name_too() -> None:
+def test_type_is_available_under_original_name() -> None:
     assert Message(data=1, typ="send", topic="t").typ == "send"

@@ -11,7 +11,7 @@ from dws_core._wire.node_topics import check_conn_id, conn_id_of, conn_topic
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
-def test_any_connection_id_survives_its_topic(conn_id: str) -> None:
+def test_any_connection_id_round_trips_through_topic(conn_id: str) -> None:
     topic = conn_topic(check_conn_id(conn_id))
     assert conn_id_of(topic) == conn_id
     assert "/" not in topic[len("$conn/") :]
@@ -20,7 +20,7 @@ def test_any_connection_id_survives_its_topic(conn_id: str) -> None:
 
 
 @pytest.mark.parametrize("conn_id", ["", "x" * 257, "é" * 129, "\ud800"])
-def test_an_id_that_cannot_be_addressed_is_refused(conn_id: str) -> None:
+def test_invalid_connection_id_is_rejected(conn_id: str) -> None:
     with pytest.raises(InvalidMessage, match="256"):
         check_conn_id(conn_id)
 

@@ -1,4 +1,4 @@
-"""What a client remembers and decides, frame by frame."""
+"""The state of a client and its decisions, one frame at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def state(cursor: str | None = None) -> ClientState:
 
 
 def connect(made: ClientState, cursor: str = "0:e:5", **members: Any) -> list[Event]:
-    """Say hello and be answered."""
+    """Send the `connect` request and receive its reply."""
     frame = {"type": "connected", "id": made.hello()["id"], "conn_id": "me", "cursor": cursor, "ping_s": 20}
     return made.receive({**frame, **members})
 
@@ -46,7 +46,7 @@ def error(number: object, code: str = "forbidden", **members: Any) -> dict[str, 
 # -- the first message
 
 
-def test_the_first_message_carries_the_filters_and_no_cursor_where_there_is_none() -> None:
+def test_first_message_has_filters_and_no_cursor() -> None:
     made = state()
     assert made.subscribe("a/#") is None, "nothing to send to yet"
     hello = made.hello()
@@ -55,7 +55,7 @@ def test_the_first_message_carries_the_filters_and_no_cursor_where_there_is_none
     assert not made.online
 
 
-def test_the_answer_brings_the_client_online_with_its_filters_in_force() -> None:
+def test_connected_reply_activates_filters() -> None:
     made = state()
     made.subscribe("a")
     assert connect(made) == [Connected(conn_id="me", recovered=None), Subscribed(filter="a")]
@@ -64,14 +64,14 @@ def test_the_answer_brings_the_client_online_with_its_filters_in_force() -> None
     assert made.cursor == "0:e:5"
 
 
-def test_what_comes_before_the_answer_does_not_count() -> None:
+def test_message_before_connected_reply_is_ignored() -> None:
     made = state("0:e:5")
     made.hello()
     assert made.receive(message("0:e:7")) == []
     assert made.cursor == "0:e:5", "it will come again after the answer"
 
 
-def test_a_client_that_comes_back_sends_its_cursor() -> None:
+def test_reconnecting_client_sends_its_cursor() -> None:
     made = state()
     made.subscribe("a")
     connect(made)
@@ -82,16 +82,16 @@ def test_a_client_that_comes_back_sends_its_cursor() -> None:
     assert made.hello()["data"] == {"filters": ["a"], "cursor": "0:e:9"}
 
 
-def test_a_cursor_of_an_earlier_client_is_resumed_from() -> None:
+def test_client_resumes_from_given_cursor() -> None:
     assert state("0:e:9,1:f:2").hello()["data"]["cursor"] == "0:e:9,1:f:2"
     with pytest.raises(InvalidMessage):
         state("nonsense")
 
 
-# -- how the cursor moves
+# -- the cursor
 
 
-def test_news_move_their_partition_and_answers_move_everything() -> None:
+def test_message_moves_partition_and_reply_moves_all() -> None:
     made = state()
     connect(made, "0:e:5,1:e:5")
     made.receive(message("1:e:8"))
@@ -105,7 +105,7 @@ def test_news_move_their_partition_and_answers_move_everything() -> None:
     assert made.cursor == "1:e:7,2:e:1"
 
 
-def test_the_position_of_an_own_publish_never_moves_the_cursor() -> None:
+def test_own_publish_does_not_move_cursor() -> None:
     made = state()
     connect(made)
     number, _ = made.request({"type": "send", "topic": "t", "data": 1, "key": "k"})
@@ -113,7 +113,8 @@ def test_the_position_of_an_own_publish_never_moves_the_cursor() -> None:
     assert made.cursor == "0:e:5"
 
 
-def test_the_gap_after_an_answer_replaces_everything_and_a_later_one_its_partitions() -> None:
+def test_gap_after_reply_replaces_whole_cursor() -> None:
+    """A later gap replaces only its partitions."""
     made = state("0:e:1,1:e:1")
     assert connect(made, "0:f:5,1:f:5", recovered=False) == [Connected(conn_id="me", recovered=False)]
     gap = {"type": "gap", "filters": ["a"], "reason": "epoch", "cursor": "0:f:6"}
@@ -123,14 +124,15 @@ def test_the_gap_after_an_answer_replaces_everything_and_a_later_one_its_partiti
     assert made.cursor == "0:f:6,1:f:9"
 
 
-def test_a_connection_lost_before_its_gap_leaves_the_cursor_so_that_the_next_one_brings_the_gap() -> None:
+def test_connection_lost_before_gap_keeps_old_cursor() -> None:
+    """The next connection then reports the gap again."""
     made = state("0:e:1")
     connect(made, "0:f:5", recovered=False)
     made.offline()
     assert made.hello()["data"]["cursor"] == "0:e:1"
 
 
-def test_a_gap_that_was_expected_when_the_connection_was_lost_is_expected_no_more() -> None:
+def test_expected_gap_is_cleared_when_connection_is_lost() -> None:
     made = state("0:e:1")
     connect(made, "0:f:5,1:f:5", recovered=False)
     made.offline()
@@ -142,7 +144,7 @@ def test_a_gap_that_was_expected_when_the_connection_was_lost_is_expected_no_mor
 # -- filters
 
 
-def test_a_filter_that_two_want_is_sent_once_and_removed_with_the_last() -> None:
+def test_shared_filter_is_sent_and_removed_once() -> None:
     made = state()
     connect(made)
     asked = made.subscribe("a")
@@ -158,7 +160,7 @@ def test_a_filter_that_two_want_is_sent_once_and_removed_with_the_last() -> None
     assert made.unsubscribe("a") is None
 
 
-def test_a_refused_filter_is_wanted_no_more() -> None:
+def test_rejected_filter_is_removed() -> None:
     made = state()
     connect(made)
     asked = made.subscribe("a")
@@ -169,7 +171,7 @@ def test_a_refused_filter_is_wanted_no_more() -> None:
     assert made.filters == ()
 
 
-def test_what_changed_while_the_first_message_was_on_its_way_is_made_good() -> None:
+def test_filter_changes_during_connect_are_sent_after_it() -> None:
     made = state()
     made.subscribe("old")
     made.subscribe("kept")
@@ -182,7 +184,7 @@ def test_what_changed_while_the_first_message_was_on_its_way_is_made_good() -> N
     assert failed == []
 
 
-def test_a_filter_whose_answer_was_lost_is_part_of_the_next_first_message() -> None:
+def test_unanswered_filter_is_in_next_connect() -> None:
     made = state()
     connect(made)
     made.subscribe("a")
@@ -194,7 +196,7 @@ def test_a_filter_whose_answer_was_lost_is_part_of_the_next_first_message() -> N
 # -- requests
 
 
-def test_an_answer_is_told_once() -> None:
+def test_reply_is_reported_once() -> None:
     made = state()
     connect(made)
     number, request = made.request({"type": "send", "topic": "t", "data": 1, "key": "k"})
@@ -207,7 +209,7 @@ def test_an_answer_is_told_once() -> None:
     assert made.receive(answer) == [Answered(id=number, frame=answer)]
 
 
-def test_an_error_fails_its_request_and_others_are_passed_over() -> None:
+def test_error_fails_its_request_and_unknown_is_ignored() -> None:
     made = state()
     connect(made)
     number, _ = made.request({"type": "send", "topic": "t", "data": 1, "key": "k"})
@@ -220,7 +222,8 @@ def test_an_error_fails_its_request_and_others_are_passed_over() -> None:
     assert made.receive({"type": "error", "code": "x", "message": "y", "temporary": False}) == []
 
 
-def test_unanswered_requests_are_sent_again_in_order_under_the_same_key() -> None:
+def test_unanswered_requests_are_resent_in_order() -> None:
+    """Each request keeps its key."""
     made = state()
     connect(made)
     requests = [made.request({"type": "send", "topic": "t", "data": n, "key": f"k{n}"}) for n in range(3)]
@@ -233,7 +236,7 @@ def test_unanswered_requests_are_sent_again_in_order_under_the_same_key() -> Non
     assert made.waits
 
 
-def test_a_publish_whose_key_may_be_forgotten_is_not_repeated() -> None:
+def test_publish_is_not_repeated_after_key_window() -> None:
     made = state()
     connect(made)
     old, _ = made.request({"type": "send", "topic": "t", "data": 1, "key": "k"})
@@ -262,7 +265,7 @@ def test_keys_differ() -> None:
 # -- nodes that do not resume
 
 
-def test_a_node_without_connect_is_served_filter_by_filter() -> None:
+def test_node_without_connect_gets_each_filter() -> None:
     made = state()
     made.subscribe("a")
     hello = made.hello()
@@ -275,7 +278,8 @@ def test_a_node_without_connect_is_served_filter_by_filter() -> None:
     assert made.cursor is None, "a part of a cursor would pass for a whole one"
 
 
-def test_a_node_without_connect_means_a_gap_whenever_something_may_have_been_missed() -> None:
+def test_node_without_connect_reports_possible_loss() -> None:
+    """It is reported as a gap."""
     made = state("0:e:5")
     made.subscribe("a")
     gap = Gap(filters=("a",), reason="unavailable")
@@ -288,12 +292,12 @@ def test_a_node_without_connect_means_a_gap_whenever_something_may_have_been_mis
     assert connect(made, recovered=True)[1:] == [Subscribed(filter="a")]
 
 
-def test_without_filters_there_is_nothing_to_tell() -> None:
+def test_no_gap_is_reported_without_filters() -> None:
     made = state("0:e:5")
     assert made.receive(error(made.hello()["id"], "unknown-type")) == [Connected(conn_id=None, recovered=None)]
 
 
-def test_a_cursor_that_a_node_cannot_read_is_dropped_and_the_loss_told() -> None:
+def test_unreadable_cursor_is_dropped_and_loss_reported() -> None:
     made = state("0:e:5")
     made.subscribe("a")
     (event,) = made.receive(error(made.hello()["id"], "invalid-message"))
@@ -305,7 +309,7 @@ def test_a_cursor_that_a_node_cannot_read_is_dropped_and_the_loss_told() -> None
 
 
 @pytest.mark.parametrize("code", ["forbidden", "invalid-message"])
-def test_a_client_that_the_node_does_not_take_is_told(code: str) -> None:
+def test_rejected_client_receives_permanent_error(code: str) -> None:
     made = state()
     (event,) = made.receive(error(made.hello()["id"], code))
     assert isinstance(event, HelloRefused)
@@ -315,7 +319,7 @@ def test_a_client_that_the_node_does_not_take_is_told(code: str) -> None:
 # -- other frames
 
 
-def test_announcements_of_the_node() -> None:
+def test_node_announcements_become_events() -> None:
     made = state()
     connect(made)
     assert made.receive({"type": "reconnect", "in_s": 3}) == [Leave(in_s=3.0)]
@@ -334,7 +338,7 @@ def test_announcements_of_the_node() -> None:
         {"type": "connected", "cursor": ""}, {"type": "error", "code": "x"},
     ],
 )  # fmt: skip
-def test_what_is_not_of_the_protocol_is_an_invalid_message(frame: Any) -> None:
+def test_invalid_frame_raises_invalid_message(frame: Any) -> None:
     made = state()
     connect(made)
     with pytest.raises(InvalidMessage):

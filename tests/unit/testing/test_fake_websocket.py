@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from dws_core.testing import FakeWebSocket
 
 
-async def test_the_application_sees_a_handshake() -> None:
+async def test_application_sees_handshake() -> None:
     socket = FakeWebSocket(
         "/chat/ü",
         headers={"Authorization": "Bearer x", "Cookie": "a=1"},
@@ -25,7 +25,7 @@ async def test_the_application_sees_a_handshake() -> None:
     assert socket.scope["subprotocols"] == ["dws.v1.json"]
 
 
-async def test_frames_go_both_ways() -> None:
+async def test_frames_travel_both_ways() -> None:
     socket = FakeWebSocket()
     assert not socket.accepted
     await socket.accept(subprotocol="dws.v1.json")
@@ -44,12 +44,12 @@ async def test_frames_go_both_ways() -> None:
     assert [await socket.next_frame(), await socket.next_frame(), await socket.next_json()] == ["", b"b", {"c": 1}]
 
 
-async def test_waiting_for_a_frame_that_never_comes_ends() -> None:
+async def test_next_frame_times_out() -> None:
     with pytest.raises(TimeoutError):
         await FakeWebSocket().next_frame(within_s=0)
 
 
-async def test_a_closed_gate_holds_back_what_the_application_sends() -> None:
+async def test_closed_gate_blocks_application_sends() -> None:
     socket = FakeWebSocket()
     await socket.accept()
     socket.gate.clear()
@@ -62,7 +62,7 @@ async def test_a_closed_gate_holds_back_what_the_application_sends() -> None:
     assert socket.frames == ["late"]
 
 
-async def test_a_client_that_leaves_is_noticed_on_both_ways() -> None:
+async def test_client_leave_fails_send_and_receive() -> None:
     socket = FakeWebSocket()
     await socket.accept()
     socket.gate.clear()
@@ -74,7 +74,7 @@ async def test_a_client_that_leaves_is_noticed_on_both_ways() -> None:
     assert socket.frames == []
 
 
-async def test_closing_and_refusing_can_be_read() -> None:
+async def test_close_code_and_denial_status_are_readable() -> None:
     closed, refused = FakeWebSocket(), FakeWebSocket()
     assert (closed.close_code, closed.refused_with) == (None, None)
     await closed.accept()

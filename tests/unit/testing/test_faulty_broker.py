@@ -1,4 +1,4 @@
-"""`FaultyBroker`: each fault does what it says, begins and ends with its block, and leaves the rest alone."""
+"""`FaultyBroker`: each fault starts and ends with its block, and affects nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FaultyMemory(FaultyBroker):
 
 
 class TestWithoutFaults(BrokerConformance):
-    """With no fault it is what stands behind it."""
+    """Without a fault it behaves like the broker that it wraps."""
 
     @pytest.fixture
     def broker_url(self) -> str:
@@ -49,7 +49,7 @@ class TestWithoutFaults(BrokerConformance):
 
 @pytest.fixture
 async def nodes() -> AsyncIterator[tuple[LogPeer, LogPeer]]:
-    """One node on a faulty broker, one on a sound one, of the same log."""
+    """One node on a faulty broker and one on a sound broker, with the same log."""
     name = f"faults-{secrets.token_hex(4)}"
     faulty = LogPeer(FaultyBroker(f"memory://{name}"), "chat", 10)
     sound = LogPeer(MemoryBroker(name), "chat", 10)
@@ -65,7 +65,7 @@ def faults_of(node: LogPeer) -> FaultyBroker:
     return node.broker
 
 
-def test_it_stands_in_front_of_logs_only() -> None:
+def test_only_log_brokers_can_be_wrapped() -> None:
     with pytest.raises(ConfigurationError, match="needs a LogBroker, not PlainBroker"):
         FaultyBroker(PlainBroker())  # type: ignore[arg-type]
     broker = FaultyBroker(MemoryBroker("x", max_payload_bytes=7))
@@ -75,9 +75,10 @@ def test_it_stands_in_front_of_logs_only() -> None:
 
 
 @pytest.mark.parametrize(("overloaded", "error"), [(False, BrokerUnavailable), (True, BrokerOverloaded)])
-async def test_refused_publishes_are_not_stored_and_messages_still_arrive(
+async def test_refused_publish_is_not_stored(
     nodes: tuple[LogPeer, LogPeer], overloaded: bool, error: type[Exception]
 ) -> None:
+    """Messages of other nodes still arrive."""
     faulty, sound = nodes
     with faults_of(faulty).refusing(overloaded=overloaded):
         with pytest.raises(error, match="leave the `with` block"):
@@ -89,7 +90,7 @@ async def test_refused_publishes_are_not_stored_and_messages_still_arrive(
 
 
 @pytest.mark.parametrize("stored", [True, False])
-async def test_a_lost_answer_says_nothing_of_what_happened(nodes: tuple[LogPeer, LogPeer], stored: bool) -> None:
+async def test_lost_answer_is_unknown_outcome(nodes: tuple[LogPeer, LogPeer], stored: bool) -> None:
     faulty, sound = nodes
     with faults_of(faulty).losing_answers(stored=stored):
         with pytest.raises(PublishOutcomeUnknown):
@@ -99,14 +100,14 @@ async def test_a_lost_answer_says_nothing_of_what_happened(nodes: tuple[LogPeer,
     assert await sound.hear_until(b"end") == [b"perhaps"]
 
 
-async def test_a_lost_answer_of_what_fails_is_lost_as_well(nodes: tuple[LogPeer, LogPeer]) -> None:
+async def test_lost_answer_hides_failure_too(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, _ = nodes
     with faults_of(faulty).losing_answers(stored=True):
         with pytest.raises(PublishOutcomeUnknown):
             await faulty.send("t", b"x" * 2_000_000)
 
 
-async def test_delayed_publishes_keep_their_order_over_the_end_of_the_delay(nodes: tuple[LogPeer, LogPeer]) -> None:
+async def test_delayed_publishes_keep_order_after_delay(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, sound = nodes
     with faults_of(faulty).delaying(0.02):
         late = [faulty.submit("t", b"%d" % number) for number in range(5)]
@@ -118,7 +119,7 @@ async def test_delayed_publishes_keep_their_order_over_the_end_of_the_delay(node
     assert await sound.hear_until(b"end") == [b"meanwhile", *(b"%d" % number for number in range(6))]
 
 
-async def test_a_delay_longer_than_the_deadline_is_an_unknown_outcome(nodes: tuple[LogPeer, LogPeer]) -> None:
+async def test_delay_beyond_deadline_is_unknown_outcome(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, sound = nodes
     with faults_of(faulty).delaying(0.02):
         with pytest.raises(PublishOutcomeUnknown):
@@ -126,7 +127,7 @@ async def test_a_delay_longer_than_the_deadline_is_an_unknown_outcome(nodes: tup
     assert await sound.hear(1) == [b"late"]
 
 
-async def test_a_cut_tail_is_told_as_a_gap_and_goes_on_behind_it(nodes: tuple[LogPeer, LogPeer]) -> None:
+async def test_cut_tail_reports_gap_and_continues_after_it(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, sound = nodes
     await sound.send("t", b"before")
     await faulty.hear(1)
@@ -145,7 +146,7 @@ async def test_a_cut_tail_is_told_as_a_gap_and_goes_on_behind_it(nodes: tuple[Lo
     assert faulty.sink.controls == []
 
 
-async def test_cuts_may_be_nested_and_are_told_once(nodes: tuple[LogPeer, LogPeer]) -> None:
+async def test_nested_cuts_report_one_gap(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, _ = nodes
     async with faults_of(faulty).tail_cut(), faults_of(faulty).unreachable(GapReason.EPOCH):
         pass
@@ -153,7 +154,7 @@ async def test_cuts_may_be_nested_and_are_told_once(nodes: tuple[LogPeer, LogPee
     assert faulty.sink.states == ["live", "degraded", "degraded", "live"]
 
 
-async def test_what_the_broker_behind_says_of_its_state_does_not_belie_a_cut(nodes: tuple[LogPeer, LogPeer]) -> None:
+async def test_state_of_wrapped_broker_does_not_hide_cut(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, _ = nodes
     async with faults_of(faulty).tail_cut():
         faults_of(faulty)._tail.on_state("live", "says the broker behind")
@@ -162,7 +163,7 @@ async def test_what_the_broker_behind_says_of_its_state_does_not_belie_a_cut(nod
     faulty.sink.take_losses()
 
 
-async def test_an_unreachable_broker_refuses_everything_and_comes_back(nodes: tuple[LogPeer, LogPeer]) -> None:
+async def test_unreachable_broker_rejects_all_and_recovers(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, sound = nodes
     broker = faults_of(faulty)
     async with broker.unreachable():
@@ -184,7 +185,7 @@ async def test_an_unreachable_broker_refuses_everything_and_comes_back(nodes: tu
     assert await sound.hear_until(b"again") == [b"missed"]
 
 
-async def test_a_frozen_broker_waits_and_goes_on_where_it_was(nodes: tuple[LogPeer, LogPeer]) -> None:
+async def test_frozen_broker_waits_and_continues(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, sound = nodes
     with faults_of(faulty).frozen():
         waiting = [faulty.submit("t", b"%d" % number) for number in range(3)]
@@ -208,7 +209,8 @@ async def test_a_frozen_broker_waits_and_goes_on_where_it_was(nodes: tuple[LogPe
     assert faulty.sink.states[-1] == "live"
 
 
-async def test_a_stop_in_the_middle_of_a_fault_leaves_nobody_waiting_and_tells_nothing_more() -> None:
+async def test_stop_during_fault_ends_all_waits() -> None:
+    """The sink receives no event after the stop."""
     node = LogPeer(FaultyBroker("memory://stopped"), "chat", 10)
     await node.open()
     with faults_of(node).frozen():
@@ -223,7 +225,7 @@ async def test_a_stop_in_the_middle_of_a_fault_leaves_nobody_waiting_and_tells_n
     assert node.faults == []
 
 
-async def test_partitions_that_are_chosen_under_a_cut_begin_behind_it() -> None:
+async def test_partitions_chosen_during_cut_start_after_it() -> None:
     node = LogPeer(FaultyBroker("memory://chosen"), "chat", 10, partitions=2)
     sound = LogPeer(MemoryBroker("chosen"), "chat", 10, partitions=2)
     await node.start()

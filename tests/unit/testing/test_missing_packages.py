@@ -21,14 +21,14 @@ except dws_core.ConfigurationError as error:
 @pytest.mark.parametrize(
     ("name", "missing"), [("serve", "uvicorn"), ("BrokerConformance", "pytest"), ("requires_service", "pytest")]
 )
-def test_a_missing_package_is_named_with_what_to_install(name: str, missing: str) -> None:
+def test_missing_package_is_named_with_install_command(name: str, missing: str) -> None:
     said = _run(_CODE.format(name=name, missing=missing))
     assert f"dws_core.testing.{name} needs the package '{missing}', which is not installed" in said
     assert "Fix: pip install 'dws-core[testing]'" in said
 
 
 @pytest.mark.parametrize("name", ["AppClient", "FakeWebSocket", "FaultyBroker"])
-def test_what_needs_neither_pytest_nor_a_server_works_without_them(name: str) -> None:
+def test_helpers_work_without_pytest_and_uvicorn(name: str) -> None:
     assert (
         _run(
             "import sys; sys.modules['pytest'] = sys.modules['uvicorn'] = None\n"

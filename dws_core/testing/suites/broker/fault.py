@@ -36,9 +36,10 @@ class BrokerFaultTests(BrokerBase):
         [(("cut_tail",), 20), (("cut_commands",), 20), (("cut_tail", "cut_commands"), 20), (("restart",), 3)],
         ids=lambda value: "+".join(value) if isinstance(value, tuple) else None,
     )
-    async def test_broken_connections_under_load_lose_nothing_and_repeat_nothing(
+    async def test_broken_connections_lose_and_repeat_nothing(
         self, open_peer: OpenPeer, fault: BrokerFaults | None, names: tuple[str, ...], rounds: int
     ) -> None:
+        """The connections break while one node publishes and two nodes receive."""
         faults = _offering(fault, *names)
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
@@ -55,7 +56,7 @@ class BrokerFaultTests(BrokerBase):
             assert await node.hear_until(b"end") == [b"%d" % number for number in range(rounds * 10)]
 
     @needs("log", "recovery")
-    async def test_a_log_without_its_data_is_another_epoch_for_everybody(
+    async def test_wiped_log_starts_new_epoch_on_every_node(
         self, open_peer: OpenPeer, fault: BrokerFaults | None
     ) -> None:
         faults = _offering(fault, "wipe")
@@ -80,7 +81,7 @@ class BrokerFaultTests(BrokerBase):
             assert (await node.hear_until(b"newer"))[-1:] in ([b"new"], []), "what was stored before the new baseline"
 
     @needs("log", "recovery")
-    async def test_a_frozen_broker_is_noticed_and_costs_nothing(
+    async def test_frozen_broker_is_noticed_and_loses_nothing(
         self, open_peer: OpenPeer, fault: BrokerFaults | None
     ) -> None:
         faults = _offering(fault, "freeze", "thaw")
@@ -102,7 +103,7 @@ class BrokerFaultTests(BrokerBase):
             assert await node.hear_until(b"end") == [b"before", b"meanwhile"]
 
     @needs("log")
-    async def test_a_broker_that_is_down_refuses_in_time_and_comes_back(
+    async def test_unreachable_broker_fails_fast_and_recovers(
         self,
         open_peer: OpenPeer,
         make_peer: Callable[..., LogPeer],

@@ -20,7 +20,7 @@ class BrokerHistoryTests(BrokerBase):
     """Everything, or a gap; never a part."""
 
     @needs("log", "recovery")
-    async def test_a_read_gives_all_that_came_behind_any_offset(self, open_peer: OpenPeer) -> None:
+    async def test_read_returns_all_records_after_any_offset(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         start = await a.head("t")
         sent = await a.send_all(["t", "other", "t", "t", "other", "t"])
@@ -32,7 +32,8 @@ class BrokerHistoryTests(BrokerBase):
                 assert _payloads(result) == [b"%d" % n for n in (0, 2, 3, 5) if n >= number]
 
     @needs("log", "recovery", "per_topic_retention")
-    async def test_as_many_as_the_history_keeps_are_complete_and_one_more_is_a_gap(self, open_peer: OpenPeer) -> None:
+    async def test_history_size_bounds_complete_reads(self, open_peer: OpenPeer) -> None:
+        """A read that needs one more record than the history keeps is a gap."""
         a, b = await _open_two(open_peer)
         places = await a.send_all(["t"] * 10, history=History(size=5))
         for node in (a, b):
@@ -43,7 +44,7 @@ class BrokerHistoryTests(BrokerBase):
             assert (await node.missed(lambda _: True, 0, epoch=places[0].epoch)).gap is GapReason.TRIMMED
 
     @needs("log", "recovery", "per_topic_retention")
-    async def test_what_is_too_old_is_a_gap_for_those_who_missed_it(self, open_peer: OpenPeer) -> None:
+    async def test_expired_record_is_gap_only_if_missed(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         start = await a.send("t", b"before", history=History(size=10, ttl_s=0.05))
         last = await a.send("t", b"short-lived", history=History(size=10, ttl_s=0.05))
@@ -57,7 +58,7 @@ class BrokerHistoryTests(BrokerBase):
             assert await node.missed(["t"], _offset(last), epoch=last.epoch) == ReadResult()
 
     @needs("log", "recovery")
-    async def test_an_offset_of_another_epoch_is_a_gap(self, open_peer: OpenPeer) -> None:
+    async def test_offset_of_other_epoch_is_gap(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         sent = await a.send("t", b"x")
         for node in (a, b):
@@ -65,7 +66,7 @@ class BrokerHistoryTests(BrokerBase):
             assert await node.missed(["t"], _offset(sent), epoch="0foreign0") == ReadResult(gap=GapReason.EPOCH)
 
     @needs("log", "recovery")
-    async def test_an_offset_that_the_log_has_not_reached_is_a_gap(self, open_peer: OpenPeer) -> None:
+    async def test_offset_beyond_head_is_gap(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         sent = await a.send("t", b"x")
         for node in (a, b):
@@ -74,7 +75,7 @@ class BrokerHistoryTests(BrokerBase):
             assert result == ReadResult(gap=GapReason.AHEAD)
 
     @needs("log", "recovery")
-    async def test_a_quiet_topic_is_complete_whatever_happens_around_it(
+    async def test_quiet_topic_is_complete_in_busy_partition(
         self, open_peer: OpenPeer, broker_class: type[LogBroker]
     ) -> None:
         a, b = await _open_two(open_peer)
@@ -87,7 +88,7 @@ class BrokerHistoryTests(BrokerBase):
         assert (await b.missed(["never"], _offset(start), epoch=start.epoch)) == ReadResult()
 
     @needs("log", "recovery")
-    async def test_a_place_that_moved_with_the_watermark_has_missed_nothing(self, open_peer: OpenPeer) -> None:
+    async def test_read_from_watermark_returns_nothing(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         await a.send_all([f"noise/{number % 7}" for number in range(_NOISE)], history=History(size=5))
         head = await a.head("t")
@@ -95,7 +96,7 @@ class BrokerHistoryTests(BrokerBase):
         assert await b.missed(lambda _: True, head.offset, epoch=head.epoch) == ReadResult()
 
     @needs("log", "recovery")
-    async def test_topics_that_were_born_meanwhile_are_found(self, open_peer: OpenPeer) -> None:
+    async def test_wildcard_read_finds_new_topics(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         start = await a.send("room/old", b"x")
         await a.send_all(["room/old", "room/new", "elsewhere", "room/newer"])
@@ -104,7 +105,7 @@ class BrokerHistoryTests(BrokerBase):
         assert found == [("room/old", b"0"), ("room/new", b"1"), ("room/newer", b"3")]
 
     @needs("log", "recovery")
-    async def test_more_than_was_asked_for_is_a_gap_and_no_part(self, open_peer: OpenPeer) -> None:
+    async def test_read_over_limit_is_gap_without_records(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         start = await a.head("t")
         for _ in range(10):
@@ -117,7 +118,7 @@ class BrokerHistoryTests(BrokerBase):
                 assert result == ReadResult(gap=GapReason.TOO_MANY)
 
     @needs("log", "recovery")
-    async def test_a_topic_without_any_message_gives_a_place_to_come_back_to(self, open_peer: OpenPeer) -> None:
+    async def test_empty_topic_has_position_to_resume_from(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         head = await b.head("new")
         assert await b.missed(["new"], head.offset, epoch=head.epoch) == ReadResult()
@@ -126,7 +127,7 @@ class BrokerHistoryTests(BrokerBase):
         assert (result.gap, _payloads(result)) == (None, [b"first"])
 
     @needs("log", "recovery")
-    async def test_reads_while_others_publish_are_complete(self, open_peer: OpenPeer) -> None:
+    async def test_read_during_publishes_is_complete(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         rng = random.Random(2024)  # noqa: S311 -- the same ones in every run
         stored: list[tuple[int, str, bytes]] = []
@@ -154,7 +155,7 @@ class BrokerHistoryTests(BrokerBase):
             group.create_task(read())
 
     @needs("log", "recovery")
-    async def test_a_forgotten_topic_is_a_gap_for_those_who_needed_it(
+    async def test_forgotten_topic_is_gap_only_if_missed(
         self, open_peer: OpenPeer, broker_class: type[LogBroker]
     ) -> None:
         if broker_class.forget is LogBroker.forget:

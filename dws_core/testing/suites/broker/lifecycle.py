@@ -30,23 +30,23 @@ from dws_core.testing.suites.peers import LogPeer, Peer, PlainPeer
 class BrokerLifecycleTests(BrokerBase):
     """From start to stop, and no further."""
 
-    async def test_publishing_before_the_start_raises_broker_closed(self, make_peer: Callable[..., Peer]) -> None:
+    async def test_publish_before_start_raises_broker_closed(self, make_peer: Callable[..., Peer]) -> None:
         with pytest.raises(BrokerClosed):
             await make_peer().publish(b"x")
 
-    async def test_publishing_after_the_stop_raises_broker_closed(self, open_peer: OpenPeer) -> None:
+    async def test_publish_after_stop_raises_broker_closed(self, open_peer: OpenPeer) -> None:
         peer = await open_peer()
         await peer.close()
         with pytest.raises(BrokerClosed):
             await peer.publish(b"x")
 
-    async def test_stopping_twice_is_no_error(self, open_peer: OpenPeer, make_peer: Callable[..., Peer]) -> None:
+    async def test_repeated_stop_is_no_error(self, open_peer: OpenPeer, make_peer: Callable[..., Peer]) -> None:
         peer = await open_peer()
         await peer.close()
         await peer.close()
         await make_peer().close()
 
-    async def test_nothing_is_left_behind(self, make_peer: Callable[..., Peer]) -> None:
+    async def test_start_and_stop_leak_nothing(self, make_peer: Callable[..., Peer]) -> None:
         before = asyncio.all_tasks()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -61,7 +61,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
 
     @needs("plain")
-    async def test_disconnecting_ends_the_deliveries(self, open_peer: OpenPeer) -> None:
+    async def test_disconnect_ends_deliveries(self, open_peer: OpenPeer) -> None:
         peer: PlainPeer = await open_peer()
         deliveries = peer.broker.deliveries()
         await peer.publish(b"x")
@@ -74,9 +74,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert await peer.within(read_to_the_end()) == []
 
     @needs("log")
-    async def test_before_start_and_after_stop_everything_raises_broker_closed(
-        self, make_peer: Callable[..., LogPeer]
-    ) -> None:
+    async def test_calls_outside_start_and_stop_raise_broker_closed(self, make_peer: Callable[..., LogPeer]) -> None:
         async def expect_closed(peer: LogPeer) -> None:
             broker = peer.broker
             with pytest.raises(BrokerClosed):
@@ -97,9 +95,7 @@ class BrokerLifecycleTests(BrokerBase):
         await expect_closed(peer)
 
     @needs("log")
-    async def test_the_node_is_told_that_the_broker_is_live_and_that_it_is_closed(
-        self, make_peer: Callable[..., LogPeer]
-    ) -> None:
+    async def test_sink_receives_states_live_and_closed(self, make_peer: Callable[..., LogPeer]) -> None:
         peer = make_peer()
         await peer.start()
         await peer.until(lambda: "live" in peer.sink.states, "the state 'live'")
@@ -107,7 +103,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert peer.sink.states[-1] == "closed"
 
     @needs("log")
-    async def test_a_stopped_node_hears_nothing_more(self, open_peer: OpenPeer) -> None:
+    async def test_stopped_node_receives_nothing(self, open_peer: OpenPeer) -> None:
         stopped, other = await open_peer(), await open_peer()
         await stopped.close()
         await other.publish(b"after the stop")
@@ -116,7 +112,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert stopped.faults == []
 
     @needs("log")
-    async def test_a_stop_sends_what_waits_and_leaves_no_publish_unanswered(self, open_peer: OpenPeer) -> None:
+    async def test_stop_sends_queue_and_completes_every_publish(self, open_peer: OpenPeer) -> None:
         sender, other = await open_peer(), await open_peer()
         futures = [sender.submit("t", b"%d" % n) for n in range(100)]
         await sender.close()
@@ -126,7 +122,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert await other.hear(len(stored)) == stored
 
     @needs("log", "recovery")
-    async def test_a_stop_leaves_no_read_unanswered(self, open_peer: OpenPeer) -> None:
+    async def test_stop_completes_every_read(self, open_peer: OpenPeer) -> None:
         peer: LogPeer = await open_peer()
         receipt = await peer.send("t", b"x")
         reads = [asyncio.ensure_future(_read_all(peer, receipt)) for _ in range(10)]  # noqa: TID251 -- awaited below
@@ -136,7 +132,7 @@ class BrokerLifecycleTests(BrokerBase):
             assert isinstance(answer, ReadResult | BrokerClosed | BrokerUnavailable), repr(answer)
 
     @needs("log")
-    async def test_a_start_that_is_cancelled_leaves_nothing_behind(self, make_peer: Callable[..., LogPeer]) -> None:
+    async def test_cancelled_start_leaks_nothing(self, make_peer: Callable[..., LogPeer]) -> None:
         before = asyncio.all_tasks()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -155,7 +151,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
 
     @needs("log")
-    async def test_a_stop_that_is_cancelled_leaves_nothing_behind(self, make_peer: Callable[..., LogPeer]) -> None:
+    async def test_cancelled_stop_leaks_nothing(self, make_peer: Callable[..., LogPeer]) -> None:
         before = asyncio.all_tasks()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -177,7 +173,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
 
     @needs("log")
-    async def test_a_publish_whose_future_was_cancelled_is_stored_before_a_stop(self, open_peer: OpenPeer) -> None:
+    async def test_cancelled_publish_is_stored_before_stop(self, open_peer: OpenPeer) -> None:
         sender, other = await open_peer(), await open_peer()
         sender.submit("t", b"cancelled").cancel()
         await sender.close()
@@ -185,7 +181,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert await other.hear_until(b"after the stop") == [b"cancelled"]
 
     @needs("log")
-    async def test_a_cancelled_set_interest_spoils_no_other(self, open_peer: OpenPeer) -> None:
+    async def test_cancelled_set_interest_does_not_affect_others(self, open_peer: OpenPeer) -> None:
         peer: LogPeer = await open_peer()
         everything = frozenset(range(peer.layout.partitions))
         for turns in (0, 1, 2, 5):
@@ -201,7 +197,7 @@ class BrokerLifecycleTests(BrokerBase):
             assert await peer.hear(1) == [b"%d" % turns]
 
     @needs("log")
-    async def test_an_idle_node_asks_as_little_as_it_promises(
+    async def test_idle_node_stays_within_promised_rate(
         self,
         open_peer: OpenPeer,
         count_operations: CountOperations | None,
@@ -216,7 +212,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert rate <= broker_class.capabilities.idle_ops_per_s + 1.0, "what the count itself needs is forgiven"
 
     @needs("log")
-    async def test_nodes_of_a_channel_have_the_same_partitions(
+    async def test_different_partition_count_is_rejected(
         self, open_peer: OpenPeer, make_peer: Callable[..., LogPeer]
     ) -> None:
         first = await open_peer()

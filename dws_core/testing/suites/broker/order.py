@@ -16,7 +16,7 @@ from dws_core.testing.suites.peers import LogPeer, Peer, PlainPeer
 class BrokerOrderTests(BrokerBase):
     """What one publisher says arrives in order; a log has one order for all."""
 
-    async def test_a_thousand_messages_arrive_in_order(
+    async def test_thousand_messages_arrive_in_order(
         self, open_peer: OpenPeer, broker_class: type[BrokerInterface] | type[LogBroker]
     ) -> None:
         a, b = await open_peer(), await open_peer()
@@ -29,7 +29,7 @@ class BrokerOrderTests(BrokerBase):
         else:
             assert heard == sent
 
-    async def test_many_publishers_at_once_lose_nothing(self, open_peer: OpenPeer) -> None:
+    async def test_concurrent_publishers_lose_nothing(self, open_peer: OpenPeer) -> None:
         nodes = [await open_peer() for _ in range(3)]
         sent = {b"%d-%d" % (publisher, n) for publisher in range(10) for n in range(20)}
 
@@ -48,7 +48,7 @@ class BrokerOrderTests(BrokerBase):
                 assert own == sorted(own, key=lambda payload: int(payload.partition(b"-")[2]))
 
     @needs("plain")
-    async def test_all_nodes_see_one_order_where_it_is_promised(
+    async def test_all_nodes_see_one_order_if_promised(
         self, open_peer: OpenPeer, broker_class: type[BrokerInterface]
     ) -> None:
         if broker_class.capabilities.ordering != "total":
@@ -58,7 +58,7 @@ class BrokerOrderTests(BrokerBase):
         assert await nodes[0].hear(100) == await nodes[1].hear(100)
 
     @needs("plain")
-    async def test_giving_up_a_wait_loses_nothing(self, open_peer: OpenPeer) -> None:
+    async def test_cancelled_receive_loses_nothing(self, open_peer: OpenPeer) -> None:
         a: PlainPeer = await open_peer()
         b: PlainPeer = await open_peer()
         for number in range(20):
@@ -69,7 +69,7 @@ class BrokerOrderTests(BrokerBase):
             assert await b.hear(1) == [b"%d" % number]
 
     @needs("plain")
-    async def test_a_node_that_does_not_read_delays_nobody(self, open_peer: OpenPeer) -> None:
+    async def test_node_that_does_not_read_delays_no_other(self, open_peer: OpenPeer) -> None:
         await open_peer()  # it never reads
         a, b = await open_peer(), await open_peer()
         for number in range(500):
@@ -104,7 +104,7 @@ class BrokerOrderTests(BrokerBase):
 
     @needs("log")
     @pytest.mark.parametrize("count", [1, 63, 64, 65, 1000])
-    async def test_publishes_of_one_tick_keep_their_order_however_many(self, open_peer: OpenPeer, count: int) -> None:
+    async def test_publishes_of_one_tick_keep_their_order(self, open_peer: OpenPeer, count: int) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         sent = [b"%d" % number for number in range(count)]
@@ -115,7 +115,8 @@ class BrokerOrderTests(BrokerBase):
             assert [record.offset for record in node.records] == offsets
 
     @needs("log")
-    async def test_a_restarted_node_finds_the_same_epoch_and_a_higher_offset(self, open_peer: OpenPeer) -> None:
+    async def test_restarted_node_finds_same_epoch(self, open_peer: OpenPeer) -> None:
+        """The next offset is higher."""
         a: LogPeer = await open_peer()
         first = await a.send("t", b"1")
         again: LogPeer = await open_peer()
@@ -130,7 +131,7 @@ class BrokerOrderTests(BrokerBase):
         assert head.offset >= (second.offset or 0)
 
     @needs("log")
-    async def test_ranges_tile_while_partitions_come_and_go(self, open_peer: OpenPeer) -> None:
+    async def test_ranges_are_contiguous_while_interest_changes(self, open_peer: OpenPeer) -> None:
         talker: LogPeer = await open_peer(partitions=3)
         listener: LogPeer = await open_peer(partitions=3)
         topics = [f"t{number % 30}" for number in range(300)]
@@ -146,7 +147,7 @@ class BrokerOrderTests(BrokerBase):
         assert ends == {(f"end/{number}", receipt.offset) for number, receipt in enumerate(sent)}
 
     @needs("log")
-    async def test_what_has_no_history_keeps_its_place_in_the_order(self, open_peer: OpenPeer) -> None:
+    async def test_message_without_history_keeps_its_order(self, open_peer: OpenPeer) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         kinds = [History(), History.none()]
@@ -156,7 +157,7 @@ class BrokerOrderTests(BrokerBase):
             assert await node.hear(100) == [b"%d" % number for number in range(100)]
 
     @needs("log")
-    async def test_the_last_choice_of_partitions_wins_however_quickly_it_follows(self, open_peer: OpenPeer) -> None:
+    async def test_last_set_interest_wins(self, open_peer: OpenPeer) -> None:
         talker: LogPeer = await open_peer(partitions=1)
         node: LogPeer = await open_peer(partitions=1)
         await node.tail()

@@ -44,7 +44,7 @@ class BrokerPayloadTests(BrokerBase):
             await a.publish(payload)
         assert _differences(sent, await b.hear(len(sent))) == []
 
-    async def test_the_largest_payload_arrives_and_a_byte_more_is_refused(self, open_peer: OpenPeer) -> None:
+    async def test_payload_limit_is_exact(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
         limit = a.broker.capabilities.max_payload_bytes
         largest = random.Random(1).randbytes(limit)  # noqa: S311 -- as above
@@ -78,7 +78,7 @@ class BrokerPayloadTests(BrokerBase):
         assert [(r.topic, r.payload.decode()) for r in _sorted(b)] == sorted((t, t) for t in topics)
 
     @needs("log")
-    async def test_a_record_says_who_published_it_and_counts(self, open_peer: OpenPeer) -> None:
+    async def test_record_has_publisher_and_growing_sequence(self, open_peer: OpenPeer) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         for number in range(5):

@@ -18,7 +18,7 @@ class BrokerPublishTests(BrokerBase):
     """One publish, one record."""
 
     @needs("log")
-    async def test_a_repeat_with_the_same_key_is_stored_once_on_whichever_node(self, open_peer: OpenPeer) -> None:
+    async def test_repeated_key_is_stored_once_on_any_node(self, open_peer: OpenPeer) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         first = await a.send("t", b"first", key="k")
@@ -32,7 +32,7 @@ class BrokerPublishTests(BrokerBase):
             assert await node.hear_until(b"end") == before
 
     @needs("log")
-    async def test_repeats_at_the_same_time_are_delivered_once(self, open_peer: OpenPeer) -> None:
+    async def test_concurrent_repeats_are_delivered_once(self, open_peer: OpenPeer) -> None:
         nodes: list[LogPeer] = [await open_peer() for _ in range(2)]
         await asyncio.gather(*(node.send("t", b"once", key="k") for node in nodes * 10))
         await nodes[0].send("t", b"end")
@@ -40,7 +40,7 @@ class BrokerPublishTests(BrokerBase):
             assert await node.hear_until(b"end") == [b"once"]
 
     @needs("log")
-    async def test_a_key_counts_for_its_topic_and_channel_only(self, open_peer: OpenPeer, channel: str) -> None:
+    async def test_key_applies_to_one_topic_and_channel(self, open_peer: OpenPeer, channel: str) -> None:
         a: LogPeer = await open_peer()
         stranger: LogPeer = await open_peer(f"{channel}-2")
         receipts = [await node.send(t, b"x", key="k") for node, t in ((a, "t"), (a, "t/u"), (stranger, "t"))]
@@ -50,7 +50,7 @@ class BrokerPublishTests(BrokerBase):
         await stranger.hear(1)
 
     @needs("log")
-    async def test_cancelling_a_publish_withdraws_nothing_and_harms_no_neighbour(self, open_peer: OpenPeer) -> None:
+    async def test_cancelled_publish_is_stored_in_order(self, open_peer: OpenPeer) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         futures = [a.submit("t", b"%d" % number) for number in range(10)]
@@ -62,7 +62,7 @@ class BrokerPublishTests(BrokerBase):
         assert await b.hear_until(b"end") == [b"%d" % number for number in range(10)]
 
     @needs("log")
-    async def test_a_publisher_that_is_cancelled_leaves_the_way_open(self, open_peer: OpenPeer) -> None:
+    async def test_cancelled_publisher_blocks_no_other(self, open_peer: OpenPeer) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
 
@@ -77,7 +77,7 @@ class BrokerPublishTests(BrokerBase):
         assert heard == [b"%d" % number for number in range(len(heard))]
 
     @needs("log")
-    async def test_a_repeat_after_an_unknown_outcome_is_stored_once(self, open_peer: OpenPeer) -> None:
+    async def test_repeat_after_unknown_outcome_is_stored_once(self, open_peer: OpenPeer) -> None:
         nodes: list[LogPeer] = [await open_peer() for _ in range(2)]
         for number in range(20):
             payload, key = b"%d" % number, f"k{number}"
@@ -90,7 +90,7 @@ class BrokerPublishTests(BrokerBase):
             assert await node.hear_until(b"end") == [b"%d" % number for number in range(20)]
 
     @needs("log")
-    async def test_a_repeat_is_known_when_its_first_is_no_longer_kept(self, open_peer: OpenPeer) -> None:
+    async def test_key_outlives_its_record(self, open_peer: OpenPeer) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         first = await a.send("t", b"first", history=History(size=1), key="k")
@@ -101,7 +101,7 @@ class BrokerPublishTests(BrokerBase):
         assert await b.hear_until(b"end") == [b"first", b"second"]
 
     @needs("log")
-    async def test_a_key_counts_without_history_too(self, open_peer: OpenPeer) -> None:
+    async def test_key_applies_without_history(self, open_peer: OpenPeer) -> None:
         nodes: list[LogPeer] = [await open_peer() for _ in range(2)]
         receipts = [await node.send("t", b"once", history=History.none(), key="k") for node in nodes]
         assert [(receipt.offset, receipt.duplicate) for receipt in receipts] == [(None, False), (None, True)]
@@ -110,7 +110,7 @@ class BrokerPublishTests(BrokerBase):
             assert await node.hear_until(b"end") == [b"once"]
 
     @needs("log", "recovery")
-    async def test_what_is_stored_can_be_read_back(self, open_peer: OpenPeer) -> None:
+    async def test_stored_records_can_be_read(self, open_peer: OpenPeer) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         start = await a.send("t/0", b"before")
@@ -131,7 +131,7 @@ class BrokerPublishTests(BrokerBase):
             assert result == ReadResult()
 
     @needs("log", "recovery")
-    async def test_a_read_ends_where_it_was_told_to(self, open_peer: OpenPeer) -> None:
+    async def test_read_ends_at_given_offset(self, open_peer: OpenPeer) -> None:
         a: LogPeer = await open_peer()
         receipts = [await a.send("t", b"%d" % n, history=History(size=50)) for n in range(10)]
         offsets = [receipt.offset or 0 for receipt in receipts]

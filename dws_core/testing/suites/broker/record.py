@@ -29,21 +29,22 @@ print(*sorted(names - set(sys.stdlib_module_names) - {{"{package}", "dws_core"}}
 class BrokerRecordTests(BrokerBase):
     """The record, and the broker's URL."""
 
-    def test_the_record_offers_the_scheme_of_the_url(self, broker_spec: BrokerSpec, broker_url: str) -> None:
+    def test_record_offers_scheme_of_url(self, broker_spec: BrokerSpec, broker_url: str) -> None:
         assert BrokerURL.parse(broker_url).scheme in broker_spec.schemes
         assert len(set(broker_spec.schemes)) == len(broker_spec.schemes)
 
-    def test_the_summary_is_one_line(self, broker_spec: BrokerSpec) -> None:
+    def test_summary_is_one_line(self, broker_spec: BrokerSpec) -> None:
         assert broker_spec.summary.strip()
         assert "\n" not in broker_spec.summary.strip()
 
-    def test_the_record_loads_a_class_that_promises_the_same(self, broker_spec: BrokerSpec) -> None:
+    def test_loaded_class_matches_record(self, broker_spec: BrokerSpec) -> None:
+        """Its capabilities equal those of the record."""
         broker_class = broker_spec.load()
         assert issubclass(broker_class, BrokerInterface | LogBroker)
         assert broker_class.capabilities == broker_spec.capabilities
         assert broker_spec.load() is broker_class
 
-    def test_importing_the_plugin_imports_nothing_of_third_parties(self, broker_spec: BrokerSpec) -> None:
+    def test_plugin_import_loads_no_third_party_module(self, broker_spec: BrokerSpec) -> None:
         module = broker_spec.load.__module__
         package = module.partition(".")[0]
         if importlib.util.find_spec(package) is None:
@@ -55,7 +56,7 @@ class BrokerRecordTests(BrokerBase):
         assert run.returncode == 0, run.stderr
         assert run.stdout.split() == [], "load what is slow in the function that the record's `load` names"
 
-    def test_no_text_of_a_broker_shows_the_password(
+    def test_broker_repr_hides_password(
         self, broker_class: type[BrokerInterface] | type[LogBroker], broker_url: str
     ) -> None:
         url = dataclasses.replace(BrokerURL.parse(broker_url), username="user", password=_SECRET)
@@ -66,7 +67,7 @@ class BrokerRecordTests(BrokerBase):
             shown = str(error)
         assert _SECRET not in shown
 
-    def test_an_unknown_option_is_refused_and_the_valid_ones_are_listed(
+    def test_unknown_option_is_rejected_with_valid_ones(
         self, broker_class: type[BrokerInterface] | type[LogBroker], broker_url: str
     ) -> None:
         url = BrokerURL.parse(broker_url)
@@ -75,7 +76,7 @@ class BrokerRecordTests(BrokerBase):
             broker_class.from_url(url)
         assert "valid" in caught.value.fix, "url.read_options(…) lists them"
 
-    async def test_a_broker_that_cannot_be_reached_is_named_without_its_password(
+    async def test_unreachable_broker_error_hides_password(
         self,
         unreachable_url: str | None,
         broker_class: type[BrokerInterface] | type[LogBroker],

@@ -32,21 +32,21 @@ _LOOK_ALIKES = [
 class BrokerRoutingTests(BrokerBase):
     """Everybody who should, nobody else, and once."""
 
-    async def test_every_node_hears_a_publish_once(self, open_peer: OpenPeer) -> None:
+    async def test_every_node_receives_publish_once(self, open_peer: OpenPeer) -> None:
         nodes = [await open_peer() for _ in range(3)]
         await nodes[0].publish(b"hello")
         await nodes[0].publish(b"end")
         for node in nodes:  # the first of them is the publisher
             assert await node.hear_until(b"end") == [b"hello"]
 
-    async def test_nodes_hear_each_other_both_ways(self, open_peer: OpenPeer) -> None:
+    async def test_nodes_receive_from_each_other(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
         await a.publish(b"from a")
         assert await b.hear(1) == [b"from a"]
         await b.publish(b"from b")
         assert await a.hear(2) == [b"from a", b"from b"]
 
-    async def test_whoever_has_tuned_in_misses_nothing_from_then_on(self, open_peer: OpenPeer) -> None:
+    async def test_node_misses_nothing_once_subscribed(self, open_peer: OpenPeer) -> None:
         talker, listener = await open_peer(), await open_peer()
         for number in range(200):
             await listener.tune_out()
@@ -63,9 +63,7 @@ class BrokerRoutingTests(BrokerBase):
         assert await two.hear_until(b"end") == [b"of another channel"]
 
     @pytest.mark.parametrize(("name", "look_alike"), _LOOK_ALIKES)
-    async def test_a_channel_name_is_literal(
-        self, open_peer: OpenPeer, channel: str, name: str, look_alike: str
-    ) -> None:
+    async def test_channel_name_is_literal(self, open_peer: OpenPeer, channel: str, name: str, look_alike: str) -> None:
         node, other = await open_peer(name.format(channel)), await open_peer(look_alike.format(channel))
         await other.publish(b"not for you")
         await node.publish(b"end")
@@ -73,7 +71,7 @@ class BrokerRoutingTests(BrokerBase):
         assert await other.hear(1) == [b"not for you"]
 
     @needs("plain")
-    async def test_who_is_not_subscribed_hears_nothing(self, open_peer: OpenPeer) -> None:
+    async def test_unsubscribed_node_receives_nothing(self, open_peer: OpenPeer) -> None:
         talker, listener = await open_peer(), await open_peer()
         await listener.tune_out()
         await talker.publish(b"not for you")
@@ -82,7 +80,7 @@ class BrokerRoutingTests(BrokerBase):
         assert await listener.hear_until(b"end") == []
 
     @needs("plain")
-    async def test_subscribing_twice_delivers_once(self, open_peer: OpenPeer) -> None:
+    async def test_repeated_subscribe_delivers_once(self, open_peer: OpenPeer) -> None:
         node: PlainPeer = await open_peer()
         await node.tune_in()
         await node.publish(b"once")
@@ -90,14 +88,14 @@ class BrokerRoutingTests(BrokerBase):
         assert await node.hear_until(b"end") == [b"once"]
 
     @needs("plain")
-    async def test_unsubscribing_what_is_not_subscribed_is_no_error(self, open_peer: OpenPeer, channel: str) -> None:
+    async def test_unsubscribe_without_subscription_is_no_error(self, open_peer: OpenPeer, channel: str) -> None:
         node: PlainPeer = await open_peer()
         await node.broker.unsubscribe(f"{channel}-unknown")
         await node.tune_out()
         await node.tune_out()
 
     @needs("plain")
-    async def test_a_delivery_names_its_channel(self, open_peer: OpenPeer, channel: str) -> None:
+    async def test_delivery_names_its_channel(self, open_peer: OpenPeer, channel: str) -> None:
         node: PlainPeer = await open_peer()
         for name in (f"{channel}-2", f"{channel}-3"):
             await node.within(node.broker.subscribe(name))
@@ -109,7 +107,7 @@ class BrokerRoutingTests(BrokerBase):
         ]
 
     @needs("log", "partition_interest")
-    async def test_a_partition_that_is_not_tailed_is_not_heard(self, open_peer: OpenPeer) -> None:
+    async def test_partition_without_interest_is_not_received(self, open_peer: OpenPeer) -> None:
         node: LogPeer = await open_peer(partitions=2)
         await node.tail(1)
         node.sink.wanted = frozenset({0, 1})  # listens to whatever comes
@@ -118,7 +116,7 @@ class BrokerRoutingTests(BrokerBase):
         assert await node.hear_until(b"end") == []
 
     @needs("log")
-    async def test_a_control_message_reaches_all_nodes_of_its_channel(self, open_peer: OpenPeer, channel: str) -> None:
+    async def test_control_message_reaches_all_nodes_of_channel(self, open_peer: OpenPeer, channel: str) -> None:
         a, b = await open_peer(), await open_peer()
         stranger = await open_peer(f"{channel}-2")
         await a.within(a.broker.send_control(b"to all"))
@@ -143,15 +141,15 @@ class BrokerRoutingTests(BrokerBase):
             ]
 
     @needs("plain", "cross_process")
-    async def test_another_process_is_heard(self, open_peer: OpenPeer, broker_url: str) -> None:
+    async def test_other_process_is_received(self, open_peer: OpenPeer, broker_url: str) -> None:
         await _hear_another_process(await open_peer(), broker_url)
 
     @needs("log", "cross_process")
-    async def test_another_process_is_heard_through_the_log(self, open_peer: OpenPeer, broker_url: str) -> None:
+    async def test_other_process_is_received_through_log(self, open_peer: OpenPeer, broker_url: str) -> None:
         await _hear_another_process(await open_peer(), broker_url)
 
     @needs("plain")
-    async def test_after_a_broken_connection_messages_arrive_again(
+    async def test_messages_arrive_again_after_broken_connection(
         self, open_peer: OpenPeer, sever: Sever | None
     ) -> None:
         if sever is None:
@@ -172,7 +170,7 @@ class BrokerRoutingTests(BrokerBase):
             talking.set()
 
     @needs("log")
-    async def test_after_a_broken_connection_nothing_is_missing(self, open_peer: OpenPeer, sever: Sever | None) -> None:
+    async def test_nothing_is_missing_after_broken_connection(self, open_peer: OpenPeer, sever: Sever | None) -> None:
         if sever is None:
             pytest.skip("no fixture 'sever'")
         a, b = await open_peer(), await open_peer()

@@ -1,4 +1,4 @@
-"""A plain broker as a log without history."""
+"""A plain broker, adapted as a log without history."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOWHERE = Head(partition=0, epoch="0", offset=0)
 
 
 class Sink:
-    """Keeps what it is told."""
+    """Stores every call."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -103,7 +103,8 @@ def _inner(node: Node) -> PlainBroker:
 # -- publishing
 
 
-async def test_a_message_reaches_every_node_in_order_with_its_publisher() -> None:
+async def test_message_reaches_every_node_in_order() -> None:
+    """Each record carries its publisher and its sequence number."""
     a, b = await Node(PlainBroker("shared")).start(), await Node(PlainBroker("shared")).start()
     receipts = [await a.publish(b"1 json\n%d" % number) for number in range(3)]
     assert receipts == [Receipt(epoch="", offset=None)] * 3
@@ -117,7 +118,7 @@ async def test_a_message_reaches_every_node_in_order_with_its_publisher() -> Non
         await node.broker.stop()
 
 
-async def test_publishing_outside_of_start_and_stop_is_refused(node: Node) -> None:
+async def test_publish_outside_start_and_stop_is_rejected(node: Node) -> None:
     with pytest.raises(BrokerClosed, match="Fix: start the manager"):
         await Node(PlainBroker()).publish()
     await node.broker.stop()
@@ -125,13 +126,13 @@ async def test_publishing_outside_of_start_and_stop_is_refused(node: Node) -> No
         await node.publish()
 
 
-async def test_a_payload_over_the_brokers_limit_is_refused(node: Node) -> None:
+async def test_oversized_payload_is_rejected(node: Node) -> None:
     with pytest.raises(PayloadTooLarge) as caught:
         await node.publish(bytes(100_001))
     assert (caught.value.size_bytes, caught.value.limit_bytes) == (100_001, 100_000)
 
 
-async def test_publishes_do_not_pile_up_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_publishes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_broker, "_MAX_QUEUED", 2)
     node = await Node(PlainBroker()).start()
     _inner(node).gate.clear()
@@ -145,7 +146,7 @@ async def test_publishes_do_not_pile_up_without_bound(monkeypatch: pytest.Monkey
     await node.broker.stop()
 
 
-async def test_what_the_broker_raises_is_told_to_the_publisher_and_the_next_one_goes_on(node: Node) -> None:
+async def test_publish_error_is_raised_and_next_succeeds(node: Node) -> None:
     own, foreign = BrokerUnavailable("the link is down."), OSError("broken pipe")
     _inner(node).publishing = [own, foreign]
     with pytest.raises(BrokerUnavailable) as caught:
@@ -157,7 +158,7 @@ async def test_what_the_broker_raises_is_told_to_the_publisher_and_the_next_one_
     assert await node.publish() == Receipt(epoch="", offset=None)
 
 
-async def test_a_publisher_that_waits_no_longer_harms_nobody(node: Node) -> None:
+async def test_cancelled_publish_does_not_affect_others(node: Node) -> None:
     _inner(node).gate.clear()
     _inner(node).publishing = [OSError("and it fails, too")]
     given_up = [node.publish(), node.publish()]
@@ -172,7 +173,7 @@ async def test_a_publisher_that_waits_no_longer_harms_nobody(node: Node) -> None
 # -- start and stop
 
 
-async def test_a_broker_that_cannot_connect_is_unavailable_by_name() -> None:
+async def test_failed_connect_is_unavailable_with_broker_name() -> None:
     inner = PlainBroker()
     refused = OSError("connection refused")
     inner.connecting = [refused, BrokerUnavailable("plain://h does not answer.")]
@@ -183,7 +184,7 @@ async def test_a_broker_that_cannot_connect_is_unavailable_by_name() -> None:
         await Node(inner).start()
 
 
-async def test_stopping_writes_what_waits_and_repeats_harmlessly(node: Node) -> None:
+async def test_stop_writes_queue_and_can_be_repeated(node: Node) -> None:
     receipts = [node.publish() for _ in range(3)]
     await node.broker.stop()
     await node.broker.stop()
@@ -192,9 +193,8 @@ async def test_stopping_writes_what_waits_and_repeats_harmlessly(node: Node) -> 
     assert (await Node(PlainBroker()).broker.stop()) is None
 
 
-async def test_what_cannot_be_written_in_time_fails_and_says_whether_it_may_have_been_stored(
-    node: Node, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_unwritten_publishes_fail_at_drain_timeout(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """A publish in flight has an unknown outcome. A queued publish was not stored."""
     _inner(node).gate.clear()
     in_flight, waiting = node.publish(topic="t/1"), node.publish(topic="t/2")
     await _inner(node).at_gate.wait()
@@ -207,7 +207,7 @@ async def test_what_cannot_be_written_in_time_fails_and_says_whether_it_may_have
         await waiting
 
 
-async def test_a_broker_that_cannot_subscribe_is_disconnected_and_may_be_started_again() -> None:
+async def test_failed_subscribe_disconnects_and_allows_restart() -> None:
     class Deaf(PlainBroker):
         disconnects = 0
 
@@ -232,7 +232,8 @@ async def test_a_broker_that_cannot_subscribe_is_disconnected_and_may_be_started
     await node.broker.stop()
 
 
-async def test_a_broker_started_again_counts_from_one_and_waits_for_nothing_of_its_last_run(node: Node) -> None:
+async def test_restarted_broker_starts_with_clean_state(node: Node) -> None:
+    """Sequence numbers start at 1, and `stop` does not wait for publishes of the last run."""
     _inner(node).gate.clear()
     lost = [node.publish(), node.publish()]
     await _inner(node).at_gate.wait()
@@ -246,7 +247,7 @@ async def test_a_broker_started_again_counts_from_one_and_waits_for_nothing_of_i
         await node.broker.stop(drain_s=60)
 
 
-def test_a_broker_can_be_started_again_on_another_event_loop() -> None:
+def test_broker_restarts_on_another_event_loop() -> None:
     node = Node(PlainBroker())
 
     async def run() -> None:
@@ -259,12 +260,10 @@ def test_a_broker_can_be_started_again_on_another_event_loop() -> None:
         asyncio.run(run())
 
 
-# -- the way back
+# -- reconnecting
 
 
-async def test_a_tail_that_breaks_off_comes_back_and_says_what_is_missing(
-    node: Node, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_broken_tail_reconnects_and_reports_gap(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     _inner(node).connecting = [BrokerUnavailable("still away."), BrokerUnavailable("still away.")]
     with caplog.at_level(logging.WARNING, logger="dws"):
         _inner(node).break_off()
@@ -275,7 +274,7 @@ async def test_a_tail_that_breaks_off_comes_back_and_says_what_is_missing(
     assert len(await node.heard()) == 1, "subscribed once, not twice"
 
 
-async def test_deliveries_that_raise_are_logged_and_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_deliveries_error_is_logged_and_tail_restarts(caplog: pytest.LogCaptureFixture) -> None:
     class Breaking(PlainBroker):
         breaks = True
 
@@ -293,17 +292,17 @@ async def test_deliveries_that_raise_are_logged_and_opened_again(caplog: pytest.
     await node.broker.stop()
 
 
-async def test_what_is_no_message_of_ours_is_logged_and_skipped(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+async def test_foreign_payload_is_logged_and_skipped(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     await _inner(node).publish("chat", b"\xc1 not ours")
     await node.publish(b"1 json\n2")
     assert [record.payload for record in await node.heard()] == [b"1 json\n2"]
     assert "channel 'chat' delivered 10 bytes" in caplog.text
 
 
-# -- what a plain broker has not
+# -- features that a plain broker does not have
 
 
-async def test_there_is_no_history_and_no_choice_of_partitions(node: Node) -> None:
+async def test_plain_broker_has_no_history_and_one_partition(node: Node) -> None:
     assert await node.broker.set_interest(frozenset({0})) == await node.broker.heads([0]) == {0: NOWHERE}
     result = await node.broker.read(
         ReadSpan(partition=0, since=0, until=1, epoch="0", topics=["t"], limit=1, max_bytes=1)
@@ -319,7 +318,7 @@ async def test_there_is_no_history_and_no_choice_of_partitions(node: Node) -> No
 
 
 class OriginalBroker(BrokerInterface):
-    """Takes dicts and returns messages; now and then it has nothing."""
+    """Publishes dicts and returns messages. Sometimes `get_message` returns None."""
 
     def __init__(self) -> None:
         self.published: list[Any] = []
@@ -376,7 +375,7 @@ JSON_ONE = header_of("json") + b"1"
         ),
     ],
 )
-async def test_a_broker_of_the_original_is_given_dicts(topic: str, payload: bytes, expected: dict[str, Any]) -> None:
+async def test_original_broker_receives_dicts(topic: str, payload: bytes, expected: dict[str, Any]) -> None:
     inner = OriginalBroker()
     node = await Node(inner).start()
     await node.publish(payload, topic)
@@ -395,7 +394,7 @@ async def test_a_broker_of_the_original_is_given_dicts(topic: str, payload: byte
     ],
 )
 @pytest.mark.usefixtures("_no_pause")
-async def test_a_broker_of_the_original_returns_messages_or_nothing(message: Message, topic: str, data: Any) -> None:
+async def test_original_broker_returns_messages_or_none(message: Message, topic: str, data: Any) -> None:
     inner = OriginalBroker()
     inner.messages = [None, message]
     node = await Node(inner).start()

@@ -1,4 +1,4 @@
-"""The end of a handler whose client is gone."""
+"""Cancelling the handler of a disconnected client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dws_core._node.connection.handler_guard import HandlerGuard
 
 
 class Handler:
-    """A handler that waits for something else than its client, under a guard."""
+    """A guarded handler that waits for an event other than its client's messages."""
 
     def __init__(self, grace_s: float = 0.0) -> None:
         self.grace_s = grace_s
@@ -30,7 +30,7 @@ class Handler:
                 raise
 
 
-async def test_a_handler_is_cancelled_after_the_grace_time_and_ends_as_if_by_itself() -> None:
+async def test_handler_is_cancelled_after_grace_and_ends_normally() -> None:
     handler = Handler()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(handler())
@@ -43,7 +43,7 @@ async def test_a_handler_is_cancelled_after_the_grace_time_and_ends_as_if_by_its
     assert not task.cancelled()
 
 
-async def test_a_cancellation_from_outside_is_not_swallowed() -> None:
+async def test_outside_cancellation_is_not_swallowed() -> None:
     handler = Handler()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(handler())
@@ -54,7 +54,7 @@ async def test_a_cancellation_from_outside_is_not_swallowed() -> None:
     assert task.cancelled()
 
 
-async def test_a_cancellation_from_outside_that_comes_with_the_guards_wins() -> None:
+async def test_outside_cancellation_wins_over_guard() -> None:
     handler = Handler()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(handler())
@@ -67,7 +67,7 @@ async def test_a_cancellation_from_outside_that_comes_with_the_guards_wins() -> 
 
 
 @pytest.mark.parametrize("gone_first", [True, False])
-async def test_a_handler_that_has_ended_by_itself_is_left_alone(gone_first: bool) -> None:
+async def test_ended_handler_is_not_cancelled(gone_first: bool) -> None:
     guard = HandlerGuard(0.0)  # of this test's own task
     if gone_first:
         guard.start_grace()
@@ -75,13 +75,13 @@ async def test_a_handler_that_has_ended_by_itself_is_left_alone(gone_first: bool
     if not gone_first:
         guard.start_grace()
     passed = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.001, passed.set)  # behind a timer of 0 s
+    asyncio.get_running_loop().call_later(0.001, passed.set)  # after a timer of 0 s
     await passed.wait()
     assert not guard.cancelled
     assert not guard.swallow()
 
 
-async def test_a_task_that_is_done_is_not_cancelled() -> None:
+async def test_finished_task_is_not_cancelled() -> None:
     made: list[HandlerGuard] = []
 
     async def short() -> None:
@@ -95,7 +95,7 @@ async def test_a_task_that_is_done_is_not_cancelled() -> None:
     assert not made[0].cancelled
 
 
-async def test_the_grace_time_is_kept() -> None:
+async def test_handler_is_not_cancelled_within_grace() -> None:
     handler = Handler(grace_s=3600.0)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(handler())

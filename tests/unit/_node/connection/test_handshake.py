@@ -1,4 +1,4 @@
-"""From a handshake to an accepted socket."""
+"""The path from a handshake to an accepted socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEARER = "dws.bearer." + base64.urlsafe_b64encode(b"ann").decode().rstrip("=")
 
 
 class ByToken:
-    """Knows everybody who has a token."""
+    """Authenticates every client that has a token."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -32,14 +32,14 @@ def _handshakes(authenticator: ByToken | None = None, *, allowed: tuple[str, ...
     return HandshakeChecker({"json": JSON, "msgpack": MSGPACK}, JSON, authenticator, allowed)
 
 
-async def test_a_client_without_subprotocols_gets_the_default_codec() -> None:
+async def test_missing_subprotocol_selects_default_codec() -> None:
     socket = FakeWebSocket()
     assert await _handshakes().accept(socket, None) == (JSON, None)
     assert socket.accepted
     assert socket.subprotocol is None
 
 
-async def test_the_first_known_subprotocol_is_chosen() -> None:
+async def test_first_known_subprotocol_is_chosen() -> None:
     socket = FakeWebSocket(subprotocols=["other", "dws.v1.msgpack", "dws.v1.json"])
     assert (await _handshakes().accept(socket, None))[0] is MSGPACK
     assert socket.subprotocol == "dws.v1.msgpack"
@@ -52,14 +52,15 @@ async def test_the_first_known_subprotocol_is_chosen() -> None:
         ([BEARER], "needs a codec subprotocol next to it; supported: dws.v1.json, dws.v1.msgpack"),
     ],
 )
-async def test_subprotocols_that_do_not_fit_are_refused_with_the_ones_that_do(offered: list[str], text: str) -> None:
+async def test_unknown_subprotocols_are_rejected(offered: list[str], text: str) -> None:
+    """The error lists the supported ones."""
     socket = FakeWebSocket(subprotocols=offered)
     with pytest.raises(InvalidMessage, match=text):
         await _handshakes(ByToken()).accept(socket, None)
     assert not socket.accepted
 
 
-async def test_a_foreign_page_is_refused_before_anybody_is_asked() -> None:
+async def test_foreign_origin_is_rejected_before_authentication() -> None:
     authenticator = ByToken()
     socket = FakeWebSocket(headers={"Origin": "https://evil.example"})
     with pytest.raises(OriginNotAllowed) as caught:
@@ -72,7 +73,7 @@ async def test_a_foreign_page_is_refused_before_anybody_is_asked() -> None:
     assert friendly.accepted
 
 
-async def test_the_authenticator_says_who_a_client_is_before_it_is_accepted() -> None:
+async def test_authenticator_runs_before_accept() -> None:
     socket = FakeWebSocket(subprotocols=["dws.v1.json", BEARER])
     assert await _handshakes(ByToken()).accept(socket, None) == (JSON, Principal(id="ann"))
     assert socket.subprotocol == "dws.v1.json", "the token is not sent back"
@@ -83,13 +84,13 @@ async def test_the_authenticator_says_who_a_client_is_before_it_is_accepted() ->
     assert not stranger.accepted
 
 
-async def test_a_principal_that_the_application_names_needs_no_authenticator() -> None:
+async def test_given_principal_skips_authenticator() -> None:
     authenticator, bo = ByToken(), Principal(id="bo")
     assert await _handshakes(authenticator).accept(FakeWebSocket(), bo) == (JSON, bo)
     assert authenticator.asked == 0
 
 
-async def test_a_socket_that_the_application_has_accepted_is_only_checked() -> None:
+async def test_accepted_socket_is_only_checked() -> None:
     async def accepted(**kwargs: object) -> FakeWebSocket:
         socket = FakeWebSocket(subprotocols=["dws.v1.msgpack"], **kwargs)  # type: ignore[arg-type]  # its own arguments
         await socket.accept()

@@ -1,4 +1,4 @@
-"""The inbox between reader and handler."""
+"""The inbox between the reader and the handler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from dws_core._node.connection.reader import Inbox, InboxEnded
 
 
-async def test_messages_come_in_order_and_then_the_end() -> None:
+async def test_messages_arrive_in_order_before_end() -> None:
     inbox = Inbox(10)
     inbox.put(1)
     inbox.put(2)
@@ -19,7 +19,7 @@ async def test_messages_come_in_order_and_then_the_end() -> None:
         await inbox.get()
 
 
-async def test_a_waiting_handler_and_a_waiting_reader_are_both_woken() -> None:
+async def test_waiting_handler_and_reader_are_both_woken() -> None:
     inbox = Inbox(1)
     got: list[object] = []
 
@@ -34,14 +34,14 @@ async def test_a_waiting_handler_and_a_waiting_reader_are_both_woken() -> None:
     assert got == [0, 1, 2]
 
 
-async def test_room_is_refused_when_nobody_takes() -> None:
+async def test_room_times_out_if_inbox_stays_full() -> None:
     inbox = Inbox(1)
     inbox.put(1)
     assert inbox.full
     assert not await inbox.room(0.01)
 
 
-async def test_cancelling_a_wait_loses_nothing() -> None:
+async def test_cancelled_get_loses_no_message() -> None:
     inbox = Inbox(1)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(inbox.get(), 0.01)

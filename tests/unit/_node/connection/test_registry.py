@@ -11,7 +11,7 @@ def _connection(conn_id: str) -> Connection:
     return Connection(FakeWebSocket(), conn_id)
 
 
-async def test_connections_are_found_by_id_in_the_order_they_came() -> None:
+async def test_connections_are_found_by_id_in_order() -> None:
     connections = ConnectionRegistry()
     ann, ann_again, bo = _connection("ann"), _connection("ann"), _connection("bo")
     for connection in (ann, ann_again, bo):
@@ -24,7 +24,7 @@ async def test_connections_are_found_by_id_in_the_order_they_came() -> None:
     assert _connection("bo") not in connections
 
 
-async def test_one_that_goes_leaves_its_namesakes() -> None:
+async def test_removal_keeps_other_connections_with_same_id() -> None:
     connections = ConnectionRegistry()
     first, second = _connection("ann"), _connection("ann")
     connections.add(first)
@@ -37,7 +37,7 @@ async def test_one_that_goes_leaves_its_namesakes() -> None:
     assert len(connections) == 0
 
 
-async def test_everyone_is_the_same_tuple_until_one_comes_or_goes() -> None:
+async def test_everyone_tuple_is_reused_until_a_change() -> None:
     connections = ConnectionRegistry()
     ann, bo = _connection("ann"), _connection("bo")
     connections.add(ann)
@@ -50,7 +50,7 @@ async def test_everyone_is_the_same_tuple_until_one_comes_or_goes() -> None:
     assert before == (ann,)
 
 
-async def test_a_renamed_connection_is_found_by_its_new_id_only() -> None:
+async def test_renamed_connection_has_only_new_id() -> None:
     connections = ConnectionRegistry()
     ann = _connection("ann")
     connections.add(ann)
@@ -60,7 +60,7 @@ async def test_a_renamed_connection_is_found_by_its_new_id_only() -> None:
     assert connections.by_id("ann") == ()
 
 
-async def test_renaming_one_that_is_not_there_does_not_add_it() -> None:
+async def test_rename_of_removed_connection_does_not_add_it() -> None:
     connections = ConnectionRegistry()
     ann = _connection("ann")
     connections.rename(ann, "bo")

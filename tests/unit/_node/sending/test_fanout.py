@@ -1,4 +1,4 @@
-"""What is sent in one tick."""
+"""Batched sending: all messages of one event-loop tick."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def _tick() -> None:
     await asyncio.sleep(0)
 
 
-async def test_the_messages_of_a_tick_leave_in_one_write_for_each_connection() -> None:
+async def test_messages_of_one_tick_share_one_write() -> None:
     sockets = [Ready() for _ in range(3)]
     fanout, receivers = Fanout(Counters()), tuple(sockets)
     for text in "abc":
@@ -52,7 +52,8 @@ async def test_the_messages_of_a_tick_leave_in_one_write_for_each_connection() -
     assert all(socket.sink.writes == [_in_json("a", "b", "c")] for socket in sockets)
 
 
-async def test_a_message_is_encoded_once_for_each_codec_and_joined_writes_are_shared() -> None:
+async def test_message_is_encoded_once_per_codec() -> None:
+    """Connections with the same codec share the bytes of a joined write."""
     sockets = [Ready(), Ready(), Ready(codec=MSGPACK), Ready()]
     fanout, message = Fanout(Counters()), _Text("a")
     fanout.push(tuple(sockets[:2]), message)
@@ -65,7 +66,7 @@ async def test_a_message_is_encoded_once_for_each_codec_and_joined_writes_are_sh
     assert sockets[3].sink.writes == [_in_json("b")]
 
 
-async def test_answers_keep_their_place_between_deliveries() -> None:
+async def test_replies_keep_their_place_between_messages() -> None:
     one, other = Ready(), Ready()
     fanout, both = Fanout(Counters()), (one, other)
     fanout.push(both, _Text("1"))
@@ -77,7 +78,8 @@ async def test_answers_keep_their_place_between_deliveries() -> None:
     assert other.sink.writes == [_in_json("1", "2")]
 
 
-async def test_a_codec_that_cannot_express_a_message_costs_only_its_own_connections_that_message() -> None:
+async def test_encoding_failure_skips_only_that_codec() -> None:
+    """The other messages of the tick are still sent."""
     one, other = Ready(), Ready(codec=MSGPACK)
     fanout, both = Fanout(Counters()), (one, other)
     fanout.push(both, _Text("a", impossible="msgpack"))
@@ -90,7 +92,7 @@ async def test_a_codec_that_cannot_express_a_message_costs_only_its_own_connecti
     assert other.sink.writes == [Frame(b"mb", binary=True).ready]
 
 
-async def test_what_is_over_64_kib_goes_out_in_several_writes() -> None:
+async def test_batch_over_64_kib_is_split() -> None:
     quick, slow = Ready(), Ready(room=1)
     fanout = Fanout(Counters())
     texts = [letter * 30_000 for letter in "abc"]
@@ -104,7 +106,7 @@ async def test_what_is_over_64_kib_goes_out_in_several_writes() -> None:
     assert slow.written == _in_json(*texts)
 
 
-async def test_a_slow_connection_takes_nothing_from_its_neighbours() -> None:
+async def test_slow_connection_does_not_affect_others() -> None:
     slow, quick, without = Ready(room=1, limit=5), Ready(), Asgi()
     fanout, receivers = Fanout(Counters()), (slow, quick, without)
     for text in "abcdef":
@@ -120,7 +122,7 @@ async def test_a_slow_connection_takes_nothing_from_its_neighbours() -> None:
     await asyncio.gather(*without.tasks)
 
 
-async def test_a_connection_whose_socket_raises_is_closed_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_socket_is_closed_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     def explode(data: bytes) -> None:
         raise RuntimeError("the handle is closed")
 
@@ -135,7 +137,7 @@ async def test_a_connection_whose_socket_raises_is_closed_and_logged(caplog: pyt
     assert "the handle is closed" in caplog.text
 
 
-async def test_flushed_waits_for_the_end_of_the_tick() -> None:
+async def test_flushed_waits_for_end_of_tick() -> None:
     socket, fanout = Ready(), Fanout(Counters())
     await fanout.flushed()
     fanout.push_one(socket, _Text("a"))
@@ -156,7 +158,7 @@ async def test_deliveries_are_counted() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.integers(0, 4), min_size=1), st.booleans()), max_size=30))
-def test_every_connection_gets_what_was_sent_to_it_in_order(sends: list[tuple[set[int], bool]]) -> None:
+def test_each_connection_receives_its_messages_in_order(sends: list[tuple[set[int], bool]]) -> None:
     async def run() -> None:
         sockets = [Ready() for _ in range(5)]
         known: dict[frozenset[int], tuple[Ready, ...]] = {}
@@ -181,7 +183,7 @@ def test_every_connection_gets_what_was_sent_to_it_in_order(sends: list[tuple[se
     asyncio.run(run())
 
 
-# -- many receivers that come again: their writes are planned
+# -- large tuples of receivers that are used repeatedly: their writes are planned
 
 _STEPS = st.lists(
     st.tuples(st.sampled_from(["send", "send", "send", "send large", "fill", "read", "close"]), st.integers(0, 39)),
@@ -191,12 +193,13 @@ _STEPS = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(_STEPS)
-def test_planned_writes_reach_who_is_open_in_order_whatever_sockets_do(steps: list[tuple[str, int]]) -> None:
+def test_planned_writes_arrive_in_order(steps: list[tuple[str, int]]) -> None:
+    """This holds for any sequence of sends, full buffers, reads and closed sockets."""
     asyncio.run(_play(steps))
 
 
 class _Room:
-    """Forty connections, one of them with another codec, and what each is due."""
+    """Forty connections, one of them with another codec, and the messages that each must receive."""
 
     def __init__(self) -> None:
         counters = Counters()
@@ -244,9 +247,7 @@ async def _play(steps: list[tuple[str, int]]) -> None:
 
 
 @pytest.mark.parametrize("broken", [0, 17, 39])
-async def test_a_planned_write_that_raises_closes_its_connection_only(
-    broken: int, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_failing_planned_write_closes_one_connection(broken: int, caplog: pytest.LogCaptureFixture) -> None:
     counters = Counters()
     sockets = tuple(Ready(counters=counters) for _ in range(40))
     fanout = Fanout(counters)

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from unit._node.sockets import Asgi, Ready, frames, ready
 
-# -- ready frames
+# -- servers that accept ready frames
 
 
-def test_ready_frames_go_out_at_once_while_the_server_has_room() -> None:
+def test_ready_frames_are_written_at_once_if_there_is_room() -> None:
     socket = Ready()
     socket._outbox.write(ready(b"a", b"b"))
     socket._outbox.put(frames(b"c"))
@@ -18,7 +18,8 @@ def test_ready_frames_go_out_at_once_while_the_server_has_room() -> None:
     assert socket._outbox.size_bytes == 0
 
 
-def test_a_full_server_makes_frames_wait_and_room_writes_them_joined_in_order() -> None:
+def test_full_server_queues_frames_and_joins_them() -> None:
+    """The queued frames are written in order as soon as the server has room."""
     socket = Ready(room=1)
     socket._outbox.put(frames(b"a", b"b", b"c"))
     assert socket.sink.writes == [ready(b"a")]
@@ -29,7 +30,7 @@ def test_a_full_server_makes_frames_wait_and_room_writes_them_joined_in_order() 
     assert socket._outbox.direct
 
 
-def test_a_server_that_fills_up_again_stops_the_writing() -> None:
+def test_server_that_fills_again_pauses_writing() -> None:
     socket = Ready(room=1)
     big = [bytes([n]) * 50_000 for n in range(5)]
     socket._outbox.put(frames(b"first", *big))
@@ -41,7 +42,7 @@ def test_a_server_that_fills_up_again_stops_the_writing() -> None:
     assert socket.written == ready(b"first", *big, b"last")
 
 
-async def test_flushed_waits_until_the_server_has_everything() -> None:
+async def test_flushed_waits_until_server_has_everything() -> None:
     socket = Ready(room=1)
     await socket._outbox.flushed()
     socket._outbox.put(frames(b"a", b"b"))
@@ -52,7 +53,7 @@ async def test_flushed_waits_until_the_server_has_everything() -> None:
     await waiting
 
 
-def test_over_the_limit_it_closes_once_and_takes_nothing_more() -> None:
+def test_overflow_closes_once_and_drops_the_rest() -> None:
     socket = Ready(room=1, limit=10)
     socket._outbox.put(frames(b"a", b"1234567890", b"more", b"more"))
     assert (socket.overflows, socket.counters.overflows) == (1, 1)
@@ -63,7 +64,7 @@ def test_over_the_limit_it_closes_once_and_takes_nothing_more() -> None:
     assert socket.sink.aborted
 
 
-def test_dropped_deliveries_are_counted() -> None:
+def test_dropped_messages_are_counted() -> None:
     socket = Ready(room=1, limit=12, policy="drop-oldest")
     socket._outbox.put(frames(b"first", b"1234", b"5678"))
     assert socket.counters.dropped == 1
@@ -71,7 +72,7 @@ def test_dropped_deliveries_are_counted() -> None:
     assert socket.written == ready(b"first", b"5678")
 
 
-async def test_a_socket_that_is_gone_closes_the_outbox() -> None:
+async def test_closed_socket_closes_outbox() -> None:
     socket = Ready()
     socket.sink.close()
     assert socket._outbox.closed
@@ -84,7 +85,7 @@ async def test_a_socket_that_is_gone_closes_the_outbox() -> None:
 # -- ASGI messages
 
 
-async def test_frames_are_written_in_order_by_one_writer_that_sleeps_in_between() -> None:
+async def test_one_writer_task_writes_frames_in_order() -> None:
     socket = Asgi()
     socket._outbox.put(frames(b"0", b"1", b"2"))
     socket._outbox.put(frames(b"3"))
@@ -103,7 +104,7 @@ async def test_frames_are_written_in_order_by_one_writer_that_sleeps_in_between(
     await writer
 
 
-async def test_a_stalled_write_counts_against_the_limit() -> None:
+async def test_stalled_write_counts_against_limit() -> None:
     socket = Asgi(limit=10)
     socket._outbox.put(frames(b"x" * 50))  # one frame may be larger than the limit: nothing else waits
     await socket.writing.wait()
@@ -117,7 +118,7 @@ async def test_a_stalled_write_counts_against_the_limit() -> None:
     socket._outbox.abort()
 
 
-async def test_a_failed_write_closes_it_and_reaches_the_writers_owner() -> None:
+async def test_failed_write_closes_outbox_and_raises_in_writer() -> None:
     socket = Asgi()
     socket._outbox.put(frames(b"break", b"never"))
     socket.permits.release()
