@@ -29,6 +29,22 @@ LAYERS: dict[str, int] = {
 }
 """The layers of modules. All modules that are not listed are in layer 3."""
 
+NODE_ORDER = [
+    {"manager"},
+    {"runtime"},
+    {"tail_sink", "requests"},
+    {"recovery"},
+    {"connection"},
+    {"sending"},
+    {"stats", "pacing", "broker", "publisher"},
+]
+"""The parts of `_node`. Each imports only from its own group or from a later one."""
+
+MAX_POSITIONAL = 5
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 36
+MAX_FUNCTION_P90 = 12
+
 FRAMEWORK = {"starlette", "fastapi", "uvicorn"}
 MAY_USE_FRAMEWORK = ("_node", "_auth", "_proxy", "server", "testing")
 IMPURE = FRAMEWORK | {"asyncio", "time", "anyio", "websockets", "threading", "socket"}
@@ -139,3 +155,67 @@ def test_testing_kit_imports_only_public_modules(path: Path) -> None:
     for imported, _, _ in _imports(path):
         if imported.startswith("dws_core.") and not imported.startswith("dws_core.testing"):
             assert imported in {"dws_core.plugin", "dws_core.client"}, imported
+
+
+def _node_rank(module: str) -> int:
+    part = module.removeprefix("dws_core.").removeprefix("_node.").partition(".")[0]
+    return next(rank for rank, parts in enumerate(NODE_ORDER) if part in parts)
+
+
+@pytest.mark.parametrize("path", [p for p in _modules(CORE / "_node") if p.name != "__init__.py"], ids=_name)
+def test_node_parts_import_only_to_the_right(path: Path) -> None:
+    own = _node_rank(_name(path))
+    for imported, _, _ in _imports(path):
+        if imported.startswith("dws_core._node."):
+            assert _node_rank(imported) >= own, f"{_name(path)} imports {imported}"
+
+
+def _import_graph() -> dict[str, set[str]]:
+    """Return the imports between modules of the core, TYPE_CHECKING and function bodies included."""
+    names = {_name(path) for path in _modules(CORE)}
+    graph: dict[str, set[str]] = {}
+    for path in _modules(CORE):
+        imported = {name.removeprefix("dws_core.") for name, _, _ in _imports(path) if name.startswith("dws_core.")}
+        graph[_name(path)] = imported & names - {""}
+    return graph
+
+
+def test_core_modules_have_no_import_cycle() -> None:
+    graph = _import_graph()
+    left = set(graph)
+    while leaves := {name for name in left if not graph[name] & left}:
+        left -= leaves
+    assert not left, f"in or before a cycle: {sorted(left)}"
+
+
+def _positional(function: ast.FunctionDef) -> int:
+    return len(function.args.posonlyargs) + len(function.args.args) - 1
+
+
+@pytest.mark.parametrize("path", _core_modules(), ids=_name)
+def test_constructors_have_few_positional_arguments(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            assert _positional(node) <= MAX_POSITIONAL, f"{path.name}:{node.lineno}"
+
+
+def _body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_files_and_functions_are_short() -> None:
+    lengths = []
+    for path in [*_modules(CORE), *_plugin_sources()]:
+        text = path.read_text()
+        assert text.count("\n") <= MAX_FILE_LINES, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lengths.append(_body_lines(node))
+                assert lengths[-1] <= MAX_FUNCTION_LINES, f"{path}:{node.lineno} has {lengths[-1]} lines"
+    assert sorted(lengths)[int(len(lengths) * 0.9)] <= MAX_FUNCTION_P90
+
+
+def test_folders_are_small() -> None:
+    for folder in {path.parent for path in _modules(CORE)}:
+        assert len(list(folder.glob("*.py"))) <= 16, f"{folder} wants rooms"

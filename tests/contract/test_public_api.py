@@ -7,6 +7,8 @@ import inspect
 
 import pytest
 
+import dws_core
+
 DOORS = ["dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"]
 
 BUILT_ON = {"dws_core.server": {"ConfigurationError", "FrameListener"}}
@@ -41,3 +43,73 @@ def test_every_public_name_is_documented(door: str) -> None:
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert (value.__doc__ or "").strip(), f"{door}.{name} has no docstring"
+
+
+ATTRIBUTES = {
+    "WebSocketManager": [
+        "active_connections",
+        "broadcast",
+        "broker",
+        "broker_channel",
+        "close_connection",
+        "connect",
+        "health",
+        "history",
+        "lifespan",
+        "limits",
+        "new_connection",
+        "publish",
+        "receive",
+        "remove_connection",
+        "send",
+        "send_by_conn_id",
+        "send_msg",
+        "send_to",
+        "set_conn_id",
+        "shutdown",
+        "startup",
+        "stats",
+    ],
+    "Connection": [
+        "accept",
+        "close",
+        "close_code",
+        "closed",
+        "codec",
+        "disconnect",
+        "id",
+        "iter_json",
+        "principal",
+        "receive_json",
+        "send_json",
+        "takes_ready_frames",
+        "topics",
+        "websocket",
+    ],
+    "Message": ["conn_id", "data", "from_client_message", "id", "key", "topic", "typ", "type"],
+}
+"""Every public attribute of the classes that applications use most."""
+
+
+def _attributes() -> dict[str, list[str]]:
+    manager = dws_core.WebSocketManager("c", broker_url="memory://")
+    found = {
+        "WebSocketManager": {*dir(manager)},
+        "Connection": {*dir(dws_core.Connection)},
+        "Message": {*dir(dws_core.Message)},
+    }
+    return {name: sorted(n for n in names if not n.startswith("_")) for name, names in found.items()}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_public_attributes_are_listed(name: str) -> None:
+    assert _attributes()[name] == ATTRIBUTES[name]
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_public_methods_are_documented(name: str) -> None:
+    cls = getattr(dws_core, name)
+    for attribute in ATTRIBUTES[name]:
+        value = inspect.getattr_static(cls, attribute, None)
+        if inspect.isfunction(value) or isinstance(value, property):
+            assert (value.__doc__ or "").strip(), f"{name}.{attribute} has no docstring"
