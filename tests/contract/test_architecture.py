@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -219,3 +220,13 @@ def test_files_and_functions_are_short() -> None:
 def test_folders_are_small() -> None:
     for folder in {path.parent for path in _modules(CORE)}:
         assert len(list(folder.glob("*.py"))) <= 16, f"{folder} wants rooms"
+
+
+def test_architecture_page_shows_the_folders() -> None:
+    """Each file and folder of the core and of the node is named on the page, and nothing else is."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    blocks = dict(re.findall(r"^```\n(dws_core/\S*)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    for folder in (CORE, CORE / "_node"):
+        shown = re.findall(r"^[├└]── (\S+?)/?(?:\s|$)", blocks[f"{folder.relative_to(ROOT)}/"], re.MULTILINE)
+        present = {path.name for path in folder.iterdir() if path.name not in ("__pycache__", "py.typed")}
+        assert set(shown) == present - ({"__init__.py"} if folder != CORE else set())
