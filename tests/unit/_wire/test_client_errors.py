@@ -50,7 +50,7 @@ def test_the_message_has_an_id_and_a_retry_only_where_there_is_one() -> None:
     assert INTERNAL.to_message() == {
         "type": "error",
         "code": "internal",
-        "message": "the node failed to carry this out",
+        "message": "the node failed to process this request",
         "temporary": False,
     }
     told = describe(BrokerUnavailable("down", retry_after_s=1.23456))
