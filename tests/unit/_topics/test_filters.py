@@ -14,9 +14,9 @@ from dws_core._topics.filters import (
     check_filter,
     check_topic,
     has_wildcard,
+    is_reserved,
     matches,
     matches_filter,
-    reserved,
 )
 
 VALID = ["a", "/", "//", "a/", "/a", "a//b", " ", "Ä/日本語/😀", "$all", "$conn/x", "a.b*?[c]", "a\tb", "\ufeff"]
@@ -125,11 +125,22 @@ def test_what_is_valid_as_topic_is_valid_as_filter_without_wildcards(text: str) 
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("$all", True), ("$conn/#", True), ("$", True), ("a/$all", False), ("/$", False), ("#", False)],
+    ("topic", "expected"),
+    [
+        ("$all", True),
+        ("$conn/#", True),
+        ("$", True),
+        ("$/a", True),
+        ("a/$all", False),
+        ("/$", False),
+        ("#", False),
+        ("", False),
+        (" $all", False),
+        ("\uff04all", False),  # FULLWIDTH DOLLAR SIGN
+    ],
 )
-def test_a_dollar_at_the_start_reserves_a_topic_for_the_node(text: str, expected: bool) -> None:
-    assert reserved(text) is expected
+def test_topic_is_reserved_if_it_begins_with_a_dollar(topic: str, expected: bool) -> None:
+    assert is_reserved(topic) is expected
 
 
 EXAMPLES = [
