@@ -131,7 +131,7 @@ def test_an_unknown_hook_is_named_with_the_one_that_was_meant(install: Any) -> N
 
 def test_wrong_arguments_of_a_hook_are_reported(install: Any) -> None:
     registry = _registry(install("args", dws_register_brokers=lambda config: []))
-    with pytest.raises(PluginNotFound, match="does not fit the hooks"):
+    with pytest.raises(PluginNotFound, match="does not match the hook specifications"):
         registry.broker_spec("x")
 
 
@@ -154,7 +154,7 @@ def test_a_load_that_raises_or_returns_nonsense_is_a_load_error(install: Any) ->
     with pytest.raises(PluginLoadError, match="no client library") as caught:
         registry.broker_class(BrokerURL.parse("broken://"))
     assert isinstance(caught.value.__cause__, ImportError)
-    with pytest.raises(PluginLoadError, match="loads a int"):
+    with pytest.raises(PluginLoadError, match="loaded a int"):
         registry.broker_class(BrokerURL.parse("nonsense://"))
     assert registry.codecs() == {}
 
