@@ -44,8 +44,8 @@ def test_remembered_answers_are_those_of_a_look_at_the_rules(filters: list[str],
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "_MAX_KNOWN", 10)
+    monkeypatch.setattr(policy, "_MAX_CACHED", 10)
     chosen = HistoryPolicy({"a/#": SHORT}, matches)
     for number in range(100):
         assert chosen.of(f"a/{number}") == SHORT
-    assert len(chosen._known) <= 10
+    assert len(chosen._cache) <= 10

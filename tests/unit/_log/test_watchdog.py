@@ -47,7 +47,7 @@ def test_the_last_look_is_not_later_than_the_end_of_the_patience() -> None:
 
 @pytest.mark.parametrize(("probe_s", "dead_s"), [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)])
 def test_no_time_to_answer_is_refused(probe_s: float, dead_s: float) -> None:
-    with pytest.raises(ValueError, match="raise dead_s"):
+    with pytest.raises(ValueError, match="increase dead_s"):
         Watchdog(0.0, probe_s=probe_s, dead_s=dead_s)
 
 
