@@ -232,7 +232,7 @@ class Recovery:
         self._go_on()
 
     def confirmed(self, head: Head) -> None:
-        """Process the broker's head of a partition. It shows whether the client is ahead of the log, or the node late."""
+        """Process the broker's head of a partition, which shows whether the client is ahead or the node lags."""
         claimed = self._unconfirmed.pop(head.partition, None)
         if claimed is None:
             return
