@@ -235,7 +235,7 @@ async def test_ready_frames_go_through_tls(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("version", ["0.52.4", "0.9"])
 def test_a_uvicorn_that_is_too_old_is_refused_with_what_to_type(version: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"this is {version}.*pip install"):
+    with pytest.raises(ConfigurationError, match=f"but {version} is installed.*pip install"):
         _check_version(version)
     for new in ("0.53.0", "0.54.0rc1", "1.0"):
         _check_version(new)
