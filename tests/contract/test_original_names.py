@@ -35,7 +35,7 @@ def test_a_broker_whose_plugin_is_missing_says_what_to_install() -> None:
 
 
 def test_deprecated_names_still_work_and_say_what_to_use() -> None:
-    with pytest.warns(DeprecationWarning, match=r"is_valid_broker is deprecated and leaves in 0\.4\.0.*isinstance"):
+    with pytest.warns(DeprecationWarning, match=r"is_valid_broker is deprecated and will be removed in 0\.4\.0.*isinstance"):
         is_valid_broker = dws_core.is_valid_broker
     assert is_valid_broker(InMemoryBroker())
     assert not is_valid_broker(object())
