@@ -1,7 +1,7 @@
-"""The pytest plugin that comes with the core: it makes the suites of `dws_core.testing` read and behave well.
+"""The pytest plugin of the core, which supports the suites of `dws_core.testing`.
 
-It is loaded in every test run of an environment that has dws installed, so it does nothing unless a test uses it, and
-stands beside the package, not in it: importing a module of `dws_core` imports `dws_core`, and that a web framework.
+pytest loads it in every environment in which dws is installed, so it does nothing unless a test uses it. It is a module
+next to the package, not inside it, because every module of `dws_core` would import `dws_core` and a web framework.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _SERVICE = "dws_service"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker of `requires_service` known."""
+    """Register the marker of `requires_service`."""
     config.addinivalue_line(
         "markers", f"{_SERVICE}(url): needs the server at this URL; skipped, or failed where it is required"
     )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a server that does not answer, or fail it if `DWS_REQUIRE_SERVICES` names the URL's scheme."""
+    """Skip tests that need an unavailable server, or fail them if `DWS_REQUIRE_SERVICES` names the URL's scheme."""
     for mark in item.iter_markers(_SERVICE):
         url: str = mark.args[0]
         if not _answers(url):
@@ -40,7 +40,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a suite whose keeper was replaced: everything else it checks itself."""
+    """Refuse a suite whose keeper fixture is overridden. The keeper checks everything else."""
     module = sys.modules.get("dws_core.testing.suites.conformance")
     if module is None:
         return

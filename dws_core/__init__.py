@@ -1,6 +1,7 @@
 """dws: distributed WebSocket for FastAPI.
 
-For applications. Plugin authors import from `dws_core.plugin`, their tests from `dws_core.testing`.
+This module is the public API for applications. Plugin authors import from `dws_core.plugin`, and tests from
+`dws_core.testing`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ from dws_core._url import BrokerURL
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.message import Message
 
-# Names of plugins are importable one by one. They are not in `__all__`: a star import would need every plugin.
+# The broker classes of plugins can be imported by name. They are not in `__all__`, because a star import would then
+# need every plugin.
 if TYPE_CHECKING:
     from dws_core._compat import BrokerT as BrokerT
     from dws_core._compat import is_valid_broker as is_valid_broker
@@ -120,7 +122,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # to a type checker, every misspelled name would be there
+if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled name
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":

@@ -1,6 +1,7 @@
-"""`python -m dws_core`: what is installed, does a broker work from here, and a client for people.
+"""Inspect the installation, check a broker, or connect to a node.
 
-`plugins` lists; `doctor URL` tries a broker; `listen URL FILTER` and `publish URL TOPIC DATA` talk to a node.
+`plugins` lists the installed plugins. `doctor URL` checks a broker. `listen URL FILTER` prints the messages of a node,
+and `publish URL TOPIC DATA` publishes one.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ _TIMEOUT_S: Final = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit code: 0 for yes, 1 for no, 2 for a wrong call."""
+    """Run a command and return the exit code: 0 for success, 1 for failure, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(prog="python -m dws_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("plugins", help="list the installed plugins, and those that failed to load")
-    doctor = commands.add_parser("doctor", help="try a broker URL: connect, publish, receive")
-    doctor.add_argument("url", help="for example memory:// or redis://localhost:6379/0")
-    for name, what in (
-        ("listen", "print what matches a filter, a line of JSON each"),
-        ("publish", "publish a message"),
+    doctor = commands.add_parser("doctor", help="check a broker URL: connect, publish, receive")
+    doctor.add_argument("url", help="URL of the broker, for example memory:// or redis://localhost:6379/0")
+    for name, summary, topic in (
+        ("listen", "print the messages that match a filter, each as a line of JSON", "filter, for example chat/#"),
+        ("publish", "publish a message", "topic, for example chat/lobby"),
     ):
-        command = commands.add_parser(name, help=what)
-        command.add_argument("url", help="of a node, for example ws://localhost:8000/ws/me")
-        command.add_argument("topic", help="topic, or for listen a filter such as chat/#")
-        command.add_argument("--token", help="bearer token")
+        command = commands.add_parser(name, help=summary)
+        command.add_argument("url", help="URL of a node, for example ws://localhost:8000/ws/me")
+        command.add_argument("topic", help=topic)
+        command.add_argument("--token", help="bearer token of the handshake")
         if name == "publish":
-            command.add_argument("data", help="JSON, or a text")
+            command.add_argument("data", help="JSON value, or any other text to send as a string")
         else:
-            command.add_argument("--count", type=int, help="end after so many messages")
+            command.add_argument("--count", type=int, help="number of messages after which to exit")
     parsed = parser.parse_args(arguments)
     if parsed.command in ("listen", "publish"):
         return _as_client(parsed)
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _as_client(parsed: argparse.Namespace) -> int:
-    from dws_core.client import _commands as commands  # noqa: PLC0415 -- the other commands need no client
+    from dws_core.client import _commands as commands  # noqa: PLC0415 -- the other commands do not need it
 
     if parsed.command == "publish":
         return asyncio.run(commands.publish(parsed.url, parsed.topic, parsed.data, token=parsed.token))
@@ -66,7 +67,7 @@ def _as_client(parsed: argparse.Namespace) -> int:
 
 
 def show_plugins(registry: PluginRegistry) -> None:
-    """Print one line for each thing that a plugin offers."""
+    """Print one line for each record that a plugin offers."""
     lines = [("plugin", "distribution", "kind", "names", "summary")]
     lines += [(r.plugin.name, str(r.plugin), r.kind, ", ".join(r.names) or "-", r.summary) for r in registry.rows()]
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
@@ -75,7 +76,7 @@ def show_plugins(registry: PluginRegistry) -> None:
 
 
 async def examine(url: str, registry: PluginRegistry) -> int:
-    """Try a broker step by step and print each step; return 0 if all went well."""
+    """Check a broker step by step and print each step. Return 0 if all steps succeed, 1 otherwise."""
     step = "parse"
     try:
         parsed = BrokerURL.parse(url)
@@ -88,14 +89,14 @@ async def examine(url: str, registry: PluginRegistry) -> int:
         _ok(step, f"{broker_class.__module__}.{broker_class.__qualname__}, {spec.capabilities}")
         step = "options"
         broker = broker_class.from_url(parsed)
-        _ok(step, "understood")
+        _ok(step, "valid")
         step = "publish and receive"
         async with asyncio.timeout(_TIMEOUT_S):
             await _round_trip(broker)
-        _ok(step, "one message there and back")
+        _ok(step, "one message sent and received")
     except TimeoutError:
-        print(f"FAILED  {step}: no answer within {_TIMEOUT_S:g} s. Fix: check that the broker runs and is reachable")
-    except Exception as error:  # noqa: BLE001 -- a doctor reports whatever is wrong
+        print(f"FAILED  {step}: no reply within {_TIMEOUT_S:g} s. Fix: check that the broker runs and is reachable")
+    except Exception as error:  # noqa: BLE001 -- every failure is reported
         print(f"FAILED  {step}: {error if str(error) else repr(error)}")
     else:
         return 0
@@ -118,7 +119,7 @@ class _Probe:
 
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
         if not self.arrived.done():
-            self.arrived.set_exception(BrokerUnavailable(f"the log lost its place: {reason}"))
+            self.arrived.set_exception(BrokerUnavailable(f"the node lost its place in the log: {reason}."))
 
     def on_control(self, sender: bytes, payload: bytes) -> None: ...
 

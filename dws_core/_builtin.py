@@ -1,4 +1,4 @@
-"""What the core itself offers, through the same hooks as any plugin."""
+"""The records that the core itself offers, through the same hooks as any plugin."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def _load_mqtt() -> TopicMatcher:
 
 
 def _load_bearer() -> AuthenticatorFactory:
-    from dws_core._auth.bearer import BearerAuthenticator  # noqa: PLC0415 -- brings FastAPI, which plugins need not load
+    from dws_core._auth.bearer import BearerAuthenticator  # noqa: PLC0415 -- imports FastAPI, which plugins do not need
 
     return BearerAuthenticator

@@ -14,32 +14,32 @@ from dws_core._plugins.registry import default_registry
 from dws_core._url import BrokerURL
 
 LAZY: Final = {"InMemoryBroker": ("dws_memory", "dws-memory"), "RedisBroker": ("dws_redis", "dws-redis")}
-"""Name: the module that has it, and the distribution to install."""
+"""For each name, its module and the distribution to install."""
 
 
 DEPRECATED: Final = {
     "BrokerT": "a TypeVar of your own",
     "is_valid_broker": "isinstance(value, (BrokerInterface, LogBroker))",
 }
-"""Name: what to write instead. Both leave in 0.4.0, not before 2027-06-01."""
+"""For each deprecated name, its replacement. They are removed in 0.4.0, not before 2027-06-01."""
 
 BrokerT = TypeVar("BrokerT", bound=BrokerInterface)
 
 
 def is_valid_broker(obj: object) -> bool:
-    """Say whether an object can be a node's broker."""
+    """Return whether an object is a broker."""
     return isinstance(obj, BrokerInterface | LogBroker)
 
 
 def load_deprecated(name: str) -> Any:
-    """Return a name that is on its way out, with a DeprecationWarning."""
-    text = f"dws_core.{name} is deprecated and leaves in 0.4.0, not before 2027-06-01. Use {DEPRECATED[name]} instead"
-    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    """Return a deprecated name, and warn with a `DeprecationWarning`."""
+    text = f"dws_core.{name} is deprecated and will be removed in 0.4.0, not before 2027-06-01."
+    warnings.warn(f"{text} Use {DEPRECATED[name]} instead", DeprecationWarning, stacklevel=3)
     return {"BrokerT": BrokerT, "is_valid_broker": is_valid_broker}[name]
 
 
 def load_lazy(name: str) -> Any:
-    """Import a broker class of a plugin.
+    """Import and return the broker class of a plugin.
 
     Raises:
         PluginNotFound: The plugin is not installed.
@@ -56,11 +56,11 @@ def load_lazy(name: str) -> Any:
 
 
 def create_broker(broker_url: str, **kwargs: Any) -> BrokerInterface | LogBroker:
-    """Build the broker that a URL names; no I/O.
+    """Build the broker of a URL. Does no I/O.
 
     Args:
-        broker_url: For example `memory://`.
-        **kwargs: Options, as if they stood in the URL's query.
+        broker_url: URL of the broker, for example `memory://`.
+        **kwargs: Options to add to the query of the URL.
 
     Raises:
         PluginNotFound: No installed plugin handles the scheme.

@@ -1,4 +1,4 @@
-"""Exception handling by decoration."""
+"""Decorators for exception handling."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ E = TypeVar("E", bound=BaseException)
 
 
 def handle(exc: type[E], handler: Callable[[E], H]) -> Callable[[Callable[P, R]], Callable[P, R | H]]:
-    """Let `handler` handle exceptions of type `exc` that leave the decorated function; both are not async.
+    """Handle exceptions of the decorated function with `handler`. Both functions must be sync.
 
-    The handler gets the exception, its return value becomes the function's.
+    If the function raises, the handler's result becomes the result of the function.
+
+    Args:
+        exc: Type of the exceptions to handle.
+        handler: Function to call with the exception.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | H]:
@@ -35,7 +39,14 @@ def handle(exc: type[E], handler: Callable[[E], H]) -> Callable[[Callable[P, R]]
 def ahandle(
     exc: type[E], handler: Callable[[E], Awaitable[H]]
 ) -> Callable[[Callable[P, Any]], Callable[P, Awaitable[Any]]]:
-    """Let the async `handler` handle exceptions of type `exc` that leave the decorated function, async or not."""
+    """Handle exceptions of the decorated function, sync or async, with an async `handler`.
+
+    The decorated function becomes async. If it raises, the handler's result becomes its result.
+
+    Args:
+        exc: Type of the exceptions to handle.
+        handler: Async function to call with the exception.
+    """
 
     def decorate(function: Callable[P, Any]) -> Callable[P, Awaitable[Any]]:
         @functools.wraps(function)

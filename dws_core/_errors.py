@@ -2,23 +2,23 @@
 
 ```
 DWSError(Exception)
-├── ConfigurationError(DWSError, ValueError)     who can act: the developer, at start-up
+├── ConfigurationError(DWSError, ValueError)     for the developer, at start-up
 │   ├── InvalidBrokerURL
 │   ├── PluginNotFound(…, LookupError)
 │   ├── PluginConflict
 │   └── PluginLoadError                          __cause__ is the plugin's own exception
-├── InvalidTopic(DWSError, ValueError)           who: the caller; .text .position .reason
+├── InvalidTopic(DWSError, ValueError)           for the caller: .text .position .reason
 │   └── InvalidFilter
-├── BrokerError                                  who: operations
-│   ├── BrokerUnavailable                        certainly not stored; .retry_after_s
+├── BrokerError                                  for operations
+│   ├── BrokerUnavailable                        certainly not stored: .retry_after_s
 │   ├── BrokerOverloaded                         the publish queue is full, or the broker raised an alarm
 │   ├── BrokerClosed                             used before start or after stop
-│   ├── BrokerMisconfigured                      the server's settings break a promise
-│   │   └── LayoutMismatch                       partitions differ from what the cluster stored
-│   ├── PublishOutcomeUnknown                    perhaps stored; .topic
+│   ├── BrokerMisconfigured                      the server's settings break a guarantee
+│   │   └── LayoutMismatch                       partitions differ from those that the channel has stored
+│   ├── PublishOutcomeUnknown                    may be stored: .topic
 │   └── PayloadTooLarge                          .size_bytes .limit_bytes
-├── CodecError                                   .codec; never echoes the payload
-└── WebSocketException                           who: one client; .message .connection
+├── CodecError                                   never contains the payload: .codec
+└── WebSocketException                           concerns one client: .message .connection
     ├── InvalidSubscription · InvalidSubscriptionMessage
     ├── InvalidMessage
     ├── AuthenticationFailed                     .close_code = 1008
@@ -26,8 +26,8 @@ DWSError(Exception)
     └── ConnectionClosed                         .code .reason
 ```
 
-Every message says what happened and where, ends with `Fix: …`, then the slug in brackets: a section of that name in
-`docs/reference/errors.md` has cause, example and remedy.
+Every message names what happened and where, and ends with `Fix: …` and the slug in brackets. The section with the name
+of the slug in `docs/reference/errors.md` has cause, example and remedy.
 """
 
 from __future__ import annotations
@@ -39,8 +39,13 @@ class DWSError(Exception):
     """Base of every error that dws raises.
 
     Args:
-        message: What happened, where, and why if known. One or two sentences.
-        fix: What to do about it, in the imperative, without the word `Fix`. Empty: nobody can say.
+        message: One or two sentences that name the failure, the place, and the reason if known.
+        fix: Remedy in the imperative, without the word `Fix`. May be empty.
+
+    Attributes:
+        slug: Short name of the error, and of its section in `docs/reference/errors.md`.
+        message: The text without the fix and the slug.
+        fix: The remedy, or an empty text.
     """
 
     slug: ClassVar[str] = "error"
@@ -56,19 +61,19 @@ class DWSError(Exception):
 
 
 class ConfigurationError(DWSError, ValueError):
-    """The application is set up in a way that cannot work; raised at start-up, never at the first message."""
+    """The application is configured in a way that cannot work. Raised at start-up, not only at the first message."""
 
     slug = "configuration"
 
 
 class InvalidBrokerURL(ConfigurationError):
-    """The broker URL, or an option in it, cannot be understood."""
+    """The broker URL, or an option in it, is malformed or unknown."""
 
     slug = "invalid-broker-url"
 
 
 class PluginNotFound(ConfigurationError, LookupError):
-    """No installed plugin offers the scheme or name that was asked for."""
+    """No installed plugin offers the requested scheme or name."""
 
     slug = "plugin-not-found"
 
@@ -80,7 +85,7 @@ class PluginConflict(ConfigurationError):
 
 
 class PluginLoadError(ConfigurationError):
-    """A plugin is installed but could not be loaded; `__cause__` is its own exception."""
+    """A plugin is installed but could not be loaded. `__cause__` is the plugin's own exception."""
 
     slug = "plugin-load"
 
@@ -89,9 +94,9 @@ class InvalidTopic(DWSError, ValueError):
     """A topic breaks a rule of MQTT 5.0 §4.7 or a limit.
 
     Attributes:
-        text: The topic as given.
-        position: Index of the first offending character; the length limit where the text is too long.
-        reason: The broken rule, in a few words.
+        text: The invalid topic.
+        position: Index of the first character that breaks the rule.
+        reason: Short description of the broken rule.
     """
 
     slug = "invalid-topic"
@@ -113,16 +118,16 @@ class InvalidFilter(InvalidTopic):
 
 
 class BrokerError(DWSError):
-    """Something is wrong with the broker or the way to it."""
+    """The broker, or the connection to it, has failed."""
 
     slug = "broker"
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker cannot be reached. What was to be published is certainly not stored.
+    """The broker cannot be reached. A message that was being published is certainly not stored.
 
     Attributes:
-        retry_after_s: When trying again makes sense, in seconds; None: not known.
+        retry_after_s: Time to wait before a retry, in seconds. None if unknown.
     """
 
     slug = "broker-unavailable"
@@ -133,7 +138,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class BrokerOverloaded(BrokerError):
-    """The publish queue is full, or the broker refuses publishes. Not stored; try again later."""
+    """The publish queue is full, or the broker refuses publishes. The message is not stored. Try again later."""
 
     slug = "broker-overloaded"
 
@@ -145,37 +150,37 @@ class BrokerClosed(BrokerError):
 
 
 class BrokerMisconfigured(BrokerError):
-    """The broker's own settings break a promise of the plugin."""
+    """The broker's own settings break a guarantee of the plugin."""
 
     slug = "broker-misconfigured"
 
 
 class LayoutMismatch(BrokerMisconfigured):
-    """The number of partitions differs from what the other nodes of the channel use."""
+    """The number of partitions differs from that of the channel's other nodes."""
 
     slug = "layout-mismatch"
 
 
 class PublishOutcomeUnknown(BrokerError):
-    """The broker did not answer in time: the message may be stored or not. Repeat only with the same key.
+    """The broker did not reply in time, so the message may be stored. Repeat it only with the same key.
 
     Attributes:
-        topic: The topic that was published to.
+        topic: Topic of the message.
     """
 
     slug = "publish-outcome-unknown"
 
     def __init__(self, topic: str, *, fix: str = "repeat it with the same key, or read the topic's history") -> None:
-        super().__init__(f"publish to {topic!r} got no answer in time; it may be stored or not.", fix=fix)
+        super().__init__(f"publish to {topic!r} had no reply in time. The message may be stored.", fix=fix)
         self.topic = topic
 
 
 class PayloadTooLarge(BrokerError):
-    """A payload is larger than the broker takes.
+    """A payload is larger than the broker's limit.
 
     Attributes:
-        size_bytes: Size of the payload.
-        limit_bytes: Largest size that the broker takes.
+        size_bytes: Size of the payload, in bytes.
+        limit_bytes: Maximum payload size, in bytes.
     """
 
     slug = "payload-too-large"
@@ -183,14 +188,14 @@ class PayloadTooLarge(BrokerError):
     def __init__(self, size_bytes: int, limit_bytes: int, *, where: str = "broker") -> None:
         super().__init__(
             f"payload of {size_bytes} bytes is over the {where}'s limit of {limit_bytes} bytes.",
-            fix="send less at once, or raise the limit where the broker allows it",
+            fix="send smaller messages, or increase the limit if the broker allows it",
         )
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
 
 
 class CodecError(DWSError):
-    """Bytes cannot be decoded, or a value cannot be encoded. The text never repeats the payload.
+    """Bytes cannot be decoded, or a value cannot be encoded. The message never contains the payload.
 
     Attributes:
         codec: Name of the codec.
@@ -204,11 +209,11 @@ class CodecError(DWSError):
 
 
 class WebSocketException(DWSError):
-    """Something went wrong with one client. Derive your own errors from it to reach the connection in a handler.
+    """An error that concerns one client. Derive your own errors from it if a handler needs the connection.
 
     Attributes:
-        message: What happened.
-        connection: The `Connection` it happened on, or None where there is none yet.
+        message: The text without the fix and the slug.
+        connection: The client's `Connection`, or None if there is none yet.
     """
 
     slug = "websocket"
@@ -225,22 +230,22 @@ class InvalidSubscription(WebSocketException):
 
 
 class InvalidSubscriptionMessage(WebSocketException):
-    """A message is not a subscription message: wrong type, or no usable filter in it."""
+    """A message is not a subscription message: it has the wrong type, or no filter."""
 
     slug = "invalid-subscription-message"
 
 
 class InvalidMessage(WebSocketException):
-    """A client's message is malformed, or a key or connection id cannot be used."""
+    """A client's message is malformed, or a key or connection id is invalid."""
 
     slug = "invalid-message"
 
 
 class AuthenticationFailed(WebSocketException):
-    """The client did not prove who it is. The handshake is refused, or the socket closed with 1008."""
+    """The client is not authenticated. The handshake is refused, or the connection is closed with 1008."""
 
     slug = "authentication-failed"
-    close_code: ClassVar[int] = 1008
+    close_code: ClassVar[int] = 1008  # CloseCode.POLICY_VIOLATION, which this layer must not import
 
 
 class OriginNotAllowed(AuthenticationFailed):
@@ -262,11 +267,11 @@ class OriginNotAllowed(AuthenticationFailed):
 
 
 class ConnectionClosed(WebSocketException):
-    """The client is gone, or the connection was closed.
+    """The connection is closed or lost.
 
     Attributes:
-        code: Close code (RFC 6455 §7.4); 1006 where no close frame came.
-        reason: Reason text of the close frame; may be empty.
+        code: Close code (RFC 6455 §7.4). 1006 if there was no close frame.
+        reason: Reason of the close frame. May be empty.
     """
 
     slug = "connection-closed"

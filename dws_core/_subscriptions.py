@@ -1,4 +1,4 @@
-"""Subscribing by message, as the original library does it."""
+"""Subscribing by message, as in the original library."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dws_core._wire.message import Message
 
 
 def subscribe(connection: Connection, message: Message) -> None:
-    """Subscribe a connection to `message.topic`, a filter.
+    """Subscribe a connection to `message.topic`, which is a filter.
 
     Raises:
         InvalidSubscriptionMessage: The message is not of type `subscribe`, or has no topic.
-        InvalidSubscription: The topic is not a filter (MQTT 5.0 §4.7).
+        InvalidSubscription: The topic is not a valid filter (MQTT 5.0 §4.7).
     """
     filter_ = _filter_of(connection, message, "subscribe")
     try:
@@ -22,7 +22,7 @@ def subscribe(connection: Connection, message: Message) -> None:
 
 
 def unsubscribe(connection: Connection, message: Message) -> None:
-    """Remove the filter `message.topic` from a connection; one that is not there is no error.
+    """Remove the filter `message.topic` from a connection. A filter that it does not have is no error.
 
     Raises:
         InvalidSubscriptionMessage: The message is not of type `unsubscribe`, or has no topic.
@@ -31,11 +31,11 @@ def unsubscribe(connection: Connection, message: Message) -> None:
 
 
 def handle_subscription_message(connection: Connection, message: Message) -> None:
-    """Call `subscribe` or `unsubscribe`, by the message's type.
+    """Call `subscribe` or `unsubscribe`, according to the type of the message.
 
     Raises:
-        InvalidSubscriptionMessage: It is neither, or has no topic.
-        InvalidSubscription: The topic is not a filter.
+        InvalidSubscriptionMessage: The message has another type, or no topic.
+        InvalidSubscription: The topic is not a valid filter.
     """
     if message.type == "unsubscribe":
         unsubscribe(connection, message)
@@ -48,6 +48,6 @@ def _filter_of(connection: Connection, message: Message, expected: str) -> str:
         raise InvalidSubscriptionMessage(
             f"a message of type {message.type!r} with topic {message.topic!r} is not a {expected} message.",
             connection=connection,
-            fix=f"send type {expected!r} and a filter as topic",
+            fix=f"send a message with type {expected!r} and a filter as topic",
         )
     return message.topic

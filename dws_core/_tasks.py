@@ -1,4 +1,4 @@
-"""Supervised background tasks: none ends silently."""
+"""Supervised background tasks, which report every failure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ logger = logging.getLogger("dws")
 
 
 class Tasks:
-    """A set of background tasks that ends as a whole.
+    """A set of background tasks that are stopped together.
 
-    An exception that leaves a task is logged once, with the task's name, and kept: `stop` raises what was kept.
+    An exception of a task is logged once, with the name of the task. `stop` raises all of them again.
     """
 
     def __init__(self) -> None:
@@ -31,10 +31,10 @@ class Tasks:
         return len(self._tasks)
 
     async def stop(self) -> None:
-        """Cancel what still runs and wait for it.
+        """Cancel all running tasks and wait until they have ended.
 
         Raises:
-            ExceptionGroup: With the exceptions that left tasks since the last stop.
+            ExceptionGroup: Tasks have failed since the last stop. The group has their exceptions.
         """
         current = asyncio.current_task()
         while pending := [task for task in self._tasks if task is not current]:

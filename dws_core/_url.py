@@ -1,4 +1,4 @@
-"""Broker URLs: where the broker is, and typed options with units."""
+"""Broker URLs: the address of the broker, and typed options with units."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class BrokerURL:
     """A parsed broker URL. Its text forms never show the password.
 
     Attributes:
-        scheme: Lower-case scheme; chooses the plugin.
+        scheme: Scheme in lower case. It selects the plugin.
         username: User name, or None.
-        password: Password, or None; absent from `repr` and `str`.
-        hosts: Pairs of host and port (None: the scheme's default), in the order given; empty for `memory://`.
-        path: What stands behind the hosts, percent-decoded, without the leading slash; may be empty.
+        password: Password, or None. Not shown by `repr` and `str`.
+        hosts: Pairs of host and port, in the given order. A port of None is the default of the scheme. Empty for
+            `memory://`.
+        path: Percent-decoded path after the hosts, without the leading slash. May be empty.
         options: Query options as text. Read them with `read_options`.
     """
 
@@ -52,7 +53,7 @@ class BrokerURL:
         scheme, separator, rest = text.partition("://")
         if not separator or not _SCHEME.fullmatch(scheme.lower()):
             raise InvalidBrokerURL(
-                f"broker URL {_shorten(text)!r} has no scheme.", fix="write it as scheme://…, for example memory://"
+                f"broker URL {_shorten(text)!r} has no scheme.", fix="write scheme://…, for example memory://"
             )
         rest, _, query = rest.partition("?")
         netloc, _, path = rest.partition("/")
@@ -78,21 +79,24 @@ class BrokerURL:
 
     @property
     def name(self) -> str:
-        """The first host's name, or an empty text: what names a `memory://name` log."""
+        """Name of the first host, or an empty text. In `memory://name`, the name of the log."""
         return self.hosts[0][0] if self.hosts else ""
 
     def read_options(self, schema: type[T]) -> T:
-        """Turn the query options into a dataclass of the plugin's.
+        """Convert the query options to a dataclass of the plugin.
 
-        Each field of the schema is one option: its name, type and default. A name that ends in `_s` takes a duration
-        (`500ms`, `10s`, `2m`, plain seconds), one that ends in `_bytes` a size (`64KiB`, `1MB`, plain bytes). `bool`
-        takes true/false/1/0/yes/no; `Literal` one of its texts; a type that allows None takes `none`.
+        Each field of the schema defines one option, with its name, type and default:
+
+        - A name that ends in `_s` has a duration (`500ms`, `10s`, `2m`, or a number of seconds).
+        - A name that ends in `_bytes` has a size (`64KiB`, `1MB`, or a number of bytes).
+        - A `bool` is true, false, 1, 0, yes or no. A `Literal` is one of its texts.
+        - A type that allows None also accepts `none`.
 
         Args:
-            schema: A dataclass whose fields all have defaults.
+            schema: Dataclass whose fields all have defaults.
 
         Raises:
-            InvalidBrokerURL: An option is not in the schema (the valid ones are listed), or its value cannot be read.
+            InvalidBrokerURL: An option is not in the schema, or its value is malformed. The error lists the valid ones.
         """
         hints = typing.get_type_hints(schema)
         known = {f.name: hints[f.name] for f in dataclasses.fields(schema)}  # type: ignore[arg-type]  # a dataclass by contract
@@ -111,7 +115,7 @@ class BrokerURL:
             shown = "***" if _SECRET.search(name) else repr(self.options[name])
             raise InvalidBrokerURL(
                 f"option {name!r} of broker URL {self} cannot be {shown}.",
-                fix=f"give it {_describe(name, hint)}",
+                fix=f"set it to {_describe(name, hint)}",
             ) from None
 
 

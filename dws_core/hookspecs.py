@@ -1,13 +1,14 @@
-"""The hooks: what a plugin may offer to dws. Written to be read; nothing here does anything.
+"""The hooks, by which a plugin offers features to dws. These are only specifications, without code.
 
 A plugin is a module named in the entry-point group `dws_core`. It implements any of these four functions, marked with
-`dws_core.plugin.hookimpl`. All four have the same manners:
+`dws_core.plugin.hookimpl`. All four follow the same rules:
 
-- Called once for each process, at the first look-up of any plugin, in no particular order among plugins, on whatever
-  thread that is. They must not block, connect, or import a client library: `load` does that, when it is needed.
-- They return zero or more records. A record that is not valid disables the plugin.
-- An exception disables the plugin; it is kept and shown when something of this plugin is asked for.
-- Two plugins that offer the same scheme or name are a `PluginConflict`, which names both.
+- They are called once for each process, at the first lookup of any plugin, on the thread of that lookup. The order of
+  plugins is not defined.
+- They must not block, connect, or import a client library. `load` of the record does that, when it is needed.
+- They return zero or more records. An invalid record disables the plugin.
+- An exception disables the plugin. It is shown when a record of this plugin is requested.
+- If two plugins offer the same scheme or name, `PluginConflict` is raised. It names both plugins.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dws_core._plugins.specs import AuthenticatorSpec, BrokerSpec, CodecSpec, To
 
 @hookspec
 def dws_register_brokers() -> Iterable[BrokerSpec]:
-    """Offer message brokers, chosen by URL scheme.
+    """Offer message brokers, which applications choose by URL scheme.
 
     Example:
         ```python
@@ -44,7 +45,7 @@ def dws_register_brokers() -> Iterable[BrokerSpec]:
 
 @hookspec
 def dws_register_codecs() -> Iterable[CodecSpec]:
-    """Offer message codecs, chosen by name; `dws.v1.<name>` becomes a WebSocket subprotocol.
+    """Offer message codecs, which clients choose by name. `dws.v1.<name>` becomes a WebSocket subprotocol.
 
     The codec's `encode` and `decode` must be pure and thread-safe.
 
@@ -63,7 +64,7 @@ def dws_register_codecs() -> Iterable[CodecSpec]:
 
 @hookspec
 def dws_register_topic_matchers() -> Iterable[TopicMatcherSpec]:
-    """Offer languages of topics and filters, chosen by name. The matcher makes one index for each node.
+    """Offer languages of topics and filters, which applications choose by name. Each node has one index of its matcher.
 
     Example:
         ```python
@@ -80,9 +81,10 @@ def dws_register_topic_matchers() -> Iterable[TopicMatcherSpec]:
 
 @hookspec
 def dws_register_authenticators() -> Iterable[AuthenticatorSpec]:
-    """Offer ways to turn a handshake into a `Principal`, chosen by name.
+    """Offer authenticators, which applications choose by name. They return the `Principal` of a handshake.
 
-    What `load` returns is called with the keyword `verify`: the application's `verify_token`, or None.
+    `load` returns a factory. It is called with the keyword argument `verify`: the application's `verify_token`, or
+    None.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""For plugin authors: everything a plugin may import."""
+"""The public API for plugin authors. Plugins import only from this module."""
 
 from __future__ import annotations
 

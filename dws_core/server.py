@@ -1,8 +1,8 @@
-"""The WebSocket protocol class for uvicorn that takes ready frames: `uvicorn --ws dws_core.server:WebSocketProtocol`.
+"""A WebSocket protocol class for uvicorn that sends ready frames: `uvicorn --ws dws_core.server:WebSocketProtocol`.
 
-It is uvicorn's own sans-I/O protocol and adds one thing: the ASGI extension `dws.frames`, through which the node writes
-a message that was framed once to every connection, and hears when a connection's buffer is full. Handshake, pings,
-limits, compression of what comes in, close and shutdown stay uvicorn's.
+It extends uvicorn's own sans-I/O protocol with one feature, the ASGI extension `dws.frames`. Through it, the node
+frames a message once and writes the frame to every connection, and is notified when the buffer of a connection is full.
+uvicorn still handles handshakes, pings, limits, decompression, close and shutdown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ try:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 except ImportError as _error:  # pragma: no cover -- tried by hand; tests have uvicorn
     raise ConfigurationError(
-        "dws_core.server needs uvicorn with its sans-I/O WebSocket protocol, and it is not there.",
+        "dws_core.server needs uvicorn with its sans-I/O WebSocket protocol, which is not installed.",
         fix="pip install 'uvicorn[standard]>=0.53'",
     ) from _error
 
@@ -34,14 +34,15 @@ _USABLE = (State.CONNECTING, State.OPEN)
 
 
 def _check_version(version: str) -> None:
-    """Refuse a uvicorn in which a connection that is lost while its buffer is full keeps its application waiting for ever.
+    """Raise if uvicorn is older than 0.53.
 
-    0.44 brought keepalive pings to the protocol, 0.53 wakes up senders of lost connections.
+    uvicorn 0.44 added keepalive pings to the protocol. Before 0.53, an application waits forever if its connection is
+    lost while the buffer is full.
     """
     if tuple(int(part) for part in version.split(".")[:2]) < (0, 53):
         raise ConfigurationError(
-            f"dws_core.server needs uvicorn 0.53 or newer, and this is {version}.",
-            fix="pip install -U 'uvicorn[standard]>=0.53', or leave --ws out: dws works without it, slower",
+            f"dws_core.server needs uvicorn 0.53 or newer, but {version} is installed.",
+            fix="pip install -U 'uvicorn[standard]>=0.53', or omit --ws (dws then works, but slower)",
         )
 
 
@@ -51,11 +52,12 @@ _check_version(uvicorn.__version__)
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol with the ASGI extension `dws.frames`.
 
-    Give it to uvicorn: `uvicorn app:app --ws dws_core.server:WebSocketProtocol`, or
-    `uvicorn.Config(app, ws="dws_core.server:WebSocketProtocol")`. Applications notice nothing but speed.
+    Pass it to uvicorn: `uvicorn app:app --ws dws_core.server:WebSocketProtocol`, or `uvicorn.Config(app,
+    ws="dws_core.server:WebSocketProtocol")`. It behaves like uvicorn's own protocol, but is faster.
 
     Attributes:
-        flush_s: Seconds that a server which stops gives a client to read what waits for it. uvicorn alone waits for ever.
+        flush_s: Timeout in seconds for clients to read buffered data when the server stops. uvicorn itself waits
+            forever.
     """
 
     flush_s: ClassVar[float] = 5.0
@@ -67,89 +69,89 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def run_asgi(self) -> Coroutine[Any, Any, None]:
         """Run the application with the extension in its scope."""
         extensions = self.scope["extensions"]
-        assert extensions is not None, "uvicorn gives every WebSocket scope its extensions"  # noqa: S101 -- a fact
+        assert extensions is not None, "uvicorn gives every WebSocket scope its extensions"  # noqa: S101 -- for type checkers
         extensions[EXTENSION] = self  # type: ignore[assignment]  # typed as dicts only
         return super().run_asgi()
 
     # -- the extension: see FrameSink
 
     def attach(self, listener: FrameListener) -> Callable[[bytes], object]:
-        """Choose who hears of the connection; return what writes ready frames between uvicorn's own."""
+        """Set the listener of the connection. Return the function that writes ready frames."""
         self._listener = listener
         if self._paused or self.conn.state is State.CONNECTING:
             listener.pause()
-        self._tell_end()
+        self._notify_end()
         return self.transport.write
 
     def buffered_bytes(self) -> int:
-        """Return the bytes that the transport has not passed to the system."""
+        """Return the number of bytes in the transport's buffer, which are not passed to the operating system yet."""
         return self.transport.get_write_buffer_size()
 
     def abort(self) -> None:
-        """Drop the connection and what its buffer holds."""
+        """Drop the connection and its buffered data."""
         self.transport.abort()
 
-    # -- open or not: whatever begins or ends that passes here
+    # -- open or not: every event that changes this calls one of these methods
     #
     # Ready frames may be written from the accepted handshake until a close frame is sent or received (RFC 6455 §4.2.2,
-    # §5.5.1), whoever sends it: the application, the client, a shutdown, a failed ping or a malformed frame.
+    # §5.5.1). The application, the client, a shutdown, a failed ping or a malformed frame may cause the close frame.
 
-    def _tell_end(self) -> None:
-        """Tell the listener, once, that frames may no longer be written."""
+    def _notify_end(self) -> None:
+        """Notify the listener, once, that frames may no longer be written."""
         if self._listener is not None and (self.conn.state not in _USABLE or self.transport.is_closing()):
             listener, self._listener = self._listener, None
             listener.close()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent: perhaps its close frame, or a malformed one."""
+        """Process received data. It may contain a close frame, or a malformed frame."""
         super().data_received(data)
-        self._tell_end()
+        self._notify_end()
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Take what the application sends: perhaps the accept, or a close."""
+        """Process an event of the application. It may accept or close the connection."""
         opening = self.conn.state is State.CONNECTING
         try:
             await super().send(message)
         finally:
-            self._tell_end()
+            self._notify_end()
         if opening and self._listener is not None and self.conn.state is State.OPEN and not self._paused:
             self._listener.resume()
 
     def keepalive_timeout(self) -> None:
-        """Close a connection that answers no pings."""
+        """Close a connection whose client does not answer pings."""
         super().keepalive_timeout()
-        self._tell_end()
+        self._notify_end()
 
     def shutdown(self) -> None:
-        """Close because the server stops; a client that does not read is dropped in the end."""
+        """Close because the server stops. A client that does not read is dropped after `flush_s`."""
         super().shutdown()
-        self._tell_end()
+        self._notify_end()
         if self.transport.get_write_buffer_size():
             self._flush = self.loop.call_later(self.flush_s, self.transport.abort)
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        """Take that the application has returned: the transport is closing."""
+        """Process the end of the application. The transport is closing."""
         super().on_task_complete(task)
-        self._tell_end()
+        self._notify_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take that the connection is gone."""
+        """Process the end of the connection."""
         if self._flush is not None:
             self._flush.cancel()
         super().connection_lost(exc)
-        self._tell_end()
+        self._notify_end()
 
     # -- flow control: called by the transport
 
     def pause_writing(self) -> None:
-        """Pass on that the buffer is full."""
+        """Pause the listener, because the buffer is full."""
         super().pause_writing()
         self._paused = True
         if self._listener is not None:
             self._listener.pause()
 
     def resume_writing(self) -> None:
-        """Pass on that the buffer has room."""
+        """Resume the listener, because the buffer has room."""
         super().resume_writing()
         self._paused = False
         if self._listener is not None:

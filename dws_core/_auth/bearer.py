@@ -1,6 +1,7 @@
 """Bearer tokens (RFC 6750) on WebSocket handshakes."""
 
-# Annotations are objects here, not text: FastAPI before 0.123.7 looks up those of a dependency with `__call__` in no module.
+# No `from __future__ import annotations` here: FastAPI before 0.123.7 cannot resolve the string annotations of a
+# dependency that is an object with `__call__`.
 
 import inspect
 
@@ -15,7 +16,7 @@ from dws_core._errors import AuthenticationFailed, ConfigurationError
 
 
 def read_handshake(websocket: WebSocket) -> Handshake:
-    """Read what a client sent to open its socket."""
+    """Collect the parts of a client's opening handshake."""
     token, others = split_bearer(websocket.scope.get("subprotocols", ()))
     return Handshake(
         path=websocket.url.path,
@@ -30,18 +31,20 @@ def read_handshake(websocket: WebSocket) -> Handshake:
 class WebSocketOAuth2PasswordBearer(OAuth2PasswordBearer):
     """FastAPI's `OAuth2PasswordBearer` for WebSocket endpoints: a dependency that returns the token.
 
-    The token is looked for in the `Authorization` header, in a `dws.bearer.<base64url>` subprotocol (for browsers),
-    then, only if asked for, in a cookie and a query parameter. It is not verified: that is the application's.
+    The token is read from the `Authorization` header, or from a `dws.bearer.<base64url>` subprotocol (for browsers),
+    or, only if you name them, from a cookie or a query parameter. The token is not verified. Your application does
+    that.
 
     Args:
-        token_url: Where clients get a token; shown in OpenAPI.
-        scheme_name: Name of the scheme in OpenAPI; None: the class name.
+        token_url: URL at which clients get a token, shown in OpenAPI.
+        scheme_name: Name of the scheme in OpenAPI. If None, the name of the class.
         scopes: Scopes and their descriptions (RFC 6749 §3.3).
-        description: Text for OpenAPI.
-        auto_error: True: refuse the handshake if there is no token. False: return None.
-        cookie: Name of a cookie that may hold the token; None: cookies are not read. Cookies are sent by any page:
-            keep the manager's origin check on.
-        query: Name of a query parameter that may hold the token; None: the query is not read. URLs end up in logs.
+        description: Description of the scheme in OpenAPI.
+        auto_error: Whether to refuse a handshake without a token. If False, the dependency returns None.
+        cookie: Name of a cookie that may hold the token. If None, cookies are not read. Browsers send cookies from
+            pages of any site, so keep the manager's origin check on.
+        query: Name of a query parameter that may hold the token. If None, the query is not read. URLs often appear in
+            logs.
     """
 
     def __init__(
@@ -65,8 +68,8 @@ class WebSocketOAuth2PasswordBearer(OAuth2PasswordBearer):
         """Return the token, without the word `Bearer`.
 
         Raises:
-            AuthenticationFailed: There is none and `auto_error` is on. Before accept the handshake is refused with HTTP
-                401; after it the socket is closed with 1008.
+            AuthenticationFailed: The handshake has no token and `auto_error` is on. Before accept, the handshake is
+                refused with HTTP 401. After accept, the connection is closed with 1008.
         """
         token = read_handshake(websocket).token or self._from_elsewhere(websocket)
         if token is None and self.auto_error:
@@ -85,16 +88,19 @@ class WebSocketOAuth2PasswordBearer(OAuth2PasswordBearer):
 
 
 class BearerAuthenticator:
-    """The built-in authenticator `oauth2-bearer`: the handshake's bearer token, verified by the application.
+    """The built-in authenticator `oauth2-bearer`: the application verifies the handshake's bearer token.
 
     Args:
-        verify: Turns a token into a `Principal`, or None if it is not valid; sync or async.
+        verify: Function that returns the `Principal` of a token, or None if the token is not valid. Sync or async.
+
+    Raises:
+        ConfigurationError: There is no function to verify tokens.
     """
 
     def __init__(self, *, verify: TokenVerifier | None) -> None:
         if verify is None:
             raise ConfigurationError(
-                "authenticator 'oauth2-bearer' has nothing to verify tokens with.",
+                "authenticator 'oauth2-bearer' has no function to verify tokens.",
                 fix="pass WebSocketManager(..., verify_token=your_function)",
             )
         self._verify = verify
@@ -103,7 +109,7 @@ class BearerAuthenticator:
         """Return the principal of the handshake's token.
 
         Raises:
-            AuthenticationFailed: No token, or one that is not valid.
+            AuthenticationFailed: The handshake has no token, or the token is not valid.
         """
         if handshake.token is None:
             raise AuthenticationFailed("no bearer token in the handshake")

@@ -9,18 +9,18 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 from dws_core._wire.message import JSON
 
 Action: TypeAlias = Literal["subscribe", "send", "broadcast", "send_by_conn_id", "history", "presence"]
-"""What a client asks for; the message's `type`."""
+"""A client's request, named by the `type` of its message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who a client is.
+    """The authenticated user behind a connection.
 
     Attributes:
-        id: Stable id of the user; the same on all devices.
-        claims: What else is known, for example the claims of a JWT.
-        scopes: What the token allows (RFC 6749 §3.3).
-        expires_at: When the proof runs out, in seconds since the Unix epoch; None: never.
+        id: Stable id of the user, the same on all devices.
+        claims: Further facts about the user, for example the claims of a JWT.
+        scopes: Scopes that the token grants (RFC 6749 §3.3).
+        expires_at: Time when the token expires, in seconds since the Unix epoch. If None, it does not expire.
     """
 
     id: str
@@ -31,16 +31,16 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What a client sent to open its WebSocket (RFC 6455 §4.1).
+    """A client's opening handshake (RFC 6455 §4.1).
 
     Attributes:
         path: Path of the request.
-        headers: Header fields, names in lower case.
-        query: Query parameters; the last of a repeated one.
+        headers: Header fields, with names in lower case.
+        query: Query parameters. Of a repeated parameter, the last value.
         cookies: Cookies by name.
-        subprotocols: What was offered in `Sec-WebSocket-Protocol`, the bearer entry left out.
-        token: The bearer token of the `Authorization` header (RFC 6750 §2.1) or of the `dws.bearer.` subprotocol; None:
-            there is none. Never shown by `repr`.
+        subprotocols: Subprotocols offered in `Sec-WebSocket-Protocol`, without the bearer entry.
+        token: Bearer token of the `Authorization` header (RFC 6750 §2.1) or of the `dws.bearer.` subprotocol, or None.
+            Never shown by `repr`.
     """
 
     path: str
@@ -56,22 +56,23 @@ class Authenticator(Protocol):
     """Turns a handshake into a principal."""
 
     async def authenticate(self, handshake: Handshake) -> Principal:
-        """Say who the client is. Called once for each connection, before it is accepted.
+        """Return the principal of a handshake. Called once for each connection, before it is accepted.
 
-        Whatever it opens (a database session, say) it closes before it returns: the socket may stay open for hours.
+        Close every resource that you open, such as a database session, before you return. The connection may stay open
+        for hours.
 
         Raises:
-            AuthenticationFailed: Nothing, nonsense, or something out of date was shown. The text reaches the client's
-                log at most as a reason; it never repeats the secret.
+            AuthenticationFailed: The credentials are missing, malformed, wrong or expired. The client may see the text
+                as the reason of the refusal, so never put the secret into it.
         """
         ...
 
 
 TokenVerifier: TypeAlias = Callable[[str], Principal | Awaitable[Principal | None] | None]
-"""Turns a token into a principal, or None if it is not valid; sync or async."""
+"""Returns the principal of a token, or None if the token is not valid. Sync or async."""
 
 AuthenticatorFactory: TypeAlias = Callable[..., Authenticator]
-"""Builds an authenticator; called with the keyword `verify`: a `TokenVerifier` or None."""
+"""Builds an authenticator. Called with one keyword argument, `verify`: a `TokenVerifier` or None."""
 
 Authorize: TypeAlias = Callable[[Principal | None, Action, str], bool | Awaitable[bool]]
-"""Says whether a principal may do an action on a topic or filter (for `send_by_conn_id`: a connection id)."""
+"""Returns whether a principal may perform an action on a topic or filter (for `send_by_conn_id`, a connection id)."""

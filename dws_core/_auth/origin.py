@@ -1,4 +1,4 @@
-"""Which web pages may open a socket (RFC 6454, RFC 6455 §10.2)."""
+"""The origin check: which web pages may connect (RFC 6454, RFC 6455 §10.2)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def origin_allowed(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
-    """Say whether a handshake's origin is allowed.
+    """Return whether the origin of a handshake is allowed.
 
-    No `Origin` header: not a browser, allowed. Otherwise the origin must be in `allowed` (`*`: any), or name the host
-    and port of the `Host` header: the scheme is not compared, since a proxy may end TLS.
+    A handshake without an `Origin` header does not come from a browser and is allowed. Any other origin must be in
+    `allowed`, or have the host and port of the `Host` header. Schemes are not compared, because a proxy may terminate
+    TLS.
 
     Args:
         origin: The `Origin` header.
         host: The `Host` header.
-        allowed: Origins such as `https://app.example.com`, besides the same one.
+        allowed: Further allowed origins, such as `https://app.example.com`. `*` allows every origin.
     """
     if origin is None or "*" in allowed or origin.lower() in {entry.lower().rstrip("/") for entry in allowed}:
         return True

@@ -1,4 +1,4 @@
-"""Refusing a client so that Starlette and FastAPI answer it as they answer their own errors."""
+"""Errors that refuse a client. Starlette and FastAPI handle them like their own exceptions."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from starlette.exceptions import WebSocketException as StarletteWebSocketExcepti
 from starlette.websockets import WebSocket, WebSocketState
 
 from dws_core._errors import AuthenticationFailed, InvalidMessage, OriginNotAllowed, WebSocketException
+from dws_core._wire.close_codes import CloseCode
 
 
 class _DeniedHTTP(HTTPException):
-    """Before accept: an HTTP answer instead of the upgrade (RFC 6455 §4.2.2)."""
+    """A refusal before accept: an HTTP response instead of the upgrade (RFC 6455 §4.2.2)."""
 
     def __init__(self, message: str) -> None:
-        """Take what our own errors pass on, their text; status and headers follow by `_init_framework`."""
+        """Set the text, which our own error classes pass on. `_init_framework` sets status and headers."""
         Exception.__init__(self, message)
 
 
 class _DeniedClose(StarletteWebSocketException):
-    """After accept, or where the server cannot send an answer: a close frame, or HTTP 403."""
+    """A refusal after accept, or on a server without denial responses: a close frame, or HTTP 403."""
 
     def __init__(self, message: str) -> None:
-        """Take what our own errors pass on, their text; code and reason follow by `_init_framework`."""
+        """Set the text, which our own error classes pass on. `_init_framework` sets code and reason."""
         Exception.__init__(self, message)
 
 
 class _Mixed(WebSocketException):
-    """A refusal that is both an error of ours and one that the framework knows how to answer."""
+    """A refusal that is both one of our errors and an exception that the framework handles."""
 
     def _init_framework(self, *, status: int, code: int, text: str) -> None:
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
@@ -73,33 +74,33 @@ def _can_answer(websocket: WebSocket) -> bool:
 def refuse_authentication(websocket: WebSocket, message: str, *, fix: str = "") -> AuthenticationFailed:
     """Return the error to raise: HTTP 401 before accept, close code 1008 after it."""
     error = (_AuthHTTP if _can_answer(websocket) else _AuthClose)(message, fix=fix)
-    error._init_framework(status=401, code=1008, text=message)
+    error._init_framework(status=401, code=CloseCode.POLICY_VIOLATION, text=message)
     return error
 
 
 def refuse_origin(websocket: WebSocket, origin: str, host: str) -> OriginNotAllowed:
     """Return the error to raise: HTTP 403 before accept, close code 1008 after it."""
     error = (_OriginHTTP if _can_answer(websocket) else _OriginClose)(origin, host=host)
-    error._init_framework(status=403, code=1008, text="this origin is not allowed")
+    error._init_framework(status=403, code=CloseCode.POLICY_VIOLATION, text="this origin is not allowed")
     return error
 
 
 def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> InvalidMessage:
     """Return the error to raise: HTTP 400 before accept, close code 1008 after it."""
     error = (_InvalidHTTP if _can_answer(websocket) else _InvalidClose)(message, fix=fix)
-    error._init_framework(status=400, code=1008, text=message)
+    error._init_framework(status=400, code=CloseCode.POLICY_VIOLATION, text=message)
     return error
 
 
 def refuse_full(websocket: WebSocket, message: str) -> WebSocketException:
     """Return the error to raise: HTTP 503 before accept, close code 1013 after it."""
     error = (_RefusedHTTP if _can_answer(websocket) else _RefusedClose)(message)
-    error._init_framework(status=503, code=1013, text=message)
+    error._init_framework(status=503, code=CloseCode.TRY_AGAIN_LATER, text=message)
     return error
 
 
 def refuse_stopped(message: str) -> WebSocketException:
-    """Return the error to raise after accept where the node stopped meanwhile: close code 1012."""
+    """Return the error to raise after accept if the node has stopped in the meantime: close code 1012."""
     error = _RefusedClose(message)
-    error._init_framework(status=503, code=1012, text=message)
+    error._init_framework(status=503, code=CloseCode.SERVICE_RESTART, text=message)
     return error

@@ -1,4 +1,4 @@
-"""Where a bearer token stands in a handshake."""
+"""Finding the bearer token of a handshake."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterable
 from typing import Final
 
 BEARER_PREFIX: Final = "dws.bearer."
-"""Subprotocol entry that carries a token as base64url, for browsers, which cannot set a header."""
+"""Prefix of the subprotocol entry that carries a token as base64url, for browsers, which cannot set headers."""
 
 
 def bearer_from_header(value: str | None) -> str | None:
-    """Return the token of an `Authorization` header (RFC 6750 §2.1); None: no header, or another scheme."""
+    """Return the bearer token of an `Authorization` header (RFC 6750 §2.1), or None if it has none."""
     scheme, _, token = (value or "").strip().partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and token else None
 
 
 def split_bearer(offered: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
-    """Return the token among offered subprotocols, and the other subprotocols.
+    """Split offered subprotocols into the token and the other subprotocols.
 
-    A `dws.bearer.` entry that is not base64url of UTF-8 gives no token.
+    A `dws.bearer.` entry that is not base64url of UTF-8 is ignored.
     """
     token: str | None = None
     others: list[str] = []

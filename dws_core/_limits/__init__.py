@@ -1,1 +1,1 @@
-"""Bounds per node and per connection: the settings, the rate limiter, and the queue of a slow client."""
+"""Limits per node and per connection: the settings, the rate limiter, and the queue of a slow client."""

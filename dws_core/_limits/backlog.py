@@ -1,4 +1,4 @@
-"""What waits for one slow connection: frames in order, bounded in bytes, and what gives way when there are too many."""
+"""The queue of one slow connection: frames in order, limited in bytes, with a policy that chooses what to drop."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from typing import Final, Literal, TypeAlias, get_args
 from dws_core._wire.frames import Frame
 
 SlowConsumer: TypeAlias = Literal["close", "drop-oldest", "drop-newest", "keep-latest"]
-"""What happens to a connection that does not read fast enough.
+"""Policy for a connection that does not read fast enough.
 
-`close`: over its limit it is closed with 4000; it comes back and recovers. `drop-oldest`, `drop-newest`: over the limit
-the oldest or newest waiting deliveries are dropped. `keep-latest`: of each topic only the newest delivery waits, and
-over the limit the connection is closed. Answers and announcements are never dropped; dropped deliveries are counted.
+- `close`: Close the connection with 4000 when it is over the limit. The client reconnects and recovers.
+- `drop-oldest`, `drop-newest`: Drop the oldest or newest queued messages when the connection is over the limit.
+- `keep-latest`: Queue only the newest message of each topic. Close the connection when it is over the limit anyway.
+
+Frames without a topic, such as replies and gaps, are never dropped. Dropped messages are counted.
 """
 
 SLOW_CONSUMER: Final = get_args(SlowConsumer)
 
 
 class Backlog:
-    """Frames that wait for one connection.
+    """The frames that are queued for one connection.
 
     Args:
-        limit_bytes: Payload bytes that may wait; None: no limit. One frame alone may be larger.
-        policy: What gives way over the limit.
+        limit_bytes: Maximum payload size of all queued frames, in bytes. A single frame may be larger. If None, the
+            size is not limited.
+        policy: Policy that chooses what to drop above the limit.
+
+    Attributes:
+        size_bytes: Payload size of all queued frames, in bytes.
     """
 
     __slots__ = ("_count", "_frames", "_limit_bytes", "_policy", "size_bytes")
@@ -39,11 +45,14 @@ class Backlog:
         return len(self._frames)
 
     def put(self, frame: Frame, *, beside_bytes: int = 0) -> int | None:
-        """Add a frame; return how many deliveries gave way, or None: over the limit, and nothing may give way.
+        """Add a frame.
 
         Args:
-            frame: What is to wait.
-            beside_bytes: Bytes that wait further on, in the server's buffer; they count against the limit.
+            frame: The frame to queue.
+            beside_bytes: Number of bytes in the server's buffer, which also count against the limit.
+
+        Returns:
+            The number of messages that were dropped, or None if the queue is over the limit and nothing may be dropped.
         """
         dropped = 0
         self._count += 1
@@ -64,7 +73,7 @@ class Backlog:
         """Remove and return the first frame.
 
         Raises:
-            KeyError: Nothing waits.
+            KeyError: The queue is empty.
         """
         frame = self._frames.popitem(last=False)[1]
         self.size_bytes -= len(frame)

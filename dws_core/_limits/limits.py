@@ -1,42 +1,58 @@
-"""Bounds that keep one client from harming the others."""
+"""The limits that keep one client from harming the others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 from dws_core._errors import ConfigurationError
 from dws_core._limits.backlog import SLOW_CONSUMER, SlowConsumer
+from dws_core._wire.close_codes import CloseCode
 
-_ZERO_ALLOWED = frozenset({"handler_grace_s"})
+_ZERO_ALLOWED: Final = frozenset({"handler_grace_s"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of a node; None: no limit.
+    """Limits of a node and of each of its connections.
 
     Attributes:
-        message_bytes: Longest message a client may send, in bytes of UTF-8; a longer one closes with 1009.
-        filters: Filters of one connection; one more is answered by `too-many-filters`.
-        messages_per_s: Messages a client may send in a second, on average; more are answered by `rate-limited`.
-        burst: Messages a client may send at once, at least the window of unacknowledged sends of its SDK.
-        flood_messages: Messages in a row that are refused for the rate before the connection is closed with 4503.
-        inbox_messages: Messages that wait for a handler; then the node stops reading from this client.
-        handler_stall_s: Seconds for which a full inbox waits for its handler; then messages are answered by
-            `overloaded`, so that the end of the connection is still noticed.
-        handler_grace_s: Seconds a handler may go on after its client is gone; then it is cancelled.
-        outbox_bytes: Bytes that wait to be written to one connection, in the server's buffer too, which alone may hold
-            128 KiB.
-        slow_consumer: What happens over `outbox_bytes`: `close` with 4000, `drop-oldest`, `drop-newest`, `keep-latest`
-            of each topic.
-        replay_messages: Messages that a client which comes back is sent of the past; more are answered by the gap
-            `too-many`. Also the most of one `history` answer.
-        replay_bytes: Bytes of them.
-        pos_interval_s: Seconds between `pos` frames on quiet topics.
-        ping_s: Seconds between the WebSocket pings of the server, as clients are told in `connected`: after twice as long
-            without a sign of life they may reconnect. Set it as your server is set (uvicorn: `--ws-ping-interval`);
-            the node is not told.
-        connections: Connections of this node; more are refused with 1013.
-        close_timeout_s: Seconds for the last frames and the close frame to be written.
+        message_bytes: Maximum size of a message from a client, in bytes (of UTF-8 for text). A larger message closes
+            the connection with 1009. If None, only the server's own limit applies.
+        filters: Maximum number of filters of one connection. Further filters are refused with `too-many-filters`. If
+            None, the number is not limited.
+        messages_per_s: Maximum average rate of messages from a client, in messages per second. Messages above it are
+            refused with `rate-limited`. If None, the rate is not limited, and `burst` and `flood_messages` are not
+            used.
+        burst: Maximum number of messages that a client may send at once. It should be at least the number of
+            unacknowledged publishes that your clients allow (`window` of the Python client).
+        flood_messages: Maximum number of consecutive messages that are refused with `rate-limited`. One more closes the
+            connection with 4503. If None, the connection stays open.
+        inbox_messages: Maximum number of messages that are queued for a handler. While the queue is full, the node does
+            not read from this client.
+        handler_stall_s: How long to wait for a busy handler when the inbox is full, in seconds. After that, messages
+            are refused with `overloaded`, so that the node still notices when the client disconnects.
+        handler_grace_s: Time in seconds for a handler to finish after its client has disconnected. After that, the
+            handler is cancelled. If 0, it is cancelled immediately.
+        outbox_bytes: Maximum number of bytes that are queued for one connection. It includes the server's own buffer,
+            which alone may hold 128 KiB. `slow_consumer` chooses what happens above it. If None, it is not limited.
+        slow_consumer: Policy for a connection that exceeds `outbox_bytes`: `close` with 4000, `drop-oldest`,
+            `drop-newest`, or `keep-latest` to keep only the newest message of each topic.
+        replay_messages: Maximum number of messages replayed to a reconnecting client. If it missed more, it receives a
+            `too-many` gap. Also the maximum number of messages in one `history` reply. If None, neither is limited.
+        replay_bytes: Maximum payload size of a replay, in bytes. If the client missed more, it receives a `too-many`
+            gap. If None, it is not limited.
+        pos_interval_s: Interval in seconds at which clients on quiet topics receive a `pos` frame.
+        ping_s: Interval of the server's WebSocket pings, in seconds. Clients receive it in `connected`, and may
+            reconnect after twice this time without any frame. Set it to the value of your server (uvicorn:
+            `--ws-ping-interval`), because the node cannot read that setting.
+        connections: Maximum number of connections of this node. Further clients are refused with HTTP 503, or closed
+            with 1013 if they are already accepted. If None, the number is not limited.
+        close_timeout_s: Timeout in seconds for writing the queued frames and the close frame. After that, the
+            connection is dropped.
+
+    Raises:
+        ConfigurationError: A value is not positive, or None where a number is required.
     """
 
     message_bytes: int | None = 65_536
@@ -59,18 +75,40 @@ class Limits:
     def __post_init__(self) -> None:
         if self.slow_consumer not in SLOW_CONSUMER:
             raise ConfigurationError(
-                f"Limits(slow_consumer={self.slow_consumer!r}) is not known.",
+                f"Limits(slow_consumer={self.slow_consumer!r}) is not a policy.",
                 fix=f"use one of {', '.join(SLOW_CONSUMER)}",
             )
         for field in fields(self):
             if field.name == "slow_consumer":
                 continue
             value = getattr(self, field.name)
-            lowest_allowed = field.name in _ZERO_ALLOWED
-            if value is not None and (value < 0 or (value == 0 and not lowest_allowed)):
+            optional = "None" in str(field.type)
+            zero_allowed = field.name in _ZERO_ALLOWED
+            if value is not None and (value < 0 or (value == 0 and not zero_allowed)):
                 raise ConfigurationError(
-                    f"Limits({field.name}={value!r}) must be positive.",
-                    fix="give a positive number, or None for no limit",
+                    f"Limits({field.name}={value!r}) must be {'zero or ' if zero_allowed else ''}positive.",
+                    fix=f"give a positive number{', or None for no limit' if optional else ''}",
                 )
-            if value is None and "None" not in str(field.type):
+            if value is None and not optional:
                 raise ConfigurationError(f"Limits({field.name}=None) is not possible.", fix="give a positive number")
+
+
+OVER_LIMIT: Final = {
+    "message_bytes": f"closed with {CloseCode.MESSAGE_TOO_BIG:d}",
+    "filters": "`too-many-filters`",
+    "messages_per_s": "`rate-limited`",
+    "burst": "`rate-limited`",
+    "flood_messages": f"closed with {CloseCode.FLOODING:d}",
+    "inbox_messages": "the node stops reading",
+    "handler_stall_s": "`overloaded`",
+    "handler_grace_s": "the handler is cancelled",
+    "outbox_bytes": "`slow_consumer` applies",
+    "slow_consumer": f"closed with {CloseCode.TOO_SLOW:d}, or messages are dropped",
+    "replay_messages": "gap `too-many`",
+    "replay_bytes": "gap `too-many`",
+    "pos_interval_s": "a `pos` frame is sent",
+    "ping_s": "clients may reconnect after twice this time",
+    "connections": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
+    "close_timeout_s": "the connection is dropped",
+}
+"""For each field of `Limits`, what happens above the limit. `docs/generate.py` makes the docs table from it."""

@@ -1,13 +1,18 @@
-"""A token bucket, told the time by its caller."""
+"""A token bucket. The caller passes the time."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Allow `per_s` events a second on average and `burst` at once.
+    """Limits the rate of events.
+
+    Args:
+        per_s: Maximum average rate, in events per second.
+        burst: Maximum number of events at once.
+        now: The time, in seconds of a monotonic clock.
 
     Attributes:
-        refused: Events refused in a row.
+        refused: Number of consecutive events that were refused.
     """
 
     __slots__ = ("_burst", "_per_s", "_tokens", "_updated", "refused")
@@ -20,10 +25,11 @@ class TokenBucket:
         self.refused = 0
 
     def take(self, now: float) -> float:
-        """Take one token at the time `now` (seconds of a monotonic clock).
+        """Take one token at the time `now`, in seconds of a monotonic clock.
 
         Returns:
-            0.0: allowed. Otherwise nothing was taken, and the seconds until a token is there.
+            0.0 if the event is allowed. Otherwise no token was taken, and this is the time until the next one, in
+            seconds.
         """
         self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._per_s)
         self._updated = now

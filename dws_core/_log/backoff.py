@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""Delays between attempts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Exponential backoff with full jitter: many nodes that lose one broker do not come back in step.
+    """Exponential backoff with full jitter, so that nodes that lose the same broker do not reconnect at the same time.
 
     Args:
-        rng: Source of numbers in [0, 1).
-        first_s: Upper bound of the first delay in seconds; it doubles with each attempt.
-        max_s: Upper bound of all delays in seconds.
+        rng: Source of random numbers in [0, 1).
+        first_s: Upper bound of the first delay, in seconds. It doubles with each attempt.
+        max_s: Upper bound of all delays, in seconds.
     """
 
     def __init__(self, rng: Callable[[], float] = random.random, *, first_s: float = 0.02, max_s: float = 1.0) -> None:
@@ -28,5 +28,5 @@ class Backoff:
         return self._rng() * bound_s
 
     def reset(self) -> None:
-        """Start anew; call it when an attempt has succeeded."""
+        """Start again with the first delay. Call it when an attempt has succeeded."""
         self._bound_s = self._first_s

@@ -1,7 +1,7 @@
-"""The recent records of one partition, held by the node: most clients that come back are served from here.
+"""The node's cache of the recent records of one partition. Most reconnecting clients are served from it.
 
-Fed with all that the tail hears, so it knows everything in its range `(lo, hi]`; `hi` is the node's watermark. Shared
-by all connections of the node.
+The tail adds every record that it receives, so the cache is complete in its range `(lo, hi]`. `hi` is the node's
+watermark. All connections of the node share the cache.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _RECORD_BYTES: Final = 256
-"""What a record takes beside its payload: the objects around it."""
+"""Memory of a record in addition to its payload: the Python objects around it."""
 
 _OFFSET = attrgetter("offset")
 
 
 class LogCache:
-    """What a node knows of one partition: epoch, watermark, and the newest records by topic.
+    """A node's view of one partition: epoch, watermark, and the newest records by topic.
 
     Args:
-        head: The baseline that the tail begins at.
-        max_records: Records to hold; the oldest go first. 0: only epoch and watermark are kept.
-        max_bytes: Bytes to hold, an estimate that counts payloads and what is around them.
-        max_age_s: Seconds for which a record is held, by the `now` of the calls.
-        history: Says how much of a topic is kept, for `missed`; None: as much as is held here.
+        head: The baseline at which the tail begins.
+        max_records: Maximum number of records. The oldest are evicted first. If 0, only epoch and watermark are stored.
+        max_bytes: Maximum memory of all records, in bytes. An estimate that includes the Python objects.
+        max_age_s: Maximum age of a record, in seconds, measured by the `now` of the calls.
+        history: Returns the `History` of a topic, which limits `missed`. If None, `missed` returns every cached record.
 
     Attributes:
         partition: Number of the partition.
-        epoch: Its epoch.
-        lo: Everything behind it, up to `hi`, is here.
-        hi: The node's watermark: what the tail has heard.
-        size_bytes: Bytes held.
-        max_age_s: Seconds for which a record is held.
+        epoch: Epoch of the partition.
+        lo: Exclusive lower bound of the range in which the cache has every record.
+        hi: Inclusive upper bound of that range: the node's watermark, up to which the tail has received everything.
+        size_bytes: Memory of all cached records, in bytes. An estimate.
+        max_age_s: Maximum age of a record, in seconds.
     """
 
     __slots__ = (
@@ -66,16 +66,16 @@ class LogCache:
         self._history = history
         self._now = 0.0
         self._records: deque[Record] = deque()
-        self._arrivals: deque[tuple[float, Offset]] = deque()  # when the records up to an offset came
+        self._arrivals: deque[tuple[float, Offset]] = deque()  # when the records up to an offset arrived
         self._topics: OrderedDict[str, deque[Record]] = OrderedDict()  # least recently published first
 
     def __len__(self) -> int:
         return len(self._records)
 
     def advance(self, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record], *, now: float) -> None:
-        """Take everything in `(lo, hi]`, as `TailSink.on_records` says; records without offset are not kept.
+        """Add all records in `(lo, hi]`, as in `TailSink.on_records`. Records without an offset are not cached.
 
-        A range that does not continue this one begins a new one.
+        If the range does not continue the cached range, the cache is cleared first.
         """
         if epoch != self.epoch or lo != self.hi:
             self._begin(epoch, lo)
@@ -88,11 +88,11 @@ class LogCache:
         self.expire(now)
 
     def reset(self, head: Head) -> None:
-        """Take a new baseline, as `TailSink.on_discontinuity` says: nothing before it is known."""
+        """Clear the cache and set a new baseline, as in `TailSink.on_discontinuity`."""
         self._begin(head.epoch, head.offset)
 
     def expire(self, now: float) -> None:
-        """Take the time; drop what is too old or too much."""
+        """Set the time, and evict records that are too old or too many."""
         self._now = now
         while self._arrivals and self._arrivals[0][0] <= now - self.max_age_s:
             self._evict_to(self._arrivals[0][1])
@@ -100,15 +100,15 @@ class LogCache:
             self._evict()
 
     def forget(self, topic: str) -> None:
-        """Drop the records of a topic, and with them whatever is older."""
+        """Evict the records of a topic, and all records that are older than its newest one."""
         if (found := self._topics.get(topic)) is not None:
             self._evict_to(found[-1].offset or 0)
 
     def read(self, since: Offset, until: Offset, topics: Collection[str] | TopicMatch) -> tuple[Record, ...] | None:
-        """Return the records of `(since, until]` that have one of the topics, ascending; the epoch is the caller's care.
+        """Return the records in `(since, until]` that have a wanted topic. The caller must check the epoch.
 
         Returns:
-            None: that range is not covered here.
+            The records in ascending order, or None if the cache does not cover the range.
         """
         if since < self.lo or until > self.hi:
             return None
@@ -118,11 +118,12 @@ class LogCache:
         return tuple(found)
 
     def missed(self, since: Offset, topics: Collection[str] | TopicMatch) -> tuple[Record, ...] | None:
-        """Return the records of `(since, hi]` that a client which comes back is to get: what the broker would answer.
+        """Return the records in `(since, hi]` for a reconnecting client. The result equals a read from the broker.
 
         Returns:
-            None: that range is not covered here, or more was missed than the topics' histories keep (by size, or by TTL
-                at the time of the last call that had a `now`). Then the broker decides.
+            The records in ascending order. None if the cache does not cover the range, or if more records match than
+            the topics' histories keep (by size, or by TTL at the time of the last call with a `now`). Read from the
+            broker then.
         """
         found = self.read(since, self.hi, topics)
         return found if found is None or self._history is None or self._all_kept(found, self._history) else None
@@ -136,7 +137,7 @@ class LogCache:
         return True
 
     def _arrived_by(self, time: float) -> Offset:
-        """Return the offset up to which everything had come by then: what is newer than `max_age_s` is looked at only."""
+        """Return the offset up to which records had arrived at a time, or 0 if none of them is cached."""
         arrived = 0
         for at, offset in self._arrivals:
             if at > time:
@@ -150,7 +151,7 @@ class LogCache:
     def _changed_since(self, since: Offset, match: TopicMatch) -> Iterator[deque[Record]]:
         for name, queue in reversed(self._topics.items()):
             if (queue[-1].offset or 0) <= since:
-                return  # those before it were published to earlier still
+                return  # all remaining topics were published to even earlier
             if match(name):
                 yield queue
 
@@ -174,7 +175,7 @@ class LogCache:
         record = self._records.popleft()
         self.size_bytes -= len(record.payload) + _RECORD_BYTES
         queue = self._topics[record.topic]
-        queue.popleft()  # it is the oldest of its topic, too
+        queue.popleft()  # it is also the oldest record of its topic
         if not queue:
             del self._topics[record.topic]
         self.lo = record.offset or 0
@@ -190,7 +191,7 @@ class LogCache:
 
 
 def _between(queue: deque[Record], since: Offset, until: Offset) -> Iterator[Record]:
-    """Return the records of one topic in `(since, until]`, newest first: what a client missed is at the end."""
+    """Yield the records of one topic in `(since, until]`, newest first, because missed records are at the end."""
     for record in reversed(queue):
         offset = record.offset or 0
         if offset <= since:

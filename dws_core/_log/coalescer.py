@@ -1,4 +1,4 @@
-"""Turning the publishes of a loop tick into few large requests."""
+"""Batching: the publishes of one event-loop tick become a few large requests."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ T = TypeVar("T")
 
 
 class Coalescer(Generic[T]):
-    """Joins what is added in one tick into batches, for each partition in order.
+    """Joins the items that are added in one tick into batches. Each partition keeps its order.
 
-    No timer: a lone item leaves in the next tick; under load batches grow because requests are on their way.
+    There is no timer. A single item is sent in the next tick. Under load, batches grow while earlier requests are
+    unanswered.
 
-    A batch whose `send` raises is given up and counts as answered: do not call `answered` for it. The exception goes to
-    whoever runs the tick, and what waits beside and behind the batch leaves in the next one.
+    If `send` raises, the batch is dropped and counts as answered. Do not call `answered` for it. The exception
+    propagates to the caller of the tick, and all other queued items are sent in the next tick.
 
     Args:
-        send: Takes a partition and its next batch; must not call the coalescer in the same call.
+        send: Sends the next batch of a partition. It must not call the coalescer in the same call.
         call_soon: Runs a function in the next tick, as `asyncio.loop.call_soon` does.
-        max_items: Items in a batch.
-        max_bytes: Bytes in a batch; a larger item travels alone.
-        max_in_flight: Batches of a partition that may be unanswered.
+        max_items: Maximum number of items in a batch.
+        max_bytes: Maximum size of a batch, in bytes. A larger item is sent alone.
+        max_in_flight: Maximum number of unanswered batches of a partition.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Coalescer(Generic[T]):
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that are not sent yet; refuse to add above a bound."""
+        """Size of all items that are not sent yet, in bytes. The caller should limit it by refusing new items."""
         return self._bytes
 
     def add(self, partition: int, item: T, size_bytes: int) -> None:
@@ -56,13 +57,13 @@ class Coalescer(Generic[T]):
         self._schedule()
 
     def answered(self, partition: int) -> None:
-        """Note that one batch of the partition was answered or given up; the next may go."""
+        """Report that one batch of the partition was answered or has failed. The next batch may be sent."""
         self._in_flight[partition] -= 1
         if partition in self._waiting:
             self._schedule()
 
     def drop(self, unwanted: Callable[[T], bool]) -> None:
-        """Take out what waits and is not wanted any more; what is left keeps its order."""
+        """Remove the unwanted items from the queue. The other items keep their order."""
         for partition, queue in self._waiting.items():
             kept: deque[tuple[T, int]] = deque()
             for item, size_bytes in queue:
@@ -73,7 +74,7 @@ class Coalescer(Generic[T]):
             self._waiting[partition] = kept
 
     def drain(self) -> list[T]:
-        """Take out what is not sent yet: nobody will send it any more."""
+        """Remove and return all items that are not sent yet. They will not be sent."""
         items = [item for queue in self._waiting.values() for item, _ in queue]
         self._waiting.clear()
         self._bytes = 0

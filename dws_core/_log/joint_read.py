@@ -1,7 +1,7 @@
-"""Joining the reads of many clients that come back at once: one read of a partition instead of one for each.
+"""Joint reads for many clients that reconnect at the same time: one read of a partition instead of one per client.
 
-While a read is on its way, others wait; then they leave together as one. What it cannot answer for all is halved, by
-age, so that one client that was away for too long does not spoil the answer of the others.
+While a read is in progress, further reads are queued. They are then joined into one read. If the joint read returns a
+gap, the group is split in halves, by age. So one client that was away for too long does not cause a gap for the others.
 
 No I/O: the caller does the reads.
 """
@@ -19,30 +19,30 @@ from dws_core._log.records import GapReason, Head, ReadResult, ReadSpan, TopicMa
 Answered: TypeAlias = list[tuple[ReadSpan, ReadResult]]
 
 _SPLIT: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY})
-"""Gaps of a joint read that need not be gaps of its parts. All others are of the log, and so everyone's."""
+"""Gaps of a joint read that may not apply to its parts. All other gaps concern the log, so they apply to every part."""
 
 
 class JointRead:
     """The reads of one partition, one at a time.
 
     Args:
-        max_records: Records of a joint read; what needs more is read in parts.
-        max_bytes: Bytes of payload of a joint read.
+        max_records: Maximum number of records of a joint read. A group that needs more is split.
+        max_bytes: Maximum payload size of a joint read, in bytes. A group that needs more is split.
     """
 
     def __init__(self, *, max_records: int = 100_000, max_bytes: int = 67_108_864) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._waiting: list[ReadSpan] = []
-        self._groups: deque[list[ReadSpan]] = deque()  # halves of a group that had no common answer
+        self._groups: deque[list[ReadSpan]] = deque()  # halves of a group whose joint read was a gap
         self._reading: tuple[ReadSpan, list[ReadSpan]] | None = None
 
     def add(self, span: ReadSpan) -> None:
-        """Want a read; all of one backfill are of one partition."""
+        """Queue a read. All reads must be of the same partition."""
         self._waiting.append(span)
 
     def next_read(self) -> ReadSpan | None:
-        """Return the read to do now; None: one is on its way, or nothing waits."""
+        """Return the next read. None if a read is in progress or the queue is empty."""
         if self._reading is not None:
             return None
         group = self._groups.popleft() if self._groups else self._of_one_epoch()
@@ -53,7 +53,7 @@ class JointRead:
         return joint
 
     def answered(self, result: ReadResult) -> Answered:
-        """Take the answer to the read on its way; return whose wishes are answered by it, and how."""
+        """Process the result of the read in progress. Return the queued reads that it completes, with their results."""
         joint, group = self._end()
         if len(group) == 1 or (result.gap is not None and result.gap not in _SPLIT):
             return [(span, result) for span in group]
@@ -63,17 +63,17 @@ class JointRead:
         return _parts(joint, group, result)
 
     def failed(self) -> list[ReadSpan]:
-        """Note that the read on its way raised; return whose it was."""
+        """Report that the read in progress raised. Return the queued reads that failed with it."""
         return self._end()[1]
 
     def _end(self) -> tuple[ReadSpan, list[ReadSpan]]:
         if self._reading is None:
-            raise RuntimeError("no read is on its way")
+            raise RuntimeError("no read is in progress")
         reading, self._reading = self._reading, None
         return reading
 
     def _of_one_epoch(self) -> list[ReadSpan]:
-        """Take out what can be joined: what waits, of the epoch of the first."""
+        """Remove and return the queued reads that can be joined: those with the epoch of the first one."""
         group = [span for span in self._waiting if span.epoch == self._waiting[0].epoch]
         self._waiting = [span for span in self._waiting if span.epoch != self._waiting[0].epoch]
         return group
@@ -92,18 +92,18 @@ class JointRead:
     def _split(self, group: list[ReadSpan]) -> None:
         by_age = sorted(group, key=_since)
         half = len(by_age) // 2
-        self._groups.extendleft((by_age[:half], by_age[half:]))  # the newer half first: it has the better chance
+        self._groups.extendleft((by_age[:half], by_age[half:]))  # first the newer half, which is more likely to succeed
 
 
 def _since(span: ReadSpan) -> int:
     return span.since
 
 
-def _any_of(wishes: Iterable[WantedTopics]) -> WantedTopics:
-    """Return what at least one of them wants: names as long as all are names."""
+def _any_of(wanted: Iterable[WantedTopics]) -> WantedTopics:
+    """Return the union of wanted topics: a set of topics, or a function if any of them is a function."""
     names: list[Iterable[str]] = []
     matches: dict[TopicMatch, None] = {}
-    for topics in wishes:
+    for topics in wanted:
         if callable(topics):
             matches[topics] = None
         else:
@@ -120,7 +120,7 @@ def _match_any(exact: frozenset[str], matches: tuple[TopicMatch, ...]) -> Callab
 
 
 def _parts(joint: ReadSpan, group: list[ReadSpan], result: ReadResult) -> Answered:
-    """Give each its part of a joint answer."""
+    """Split the result of a joint read into the results of its parts."""
     head = Head(partition=joint.partition, epoch=joint.epoch, offset=joint.since)
     index = LogCache(head, max_records=len(result.records), max_bytes=2**63, max_age_s=1.0)
     index.advance(joint.epoch, joint.since, joint.until, result.records, now=0.0)

@@ -1,7 +1,7 @@
-"""Finding the last messages of a topic in a log that only answers "everything behind this offset, or a gap".
+"""The last messages of a topic, found in a log whose reads return all records after an offset, or a gap.
 
-Reads look further and further back until there are enough; where a read is a gap (trimmed, too many), what can be had is
-found by halving. No I/O: the caller reads.
+Each read starts further back, until there are enough records. If a read is a gap (trimmed, too many), the search
+continues by bisection between the last complete read and the gap. No I/O: the caller reads.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class LastMessages:
     """A search for the last `limit` records.
 
     Args:
-        until: Where the log ends for this search.
-        limit: Records that are wanted.
-        first_step: Offsets that the first read looks back.
+        until: Offset at which the search ends, inclusive.
+        limit: Maximum number of records to find.
+        first_step: Number of offsets that the first read covers.
 
     Attributes:
-        since: Read `(since, until]` next; meaningless when `done`.
-        done: Whether `records` is the answer.
-        gap: Why there is no answer; None: there is one.
+        since: Exclusive lower offset of the next read, whose upper offset is `until`. Unused when `done` is True.
+        done: Whether the search has ended and `records` is the result.
+        gap: Why the search has failed, or None.
     """
 
     def __init__(self, until: Offset, limit: int, *, first_step: int = 1024) -> None:
@@ -35,16 +35,16 @@ class LastMessages:
         self._until = until
         self._limit = limit
         self._found: tuple[Record, ...] = ()
-        self._complete_from: Offset = until  # reads from here on are complete
-        self._gap_until: Offset = -1  # and from here on they are a gap
+        self._complete_from: Offset = until  # a read from this offset is complete
+        self._gap_until: Offset = -1  # a read from this offset is a gap
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """The last records, ascending, as many as there are."""
+        """The last records that were found, at most `limit`, in ascending order."""
         return self._found[-self._limit :]
 
     def take(self, result: ReadResult) -> None:
-        """Take the answer to the read, and say in `done` and `since` how to go on."""
+        """Process the result of a read, and update `done` and `since`."""
         if result.gap is None:
             self._complete_from, self._found = self.since, result.records
         elif result.gap in _TOO_FAR:

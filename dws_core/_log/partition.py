@@ -1,4 +1,4 @@
-"""Which partition a topic belongs to. The same on every node and in every release: it decides where history lies."""
+"""The partition of a topic. It must be the same on every node and in every release, because history is stored there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def partition_of(topic: str, layout: Layout) -> int:
     """Return the partition of a topic: CRC-32 of its UTF-8, modulo the number of partitions.
 
-    With `layout.shard_levels` only that many first levels count, so that all topics below them share a partition.
+    If `layout.shard_levels` is set, only that many leading levels are hashed. All topics below them share a partition.
     """
     if layout.partitions == 1:
         return 0

@@ -1,4 +1,4 @@
-"""How much of a topic is kept: the application's choice by filter."""
+"""The history of each topic, which the application chooses by filter."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Final
 
 from dws_core._log.records import History
 
-_MAX_KNOWN: Final = 65_536
-"""Topics whose answer is remembered; then all are forgotten."""
+_MAX_CACHED: Final = 65_536
+"""Maximum number of topics in the cache. When it is full, the cache is cleared."""
 
 
 class HistoryPolicy:
-    """Chooses a topic's history: that of the first filter which matches, in the order they are given.
+    """Chooses the history of a topic: the first filter that matches decides, in the given order.
 
     Args:
-        rules: A `History` for each filter, special filters before general ones.
-        matches: Says whether a topic matches a filter.
-        default: Of topics that no filter matches.
+        rules: A `History` for each filter, with special filters before general ones.
+        matches: Returns whether a topic matches a filter.
+        default: History of topics that no filter matches. If None, `History()`.
     """
 
     def __init__(
@@ -26,16 +26,16 @@ class HistoryPolicy:
         self._rules = tuple(rules.items())
         self._matches = matches
         self._default = default or History()
-        self._known: dict[str, History] = {}
+        self._cache: dict[str, History] = {}
 
     def of(self, topic: str) -> History:
-        """Return how much of a topic is kept."""
+        """Return the history of a topic."""
         if not self._rules:
             return self._default
-        if (found := self._known.get(topic)) is None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            found = self._known[topic] = self._look_up(topic)
+        if (found := self._cache.get(topic)) is None:
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            found = self._cache[topic] = self._look_up(topic)
         return found
 
     def _look_up(self, topic: str) -> History:

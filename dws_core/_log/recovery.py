@@ -1,13 +1,14 @@
-"""Joining a client that comes back to the live stream: nothing lost, nothing twice, or a gap that says so.
+"""Recovery of a reconnecting client: every missed message once and in order, then live messages, or else a gap.
 
-The rule, for each partition that its filters need: with `S` the client's position and `w` the node's watermark at the
-moment of joining, *history serves `(S, w]` and live serves what is above both*. It is that simple because the node's
-tail is contiguous. All partitions are recovered or none: the answer is for the whole cursor.
+The rule, for each partition that the client's filters need: let `S` be the client's position, and `w` the node's
+watermark when the client joins. Then *history delivers the records in `(S, w]`, and the live stream delivers the
+records above both*. The rule is simple because the node's tail has no holes. Either all partitions are recovered or
+none, because there is one answer for the whole cursor.
 
-While history is read and sent, live records are held back, up to a bound. Beyond it nothing more is held back: what
-follows is read from the log in a further round of the same rule, however slowly the client reads.
+While history is read and sent, live records are held back, up to a limit. Above the limit no further records are held
+back. They are read from the log in another round of the same rule, so the client may read as slowly as it likes.
 
-No I/O, no clock: the caller reads, asks for heads, sends, and tells what came.
+No I/O, no clock: the caller reads the logs, queries their heads, sends the messages, and passes in all events.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ if TYPE_CHECKING:
     from dws_core._log.records import Layout
 
 _HELD_BYTES: Final = 256
-"""What a record that is held back takes beside its payload."""
+"""Memory of a record that is held back, in addition to its payload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayLimits:
-    """Bounds of what one connection is sent of the past; beyond them the answer is the gap `too-many`.
+    """Limits of one replay. Above `messages` or `bytes`, the answer is the gap `too-many`.
 
     Attributes:
-        messages: Messages of one replay.
-        bytes: Bytes of their payloads.
-        held_bytes: Bytes of live messages that are held back meanwhile, with what is around them. Beyond that they are
-            read from the log later.
+        messages: Maximum number of replayed messages.
+        bytes: Maximum size of their payloads, in bytes.
+        held_bytes: Maximum memory of live messages that are held back during the replay, in bytes. Above it, before the
+            answer, the answer is the gap `too-many`. After the answer, further messages are read from the log later.
     """
 
     messages: int = 10_000
@@ -48,11 +49,11 @@ class ReplayLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the client is told before anything else.
+    """The answer to the client, sent before any message.
 
     Attributes:
-        cursor: The position before the first message that follows, for each partition that its filters need.
-        gap: None: recovered, every message after the cursor follows; else why not.
+        cursor: For each partition that its filters need, the position before the first message that follows.
+        gap: Why the client could not be recovered. None if it was: then every message after the cursor follows.
     """
 
     cursor: Mapping[int, Position]
@@ -60,7 +61,7 @@ class Answer:
 
 
 class Due(NamedTuple):
-    """A record that is to be sent to the client now."""
+    """A record to send to the client now."""
 
     partition: int
     epoch: str
@@ -68,12 +69,12 @@ class Due(NamedTuple):
 
 
 def wanted_topics(exact: Collection[str], match: TopicMatch | None, layout: Layout) -> dict[int, WantedTopics]:
-    """Return what a connection wants of each partition that it needs.
+    """Return the wanted topics of a connection, for each partition that it needs.
 
     Args:
-        exact: Topics it wants by name.
-        match: Says which others it wants, in any partition; None: none.
-        layout: Of the channel.
+        exact: The exact topics that it wants.
+        match: Returns whether it wants another topic, in any partition. If None, it wants only the exact topics.
+        layout: The layout of the channel.
     """
     names = frozenset(exact)
     if match is not None:
@@ -90,43 +91,49 @@ def wanted_topics(exact: Collection[str], match: TopicMatch | None, layout: Layo
 
 
 def watermarks(logs: Mapping[int, LogCache], partitions: Iterable[int]) -> dict[int, Position]:
-    """Return where a connection that has been sent everything stands: the cursor of answers and of `pos` frames."""
+    """Return the cursor of a connection that has received everything. Replies and `pos` frames contain it."""
     return {partition: Position(partition, logs[partition].epoch, logs[partition].hi) for partition in partitions}
 
 
 def obstacle(cursor: Mapping[int, Position], needed: Collection[int], logs: Mapping[int, LogCache]) -> GapReason | None:
-    """Say what makes a recovery impossible at first sight; None: nothing.
+    """Return why a recovery is impossible, as far as the cursor and the node show it, or None.
 
-    An entry that is not needed does not count, with two exceptions, both signs of another layout: its partition does
-    not exist; or its epoch is gone while a needed partition is not named, so that the topics may have moved there.
+    Entries for partitions that are not needed are ignored, with two exceptions. Both show that the layout has changed:
+
+    - The partition does not exist.
+    - The epoch has changed, and the cursor has no entry for a needed partition, to which the topics may have moved.
     """
     if any(partition not in logs for partition in cursor):
         return GapReason.LAYOUT
-    gone = {partition for partition, position in cursor.items() if position.epoch != logs[partition].epoch}
-    if not gone.isdisjoint(needed):
+    outdated = {partition for partition, position in cursor.items() if position.epoch != logs[partition].epoch}
+    if not outdated.isdisjoint(needed):
         return GapReason.EPOCH
-    if gone and any(partition not in cursor for partition in needed):
+    if outdated and any(partition not in cursor for partition in needed):
         return GapReason.LAYOUT
     return None
 
 
 class Recovery:
-    """One connection's way from its cursor to live delivery.
+    """The recovery of one connection, from its cursor to live delivery.
 
-    The caller makes it in the same step of the event loop in which it routes the connection's live records to
-    `on_record`; until `answer` is there it does what `to_read` and `to_confirm` ask for, then sends the answer and, as
-    fast as the client reads, what `take` returns; when `settled`, it delivers directly and forgets this.
+    The caller must:
+
+    1. Create the object in the same step of the event loop in which it routes the connection's live records to
+       `on_record`.
+    2. Do the reads of `to_read` and the queries of `to_confirm` until `answer` is set, then send the answer.
+    3. Send the items of `take`, as fast as the client reads.
+    4. When `settled` is True, deliver records directly and drop the object.
 
     Args:
-        cursor: What the client sent.
-        wanted: Partitions that its filters need, and what it wants of each.
-        logs: What the node knows of *all* partitions. A log is advanced or reset *before* `on_record` and
-            `on_discontinuity` are told of the same event.
-        recovers: Whether the broker keeps anything.
-        limits: Bounds.
+        cursor: The cursor that the client sent.
+        wanted: The wanted topics, for each partition that the client's filters need.
+        logs: The caches of *all* partitions. A cache must be advanced or reset *before* `on_record` or
+            `on_discontinuity` is called for the same event.
+        recovers: Whether the broker has a log to recover from. If False, the answer is the gap `unavailable`.
+        limits: Limits of the replay.
 
     Attributes:
-        answer: None while the caller still has to read or confirm.
+        answer: The answer to send, or None while reads or queries are pending.
     """
 
     def __init__(
@@ -153,57 +160,57 @@ class Recovery:
         self._replay: deque[Due | Lost] = deque()
         self._held: deque[Due | Lost] = deque()
         self._held_bytes = 0
-        self._behind = False
+        self._overflowed = False  # records were not held back and must be read from the log
         reason = obstacle(cursor, wanted.keys(), logs) if recovers else GapReason.UNAVAILABLE
         if reason is not None:
             self.refuse(reason)
         else:
             self._plan()
 
-    # -- what the caller has to do
+    # -- work for the caller
 
     def to_read(self) -> list[ReadSpan]:
-        """Return the reads to do now, each once; tell their answers to `found`."""
+        """Return the reads to do now, each once. Pass their results to `found`."""
         spans, self._unasked = self._unasked, []
         return spans
 
     @property
     def to_confirm(self) -> frozenset[int]:
-        """Partitions whose head only the broker knows: the client is ahead of this node. Tell `confirmed`."""
+        """Partitions in which the client is ahead of this node. Pass the broker's heads of them to `confirmed`."""
         return frozenset(self._unconfirmed)
 
     @property
     def partitions(self) -> Collection[int]:
-        """The partitions that it is about."""
+        """The partitions to recover."""
         return self._wanted.keys()
 
     @property
-    def waits(self) -> bool:
-        """Whether an answer or a read is still to come."""
+    def is_waiting(self) -> bool:
+        """Whether the answer or the result of a read is still missing."""
         return self.answer is None or bool(self._unread)
 
     @property
     def settled(self) -> bool:
-        """Whether the client has taken all that this node has: from now on the next record is its next message."""
-        done = not (self.waits or self._behind or self._replay or self._held)
+        """Whether everything was taken, so that the next live record is the client's next message."""
+        done = not (self.is_waiting or self._overflowed or self._replay or self._held)
         return done and all(floor <= self._logs[partition].hi for partition, floor in self._floor.items())
 
     def position(self) -> dict[int, Position]:
-        """Return where the client stands when it has taken everything: the cursor of the `pos` that ends a replay."""
+        """Return the client's cursor after it has received everything. The `pos` frame after a replay contains it."""
         return {
             partition: Position(partition, self._logs[partition].epoch, max(floor, self._logs[partition].hi))
             for partition, floor in self._floor.items()
         }
 
     def take(self, *, max_messages: int, max_bytes: int) -> list[Due | Lost]:
-        """Return what to send next, oldest first; a `Lost` is a gap of that partition on the open connection.
+        """Return the next items to send, oldest first. A `Lost` is a gap of its partition on the open connection.
 
         Args:
-            max_messages: At most so many.
-            max_bytes: About so many bytes, with what is around a message; the one that reaches it is the last.
+            max_messages: Maximum number of items.
+            max_bytes: Approximate maximum size, in bytes, including overhead. The item that reaches it is the last one.
 
         Returns:
-            Nothing while it `waits`, or when all was taken.
+            The items. Empty while `is_waiting` is True, or when everything was taken.
         """
         taken: list[Due | Lost] = []
         while len(taken) < max_messages and max_bytes > 0 and (item := self._next()) is not None:
@@ -211,10 +218,10 @@ class Recovery:
             max_bytes -= _size(item)
         return taken
 
-    # -- what the caller tells
+    # -- events from the caller
 
     def found(self, span: ReadSpan, result: ReadResult) -> None:
-        """Take the answer to a read. One that comes too late does no harm."""
+        """Process the result of a read. A result that is no longer needed is ignored."""
         if self._unread.get(span.partition) is not span:
             return
         del self._unread[span.partition]
@@ -225,7 +232,7 @@ class Recovery:
         self._go_on()
 
     def confirmed(self, head: Head) -> None:
-        """Take the broker's word on a partition's head: is the client really ahead of the log, or is the node slow?"""
+        """Process the broker's head of a partition, which shows whether the client is ahead or the node lags."""
         claimed = self._unconfirmed.pop(head.partition, None)
         if claimed is None:
             return
@@ -237,28 +244,28 @@ class Recovery:
             self._go_on()
 
     def refuse(self, reason: GapReason) -> None:
-        """Answer by a gap: nothing of the past follows, only what is new. Too late where there is an answer."""
+        """Answer with a gap, which only new records follow. Do nothing if there is an answer already."""
         if self.answer is not None:
             return
-        for given_up in (self._unconfirmed, self._unread, self._unasked, self._found, self._held):
-            given_up.clear()
+        for unneeded in (self._unconfirmed, self._unread, self._unasked, self._found, self._held):
+            unneeded.clear()
         self._found_messages = self._found_bytes = self._held_bytes = 0
         start = watermarks(self._logs, self._start)
         self._floor = {partition: position.offset for partition, position in start.items()}
         self.answer = Answer(cursor=start, gap=reason)
 
     def on_record(self, partition: int, epoch: str, record: Record) -> None:
-        """Hold back a live record that one of the filters matches; what the client has or will read is dropped."""
+        """Hold back a live record that matches a filter. Drop it if the client has it or a read will return it."""
         if record.offset is not None and record.offset <= self._floor[partition]:
             return
-        if self._behind:
-            return  # it will be read; without an offset it is lost, as for any client that cannot keep up
+        if self._overflowed:
+            return  # a later read returns it, unless it has no offset: then it is lost, as for any slow client
         if record.offset is not None:
             self._floor[partition] = record.offset
         self._hold(Due(partition, epoch, record))
 
     def on_discontinuity(self, reason: GapReason, head: Head) -> None:
-        """Take that the node lost its place in a partition."""
+        """Process the loss of the node's place in a partition."""
         if head.partition not in self._floor:
             return
         if self.answer is None:
@@ -276,13 +283,13 @@ class Recovery:
             else:
                 self._read(partition, start.offset)
             if self.answer is not None:
-                return  # too many already
+                return  # there are too many messages
         self._go_on()
 
     def _next(self) -> Due | Lost | None:
-        if self._behind and not (self._replay or self._held):
+        if self._overflowed and not (self._replay or self._held):
             self._catch_up()
-        if self.waits:
+        if self.is_waiting:
             return None
         if self._replay:
             return self._replay.popleft()
@@ -293,8 +300,8 @@ class Recovery:
         return item
 
     def _catch_up(self) -> None:
-        """Begin a further round: read what was not held back."""
-        self._behind = False
+        """Begin another round: read the records that were not held back."""
+        self._overflowed = False
         for partition, floor in self._floor.items():
             self._read(partition, floor)
             self._floor[partition] = max(floor, self._logs[partition].hi)
@@ -337,7 +344,7 @@ class Recovery:
         self._found[span.partition] = [Lost(reason=reason, head=head)]
 
     def _go_on(self) -> None:
-        """Answer, and let what was found be taken, as soon as nothing is missing."""
+        """Set the answer and release the found records, once all reads and queries are complete."""
         if self._unread or self._unconfirmed:
             return
         if self.answer is None:
@@ -355,7 +362,7 @@ class Recovery:
         if self.answer is None:
             self.refuse(GapReason.TOO_MANY)
         else:
-            self._behind = True
+            self._overflowed = True
 
     def _watermark(self, partition: int) -> Position:
         return Position(partition, self._logs[partition].epoch, self._logs[partition].hi)

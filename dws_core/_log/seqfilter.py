@@ -1,4 +1,4 @@
-"""Dropping what a publisher sent twice."""
+"""Removal of records that a publisher has sent twice."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections import OrderedDict
 
 
 class SeqFilter:
-    """Tells a partition's new records from repeats.
+    """Distinguishes the new records of a partition from repeats.
 
-    A publisher numbers its records and resends unanswered ones in order, under their numbers. However an old and a new
-    connection interleave, first occurrences stay in order; so "not above the highest seen" is exactly "seen".
+    A publisher numbers its records, and resends unanswered records in order, with the same numbers. First occurrences
+    therefore stay in order, even if an old and a new connection interleave. So a record is a repeat if and only if its
+    number is not above the highest number seen.
 
     Args:
-        publishers: How many publishers to remember; the one that was silent for longest is forgotten first.
+        publishers: Maximum number of publishers to remember. The publisher with the oldest record is forgotten first.
     """
 
     def __init__(self, *, publishers: int = 4096) -> None:
@@ -20,7 +21,7 @@ class SeqFilter:
         self._seen: OrderedDict[bytes, int] = OrderedDict()
 
     def accept(self, publisher: bytes, seq: int) -> bool:
-        """Say whether a record is new, and remember it."""
+        """Return whether a record is new, and remember it."""
         if seq <= self._seen.get(publisher, 0):
             return False
         self._seen[publisher] = seq

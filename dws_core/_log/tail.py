@@ -1,10 +1,11 @@
-"""A node's tail of one partition: whatever the broker's connection does, the node hears everything once, in order.
+"""A node's tail of one partition. The node receives each record once and in order, even if the connection breaks.
 
-The plugin tells a `TailState` what came; it answers with what to tell the node: `Advance`s, whose ranges tile, and
-`Lost`s, behind which a new baseline begins. There is no I/O in here.
+The plugin passes received ranges to a `TailState`. It returns the events for the node: `Advance`s, whose ranges adjoin
+each other, and `Lost`s, after which a new baseline begins. There is no I/O in this module.
 
-Two ways lead in. What the broker *pushes* may have holes (a message was lost, the connection was away). What the
-plugin *reads* after it asked `start_catch_up` fills them. While a hole is open, pushed ranges wait in a buffer.
+Ranges come from two sources. Those that the broker *pushes* may have holes, because a message was lost or the
+connection was interrupted. Those that the plugin *reads* after `start_catch_up` fill the holes. While a hole is open,
+pushed ranges are buffered.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """Everything in `(lo, hi]`, in order, each once; records without offset in between."""
+    """All records in `(lo, hi]`, in order, each once. Records without an offset may be between them."""
 
     partition: int
     epoch: str
@@ -31,19 +32,19 @@ class Advance:
     records: Sequence[Record]
 
     def tell(self, sink: TailSink) -> None:
-        """Hand it to a node."""
+        """Pass the event to a node."""
         sink.on_records(self.partition, self.epoch, self.lo, self.hi, self.records)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """What lies before `head` is not known; what follows continues from it."""
+    """Records before `head` are lost to this node. The following records continue from it."""
 
     reason: GapReason
     head: Head
 
     def tell(self, sink: TailSink) -> None:
-        """Hand it to a node."""
+        """Pass the event to a node."""
         sink.on_discontinuity(self.head.partition, self.reason, self.head)
 
 
@@ -59,13 +60,19 @@ class _Range:
 
 
 class TailState:
-    """The tail of one partition, from a baseline on.
+    """The tail of one partition, which begins at a baseline.
 
     Args:
-        head: The baseline: the broker's answer to a node that begins to tail.
-        dedupe: Drops repeats of publishers, where the broker does not. It sees what is handed out, not what comes: a
-            record that was dropped with the buffer must pass when it is read again.
-        max_buffered: Ranges and records to hold back while a hole is open. Above it they are dropped and read again.
+        head: The baseline: the head of the log when the node begins to tail.
+        dedupe: Drops repeated records, if the broker does not. It is applied to records on their way to the node, not
+            on arrival, because a record that was dropped from the buffer must not count as seen.
+        max_buffered: Maximum number of ranges and records in the buffer while a hole is open. Above it, the buffer is
+            dropped and its records are read again.
+
+    Attributes:
+        partition: Number of the partition.
+        epoch: Epoch of the partition.
+        watermark: Offset up to which the node has received everything.
     """
 
     def __init__(self, head: Head, *, dedupe: SeqFilter | None = None, max_buffered: int = 10_000) -> None:
@@ -76,45 +83,46 @@ class TailState:
         self._max_buffered = max_buffered
         self._buffer: list[_Range] = []
         self._buffered = 0
-        self._behind = False  # a hole is open
-        self._reading: int | None = None  # catching up: how many ranges were buffered when the read began
+        self._has_hole = False
+        self._reading: int | None = None  # during a catch-up: number of buffered ranges when the read began
 
     @property
     def needs_catch_up(self) -> bool:
-        """A hole is open, and nobody reads to fill it: call `start_catch_up`."""
-        return self._behind and self._reading is None
+        """Whether a hole is open and no read is in progress to fill it. Call `start_catch_up` then."""
+        return self._has_hole and self._reading is None
 
     def push(self, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> list[TailEvent]:
-        """Take what the broker pushed: everything in `(lo, hi]`, or, with `lo == hi`, that its log has come to there.
+        """Process a pushed range: all records in `(lo, hi]`, or, if `lo == hi`, the current end of the log.
 
-        The second is a probe's answer: it opens a hole if the last records did not arrive.
+        The end of the log is the answer to a probe. It opens a hole if the last records did not arrive.
         """
         pushed = _Range(epoch, lo, hi, records)
-        if not self._behind and epoch == self.epoch and lo <= self.watermark:
+        if not self._has_hole and epoch == self.epoch and lo <= self.watermark:
             return self._advance(pushed)
-        self._behind = True
+        self._has_hole = True
         self._hold(pushed)
         return []
 
     def interrupted(self) -> None:
-        """Note that the connection was away, or that a read failed: something may be missing."""
-        self._behind = True
+        """Report that the connection was interrupted or a read has failed, so that records may be missing."""
+        self._has_hole = True
         self._reading = None
 
     def start_catch_up(self) -> tuple[str, Offset]:
         """Begin to fill the hole.
 
         Returns:
-            Epoch and watermark: read everything behind them, then call `caught_up` or `give_up`. What the broker
-            pushes meanwhile goes to `push` as ever.
+            Epoch and watermark. Read all records after them, then call `caught_up` or `give_up`. Continue to pass
+            pushed ranges to `push` in the meantime.
         """
         self._reading = len(self._buffer)
         return self.epoch, self.watermark
 
     def caught_up(self, head: Head, records: Sequence[Record]) -> list[TailEvent]:
-        """Take the read's answer: all records behind the watermark, up to `head`.
+        """Process the result of the read: all records after the watermark, up to `head`.
 
-        A head of another epoch, or one behind the watermark, says that the log lost data; the records do not count.
+        A head with another epoch, or below the watermark, shows that the log has lost data. Then the records are
+        ignored.
         """
         if head.epoch != self.epoch:
             return self.give_up(GapReason.EPOCH, head)
@@ -123,7 +131,7 @@ class TailState:
         return self._advance(_Range(head.epoch, self.watermark, head.offset, records)) + self._replay()
 
     def give_up(self, reason: GapReason, head: Head) -> list[TailEvent]:
-        """Take a new baseline: the hole cannot be filled."""
+        """Set a new baseline, because the hole cannot be filled."""
         self.epoch = head.epoch
         self.watermark = head.offset
         return [Lost(reason=reason, head=head), *self._replay()]
@@ -132,19 +140,19 @@ class TailState:
         self._buffer.append(pushed)
         self._buffered += 1 + len(pushed.records)
         if self._buffered > self._max_buffered:
-            # Only what is stored can be read again: the last range stays as the proof that something is missing.
+            # The end of the last range shows that records are missing. Those with an offset are read again.
             self._buffer = [_Range(pushed.epoch, pushed.hi, pushed.hi, ())]
             self._buffered = 0
             self._reading = None if self._reading is None else 0
 
     def _replay(self) -> list[TailEvent]:
-        """Hand out what waited, up to the next hole."""
-        waiting, known = self._buffer, self._reading or 0
-        self._buffer, self._buffered, self._behind, self._reading = [], 0, False, None
+        """Return the events of the buffered ranges, up to the next hole."""
+        buffered, before_read = self._buffer, self._reading or 0
+        self._buffer, self._buffered, self._has_hole, self._reading = [], 0, False, None
         events: list[TailEvent] = []
-        for index, pushed in enumerate(waiting):
-            # The read began after these came and does not know their epoch: they are leftovers of an older one.
-            if index < known and pushed.epoch != self.epoch:
+        for index, pushed in enumerate(buffered):
+            # This range arrived before the read began, but the read has another epoch: so its epoch is an old one.
+            if index < before_read and pushed.epoch != self.epoch:
                 continue
             events += self.push(pushed.epoch, pushed.lo, pushed.hi, pushed.records)
         return events

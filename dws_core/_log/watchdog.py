@@ -1,4 +1,4 @@
-"""Noticing that a connection is dead although nothing says so."""
+"""Detection of dead connections that report no error."""
 
 from __future__ import annotations
 
@@ -6,39 +6,42 @@ from typing import Literal
 
 
 class Watchdog:
-    """Says when to probe a silent connection and when to give it up. Told the time, it never asks for it.
+    """Decides when to probe a silent connection, and when to treat it as dead. The caller passes the time.
 
-    A connection counts as dead only when a probe stayed unanswered: a process that was itself suspended does not
-    blame the broker for it.
+    A connection is dead only if a probe has no answer. So a process that was suspended itself does not abort a healthy
+    connection.
 
     Args:
-        now: The time, in seconds of any clock that does not jump.
-        probe_s: Silence before a probe, and between probes, in seconds.
-        dead_s: Silence before the connection is given up, in seconds; more than `probe_s`.
+        now: The time, in seconds of a monotonic clock.
+        probe_s: Time without received data before a probe, and between probes, in seconds.
+        dead_s: Time without received data before the connection is dead, in seconds. Must be greater than `probe_s`.
+
+    Raises:
+        ValueError: The times are not in order.
     """
 
     def __init__(self, now: float, *, probe_s: float = 1.0, dead_s: float = 3.0) -> None:
         if not 0 < probe_s < dead_s:
             raise ValueError(
-                f"Watchdog(probe_s={probe_s}, dead_s={dead_s}): 0 < probe_s < dead_s must hold. Fix: raise dead_s"
+                f"Watchdog(probe_s={probe_s}, dead_s={dead_s}) must have 0 < probe_s < dead_s. Fix: increase dead_s"
             )
         self._probe_s = probe_s
         self._patience_s = dead_s - probe_s
         self._look_at = now + probe_s
-        self._asked_at: float | None = None  # when the first unanswered probe was due out
+        self._asked_at: float | None = None  # when the first unanswered probe was sent
 
     @property
     def look_at(self) -> float:
-        """When to call `check` next."""
+        """Time of the next call of `check`."""
         return self._look_at
 
     def heard(self, now: float) -> None:
-        """Note that something came through the log: a record or a probe's answer."""
+        """Report that a record or the answer to a probe has arrived through the log."""
         self._asked_at = None
         self._look_at = now + self._probe_s
 
     def check(self, now: float) -> Literal["wait", "probe", "dead"]:
-        """Say what to do now: wait until `look_at`, send a probe, or abort the connection."""
+        """Return what to do now: wait until `look_at`, send a probe, or abort the connection."""
         if self._asked_at is not None and now - self._asked_at >= self._patience_s:
             return "dead"
         if now < self._look_at:

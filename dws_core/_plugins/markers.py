@@ -1,4 +1,4 @@
-"""The marks that tie hook implementations to hook specifications."""
+"""The pluggy markers of hook specifications and hook implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding plugins: load each guarded, check what they offer, answer by name."""
+"""The plugin registry: loads plugins, checks their records, and finds them by name."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _KNOWN_SCHEMES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """Where a plugin comes from.
+    """The origin of a plugin.
 
     Attributes:
         name: Name of the entry point.
         distribution: Name of the installed distribution.
-        version: Its version; may be empty.
+        version: Version of the distribution. May be empty.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Row:
     """One line of the list of plugins.
 
     Attributes:
-        plugin: Where it comes from.
-        kind: `scheme`, `codec`, `topic matcher`, `authenticator`; `failed` for a plugin that could not be loaded.
-        names: What it is looked up by.
-        summary: The record's summary, or why the plugin failed.
+        plugin: The plugin that offers the record.
+        kind: `scheme`, `codec`, `topic matcher` or `authenticator`. `failed` for a plugin that could not be loaded.
+        names: The URL schemes of a broker, or the name of any other record.
+        summary: The record's summary, or the reason why the plugin failed.
     """
 
     plugin: Plugin
@@ -83,12 +83,12 @@ class Row:
 
 
 class PluginRegistry:
-    """All plugins and what they offer.
+    """All plugins and the records that they offer.
 
     Args:
-        entry_points: Where plugins are; None: the installed ones of the group `dws_core`.
-        disabled: Names of plugins to leave out; None: those in `DWS_DISABLE_PLUGINS`, comma-separated.
-        trace: Log all hook calls; None: if `DWS_TRACE_PLUGINS` is `1`.
+        entry_points: Entry points of the plugins. If None, all installed entry points of the group `dws_core`.
+        disabled: Names of plugins to ignore. If None, the comma-separated names in `DWS_DISABLE_PLUGINS`.
+        trace: Whether to log all hook calls. If None, they are logged if `DWS_TRACE_PLUGINS` is `1`.
     """
 
     def __init__(
@@ -113,28 +113,28 @@ class PluginRegistry:
             self._manager.enable_tracing()
 
     def add(self, plugin: object, *, name: str, distribution: str = "(local)", version: str = "") -> None:
-        """Add a plugin by hand: a module or any object with hook implementations.
+        """Add a plugin that has no entry point: a module or any object with hook implementations.
 
         Raises:
-            PluginLoadError: It does not fit the hooks.
+            PluginLoadError: The plugin does not match the hook specifications.
         """
         self._specs = None
         self._register(plugin, Plugin(name=name, distribution=distribution, version=version))
 
-    # -- answers
+    # -- lookup
 
     def broker_spec(self, scheme: str, *, where: object = None) -> BrokerSpec:
-        """Return the record of a URL scheme; `where` is shown in the error.
+        """Return the record of a URL scheme. If given, `where` is shown in the error.
 
         Raises:
-            PluginNotFound: No installed plugin has it, or the one that has it failed to load.
-            PluginConflict: Two plugins have it.
+            PluginNotFound: No installed plugin offers the scheme, or the plugin that offers it failed to load.
+            PluginConflict: Two plugins offer the same scheme.
         """
         spec: BrokerSpec = self._find("dws_register_brokers", scheme, where)[1]
         return spec
 
     def broker_class(self, url: BrokerURL) -> type[BrokerInterface] | type[LogBroker]:
-        """Return the broker class for a URL. Raises as `broker_spec`, and `PluginLoadError`."""
+        """Return the broker class for a URL. Raises the errors of `broker_spec`, and `PluginLoadError`."""
         self.broker_spec(url.scheme, where=url)
 
         def fits(value: object) -> bool:
@@ -146,14 +146,14 @@ class PluginRegistry:
         return found
 
     def codec(self, name: str) -> Codec:
-        """Return a codec by name. Raises as `broker_class`."""
+        """Return a codec by name. Raises the same errors as `broker_class`."""
         found: Codec = self._load(
             "dws_register_codecs", name, lambda value: isinstance(value, Codec), "an object with encode and decode"
         )
         return found
 
     def codecs(self) -> dict[str, Codec]:
-        """Return all codecs that can be loaded; those that cannot are logged."""
+        """Return all codecs that can be loaded. Log the errors of all others."""
         found: dict[str, Codec] = {}
         for name in self._collected()["dws_register_codecs"]:
             try:
@@ -163,19 +163,19 @@ class PluginRegistry:
         return found
 
     def topic_matcher(self, name: str) -> TopicMatcher:
-        """Return a topic matcher by name. Raises as `broker_class`."""
+        """Return a topic matcher by name. Raises the same errors as `broker_class`."""
         found: TopicMatcher = self._load(
             "dws_register_topic_matchers", name, lambda value: isinstance(value, TopicMatcher), "a TopicMatcher"
         )
         return found
 
     def authenticator(self, name: str) -> AuthenticatorFactory:
-        """Return what builds an authenticator, by name. Raises as `broker_class`."""
+        """Return the factory of an authenticator by name. Raises the same errors as `broker_class`."""
         found: AuthenticatorFactory = self._load("dws_register_authenticators", name, callable, "a callable")
         return found
 
     def rows(self) -> list[Row]:
-        """Return the list of plugins, those that failed last."""
+        """Return the list of plugins. Failed plugins are at the end."""
         seen: dict[int, Row] = {}
         for hook, offers in self._collected().items():
             for plugin, spec in offers.values():
@@ -210,7 +210,7 @@ class PluginRegistry:
             )
             try:
                 self._register(entry_point.load(), plugin)
-            except Exception as error:  # noqa: BLE001 -- a broken plugin is kept and shown; the others go on
+            except Exception as error:  # noqa: BLE001 -- reported later, the other plugins work
                 self._failed[plugin] = error
 
     def _register(self, plugin_object: object, plugin: Plugin) -> None:
@@ -218,8 +218,8 @@ class PluginRegistry:
             key = self._manager.register(plugin_object, name=f"{plugin.distribution}:{plugin.name}")
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginLoadError(
-                f"plugin {plugin.name!r} of {plugin} does not fit the hooks: {error}.",
-                fix="compare the function's arguments with dws_core/hookspecs.py",
+                f"plugin {plugin.name!r} of {plugin} does not match the hook specifications: {error}.",
+                fix="compare the arguments of its functions with dws_core/hookspecs.py",
             ) from error
         for name in dir(plugin_object):
             if self._manager.parse_hookimpl_opts(plugin_object, name) is not None and name not in _KINDS:
@@ -250,7 +250,7 @@ class PluginRegistry:
         return offers
 
     def _call(self, hook: str, key: str) -> list[Spec]:
-        """Call one plugin's implementation through pluggy, so that tracing sees it."""
+        """Call one plugin's implementation through pluggy, so that the call can be traced."""
         others = [p for name, p in self._manager.list_name_plugin() if name != key]
         caller = self._manager.subset_hook_caller(hook, others)
         specs = [spec for result in caller() for spec in result]
@@ -262,7 +262,7 @@ class PluginRegistry:
                 )
         return specs
 
-    # -- finding
+    # -- inside
 
     def _find(self, hook: str, name: str, where: object = None) -> tuple[Plugin, Any]:
         offers = self._collected()[hook]
@@ -284,7 +284,7 @@ class PluginRegistry:
             ) from error
         if not fits(value):
             raise PluginLoadError(
-                f"{kind} {name!r} of {plugin} loads a {type(value).__name__}, expected {expected}.",
+                f"{kind} {name!r} of {plugin} loaded a {type(value).__name__}, expected {expected}.",
                 fix="correct the plugin's load function",
             )
         self._loaded[hook, name] = value
@@ -313,7 +313,7 @@ class PluginRegistry:
 
 @lru_cache(maxsize=1)
 def default_registry() -> PluginRegistry:
-    """Return the registry of the installed plugins, made once for each process."""
+    """Return the registry of the installed plugins. It is built once for each process."""
     return PluginRegistry()
 
 

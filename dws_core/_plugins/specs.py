@@ -1,4 +1,4 @@
-"""What hooks return: frozen records, checked when they are made."""
+"""The records that hooks return: frozen, and checked when they are made."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ class BrokerSpec:
     """A broker that a plugin offers.
 
     Attributes:
-        schemes: URL schemes, lower case (RFC 3986 §3.1); at least one.
-        load: Imports the broker and returns its class.
-        capabilities: What the plugin promises; the same object as the class's own.
+        schemes: One or more URL schemes in lower case (RFC 3986 §3.1).
+        load: Function that imports the broker and returns its class.
+        capabilities: Guarantees of the broker, the same object as `capabilities` of the class.
         summary: One sentence for the list of plugins.
+
+    Raises:
+        ConfigurationError: An attribute is malformed.
     """
 
     schemes: tuple[str, ...]
@@ -47,7 +50,7 @@ class BrokerSpec:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it is looked up by."""
+        """The names by which the broker is found."""
         return self.schemes
 
 
@@ -56,10 +59,13 @@ class CodecSpec:
     """A codec that a plugin offers.
 
     Attributes:
-        name: Lower-case name; the same as the codec's own.
-        load: Imports the codec and returns an object.
-        content_type: Media type of what it makes (RFC 6838).
+        name: Lower-case name, the same as `name` of the codec.
+        load: Function that imports the codec and returns an instance.
+        content_type: Media type of encoded messages (RFC 6838).
         summary: One sentence for the list of plugins.
+
+    Raises:
+        ConfigurationError: An attribute is malformed.
     """
 
     name: str
@@ -76,7 +82,7 @@ class CodecSpec:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it is looked up by."""
+        """The name by which it is found, as a tuple."""
         return (self.name,)
 
 
@@ -86,9 +92,12 @@ class TopicMatcherSpec:
 
     Attributes:
         name: Lower-case name.
-        load: Imports the matcher and returns an object.
+        load: Function that imports the matcher and returns an instance.
         summary: One sentence for the list of plugins.
-        spec_url: What defines the language: an address, or a title and section.
+        spec_url: Specification of the language: a URL, or a title and section. May be empty.
+
+    Raises:
+        ConfigurationError: An attribute is malformed.
     """
 
     name: str
@@ -102,7 +111,7 @@ class TopicMatcherSpec:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it is looked up by."""
+        """The name by which it is found, as a tuple."""
         return (self.name,)
 
 
@@ -112,8 +121,12 @@ class AuthenticatorSpec:
 
     Attributes:
         name: Lower-case name.
-        load: Imports it and returns what builds it: called with the keyword `verify`.
+        load: Function that imports the authenticator and returns its factory, which is called with the keyword argument
+            `verify`.
         summary: One sentence for the list of plugins.
+
+    Raises:
+        ConfigurationError: An attribute is malformed.
     """
 
     name: str
@@ -126,7 +139,7 @@ class AuthenticatorSpec:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it is looked up by."""
+        """The name by which it is found, as a tuple."""
         return (self.name,)
 
 

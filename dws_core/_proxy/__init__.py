@@ -1,4 +1,4 @@
-"""`WebSocketProxy`: pass one client's WebSocket on to another server."""
+"""`WebSocketProxy`: forwards a client's WebSocket to another server."""
 
 from __future__ import annotations
 

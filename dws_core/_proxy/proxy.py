@@ -1,8 +1,9 @@
 """The connection to the upstream, and the two pumps.
 
-The pumps move messages, one for each direction. Each awaits its own send before it reads again: the slow side slows the fast
-one. Each pump reports only the end of the side it *reads*; a failed write says nothing new, because the reader of that side
-will come to the same end, after what was still queued. Whichever side ends first, both are closed before the call returns.
+Each pump forwards messages in one direction. It awaits each send before it reads again, so a slow receiver slows down
+the sender. Each pump reports only the end of the side that it *reads*. A failed write needs no report: the other pump
+reads that side, and reaches its end after the last queued message. Both sides are closed before the call returns, no
+matter which side ended first.
 """
 
 from __future__ import annotations
@@ -47,59 +48,65 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dws_core.proxy")
 
-_QUEUE_FRAMES: Final = 1  # frames read ahead from the upstream, above what one read of the socket brings
+_QUEUE_FRAMES: Final = 1  # frames read ahead from the upstream, in addition to those of the last socket read
 
-# How an ASGI server says that the client is gone: OSError since ASGI 2.4, which Starlette turns into WebSocketDisconnect once
-# accepted; RuntimeError where a close frame is already out (Kludex/starlette#2766).
-_CLIENT_GONE: Final = (WebSocketDisconnect, OSError, RuntimeError)
+# The exceptions by which an ASGI server reports a closed connection: OSError since ASGI 2.4, which Starlette turns into
+# WebSocketDisconnect after accept, and RuntimeError after a close frame was sent (Kludex/starlette#2766).
+_CLIENT_CLOSED: Final = (WebSocketDisconnect, OSError, RuntimeError)
 
 
 class _DirectConnect(connect):
-    """Connect to the one address that was configured, and to no other."""
+    """Connects only to the configured address."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Follow no redirect: the client's headers are meant for the upstream that the developer named."""
+        """Follow no redirect: the client's headers are meant only for the configured upstream."""
         return exc
 
 
 class WebSocketProxy:
-    """Pass a client's WebSocket on to another WebSocket server: `await WebSocketProxy(websocket, url)()`.
+    """Forward a client's WebSocket to another WebSocket server: `await WebSocketProxy(websocket, url)()`.
 
-    Text and binary messages, their order, the subprotocol, close codes and reasons go both ways. Call it before your endpoint
-    accepts: the proxy then accepts once the upstream has, with the upstream's subprotocol, and an upstream that cannot be had
-    becomes an HTTP 502 or 504. Where the endpoint has accepted already, it becomes a close frame with 1014 or 1013.
+    Text and binary messages, their order, the subprotocol, close codes and reasons are forwarded in both directions.
+    Call it before your endpoint accepts. The proxy then accepts after the upstream has accepted, with the upstream's
+    subprotocol. If the upstream is unavailable, the proxy refuses the client with HTTP 502 or 504. If your endpoint has
+    accepted already, the proxy closes the connection with 1014 or 1013 instead.
 
-    Close codes that must not be sent (RFC 6455 §7.4.1) are replaced: a lost client (1006) is 1001 for the upstream, a lost
-    upstream is 1014 for the client, a close frame without a code (1005) is 1000 for either.
+    Close codes that must not be sent (RFC 6455 §7.4.1) are replaced. If the client's connection is lost (1006), the
+    upstream receives 1001. If the upstream's connection is lost, the client receives 1014. A close frame without a code
+    (1005) is forwarded as 1000.
 
-    Sent upstream: the headers you choose, `Origin`, and `X-Forwarded-For`, `-Proto` and `-Host`, written anew from what the
-    ASGI server says. `Origin` always goes along, else a page of another site could get past the upstream's origin check by
-    way of the proxy; the upstream has to allow the origin that browsers see. Redirects are not followed, and proxies named in
-    the environment are not used.
+    The upstream receives the headers you choose, `Origin`, and `X-Forwarded-For`, `-Proto` and `-Host`. The proxy sets
+    the `X-Forwarded` headers from the values of the ASGI server, not from those of the client. It always forwards
+    `Origin`, because otherwise a page of another site could bypass the upstream's origin check. The upstream must
+    therefore allow the origin that browsers see. Redirects are not followed, and proxies named in the environment are
+    not used.
 
     Args:
         client: The client's WebSocket, accepted or not.
-        server_endpoint: URL of the upstream, `ws://` or `wss://`. Quote what you insert: `urllib.parse.quote(text, safe="")`.
-        forward_headers: Names of client headers that the upstream gets too. The default has no credentials: an upstream may
-            belong to somebody else, so `"authorization"` and `"cookie"` are yours to add.
-        extra_headers: Headers to add; they win over the client's.
-        subprotocols: Subprotocols that may be asked for, as the client names them; a mapping gives the upstream's name for
-            each. None: those that the client offers. If your endpoint has accepted already: the one it accepted with, and
-            None means none.
-        ssl: TLS settings for `wss://`. None: the system's certificates, loaded for each connection; share a context if you
-            have many.
-        compression: Offer permessage-deflate (RFC 7692) to the upstream. False, since inside a data centre it costs far more
-            memory and time for each connection than it saves.
-        max_message_bytes: Largest message in either direction; above it the connection ends with 1009. None: no limit here.
-            The ASGI server has its own limit for what clients send.
-        connect_timeout_s: Longest time for connecting, TLS and handshake with the upstream, in seconds.
-        close_timeout_s: Longest time for closing either side, in seconds; after it the upstream's TCP connection is cut.
-        stall_timeout_s: How long a side may take no data before it is given up, in seconds. None: for ever.
-        ping_interval_s: Time between pings to the upstream, in seconds; one unanswered for as long means that the upstream is
-            lost. None: no pings. Pings to the client are the ASGI server's.
+        server_endpoint: URL of the upstream, `ws://` or `wss://`. Quote inserted text with
+            `urllib.parse.quote(text, safe="")`.
+        forward_headers: Names of client headers to forward. The default forwards no credentials, because the upstream
+            may belong to somebody else. Add `"authorization"` or `"cookie"` if the upstream needs them.
+        extra_headers: Headers to add. They replace client headers of the same name.
+        subprotocols: Subprotocols to request from the upstream, by the client's names. A mapping gives the upstream's
+            name for each. If None, the client's offer is forwarded. If your endpoint has accepted already, pass the
+            subprotocol that it accepted. None then means no subprotocol.
+        ssl: TLS settings for `wss://`. If None, the system's certificates are loaded for each connection. Share a
+            context if you have many connections.
+        compression: Whether to offer permessage-deflate (RFC 7692) to the upstream. Inside a data centre it costs far
+            more memory and time for each connection than it saves.
+        max_message_bytes: Maximum message size in either direction, in bytes. A larger message closes the connection
+            with 1009. If None, the proxy has no limit. The ASGI server has its own limit for messages of clients.
+        connect_timeout_s: Timeout in seconds for connecting, TLS and handshake with the upstream.
+        close_timeout_s: Timeout in seconds for closing either side. After that, the upstream's TCP connection is
+            aborted.
+        stall_timeout_s: Timeout in seconds for a side that does not read. After that, the connection is closed. If
+            None, the proxy waits forever.
+        ping_interval_s: Interval between pings to the upstream, in seconds. A ping without an answer for the same time
+            means that the upstream is lost. If None, no pings are sent. The ASGI server pings the client.
 
     Raises:
-        ConfigurationError: The URL, a header or a subprotocol cannot be used; nothing has been sent to anybody.
+        ConfigurationError: The URL, a header or a subprotocol is invalid. Nothing has been sent to either side.
     """
 
     def __init__(
@@ -133,17 +140,17 @@ class WebSocketProxy:
         uri = parsed_endpoint(server_endpoint, ssl=ssl)
         if uri.username is not None and "authorization" in (*self._forward, *self._extra):
             raise ConfigurationError(
-                "WebSocketProxy: the upstream would get two Authorization headers, one of them from server_endpoint.",
-                fix="take the user and password out of the URL, or authorization out of the headers",
+                "WebSocketProxy: the upstream would receive two Authorization headers, one from server_endpoint.",
+                fix="remove the user and password from the URL, or authorization from the headers",
             )
 
     async def __call__(self) -> None:
-        """Connect to the upstream and pass messages both ways until one side ends; then close the other.
+        """Connect to the upstream and forward messages in both directions until one side ends. Then close the other.
 
         Cancelling the call closes both sides with 1001.
         """
         if self._is_client_closed():
-            logger.debug("client of the proxy to %s is gone already", masked(self.server_endpoint))
+            logger.debug("the client closed before the proxy to %s began", masked(self.server_endpoint))
             return
         offers = self._offers()
         try:
@@ -170,10 +177,10 @@ class WebSocketProxy:
         return self.client.application_state is WebSocketState.CONNECTED
 
     def _offers(self) -> dict[str, str]:
-        """Return the subprotocols to ask the upstream for, each with the client's name for it."""
+        """Return the subprotocols to request from the upstream, each with the client's name for it."""
         names = self._subprotocols
         if names is None and self._is_accepted():
-            return {}  # nobody can say which one the endpoint accepted with
+            return {}  # Starlette does not store the subprotocol that the endpoint accepted
         offers: dict[str, str] = {}
         for name in self.client.scope.get("subprotocols", ()):
             upstreams_name = name if names is None else names.get(name, "")
@@ -182,14 +189,17 @@ class WebSocketProxy:
         return offers
 
     def _headers(self) -> dict[str, str]:
-        """Collect the headers of the upstream handshake. The client's weigh least: anybody can write `X-Forwarded-For`."""
+        """Collect the headers of the upstream handshake.
+
+        Client headers have the lowest priority, because any client can send an `X-Forwarded-For`.
+        """
         client = self.client
         headers: dict[str, str] = {}
         for name in self._forward:
             values = client.headers.getlist(name)
             if values:
                 headers[name] = ("; " if name == "cookie" else ", ").join(values)  # RFC 9113 §8.2.3; RFC 9110 §5.3
-        headers.pop("x-forwarded-for", None)  # there may be no address to put in its place
+        headers.pop("x-forwarded-for", None)  # the server may have no address to replace it
         if client.client is not None:
             headers["x-forwarded-for"] = client.client.host
         headers["x-forwarded-proto"] = "https" if client.url.scheme == "wss" else "http"
@@ -215,10 +225,10 @@ class WebSocketProxy:
         )
 
     async def _refuse(self, error: Exception) -> None:
-        """Tell the client that the upstream cannot be had."""
+        """Refuse the client because the upstream is unavailable."""
         refusal = refusal_of(error)
         logger.warning(
-            "no connection to the upstream %s: %s: %s", masked(self.server_endpoint), type(error).__name__, error
+            "cannot connect to the upstream %s: %s: %s", masked(self.server_endpoint), type(error).__name__, error
         )
         denial = "websocket.http.response" in self.client.scope.get("extensions", {})
         if self._is_accepted() or not denial:
@@ -226,23 +236,23 @@ class WebSocketProxy:
             return
         try:
             await self.client.send_denial_response(PlainTextResponse(refusal.close.reason, status_code=refusal.status))
-        except _CLIENT_GONE as gone:
-            logger.debug("client left before it could be refused: %r", gone)
+        except _CLIENT_CLOSED as closed:
+            logger.debug("the client closed before it could be refused: %r", closed)
 
     async def _serve(self, upstream: ClientConnection, offers: Mapping[str, str]) -> Ending:
-        """Accept if nobody has, then pass messages until a side ends."""
+        """Accept the client unless the endpoint has, then forward messages until one side ends."""
         if self._is_accepted():
-            # With nothing agreed upstream, each side would read the other's messages in a different way.
+            # Without the agreed subprotocol, the two sides would misread each other's messages.
             return OTHER_SUBPROTOCOL if offers and not upstream.subprotocol else await self._relay(upstream)
         try:
             await self.client.accept(subprotocol=offers.get(upstream.subprotocol or ""))
-        except _CLIENT_GONE as gone:
-            logger.debug("client left before it was accepted: %r", gone)
+        except _CLIENT_CLOSED as closed:
+            logger.debug("the client closed before it was accepted: %r", closed)
             return CLIENT_LOST
         return await self._relay(upstream)
 
     async def _relay(self, upstream: ClientConnection) -> Ending:
-        """Run both pumps until one has seen its side's end."""
+        """Run both pumps until one reaches the end of the side that it reads."""
         async with asyncio.TaskGroup() as group:
             pumps = (
                 group.create_task(self._pump_to_upstream(upstream)),
@@ -250,7 +260,7 @@ class WebSocketProxy:
             )
             done, rest = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             if rest and all(pump.result() is None for pump in done):
-                # A write failed: the pump that reads that side knows more, once it is through with what came before the end.
+                # A write failed. The other pump reads that side and returns its ending after the last queued message.
                 await asyncio.wait(rest, timeout=self._close_timeout_s)
             for pump in pumps:
                 pump.cancel()
@@ -258,7 +268,10 @@ class WebSocketProxy:
         return next((ending for ending in endings if ending is not None), CLIENT_LOST)
 
     async def _pump_to_upstream(self, upstream: ClientConnection) -> Ending | None:
-        """Pass messages up until the client ends. None: the upstream takes no more, its own pump will say why."""
+        """Forward messages of the client until it ends.
+
+        Return None if the upstream is closed. The other pump then returns the ending.
+        """
         while True:
             event = await self.client.receive()
             if event["type"] == "websocket.disconnect":
@@ -276,7 +289,10 @@ class WebSocketProxy:
                 return None
 
     async def _pump_to_client(self, upstream: ClientConnection) -> Ending | None:
-        """Pass messages down until the upstream ends. None: the client takes no more, its own pump will say why."""
+        """Forward messages of the upstream until it ends.
+
+        Return None if the client is closed. The other pump then returns the ending.
+        """
         while True:
             try:
                 message = await upstream.recv()
@@ -288,7 +304,7 @@ class WebSocketProxy:
                     await self.client.send({"type": "websocket.send", kind: message})
             except TimeoutError:
                 return CLIENT_STALLED
-            except _CLIENT_GONE:
+            except _CLIENT_CLOSED:
                 return None
 
     async def _close_client(self, close: Close) -> None:
@@ -297,16 +313,16 @@ class WebSocketProxy:
         try:
             async with asyncio.timeout(self._close_timeout_s):
                 await self.client.close(close.code, close.reason)
-        except _CLIENT_GONE as gone:  # TimeoutError too: it reads nothing, not even the close frame
-            logger.debug("client could not be closed with %d: %r", close.code, gone)
+        except _CLIENT_CLOSED as closed:  # includes TimeoutError: the client did not read the close frame
+            logger.debug("the client could not be closed with %d: %r", close.code, closed)
 
     async def _close_upstream(self, upstream: ClientConnection, close: Close) -> None:
         try:
             async with asyncio.timeout(self._close_timeout_s):
                 await upstream.close(close.code, close.reason)
         except TimeoutError:
-            logger.debug("upstream %s took no close frame, cutting it", masked(self.server_endpoint))
+            logger.debug("the upstream %s did not read the close frame, aborting", masked(self.server_endpoint))
         finally:
-            # Nothing where it is closed. `close` may wait without end for room in a full write buffer.
+            # Does nothing if it is closed already. `close` may wait forever for room in a full write buffer.
             upstream.transport.abort()
             await upstream.wait_closed()

@@ -1,1 +1,1 @@
-"""Topics, all pure: what is valid and what matches (`filters`), the index (`trie`), who gets what (`router`)."""
+"""Topics and filters: rules and matching (`filters`), the index (`trie`), routing to receivers (`router`). All pure."""

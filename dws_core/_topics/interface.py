@@ -1,7 +1,7 @@
-"""What a topic language is to the core: the two protocols that the author of a matcher implements.
+"""The contract of a topic language: the two protocols that the author of a matcher implements.
 
-Both are pure: no event loop, no clock, no I/O, nothing that blocks. The core calls them from one thread, that of the
-event loop, and expects the named exceptions and no others. `dws_core.testing.TopicMatcherConformance` checks an
+Implementations are pure: no event loop, no clock, no I/O, no blocking. The core calls them only on the thread of the
+event loop. They may raise only the documented exceptions. `dws_core.testing.TopicMatcherConformance` checks an
 implementation.
 """
 
@@ -16,32 +16,33 @@ R = TypeVar("R", bound=Hashable)
 
 @runtime_checkable
 class TopicIndex(Protocol[R]):
-    """Filters and who wants what matches them: pairs of a filter and a receiver.
+    """An index of subscriptions, which are pairs of a filter and a receiver.
 
-    The core keeps one for each node, made by `TopicMatcher.index`, and passes only filters and topics that the
-    matcher accepts. Receivers are hashable and otherwise unknown: an index keeps them and hands them back.
+    Each node has one index, made by `TopicMatcher.index`. The core passes only filters and topics that the matcher
+    accepts. Receivers are hashable. The index stores and returns them, and uses no other feature of them.
     """
 
     def add(self, filter_: str, receiver: R) -> bool:
-        """Add a valid filter for a receiver; False: that pair was there, and nothing changed.
+        """Add a valid filter for a receiver. Return False, and change nothing, if the index has that pair.
 
         Called for each subscription. Must not slow down with the number of receivers of the same filter.
         """
         ...
 
     def discard(self, filter_: str, receiver: R) -> bool:
-        """Remove a filter of a receiver; False: that pair was not there. What becomes empty must be freed.
+        """Remove a filter of a receiver. Return False if the index does not have that pair.
 
-        The other filters of the receiver stay, even those that match the same topics.
+        The other filters of the receiver stay, even those that match the same topics. Free all memory of a filter that
+        has no receivers left.
         """
         ...
 
     def lookup(self, topic: str) -> AbstractSet[R]:
-        """Return the receivers that have a matching filter, each once; empty where there is none.
+        """Return the receivers that have a matching filter, each once. The set is empty if there are none.
 
-        Called again for a topic only after a change of subscriptions or when the core has forgotten the answer. The
-        returned set must not change afterwards. Its order is the order of delivery; a stable one is kind, none is
-        required.
+        The core caches the result. It repeats the call for a topic only after a subscription has changed or after the
+        cache has evicted the topic. The returned set must not change later. Messages are delivered in its order. A
+        stable order is recommended, but not required.
         """
         ...
 
@@ -52,35 +53,38 @@ class TopicIndex(Protocol[R]):
 
 @runtime_checkable
 class TopicMatcher(Protocol):
-    """A language of topics and filters, chosen by name (`mqtt` is built in). Without state of its own."""
+    """A language of topics and filters, chosen by name (`mqtt` is built in). It has no state."""
 
     def check_topic(self, topic: str) -> str:
-        """Return the topic, unchanged, if one may publish to it. Called for each publish.
+        """Return the topic, unchanged, if it is valid. Called for each publish.
 
-        Topics that begin with `$` belong to the node; the core refuses them itself.
+        Topics that begin with `$` are reserved for the node. The core refuses them, the matcher need not.
 
         Raises:
-            InvalidTopic: It breaks a rule; says which, and at which position. Nothing else, whatever the text.
+            InvalidTopic: The topic breaks a rule. The error names the rule and the position. No text may raise any
+                other exception.
         """
         ...
 
     def check_filter(self, filter_: str) -> str:
-        """Return the filter, unchanged, if one may subscribe to it. Called before `TopicIndex.add`.
+        """Return the filter, unchanged, if it is valid. Called before `TopicIndex.add`.
 
         Raises:
-            InvalidFilter: It breaks a rule; says which, and at which position. Nothing else, whatever the text.
+            InvalidFilter: The filter breaks a rule. The error names the rule and the position. No text may raise any
+                other exception.
         """
         ...
 
     def is_exact(self, filter_: str) -> bool:
-        """Say whether a valid filter matches the topic of the same text and no other.
+        """Return whether a valid filter matches only the topic with the same text.
 
-        True lets the core remember more: the filter's coming and going touches one topic only. False is always safe.
+        If True, adding or removing the filter invalidates the cached receivers of that topic only. If False, it
+        invalidates the whole cache. False is always safe.
         """
         ...
 
     def matches(self, topic: str, filter_: str) -> bool:
-        """Say whether a valid filter matches a valid topic: the truth that the index must agree with."""
+        """Return whether a valid filter matches a valid topic. The index must agree with this method."""
         ...
 
     def index(self) -> TopicIndex[object]:

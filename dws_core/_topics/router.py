@@ -1,4 +1,4 @@
-"""Who gets what: an index of filters, with its answers remembered by topic."""
+"""Routing of topics to receivers: an index of filters with a cache of its results."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ R = TypeVar("R", bound=Hashable)
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 _RECEIVERS_PER_TOPIC: Final = 16
-"""How many receivers the cache holds for each topic that it may hold, on average. With a bound in topics alone, 65,536
-topics of 10,000 receivers would take 5 GB; and finding a large answer again costs little beside delivering to it."""
+"""Average number of receivers per topic for which the cache has room.
+
+A limit on the number of topics alone would allow 65,536 topics of 10,000 receivers, which take 5 GB. Looking up a large
+result again is cheap compared with delivering to so many receivers.
+"""
 
 
 class Router(Generic[R]):
-    """Filters of receivers, and the receivers of topics.
+    """The filters of each receiver, and the receivers of each topic.
 
-    Pure and for one thread. A receiver without filters costs nothing. A change of an exact filter forgets the answer
-    for that topic, a change of any other filter forgets all answers.
+    Pure, and not thread-safe. A receiver without filters takes no memory. Adding or removing an exact filter
+    invalidates the cached receivers of that topic. Adding or removing any other filter clears the cache.
 
     Args:
         matcher: The topic language.
-        cache_size: Topics whose receivers are remembered, the oldest answer forgotten first; fewer where they have more
-            than 16 receivers on average. 0: none.
+        cache_size: Maximum number of topics whose receivers are cached. The oldest entry is evicted first. If topics
+            have more than 16 receivers on average, fewer topics are cached. If 0, none is.
     """
 
     def __init__(self, matcher: TopicMatcher, *, cache_size: int = 65_536) -> None:
         self._matcher = matcher
         self._index: TopicIndex[Any] = matcher.index()
-        self._filters: dict[R, str | dict[str, None]] = {}  # most receivers have one, and a dict is five times a text
-        # Not a dict: finding the oldest entry of a dict passes over all that were removed before it.
+        self._filters: dict[R, str | dict[str, None]] = {}  # mostly one each: a str takes a fifth of a dict
+        # Not a dict: finding the oldest key of a dict skips over every entry that was removed before it.
         self._cache: OrderedDict[str, tuple[R, ...]] = OrderedDict()
         self._cache_size = cache_size
         self._cached_receivers = 0
@@ -44,10 +47,10 @@ class Router(Generic[R]):
         return len(self._index)
 
     def subscribe(self, receiver: R, filter_: str) -> bool:
-        """Add a filter; False: it was there.
+        """Add a filter. Return False if the receiver has it already.
 
         Raises:
-            InvalidFilter: It breaks a rule of the topic language.
+            InvalidFilter: The filter breaks a rule of the topic language.
         """
         self._matcher.check_filter(filter_)
         if not self._index.add(filter_, receiver):
@@ -63,7 +66,7 @@ class Router(Generic[R]):
         return True
 
     def unsubscribe(self, receiver: R, filter_: str) -> bool:
-        """Remove a filter; False: it was not there."""
+        """Remove a filter. Return False if the receiver does not have it."""
         found = self._filters.get(receiver)
         if found is None or filter_ not in self.filters(receiver):
             return False
@@ -76,7 +79,7 @@ class Router(Generic[R]):
         return True
 
     def remove(self, receiver: R) -> None:
-        """Remove all filters of a receiver; one without filters is no error."""
+        """Remove all filters of a receiver. A receiver without filters is no error."""
         filters = self.filters(receiver)
         self._filters.pop(receiver, None)
         for filter_ in filters:
@@ -84,14 +87,14 @@ class Router(Generic[R]):
             self._forget(filter_)
 
     def filters(self, receiver: R) -> AbstractSet[str]:
-        """Return the filters of a receiver, in the order they were added: a view, not to be kept over changes."""
+        """Return the filters of a receiver, in the order they were added. The view is valid until the next change."""
         found = self._filters.get(receiver)
         if isinstance(found, str):
             return {found: None}.keys()
         return _NOTHING if found is None else found.keys()
 
     def receivers(self, topic: str) -> tuple[R, ...]:
-        """Return who wants a valid topic, each once even if several of its filters match, in the index's order."""
+        """Return the receivers of a valid topic, in the index's order, each once even if several filters match."""
         found = self._cache.get(topic)
         return self._look_up(topic) if found is None else found
 

@@ -1,4 +1,4 @@
-"""An index of filters: exact ones in a dict, those with wildcards in a trie of levels."""
+"""An index of filters: exact filters in a dict, filters with wildcards in a trie of levels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ R = TypeVar("R", bound=Hashable)
 
 
 class _Node(dict[str, "_Node[R]"], Generic[R]):
-    """The children by level, and the receivers of the filter that ends here: one object, for there are many."""
+    """The children by level, and the receivers of the filter that ends here. One object saves memory."""
 
     __slots__ = ("receivers",)
 
@@ -24,8 +24,8 @@ class _Node(dict[str, "_Node[R]"], Generic[R]):
 class TrieIndex(Generic[R]):
     """Filters of MQTT 5.0 §4.7 and their receivers.
 
-    A lookup visits the nodes that the topic's levels, `+` and `#` lead to, level by level, and no others; exact
-    filters cost it one look into a dict, however many there are. Nothing recurses. What becomes empty is freed.
+    A lookup visits, level by level, only the nodes that the topic's levels, `+` and `#` lead to. Exact filters cost one
+    dict lookup, independent of their number. No method recurses. Empty nodes are freed.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class TrieIndex(Generic[R]):
         return self._size
 
     def add(self, filter_: str, receiver: R) -> bool:
-        """Add a valid filter for a receiver; False: it was there."""
+        """Add a valid filter for a receiver. Return False if the index has that pair already."""
         receivers = self._wild(filter_) if has_wildcard(filter_) else self._literal(filter_)
         if receiver in receivers:
             return False
@@ -46,12 +46,12 @@ class TrieIndex(Generic[R]):
         return True
 
     def discard(self, filter_: str, receiver: R) -> bool:
-        """Remove a filter of a receiver; False: it was not there."""
+        """Remove a filter of a receiver. Return False if the index does not have that pair."""
         discard = self._discard_wild if has_wildcard(filter_) else self._discard_exact
         if not discard(filter_, receiver):
             return False
         self._size -= 1
-        if not self._size:  # a dict keeps the table of its largest size until it is cleared
+        if not self._size:  # a dict does not shrink until it is cleared
             self._exact.clear()
             self._root.clear()
         return True
@@ -59,8 +59,8 @@ class TrieIndex(Generic[R]):
     def lookup(self, topic: str) -> AbstractSet[R]:
         """Return the receivers of all filters that match a valid topic, each once.
 
-        The order is stable: those of the exact filter first, and those of one filter in the order they were added.
-        The set is the caller's: later changes do not reach it.
+        The order is stable: receivers of the exact filter come first, and receivers of one filter in the order they
+        were added. Later changes of the index do not change the set.
         """
         found = dict(self._exact.get(topic, ()))
         if self._root:
@@ -88,7 +88,7 @@ class TrieIndex(Generic[R]):
         return [node.receivers for node in ends if node.receivers]
 
     def _start(self, first: str) -> tuple[list[_Node[R]], list[_Node[R]]]:
-        """Return where the first level leads to, and where a filter ends already."""
+        """Return the nodes that the first level leads to, and the nodes at which a filter ends."""
         node, one, rest = (self._root.get(level) for level in (first, "+", "#"))
         if first[:1] == "$":  # MQTT 5.0 §4.7.2: a wildcard at the first level does not match such a topic
             one = rest = None
@@ -148,22 +148,30 @@ def _prune(path: list[tuple[_Node[R], str]]) -> None:
 
 
 class MqttMatcher:
-    """The built-in topic language `mqtt`: MQTT 5.0 §4.7, as `filters` has it."""
+    """The built-in topic language `mqtt`: MQTT 5.0 §4.7, implemented in `filters`."""
 
     def check_topic(self, topic: str) -> str:
-        """Return the topic if one may publish to it; raises `InvalidTopic`."""
+        """Return the topic if it is valid.
+
+        Raises:
+            InvalidTopic: The topic breaks a rule.
+        """
         return check_topic(topic)
 
     def check_filter(self, filter_: str) -> str:
-        """Return the filter if one may subscribe to it; raises `InvalidFilter`."""
+        """Return the filter if it is valid.
+
+        Raises:
+            InvalidFilter: The filter breaks a rule.
+        """
         return check_filter(filter_)
 
     def is_exact(self, filter_: str) -> bool:
-        """Say whether a valid filter matches only the topic of the same text."""
+        """Return whether a valid filter matches only the topic with the same text."""
         return not has_wildcard(filter_)
 
     def matches(self, topic: str, filter_: str) -> bool:
-        """Say whether a valid filter matches a valid topic."""
+        """Return whether a valid filter matches a valid topic."""
         return matches_filter(topic, filter_)
 
     def index(self) -> TrieIndex[object]:

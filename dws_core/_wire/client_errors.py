@@ -1,4 +1,4 @@
-"""What a client is told when something fails: a code, a short text, whether to try again. Never a traceback or URL."""
+"""The errors that clients receive: a code, a short text, whether to retry. They never contain a traceback or a URL."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dws_core._errors import (
 
 
 class Refused(DWSError):
-    """A client's request is refused for a reason of the protocol.
+    """A client's request was refused for a reason that the protocol defines.
 
     Attributes:
-        code: The error's code in the protocol.
-        temporary: Whether trying again makes sense.
-        retry_in_s: When, in seconds; None: not known.
+        code: Code of the error in the protocol.
+        temporary: Whether the client may retry.
+        retry_in_s: Time to wait before the retry, in seconds. None if unknown.
     """
 
     slug = "refused"
@@ -40,7 +40,14 @@ class Refused(DWSError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientError:
-    """The members of an `error` message."""
+    """The members of an `error` message.
+
+    Attributes:
+        code: Code of the error in the protocol.
+        message: One sentence for people.
+        temporary: Whether the client may retry.
+        retry_in_s: Time to wait before the retry, in seconds. None if unknown.
+    """
 
     code: str
     message: str
@@ -64,14 +71,14 @@ _UNAVAILABLE = ClientError(
 
 
 def describe(error: BaseException) -> ClientError | None:
-    """Return what to tell the client; None for an error that is not the client's and must be logged."""
+    """Return the error for the client, or None for an internal failure, which must be logged."""
     match error:
         case Refused():
             return ClientError(
                 code=error.code, message=error.message, temporary=error.temporary, retry_in_s=error.retry_in_s
             )
         case PublishOutcomeUnknown():
-            text = "the broker did not answer in time; the message may be stored: repeat it only with the same key"
+            text = "the broker did not reply in time. The message may be stored. Repeat it only with the same key"
             return ClientError(code="outcome-unknown", message=text, temporary=True)
         case BrokerOverloaded():
             return ClientError(
@@ -89,5 +96,5 @@ def describe(error: BaseException) -> ClientError | None:
     return None
 
 
-INTERNAL = ClientError(code="internal", message="the node failed to carry this out", temporary=False)
-"""What a client is told of any other failure."""
+INTERNAL = ClientError(code="internal", message="the node failed to process this request", temporary=False)
+"""The error for every other failure."""

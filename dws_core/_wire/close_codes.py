@@ -1,13 +1,20 @@
-"""The one table of close codes (RFC 6455 §7.4): for node, clients, docs and metrics."""
+"""Close codes (RFC 6455 §7.4): names, reason texts and meanings. `docs/generate.py` makes the docs table from them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+NO_STATUS: Final = 1005
+"""Reported locally if a close frame had no code. Never sent (RFC 6455 §7.4.1)."""
+
+ABNORMAL: Final = 1006
+"""Reported locally if the connection ended without a close frame. Never sent (RFC 6455 §7.4.1)."""
+
 
 class CloseCode(IntEnum):
-    """Why a connection ends. 4000-4499: reconnect; 4500-4999: do not."""
+    """Why a connection was closed. Clients reconnect after 4000-4499, and not after 4500-4999."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -17,6 +24,7 @@ class CloseCode(IntEnum):
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
     TOO_SLOW = 4000
     DRAINED = 4001
     TOKEN_EXPIRED = 4002
@@ -28,46 +36,86 @@ class CloseCode(IntEnum):
 
     @property
     def reason(self) -> str:
-        """The reason text of the close frame, below 123 bytes (RFC 6455 §5.5)."""
-        return _REASONS[self]
+        """The default reason of the close frame, at most 123 bytes (RFC 6455 §5.5)."""
+        return _FACTS[self].reason
+
+    @property
+    def meaning(self) -> str:
+        """A short description for the docs."""
+        return _FACTS[self].meaning or _FACTS[self].reason
 
     @property
     def reconnect(self) -> bool:
-        """Whether a client should come back."""
+        """Whether a client should reconnect."""
         return may_reconnect(self)
 
+    @property
+    def advice(self) -> str:
+        """How or when a client should reconnect. Empty if there is nothing to add to `reconnect`."""
+        return _FACTS[self].advice
 
-_REASONS: Final = {
-    CloseCode.NORMAL: "",
-    CloseCode.GOING_AWAY: "going away",
-    CloseCode.UNSUPPORTED_DATA: "this subprotocol does not take frames of this kind",
-    CloseCode.POLICY_VIOLATION: "not authenticated, or origin not allowed",
-    CloseCode.MESSAGE_TOO_BIG: "message too long",
-    CloseCode.INTERNAL_ERROR: "internal error",
-    CloseCode.SERVICE_RESTART: "node restarts",
-    CloseCode.TRY_AGAIN_LATER: "node is full",
-    CloseCode.TOO_SLOW: "too slow: the outbox is over its limit",
-    CloseCode.DRAINED: "drained",
-    CloseCode.TOKEN_EXPIRED: "token expired",
-    CloseCode.NO_PONG: "no answer to pings",
-    CloseCode.DISCONNECTED: "disconnected by the application",
-    CloseCode.FORBIDDEN: "forbidden",
-    CloseCode.PROTOCOL_ERROR: "protocol error",
-    CloseCode.FLOODING: "flooding",
+    @property
+    def is_sent(self) -> bool:
+        """Whether this version sends the code. If False, it is reserved for a later version."""
+        return _FACTS[self].sent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    reason: str
+    meaning: str = ""  # if empty, the reason
+    reconnect: bool = True
+    advice: str = ""
+    sent: bool = True
+
+
+_FACTS: Final = {
+    CloseCode.NORMAL: _Facts(reason="", meaning="normal end", advice="if the client wants to"),
+    CloseCode.GOING_AWAY: _Facts(reason="going away", advice="if the client wants to"),
+    CloseCode.UNSUPPORTED_DATA: _Facts(
+        reason="this subprotocol does not take frames of this kind",
+        meaning="text frame for a binary codec, or the reverse",
+        reconnect=False,
+    ),
+    CloseCode.POLICY_VIOLATION: _Facts(reason="not authenticated, or origin not allowed", reconnect=False),
+    CloseCode.MESSAGE_TOO_BIG: _Facts(
+        reason="message too long", meaning="message over `message_bytes`", reconnect=False
+    ),
+    CloseCode.INTERNAL_ERROR: _Facts(reason="internal error", advice="with backoff"),
+    CloseCode.SERVICE_RESTART: _Facts(reason="node restarts", meaning="node stops or restarts", advice="with jitter"),
+    CloseCode.TRY_AGAIN_LATER: _Facts(
+        reason="node is full", meaning="node is full, or the upstream of a proxy is too slow", advice="later"
+    ),
+    CloseCode.BAD_GATEWAY: _Facts(
+        reason="bad gateway", meaning="upstream of a proxy is unavailable or lost", advice="with backoff"
+    ),
+    CloseCode.TOO_SLOW: _Facts(
+        reason="too slow: the outbox is over its limit", meaning="client reads too slowly, over `outbox_bytes`"
+    ),
+    CloseCode.DRAINED: _Facts(reason="drained", sent=False),
+    CloseCode.TOKEN_EXPIRED: _Facts(reason="token expired", sent=False),
+    CloseCode.NO_PONG: _Facts(reason="no answer to pings", sent=False),
+    CloseCode.DISCONNECTED: _Facts(reason="disconnected by the application", reconnect=False),
+    CloseCode.FORBIDDEN: _Facts(reason="forbidden", reconnect=False, sent=False),
+    CloseCode.PROTOCOL_ERROR: _Facts(reason="protocol error", reconnect=False, sent=False),
+    CloseCode.FLOODING: _Facts(reason="flooding", meaning="too many messages, over `flood_messages`", reconnect=False),
 }
 
-_FINAL: Final = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.UNSUPPORTED_DATA, CloseCode.MESSAGE_TOO_BIG})
+_FINAL: Final = frozenset(code for code, facts in _FACTS.items() if not facts.reconnect)
 
 
 def may_reconnect(code: int) -> bool:
-    """Say whether a client should reconnect after this close code; it needs no table for 4000-4999."""
+    """Return whether a client should reconnect after a close code.
+
+    From 4000 on, the range decides, so clients need no table for new codes.
+    """
     if code >= 4000:
         return code < 4500
     return code not in _FINAL
 
 
 def reason_of(code: int) -> str:
-    """Return the reason text of a code; empty for one that is not ours."""
+    """Return the default reason of a code, or an empty text for a code that is not in `CloseCode`."""
     try:
         return CloseCode(code).reason
     except ValueError:

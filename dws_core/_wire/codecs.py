@@ -1,4 +1,4 @@
-"""Codecs: values to bytes and back. Built in: `json` and `msgpack`, both by msgspec."""
+"""Codecs encode values to bytes and decode them again. `json` and `msgpack` are built in and use msgspec."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from dws_core._wire.message import JSON
 
 @runtime_checkable
 class Codec(Protocol):
-    """Turns values into bytes and back. Pure and thread-safe.
+    """Encodes values to bytes and decodes them. Pure and thread-safe.
 
-    A codec may also have `splice(members, data)`: encode an object from `members` and the member `data` that is
-    encoded already. With it, what came through the broker goes to clients without being decoded.
+    A codec may also have a method `splice(members, data)`. It encodes an object from `members` and the member `data`,
+    whose value is encoded already. With it, the node forwards messages of the broker to clients without decoding them.
 
     Attributes:
-        name: Short name; `dws.v1.<name>` is its WebSocket subprotocol.
-        binary: True: binary frames; False: text frames, and `encode` returns UTF-8.
+        name: Short name. Its WebSocket subprotocol is `dws.v1.<name>`.
+        binary: Whether messages are sent in binary frames. If False, they are sent in text frames, and `encode` must
+            return UTF-8.
     """
 
     name: str
     binary: bool
 
     def encode(self, value: JSON) -> bytes:
-        """Encode a value; the same value gives the same bytes.
+        """Encode a value. Equal values give equal bytes.
 
         Raises:
-            CodecError: The value has a part that this codec cannot express.
+            CodecError: The value has a part that this codec cannot encode.
         """
         ...
 
     def decode(self, data: bytes | str) -> JSON:
-        """Decode what `encode` made.
+        """Decode a value that `encode` has encoded.
 
         Raises:
-            CodecError: Anything else; no other exception escapes.
+            CodecError: The data cannot be decoded. No other exception may be raised.
         """
         ...
 
@@ -54,7 +55,7 @@ class JSONCodec:
         self._decode = msgspec.json.Decoder().decode
 
     def encode(self, value: JSON) -> bytes:
-        """Encode; `bytes` become base64 text, dates ISO 8601."""
+        """Encode a value. `bytes` become base64 text, and dates become ISO 8601 text."""
         return _encode(self.name, self._encode, value)
 
     def decode(self, data: bytes | str) -> JSON:
@@ -62,7 +63,7 @@ class JSONCodec:
         return _decode(self.name, self._decode, data)
 
     def splice(self, members: Mapping[str, JSON], data: bytes) -> bytes:
-        """Encode an object of `members` and, last, the member `data` that is JSON already."""
+        """Encode an object of `members` and, at the end, the member `data`, whose value is JSON already."""
         return self._encode({**members, "data": msgspec.Raw(data)})
 
 
@@ -77,7 +78,7 @@ class MsgpackCodec:
         self._decode = msgspec.msgpack.Decoder().decode
 
     def encode(self, value: JSON) -> bytes:
-        """Encode; `bytes` stay bytes."""
+        """Encode a value. `bytes` stay bytes."""
         return _encode(self.name, self._encode, value)
 
     def decode(self, data: bytes | str) -> JSON:
@@ -85,12 +86,12 @@ class MsgpackCodec:
         return _decode(self.name, self._decode, data)
 
     def splice(self, members: Mapping[str, JSON], data: bytes) -> bytes:
-        """Encode an object of `members` and, last, the member `data` that is MessagePack already."""
+        """Encode an object of `members` and, at the end, the member `data`, whose value is MessagePack already."""
         return self._encode({**members, "data": msgspec.Raw(data)})
 
 
 def splice(codec: Codec, members: Mapping[str, JSON], data: bytes) -> bytes:
-    """Encode an object with an encoded member `data`, the cheap way where the codec has one."""
+    """Encode an object whose member `data` is encoded already. Use `splice` of the codec if it has one."""
     if (quick := getattr(codec, "splice", None)) is not None:
         spliced: bytes = quick(members, data)
         return spliced
@@ -111,5 +112,5 @@ def _decode(name: str, decode: Any, data: bytes | str) -> JSON:
     try:
         return decode(data)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        # The library's text may quote the input; say only that it failed.
-        raise CodecError(name, "the bytes cannot be decoded.", fix="check what the sender encodes with") from error
+        # The text of the library's exception may quote the input, so it is not shown.
+        raise CodecError(name, "the bytes cannot be decoded.", fix="check the codec of the sender") from error

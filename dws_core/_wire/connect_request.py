@@ -12,11 +12,11 @@ from dws_core._wire.message import JSON
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectRequest:
-    """What a client says first.
+    """The data of a client's `connect` message.
 
     Attributes:
-        filters: What it subscribes to; not checked yet.
-        cursor: Where it left off; None: it starts with what is new.
+        filters: Filters to subscribe to. They are not checked yet.
+        cursor: Positions to resume from. If None, the client receives only new messages.
     """
 
     filters: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class ConnectRequest:
 
 
 def read_connect_request(data: JSON) -> ConnectRequest:
-    """Read the data of a `connect` message; members that are not known are ignored.
+    """Read the data of a `connect` message. Unknown members are ignored.
 
     Raises:
         InvalidMessage: A member has the wrong type, or the cursor is malformed.
@@ -41,14 +41,14 @@ def read_connect_request(data: JSON) -> ConnectRequest:
 
 
 def read_cursor(members: Mapping[str, JSON]) -> dict[int, Position] | None:
-    """Read the member `cursor`; None: there is none.
+    """Read the member `cursor`. Return None if there is none.
 
     Raises:
-        InvalidMessage: Not a string, or malformed.
+        InvalidMessage: The cursor is not a string, or malformed.
     """
     text = members.get("cursor")
     if text is None:
         return None
     if not isinstance(text, str):
-        raise InvalidMessage("member 'cursor' must be a string.", fix="send back what the node sent, unchanged")
+        raise InvalidMessage("member 'cursor' must be a string.", fix="send the node's cursor unchanged")
     return parse_cursor(text)

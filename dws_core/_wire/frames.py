@@ -1,4 +1,4 @@
-"""What is written to connections: encoded once, framed once, shared by all that have the codec."""
+"""Frames for connections: encoded once, framed once, and shared by all connections with the same codec."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Frame:
     """One encoded message.
 
     Attributes:
-        payload: The encoded bytes; UTF-8 if not `binary`.
-        binary: Whether it goes out as a binary frame (RFC 6455 §5.6).
-        topic: The topic of a delivery; None for an answer, which no slow-consumer policy drops.
+        payload: The encoded bytes. They are UTF-8 if `binary` is False.
+        binary: Whether it is sent as a binary frame (RFC 6455 §5.6).
+        topic: Topic of a published message. None for any other frame, which no slow-consumer policy drops.
     """
 
     __slots__ = ("_ready", "_text", "binary", "payload", "topic")
@@ -26,20 +26,20 @@ class Frame:
 
     @property
     def text(self) -> str:
-        """The payload as text, decoded once for all connections."""
+        """The payload as text. It is decoded once for all connections."""
         if self._text is None:
             self._text = self.payload.decode()
         return self._text
 
     @property
     def ready(self) -> bytes:
-        """The whole frame as it goes on the wire, made once for all connections: a server's frames carry no mask."""
+        """The whole frame in wire format. It is the same for all connections, because servers do not mask frames."""
         if self._ready is None:
             self._ready = frame_header(len(self.payload), binary=self.binary) + self.payload
         return self._ready
 
     def frame(self, codec: Codec) -> Frame:
-        """Return itself: it is for one connection and encoded for it."""
+        """Return the frame itself, which is already encoded with the codec of its only connection."""
         return self
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ def encode_frame(codec: Codec, value: JSON) -> Frame:
     """Encode a value for connections with this codec.
 
     Raises:
-        CodecError: The codec cannot express the value.
+        CodecError: The codec cannot encode the value.
     """
     return Frame(codec.encode(value), binary=codec.binary)
 
@@ -59,8 +59,8 @@ def frame_header(length: int, *, binary: bool) -> bytes:
     """Return the header of an unfragmented, unmasked, uncompressed data frame (RFC 6455 §5.2).
 
     Args:
-        length: Bytes of payload.
-        binary: Opcode 2; else 1, text.
+        length: Length of the payload, in bytes.
+        binary: Whether the frame is binary (opcode 2). If False, it is text (opcode 1).
     """
     first = 0x82 if binary else 0x81
     if length < 126:

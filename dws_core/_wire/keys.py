@@ -1,4 +1,4 @@
-"""Keys that make the repeat of a message harmless."""
+"""Idempotency keys, which make it safe to publish a message again."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Final
 from dws_core._errors import InvalidMessage
 
 MAX_KEY_BYTES: Final = 1024
-"""Longest key, in bytes of UTF-8."""
+"""Maximum length of a key, in bytes of UTF-8."""
 
 
 def check_key(key: str) -> str:
-    """Return the key, unchanged, if every broker can keep it: 1 to 1,024 bytes of UTF-8.
+    """Return the key, unchanged, if it is valid: 1 to 1,024 bytes of UTF-8, which every broker can store.
 
     Raises:
-        InvalidMessage: It is not.
+        InvalidMessage: The key is not valid.
     """
     try:
         size = len(key.encode())
     except UnicodeEncodeError as error:
         surrogate = f"U+{ord(key[error.start]):04X}"
         raise InvalidMessage(
-            f"the key has the lone surrogate {surrogate} at position {error.start}, which cannot be written in UTF-8.",
+            f"the key has the lone surrogate {surrogate} at position {error.start}, which cannot be encoded in UTF-8.",
             fix="remove it",
         ) from None
     if not 1 <= size <= MAX_KEY_BYTES:
         raise InvalidMessage(
             f"a key must have 1 to {MAX_KEY_BYTES:,} bytes of UTF-8, got {size:,}.",
-            fix="shorten it, or leave it out where no repeat is to be recognised",
+            fix="shorten it, or omit it if repeats need not be recognised",
         )
     return key

@@ -1,4 +1,4 @@
-"""What applications see: the `Message`."""
+"""The `Message` that applications receive."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
 
     Attributes:
         data: The payload, any JSON value.
-        type: What it is, for example `send`; also readable as `typ`, its name in the original library.
-        topic: The topic or filter; None where there is none.
-        conn_id: Connection id or list of ids of a direct message; None otherwise.
-        id: The client's own mark, repeated in the answer; None: no answer is wanted.
-        key: Idempotency key; None: a repeat is a new message.
+        type: Type of the message, for example `send`. Also available as `typ`, its name in the original library.
+        topic: The topic or filter, or None.
+        conn_id: Connection id, or list of ids, of a direct message. None for any other message.
+        id: Request id chosen by the client, repeated in the reply. If None, the client wants no reply.
+        key: Idempotency key. If None, a repeat is a new message.
     """
 
     __slots__ = ("conn_id", "data", "id", "key", "topic", "type")
@@ -46,18 +46,18 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
 
     @property
     def typ(self) -> str:
-        """The message type, by its name in the original library."""
+        """The message type, under its name in the original library."""
         return self.type
 
     @classmethod
     def from_client_message(cls, *, data: Any) -> Message:
         """Read a client's decoded message. The given object is not changed.
 
-        A message without `data` member takes its other members (all but `type`, `id`, `topic`, `key`, `conn_id`) as
-        data. Without `type`, it is a `send` if it has a topic and a `broadcast` if not.
+        If there is no member `data`, the data is an object of all other members except `type`, `id`, `topic`, `key` and
+        `conn_id`. If there is no `type`, the message is a `send` if it has a topic, and a `broadcast` otherwise.
 
         Raises:
-            InvalidMessage: Not an object, or a member has the wrong type.
+            InvalidMessage: The value is not an object, or a member has the wrong type.
         """
         if not isinstance(data, Mapping):
             raise InvalidMessage(
@@ -65,7 +65,7 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
             )
         for name, check, expected in _CHECKS:
             if (value := data.get(name)) is not None and not check(value):
-                raise InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix="correct it")
+                raise InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix=f"send {expected}")
         topic = data.get("topic")
         return cls(
             data=data["data"] if "data" in data else {k: v for k, v in data.items() if k not in _HEADERS},
@@ -77,9 +77,10 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         )
 
     def __serialize__(self) -> dict[str, Any]:
-        """Return the message as a new `dict`: `type`, `topic`, `conn_id` and the data's members, or `data` itself.
+        """Return the message as a new `dict`, as in the original library.
 
-        Data that is an object is merged, as in the original library; anything else stands under `data`.
+        It has `type`, `topic`, `conn_id`, and the members of the data. Data that is not an object, or that has a member
+        with a reserved name, is put under `data` instead.
         """
         mergeable = isinstance(self.data, dict) and not self.data.keys() & {"data", *_HEADERS}
         members = self.data if mergeable else {"data": self.data}

@@ -1,7 +1,7 @@
-"""For Python programs that talk to a node: a client that reconnects by itself and resumes where it was.
+"""A client for Python programs that connect to a node. It reconnects automatically and resumes where it left off.
 
-Built on the `websockets` package. What is said on the wire is in `docs/reference/protocol.md`; any other client that
-speaks it does as well.
+It is built on the `websockets` package. `docs/reference/protocol.md` describes the protocol, which any other client may
+implement.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Telling the application of gaps."""
+"""Reporting gaps to the application."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dws_core.client._state import Gap
 logger = logging.getLogger("dws.client")
 
 OnGap: TypeAlias = Callable[[Gap], Awaitable[None] | None]
-"""Takes a gap; plain or async."""
+"""Called with a gap. Sync or async."""
 
 
 class Announcer:
-    """Calls the application's function. What that awaits does not hold up the client's reader, which it may need.
+    """Calls the application's function for each gap. An async function does not block the client's reader.
 
     Args:
-        on_gap: The function; None: gaps are logged.
-        tasks: Where an async one runs.
+        on_gap: The function to call. If None, gaps are logged.
+        tasks: Background tasks, in which async functions run.
     """
 
     def __init__(self, on_gap: OnGap | None, tasks: Tasks) -> None:
@@ -29,21 +29,21 @@ class Announcer:
         self._tasks = tasks
 
     def announce(self, gap: Gap) -> None:
-        """Tell of a gap; what goes wrong with that is logged."""
+        """Report a gap. Exceptions of the application's function are logged."""
         if self._on_gap is None:
             logger.warning("messages of %s may have been lost: %s", ", ".join(gap.filters), gap.reason)
             return
         try:
-            told = self._on_gap(gap)
+            result = self._on_gap(gap)
         except Exception:
-            logger.exception("on_gap failed")
+            logger.exception("on_gap raised an exception")
             return
-        if inspect.isawaitable(told):
-            self._tasks.spawn(_finish(told), name="on_gap of a dws client")
+        if inspect.isawaitable(result):
+            self._tasks.spawn(_finish(result), name="on_gap of a dws client")
 
 
-async def _finish(told: Awaitable[None]) -> None:
+async def _finish(result: Awaitable[None]) -> None:
     try:
-        await told
+        await result
     except Exception:
-        logger.exception("on_gap failed")
+        logger.exception("on_gap raised an exception")

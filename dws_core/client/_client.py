@@ -1,4 +1,4 @@
-"""`Client`: the I/O around `ClientState`. One task connects, reads, and connects again."""
+"""`Client`: the I/O around `ClientState`. One task connects, reads and reconnects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dws_core._errors import ConnectionClosed, DWSError, PublishOutcomeUnknown
 from dws_core._log.backoff import Backoff
 from dws_core._tasks import Tasks
 from dws_core._wire.client_errors import Refused
-from dws_core._wire.close_codes import CloseCode
+from dws_core._wire.close_codes import ABNORMAL, CloseCode
 from dws_core._wire.codecs import Codec
 from dws_core._wire.message import JSON
 from dws_core.client._announcer import Announcer, OnGap
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dws.client")
 
 _STEADY_S: Final = 5.0
-"""A connection that lived so long begins a new series of attempts when it ends."""
+"""Time in seconds after which a connection counts as stable. When it ends, the backoff starts again."""
 
 
 class Client:
-    """A connection to a node that mends itself: it reconnects and resumes, and says when something was lost.
+    """A client that reconnects automatically, resumes where it left off, and reports lost messages.
 
     ```python
     async with Client("ws://localhost:8000/ws/me", on_gap=print) as client:
@@ -57,27 +57,29 @@ class Client:
                 print(message.topic, message.data)
     ```
 
-    Each message comes once, in the order of its topic, over reconnects and nodes, as long as the topic's history reaches
-    back; else `on_gap` is called. A publish returns when the broker has the message; a repeat after a lost connection is
-    harmless, because it carries the same key.
+    Each message arrives once, in the order of its topic, across reconnects and nodes. If the topic's history does not
+    reach back far enough, `on_gap` is called instead. A publish returns when the broker has stored the message. After a
+    lost connection it is repeated with the same key, so the message is not published twice.
 
     Args:
-        url: Where the node is, `ws://` or `wss://`.
-        token: Bearer token, or a function that returns one, plain or async; it is asked for each connection.
+        url: URL of the node, `ws://` or `wss://`.
+        token: Bearer token, or a function that returns one for each connection. The function may be sync or async.
         codec: `json`, `msgpack`, or a codec object.
-        on_gap: Called with a `Gap` when messages may have been lost; plain or async. None: it is logged.
-        cursor: Where an earlier client left off (its `cursor`). Subscribe before the client is entered to resume there.
+        on_gap: Function to call with a `Gap` when messages may have been lost. Sync or async. If None, gaps are logged.
+        cursor: Cursor of an earlier client, from which to resume. Subscribe before you enter the client to resume
+            there.
         headers: Further header fields of the handshake.
-        ssl: TLS settings for `wss://`; None: the system's.
-        proxy: Whether the proxies of the environment are used.
-        queue_messages: Messages that may wait in a subscription before the client stops reading: the node then decides,
-            by its slow-consumer policy. While an answer is awaited it goes on reading, up to ten times as many.
-        window: Publishes that may be unanswered; others wait.
-        connect_timeout_s: Seconds for one handshake, and for the first connection as a whole.
-        backoff: Delays between attempts; None: full jitter from 0.5 s up to 30 s.
+        ssl: TLS settings for `wss://`. If None, the system's settings are used.
+        proxy: Whether to use the proxies that are set in the environment.
+        queue_messages: Maximum number of messages queued in a subscription before the client stops reading. The node
+            then applies its slow-consumer policy. While the client waits for a reply it continues to read, up to ten
+            times as many messages.
+        window: Maximum number of unanswered publishes. Further publishes wait.
+        connect_timeout_s: Timeout in seconds for each handshake, and for the first connection including its retries.
+        backoff: Delays between attempts. If None, full jitter from 0.5 s up to 30 s.
 
     Raises:
-        ConfigurationError: The codec is not known.
+        ConfigurationError: There is no codec with this name.
         InvalidMessage: The cursor is malformed.
     """
 
@@ -126,19 +128,19 @@ class Client:
 
     @property
     def conn_id(self) -> str | None:
-        """The connection id, which direct messages are sent to; None: not known."""
+        """The connection id, to which direct messages are sent. None if unknown."""
         return self._conn_id
 
     @property
     def connected(self) -> bool:
-        """Whether the node is reached at the moment."""
+        """Whether the client is connected to a node now."""
         return self._state.online
 
     @property
     def cursor(self) -> str | None:
-        """Where this client stands: give it to a later `Client` to resume. None: nowhere yet.
+        """The current cursor, from which a later `Client` can resume. None if the node has not sent one yet.
 
-        It counts what has arrived, also what still waits in a subscription.
+        It includes every message that has arrived, even if it is still queued in a subscription.
         """
         return self._state.cursor
 
@@ -147,7 +149,8 @@ class Client:
 
         Raises:
             AuthenticationFailed: The node refuses the token or the origin.
-            ConnectionClosed: No node could be reached in `connect_timeout_s`, or it closed for good.
+            ConnectionClosed: No node could be reached within `connect_timeout_s`, or the node closed the connection
+                with a code after which clients must not reconnect.
             Refused: The node does not allow a filter that was subscribed before.
         """
         self._tasks.spawn(self._run(), name="dws client")
@@ -157,7 +160,7 @@ class Client:
         except BaseException as error:
             await self.aclose()
             if isinstance(error, TimeoutError):
-                raise ConnectionClosed(1006, f"no connection in {self._connect_timeout_s} s") from error
+                raise ConnectionClosed(ABNORMAL, f"no connection within {self._connect_timeout_s} s") from error
             raise
         if self._end is not None:
             await self._tasks.stop()
@@ -170,7 +173,7 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close for good: iterations end, what awaits an answer fails. Closing again does nothing."""
+        """Close the client. Iterations end and unanswered requests fail. Closing again does nothing."""
         self._stop(ConnectionClosed(CloseCode.NORMAL, "closed by the application"))
         self._subscriptions.close()
         await self._tasks.stop()
@@ -178,12 +181,12 @@ class Client:
     # -- receiving
 
     def subscribe(self, filter_: str) -> Subscription:
-        """Receive what is published to matching topics: `async with client.subscribe("chat/#") as messages`.
+        """Subscribe to a filter: `async with client.subscribe("chat/#") as messages`.
 
-        Works at once, connected or not; see `Subscription` for when it is in force.
+        May be called before the client is connected. `Subscription` describes when the subscription takes effect.
 
         Raises:
-            InvalidFilter: It breaks a rule of MQTT 5.0 §4.7.
+            InvalidFilter: The filter breaks a rule of MQTT 5.0 §4.7.
             ConnectionClosed: The client is closed.
         """
         self._check_open()
@@ -196,7 +199,7 @@ class Client:
         return subscription
 
     def inbox(self) -> Subscription:
-        """Receive broadcasts and direct messages; without an inbox they are dropped.
+        """Receive broadcasts and direct messages. Without an inbox they are dropped.
 
         Raises:
             ConnectionClosed: The client is closed.
@@ -210,7 +213,7 @@ class Client:
         """Return the last messages of one topic, oldest first.
 
         Raises:
-            Refused: The node does not allow it, or has no history.
+            Refused: The node does not allow it, or keeps no history.
             ConnectionClosed: The client is closed.
         """
         answer = await self._ask({"type": "history", "topic": topic, "limit": limit})
@@ -219,29 +222,33 @@ class Client:
     # -- sending
 
     async def publish(self, topic: str, data: JSON, *, key: str | None = None, timeout_s: float = 30.0) -> str | None:
-        """Publish to a topic; return its position when the broker has it, None where there is no history.
+        """Publish to a topic. Return when the broker has stored the message.
 
         Args:
-            topic: No wildcards.
+            topic: Topic without wildcards.
             data: Any JSON value.
-            key: A repeat of (topic, key) within 60 s is delivered once; None: a key of its own.
-            timeout_s: Seconds in which the client tries, on whichever connection.
+            key: Idempotency key. Messages with the same topic and key within 60 s are delivered once. If None, a new
+                key is used.
+            timeout_s: Timeout in seconds. Until then, the client retries, on new connections if necessary.
+
+        Returns:
+            The position of the message, or None if the topic has no history.
 
         Raises:
-            Refused: Not allowed, or malformed; temporary refusals are tried again here.
-            PublishOutcomeUnknown: No answer in time; it may be stored or not.
+            Refused: The message is not allowed or malformed. Temporary refusals are retried and not raised.
+            PublishOutcomeUnknown: There was no reply in time. The message may be stored.
             ConnectionClosed: The client is closed.
         """
         return await self._publish({"type": "send", "topic": topic, "data": data}, key, timeout_s)
 
     async def broadcast(self, data: JSON, *, key: str | None = None, timeout_s: float = 30.0) -> str | None:
-        """Publish to every connection of the channel; see `publish`."""
+        """Publish to every connection of the channel. Everything else is as in `publish`."""
         return await self._publish({"type": "broadcast", "data": data}, key, timeout_s)
 
     async def send_to(
         self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None, timeout_s: float = 30.0
     ) -> str | None:
-        """Publish to the connections of one id, or of several; see `publish`."""
+        """Publish to the connections with one or several ids. Everything else is as in `publish`."""
         ids = conn_id if isinstance(conn_id, str) else list(conn_id)
         return await self._publish({"type": "send_by_conn_id", "conn_id": ids, "data": data}, key, timeout_s)
 
@@ -264,9 +271,9 @@ class Client:
             raise PublishOutcomeUnknown(str(members.get("topic", members["type"]))) from error
 
     async def _ask(self, members: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Send a request on this connection or the next; return the node's answer."""
+        """Send a request on this connection, or on the next one, and return the node's reply."""
         self._check_open()
-        self._endpoint.codec.encode(members)  # what cannot be encoded fails here and never reaches a connection
+        self._endpoint.codec.encode(members)  # a value that cannot be encoded raises here, not on a connection
         number, message = self._state.request(members)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._changed.set()
@@ -287,11 +294,11 @@ class Client:
     # -- the connection
 
     async def _run(self) -> None:
-        ending = Ending(error=ConnectionClosed(1006, "the client's own task failed"))
+        ending = Ending(error=ConnectionClosed(ABNORMAL, "the client's own task failed"))
         try:
             while (ending := await self._session()).retry:
                 delay_s = 0.0 if ending.at_once else self._backoff.next_s()
-                logger.info("%s; connecting again in %.1f s", ending.error, delay_s)
+                logger.info("reconnecting in %.1f s: %s", delay_s, ending.error)
                 await asyncio.sleep(delay_s)
         finally:
             self._stop(ending.error)
@@ -318,7 +325,7 @@ class Client:
                 await link.end()
 
     async def _room(self) -> None:
-        """Wait while a subscription is full, unless somebody awaits an answer: perhaps the one who should empty it."""
+        """Wait while a subscription is full, unless a request is unanswered: its caller may be the subscriber."""
         while self._subscriptions.full and not self._state.waits:
             self._changed.clear()
             await self._changed.wait()
@@ -358,13 +365,13 @@ class Client:
         await link.close()
 
     async def _refresh(self) -> None:
-        """Give the node a new token; where that fails, it closes with 4002 and the next connection has one."""
+        """Send the node a new token. If that fails, the node closes with 4002, and the next connection sends one."""
         if not callable(self._endpoint.token):
             return
         try:
             await self._ask({"type": "refresh", "data": {"token": await self._endpoint.fresh_token()}})
         except DWSError as error:
-            logger.warning("the token could not be refreshed: %s", error)
+            logger.warning("cannot refresh the token: %s", error)
 
     # -- inside
 
@@ -384,7 +391,7 @@ class Client:
             answer.set_result(result)
 
     def _stop(self, error: DWSError) -> None:
-        """End for good."""
+        """End the client: fail all requests and subscriptions."""
         if self._end is not None:
             return
         self._end = error

@@ -1,4 +1,4 @@
-"""`python -m dws_core listen` and `publish`: a client for people."""
+"""The commands `python -m dws_core listen` and `publish`: a client for the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from dws_core.client._state import Gap, Message
 
 
 async def listen(url: str, filter_: str, *, token: str | None, count: int | None) -> int:
-    """Print each message as a line of JSON, over reconnects, until `count` have come; gaps go to standard error."""
+    """Print each message as a line of JSON, across reconnects. Gaps are printed to standard error.
+
+    If `count` is given, return after that many messages.
+    """
     try:
         async with Client(url, token=token, on_gap=_show_gap) as client, client.subscribe(filter_) as messages:
             async for message in messages:
@@ -26,10 +29,10 @@ async def listen(url: str, filter_: str, *, token: str | None, count: int | None
 
 
 async def publish(url: str, topic: str, data: str, *, token: str | None) -> int:
-    """Publish a JSON value, or a text that is none; print where the broker has it."""
+    """Publish a JSON value, or any other text as a string. Print the position of the message."""
     try:
         async with Client(url, token=token) as client:
-            print(await client.publish(topic, _value(data)) or "published; the topic has no history")
+            print(await client.publish(topic, _value(data)) or "published (the topic has no history)")
     except DWSError as error:
         return _failed(error)
     return 0

@@ -1,4 +1,4 @@
-"""Opening a socket to a node, and what the end of one means."""
+"""Opening a connection to a node, and deciding whether to reconnect after it has ended."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from websockets.typing import Subprotocol
 
 from dws_core._errors import AuthenticationFailed, ConfigurationError, ConnectionClosed, DWSError, WebSocketException
 from dws_core._wire.client_errors import Refused
-from dws_core._wire.close_codes import CloseCode, may_reconnect
+from dws_core._wire.close_codes import ABNORMAL, CloseCode, may_reconnect
 from dws_core._wire.codecs import Codec, JSONCodec, MsgpackCodec
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
 Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
-"""A bearer token, or what returns a fresh one: asked for each connection."""
+"""A bearer token, or a function that returns a fresh one for each connection. The function may be sync or async."""
 
 _CODECS: Final[Mapping[str, Callable[[], Codec]]] = {"json": JSONCodec, "msgpack": MsgpackCodec}
 _MAX_MESSAGE_BYTES: Final = 16_777_216
-_ABNORMAL: Final = 1006
-_TRY_AGAIN: Final = frozenset({408, 425, 429})  # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4; and all of 500-599
+# RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4. All of 500-599 may be retried too.
+_TRY_AGAIN: Final = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """Why a connection ended or could not be made.
+    """Why a connection ended or could not be opened.
 
     Attributes:
-        error: For those who wait, if nothing follows.
-        retry: Whether to connect again.
-        at_once: Whether to do so without delay.
+        error: Error to raise in waiting calls if the client does not reconnect.
+        retry: Whether to reconnect.
+        at_once: Whether to reconnect without delay.
     """
 
     error: DWSError
@@ -46,16 +46,16 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where a node is, and how to come in.
+    """The address of a node and the settings of the handshake.
 
     Attributes:
-        url: `ws://` or `wss://`.
-        codec: Offered as `dws.v1.<name>`.
-        token: Sent as `Authorization: Bearer`; None: none.
+        url: URL of the node, `ws://` or `wss://`.
+        codec: Codec to offer as the subprotocol `dws.v1.<name>`.
+        token: Token to send as `Authorization: Bearer`. If None, no token is sent.
         headers: Further header fields.
-        ssl: For `wss://`; None: the system's defaults.
-        proxy: Whether the proxies of the environment are used.
-        timeout_s: Seconds for the handshake.
+        ssl: TLS settings for `wss://`. If None, the system's defaults.
+        proxy: Whether to use the proxies that are set in the environment.
+        timeout_s: Timeout in seconds for the handshake.
     """
 
     url: str
@@ -67,7 +67,12 @@ class Endpoint:
     timeout_s: float
 
     async def open(self) -> ClientConnection:
-        """Connect; raises what `websockets` does, and `AuthenticationFailed` where there is no token."""
+        """Connect.
+
+        Raises:
+            AuthenticationFailed: The token function failed.
+            OSError, TimeoutError, websockets.exceptions.WebSocketException: The connection failed.
+        """
         headers = dict(self.headers)
         if self.token is not None:
             headers["Authorization"] = f"Bearer {await self.fresh_token()}"
@@ -84,21 +89,27 @@ class Endpoint:
         )
 
     async def fresh_token(self) -> str:
-        """Return the token, asking its function if it has one."""
+        """Return the token. If it is a function, call it.
+
+        Raises:
+            AuthenticationFailed: The function raised an exception.
+        """
         if not callable(self.token):
             return self.token or ""
         try:
             token = self.token()
             return await token if inspect.isawaitable(token) else token
         except Exception as error:
-            raise AuthenticationFailed("the client's token function failed.", fix="see its own error") from error
+            raise AuthenticationFailed(
+                "the client's token function raised an exception.", fix="correct the function, see the cause"
+            ) from error
 
 
 def codec_of(codec: str | Codec) -> Codec:
-    """Return a codec by its name, or as it is.
+    """Return the codec with a name. A codec object is returned unchanged.
 
     Raises:
-        ConfigurationError: Not known.
+        ConfigurationError: There is no codec with this name.
     """
     if not isinstance(codec, str):
         return codec
@@ -106,14 +117,16 @@ def codec_of(codec: str | Codec) -> Codec:
         return _CODECS[codec]()
     except KeyError:
         known = ", ".join(_CODECS)
-        raise ConfigurationError(f"codec {codec!r} is not known.", fix=f"use one of {known}, or an object") from None
+        raise ConfigurationError(
+            f"the client has no codec {codec!r}.", fix=f"use one of {known}, or pass a codec object"
+        ) from None
 
 
 def ending_of(error: Exception) -> Ending:
-    """Say what the failure of a connection means."""
+    """Return the ending for an exception of a connection."""
     match error:
         case SocketClosed(rcvd=received):
-            code, reason = (_ABNORMAL, "") if received is None else (received.code, received.reason)
+            code, reason = (ABNORMAL, "") if received is None else (received.code, received.reason)
             return Ending(
                 error=ConnectionClosed(code, reason), retry=may_reconnect(code), at_once=code == CloseCode.DRAINED
             )
@@ -125,12 +138,12 @@ def ending_of(error: Exception) -> Ending:
             return Ending(error=error, retry=temporary)
         case DWSError():
             return Ending(error=error)
-    return Ending(error=ConnectionClosed(_ABNORMAL, f"{type(error).__name__}: {error}"))
+    return Ending(error=ConnectionClosed(ABNORMAL, f"{type(error).__name__}: {error}"))
 
 
 def _refused_by_http(status: int) -> Ending:
     if status in {401, 403}:
         text, fix = f"the node refused the handshake with HTTP {status}.", "check the token and the origin"
         return Ending(error=AuthenticationFailed(text, fix=fix), retry=False)
-    text, fix = f"the handshake was answered by HTTP {status}.", "check the URL and the node's log"
+    text, fix = f"the handshake failed with HTTP {status}.", "check the URL and the node's log"
     return Ending(error=WebSocketException(text, fix=fix), retry=status >= 500 or status in _TRY_AGAIN)

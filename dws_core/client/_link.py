@@ -1,4 +1,4 @@
-"""One open socket of a client."""
+"""One open connection of a client."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Link:
-    """Encodes and sends, receives and decodes. What is sent leaves in the order of the calls.
+    """Encodes and sends messages, receives and decodes them. Messages are sent in the order of the calls.
 
     Attributes:
-        leaving: Whether the client itself closes it, to connect elsewhere.
-        since_s: When the node took the first message, in seconds; None: it has not.
+        leaving: Whether the client closes the connection itself to connect to another node.
+        since_s: Time at which the node accepted the first message, in seconds of the loop's clock. None before that.
     """
 
     def __init__(self, socket: ClientConnection, codec: Codec) -> None:
@@ -31,7 +31,7 @@ class Link:
         self._turn = asyncio.Lock()
 
     async def send(self, *messages: JSON) -> None:
-        """Send; that a socket is gone is the reader's business."""
+        """Send messages. If the connection is closed, return: the reader reports that."""
         async with self._turn:
             try:
                 for message in messages:
@@ -44,17 +44,17 @@ class Link:
         """Wait for the next message.
 
         Raises:
-            CodecError: It cannot be decoded.
-            websockets.exceptions.ConnectionClosed: The socket is closed.
+            CodecError: The message cannot be decoded.
+            websockets.exceptions.ConnectionClosed: The connection is closed.
         """
         return self._codec.decode(await self._socket.recv())
 
     async def close(self) -> None:
-        """Close with 1000, while somebody else reads; closing again does nothing."""
+        """Close with 1000 while another task reads. Closing again does nothing."""
         await self._socket.close()
 
     async def end(self) -> None:
-        """Close with 1000 as the one who reads: what still comes is dropped, so that the answer to the close is seen."""
+        """Close with 1000 from the task that reads. It drops messages until the other side's close frame arrives."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._socket.close())
             with suppress(SocketClosed):

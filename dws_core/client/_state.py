@@ -1,7 +1,7 @@
-"""What a client remembers between its connections, and how it reads the protocol. No I/O, no clock.
+"""The state of a client across its connections, and its implementation of the protocol. No I/O, no clock.
 
-It decides what the first message says, how the cursor moves, what is sent again after a lost connection, and what a
-frame of the node means. `docs/reference/protocol.md` is the text that it follows.
+It makes the first message of a connection, updates the cursor, selects the requests to repeat after a lost connection,
+and turns frames of the node into events. `docs/reference/protocol.md` is the specification.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from dws_core._wire.cursor import Position, format_cursor, merge, parse_cursor, 
 from dws_core._wire.message import JSON
 
 KEY_WINDOW_S: Final = 50.0
-"""Seconds for which a repeat under the same key is safe: a little less than the minute for which nodes know a key."""
+"""Time in which a publish may be repeated with the same key, in seconds. Brokers remember keys for 60 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A message that arrived.
+    """A message that has arrived.
 
     Attributes:
-        data: Any JSON value.
-        topic: What it was published to; None: a broadcast or a direct message.
-        conn_id: The connection id that a direct message was sent to; None: not a direct one.
-        position: Where it stands in its log; None: its topic has no history.
+        data: The payload, any JSON value.
+        topic: Topic to which it was published. None for a broadcast or a direct message.
+        conn_id: Connection id to which a direct message was sent. None for any other message.
+        position: Position in its log. None if its topic has no history.
     """
 
     data: JSON
@@ -38,12 +38,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """Messages may have been lost: reload your state.
+    """A report that messages may have been lost. Reload your state.
 
     Attributes:
-        filters: Which of the client's filters are concerned.
-        reason: `epoch`, `trimmed`, `ahead`, `layout-changed`, `too-many` or `unavailable`, as the node says it;
-            `overflow`: this client did not take its messages fast enough.
+        filters: The client's filters whose messages may be lost.
+        reason: Reason sent by the node: `epoch`, `trimmed`, `ahead`, `layout-changed`, `too-many` or `unavailable`. Or
+            `overflow` if this client did not process its messages fast enough.
     """
 
     filters: tuple[str, ...]
@@ -52,11 +52,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
-    """The node has taken the first message.
+    """The node has accepted the first message.
 
     Attributes:
-        conn_id: Of this connection; None: a node that does not say.
-        recovered: Whether everything that was missed follows; None: there was nothing to resume.
+        conn_id: Id of this connection. None if the node does not send it.
+        recovered: Whether all missed messages follow. None if there was no cursor to resume from.
     """
 
     conn_id: str | None
@@ -65,14 +65,14 @@ class Connected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscribed:
-    """A filter is in force."""
+    """The node has accepted a filter."""
 
     filter: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotSubscribed:
-    """A filter was refused."""
+    """The node has refused a filter."""
 
     filter: str
     error: DWSError
@@ -80,7 +80,7 @@ class NotSubscribed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A request was carried out."""
+    """The node has carried out a request."""
 
     id: int
     frame: Mapping[str, Any]
@@ -88,7 +88,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """A request was not carried out."""
+    """A request has failed."""
 
     id: int
     error: DWSError
@@ -96,21 +96,21 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HelloRefused:
-    """The node does not take this client as it is."""
+    """The node has refused the first message."""
 
     error: Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """Connect elsewhere after so many seconds."""
+    """The node asks the client to reconnect, to another node, after `in_s` seconds."""
 
     in_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expiring:
-    """The token runs out in so many seconds."""
+    """The token expires in `in_s` seconds."""
 
     in_s: float
 
@@ -123,19 +123,22 @@ Event: TypeAlias = (
 @dataclass(slots=True)
 class _Request:
     message: dict[str, Any]
-    sent_s: float | None = None  # when it left for the first time
+    sent_s: float | None = None  # when it was sent for the first time
 
 
 class ClientState:
-    """One client, over all its connections.
+    """The state of one client across all its connections.
 
     Args:
-        key_prefix: Unguessable text that makes this client's keys its own.
-        cursor: Where an earlier client left off; None: start with what is new.
+        key_prefix: Unguessable text that makes the keys of this client unique.
+        cursor: Cursor of an earlier client. If None, the client receives only new messages.
 
     Attributes:
-        online: Whether the node has taken the first message of the present connection.
-        in_force: The filters that the node has.
+        online: Whether the node has accepted the first message of the current connection.
+        in_force: The filters that the node has accepted.
+
+    Raises:
+        InvalidMessage: The cursor is malformed.
     """
 
     def __init__(self, *, key_prefix: str, cursor: str | None = None) -> None:
@@ -143,53 +146,53 @@ class ClientState:
         self.in_force: set[str] = set()
         self._key_prefix = key_prefix
         self._cursor: dict[int, Position] | None = None if cursor is None else parse_cursor(cursor)
-        self._filters: dict[str, int] = {}  # how many want each
+        self._filters: dict[str, int] = {}  # number of subscriptions of each
         self._number = 0
         self._hello_id = 0
         self._hello_filters: tuple[str, ...] = ()
         self._subscribing: dict[int, str] = {}
         self._pending: dict[int, _Request] = {}  # in the order they were made
         self._gap_follows = False
-        self._plain = False  # the node does not know `connect`: nothing can be resumed there
-        self._owes_gap = False  # what could have been resumed was not
+        self._plain = False  # the node does not support `connect`, so clients cannot resume
+        self._owes_gap = False  # messages may be lost, and the gap is not reported yet
 
-    # -- what the application asks
+    # -- requests of the application
 
     @property
     def cursor(self) -> str | None:
-        """Where this client stands, to resume from; None: nowhere yet."""
+        """The current cursor, to resume from. None if the node has not sent one yet."""
         return None if self._cursor is None else format_cursor(self._cursor)
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """The filters that are wanted."""
+        """The filters of all subscriptions, each once."""
         return tuple(self._filters)
 
     @property
     def waits(self) -> bool:
-        """Whether an answer is awaited."""
+        """Whether a request is unanswered."""
         return bool(self._pending or self._subscribing)
 
     def new_key(self) -> str:
-        """Return a key that no other message has."""
+        """Return a new, unique idempotency key."""
         return f"{self._key_prefix}{self._next_id():x}"
 
     def subscribe(self, filter_: str) -> dict[str, Any] | None:
-        """Want a filter; return what to send now, if anything."""
+        """Add a subscription of a filter. Return the message to send now, or None."""
         self._filters[filter_] = self._filters.get(filter_, 0) + 1
         return self._subscribe(filter_) if self.online and self._filters[filter_] == 1 else None
 
     def unsubscribe(self, filter_: str) -> dict[str, Any] | None:
-        """Want a filter once less; return what to send now, if anything."""
+        """Remove a subscription of a filter. Return the message to send now, or None."""
         if (count := self._filters.get(filter_, 0)) > 1:
             self._filters[filter_] = count - 1
             return None
         return self._unsubscribe(filter_) if self._filters.pop(filter_, None) and self.online else None
 
     def request(self, members: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Number a request; it is kept, and sent again on the next connection, until it is answered or forgotten.
+        """Number a request. It is sent again on each new connection until it is answered or forgotten.
 
-        A publish must have a `key`: without one, a repeat would be another message.
+        A publish must have a `key`. Without a key, the repeat would be a second message.
         """
         number = self._next_id()
         message = {**members, "id": number}
@@ -197,15 +200,15 @@ class ClientState:
         return number, message
 
     def sent(self, number: int, now: float) -> None:
-        """Note that a request left; `now` in seconds."""
+        """Report that a request is sent at the time `now`, in seconds."""
         if (request := self._pending.get(number)) is not None and request.sent_s is None:
             request.sent_s = now
 
     def forget(self, number: int) -> None:
-        """Nobody waits for this request any more."""
+        """Drop a request whose reply is no longer needed."""
         self._pending.pop(number, None)
 
-    # -- connections come and go
+    # -- connections begin and end
 
     def hello(self) -> dict[str, Any]:
         """Return the first message of a new connection."""
@@ -217,10 +220,10 @@ class ClientState:
         return {"type": "connect", "id": self._hello_id, "data": data}
 
     def resume(self, now: float) -> tuple[list[dict[str, Any]], list[Failed]]:
-        """Return what to send once the node has taken the first message, and what is too old to be repeated."""
-        known = () if self._plain else self._hello_filters
-        messages = [self._unsubscribe(filter_) for filter_ in known if filter_ not in self._filters]
-        messages += [self._subscribe(filter_) for filter_ in self._filters if filter_ not in known]
+        """Return the messages to send after the first one was accepted, and the requests that are too old to repeat."""
+        accepted = () if self._plain else self._hello_filters
+        messages = [self._unsubscribe(filter_) for filter_ in accepted if filter_ not in self._filters]
+        messages += [self._subscribe(filter_) for filter_ in self._filters if filter_ not in accepted]
         failed: list[Failed] = []
         for number, request in list(self._pending.items()):
             key = request.message.get("key")
@@ -234,30 +237,32 @@ class ClientState:
         return messages, failed
 
     def offline(self) -> None:
-        """Note that the connection is gone."""
+        """Report that the connection is closed."""
         self._owes_gap |= self.online and self._cursor is None
         self.online = False
         self._gap_follows = False
         self._subscribing.clear()
         self.in_force.clear()
 
-    # -- what the node says
+    # -- frames of the node
 
     def receive(self, frame: JSON) -> list[Event]:
-        """Read a frame; types that are not known are passed over.
+        """Return the events of a frame. Frames of unknown types are ignored.
 
         Raises:
-            InvalidMessage: Not what the protocol says; the connection is of no use.
+            InvalidMessage: The frame breaks the protocol. The connection must be closed.
         """
         try:
             read = self._READERS.get(frame["type"])
             return [] if read is None else list(read(self, frame))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidMessage("the node sent a frame that is not of the protocol.", fix="look at its log") from error
+            raise InvalidMessage(
+                "the node sent a frame that breaks the protocol.", fix="check the node's log"
+            ) from error
 
     def _read_message(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         if not (self.online or self._plain):
-            return  # the answer to `connect` counts from the cursor: what comes before it comes again
+            return  # the replay starts at the cursor, so messages before the reply to `connect` are sent again
         if (text := frame.get("pos")) is not None:
             position = parse_position(text)
             self._merge({position.partition: position})
@@ -266,7 +271,7 @@ class ClientState:
     def _read_connected(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         recovered, cursor = frame.get("recovered"), parse_cursor(frame["cursor"])
         self._plain, self._gap_follows = False, recovered is False
-        if not self._gap_follows:  # else the gap moves it: a connection lost before that must not hide the loss
+        if not self._gap_follows:  # otherwise the gap moves it, so that a connection lost before cannot hide the loss
             self._cursor = replace(self._cursor or {}, cursor)
         yield from self._connected(Connected(conn_id=frame["conn_id"], recovered=recovered))
         for filter_ in self._hello_filters:
@@ -288,7 +293,7 @@ class ClientState:
         code = frame["code"]
         retry_in_s = frame.get("retry_in_s")
         error = Refused(code, frame["message"], temporary=frame["temporary"], retry_in_s=retry_in_s)
-        number = frame.get("id", 0)  # 0: of no request
+        number = frame.get("id", 0)  # 0 is the id of no request
         if number == self._hello_id and not self.online:
             yield from self._refused(error)
         elif (filter_ := self._subscribing.pop(number, None)) is not None:
@@ -299,11 +304,11 @@ class ClientState:
 
     def _refused(self, error: Refused) -> Iterable[Event]:
         had_cursor = self._cursor is not None
-        if error.code == "unknown-type":  # it is served all the same, filter by filter
+        if error.code == "unknown-type":  # subscribe to each filter instead
             self._plain, self._cursor = True, None
             self._owes_gap |= had_cursor
             yield from self._connected(Connected(conn_id=None, recovered=None))
-        elif error.code == "invalid-message" and had_cursor:  # the next attempt does without
+        elif error.code == "invalid-message" and had_cursor:  # try again without the cursor
             self._cursor, self._owes_gap = None, True
             yield HelloRefused(error=Refused(error.code, error.message, temporary=True))
         else:

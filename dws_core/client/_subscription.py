@@ -1,4 +1,4 @@
-"""What arrives for one part of the application: a bounded queue to iterate over."""
+"""Subscriptions of a client: limited queues of messages to iterate over."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dws_core._topics.trie import MqttMatcher
 from dws_core.client._state import Gap, Message, NotSubscribed, Subscribed
 
 HARD_BOUND: Final = 10
-"""How many times `queue_messages` a queue may hold while the client has to go on reading for an answer."""
+"""Maximum size of a queue while the client must continue to read for a reply, as a multiple of `queue_messages`."""
 
 
 class Subscription:
-    """An async iterator of messages. Use it as a context manager to unsubscribe at the end of the block.
+    """An async iterator over messages. Use it as a context manager to unsubscribe at the end of the block.
 
     ```python
     async with client.subscribe("chat/#") as messages:
@@ -26,11 +26,12 @@ class Subscription:
             print(message.topic, message.data)
     ```
 
-    Made by `Client.subscribe` and `Client.inbox`. Entering the block waits until the node has the filter: nothing that
-    is sent after that is missed. Iterating without a block works too; the filter then stays until the client is closed.
+    `Client.subscribe` and `Client.inbox` return it. Entering the block waits until the node has accepted the filter, so
+    every message that is sent after that arrives. You may also iterate without a block. The subscription then lasts
+    until the client is closed.
 
     Attributes:
-        filter: What was subscribed to; None: broadcasts and direct messages.
+        filter: Filter of the subscription. None for broadcasts and direct messages.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class Subscription:
 
     @property
     def full(self) -> bool:
-        """Whether the client should stop reading until something is taken."""
+        """Whether the queue is full, so that the client should stop reading."""
         return len(self._queue) >= self._queue_messages
 
     def close(self) -> None:
-        """Unsubscribe; what waits is dropped and the iteration ends. Closing again does nothing."""
+        """Unsubscribe. Queued messages are dropped and the iteration ends. Closing again does nothing."""
         if not self._closed:
             self._closed = True
             self._queue.clear()
@@ -66,10 +67,10 @@ class Subscription:
             self._on_close(self)
 
     async def ready(self) -> None:
-        """Wait until the node has the filter.
+        """Wait until the node has accepted the filter.
 
         Raises:
-            Refused: The node does not allow it, or it is not a filter.
+            Refused: The node does not allow the filter, or the filter is invalid.
             ConnectionClosed: The client is closed.
         """
         await self._in_force.wait()
@@ -107,7 +108,10 @@ class Subscription:
     # -- called by the client
 
     def put(self, message: Message) -> bool:
-        """Queue a message. False: far too many wait already; this one is dropped, the first of a row."""
+        """Queue a message, or drop it if the queue is at its hard limit.
+
+        Return False for the first of a series of dropped messages, and True otherwise.
+        """
         was_overflowing = self._overflowing
         self._overflowing = len(self._queue) >= self._queue_messages * HARD_BOUND
         if self._overflowing:
@@ -117,11 +121,11 @@ class Subscription:
         return True
 
     def in_force(self) -> None:
-        """Note that the node has the filter."""
+        """Report that the node has accepted the filter."""
         self._in_force.set()
 
     def fail(self, error: DWSError) -> None:
-        """End the iteration by an error, after what waits."""
+        """End the iteration with an error, after the queued messages."""
         self._end = self._end or error
         self._wake()
 
@@ -135,9 +139,9 @@ class Subscriptions:
     """All subscriptions of a client.
 
     Args:
-        queue_messages: Messages that may wait in each.
-        on_change: Called when there is more room, or one less.
-        on_close: Called with one that the application has closed.
+        queue_messages: Maximum number of queued messages in each, before the client stops reading.
+        on_change: Called when a queue has more room or a subscription has ended.
+        on_close: Called with a subscription that the application has closed.
     """
 
     def __init__(
@@ -151,14 +155,14 @@ class Subscriptions:
 
     @property
     def full(self) -> bool:
-        """Whether one of them is."""
+        """Whether any queue is full."""
         return any(subscription.full for subscription in self._all)
 
     def add(self, filter_: str | None) -> Subscription:
-        """Make one; None: for broadcasts and direct messages.
+        """Add a subscription of a filter. If the filter is None, it receives broadcasts and direct messages.
 
         Raises:
-            InvalidFilter: It breaks a rule of MQTT 5.0 §4.7.
+            InvalidFilter: The filter breaks a rule of MQTT 5.0 §4.7.
         """
         made = Subscription(
             filter_, queue_messages=self._queue_messages, on_change=self._on_change, on_close=self._closed
@@ -169,7 +173,7 @@ class Subscriptions:
         return made
 
     def deliver(self, message: Message) -> list[Gap]:
-        """Queue a message for all who want it; return what that cost those who are far too slow."""
+        """Queue a message in all matching subscriptions. Return a gap for each one that drops it."""
         if message.topic is None:
             receivers = tuple(subscription for subscription in self._all if subscription.filter is None)
         else:
@@ -178,7 +182,7 @@ class Subscriptions:
         return [Gap(filters=(subscription.filter or "",), reason="overflow") for subscription in slow]
 
     def answered(self, event: Subscribed | NotSubscribed) -> None:
-        """Take the node's answer to a filter."""
+        """Process the node's reply to a filter."""
         for subscription in [found for found in self._all if found.filter == event.filter]:
             if isinstance(event, NotSubscribed):
                 self._remove(subscription)
@@ -187,12 +191,12 @@ class Subscriptions:
                 subscription.in_force()
 
     def fail(self, error: DWSError) -> None:
-        """End all iterations by an error, after what waits."""
+        """End all iterations with an error, after the queued messages."""
         for subscription in self._all:
             subscription.fail(error)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all subscriptions."""
         for subscription in tuple(self._all):
             subscription.close()
 

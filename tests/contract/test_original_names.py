@@ -35,7 +35,9 @@ def test_missing_plugin_names_package_to_install() -> None:
 
 
 def test_deprecated_names_work_and_name_replacement() -> None:
-    with pytest.warns(DeprecationWarning, match=r"is_valid_broker is deprecated and leaves in 0\.4\.0.*isinstance"):
+    with pytest.warns(
+        DeprecationWarning, match=r"is_valid_broker is deprecated and will be removed in 0\.4\.0.*isinstance"
+    ):
         is_valid_broker = dws_core.is_valid_broker
     assert is_valid_broker(InMemoryBroker())
     assert not is_valid_broker(object())

@@ -235,7 +235,7 @@ async def test_ready_frames_work_over_tls(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("version", ["0.52.4", "0.9"])
 def test_old_uvicorn_is_rejected_with_fix(version: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"this is {version}.*pip install"):
+    with pytest.raises(ConfigurationError, match=f"but {version} is installed.*pip install"):
         _check_version(version)
     for new in ("0.53.0", "0.54.0rc1", "1.0"):
         _check_version(new)

@@ -12,10 +12,10 @@ from dws_core._limits.backlog import SlowConsumer
 from dws_core._node.connection.filter_set import FilterSet
 from dws_core._node.connection.handler_guard import HandlerGuard
 from dws_core._node.connection.host import ConnectionHost, StandaloneHost
-from dws_core._node.connection.reader import ABNORMAL, SOCKET_CLOSED, SocketReader
+from dws_core._node.connection.reader import SOCKET_CLOSED, SocketReader
 from dws_core._node.sending.outbox import Outbox, OutboxSettings, ReadyOutbox, TaskOutbox
 from dws_core._node.sending.ready_frames import sink_of
-from dws_core._wire.close_codes import CloseCode, reason_of
+from dws_core._wire.close_codes import ABNORMAL, CloseCode, reason_of
 from dws_core._wire.codecs import Codec, JSONCodec
 from dws_core._wire.frames import Frame
 from dws_core._wire.message import JSON

@@ -14,16 +14,12 @@ from dws_core._node.connection.host import ConnectionHost
 from dws_core._node.sending.outbox import Outbox
 from dws_core._wire import server_messages
 from dws_core._wire.client_errors import Refused, describe
-from dws_core._wire.close_codes import CloseCode
+from dws_core._wire.close_codes import ABNORMAL, NO_STATUS, CloseCode
 from dws_core._wire.codecs import Codec
 from dws_core._wire.message import JSON, Message
 
 SOCKET_CLOSED = (WebSocketDisconnect, RuntimeError, OSError)
 """Exceptions that servers and Starlette raise when a closing or closed socket is used."""
-
-NO_STATUS = 1005
-ABNORMAL = 1006
-"""Close codes that are reported but never sent (RFC 6455 §7.4.1)."""
 
 
 class InboxEnded(Exception):

@@ -44,8 +44,8 @@ def test_cached_answer_equals_rule_lookup(filters: list[str], levels: list[str])
 
 
 def test_policy_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "_MAX_KNOWN", 10)
+    monkeypatch.setattr(policy, "_MAX_CACHED", 10)
     chosen = HistoryPolicy({"a/#": SHORT}, matches)
     for number in range(100):
         assert chosen.of(f"a/{number}") == SHORT
-    assert len(chosen._known) <= 10
+    assert len(chosen._cache) <= 10

@@ -173,7 +173,7 @@ def test_partitions_are_replayed_in_sequence() -> None:
     assert recovery.to_read() == [], "each is told once"
     assert (first.partition, first.epoch, first.since, first.until, first.topics) == (0, "e", 1, 2, A)
     recovery.found(second, ReadResult(records=(rec(2),)))
-    assert recovery.waits
+    assert recovery.is_waiting
     assert taken(recovery) == []
     node.publish(1, 3)
     recovery.found(first, ReadResult(records=(rec(2),)))

@@ -30,7 +30,7 @@ class NoLastCheck(Recovery):
 
 class RoutedAfterHistory(Recovery):
     def on_record(self, partition: int, epoch: str, record: Record) -> None:
-        if not self.waits:
+        if not self.is_waiting:
             super().on_record(partition, epoch, record)
 
 
@@ -55,7 +55,7 @@ class KeepsFloorOverGap(Recovery):
 
 class DropsWhatItCannotHold(Recovery):
     def _catch_up(self) -> None:
-        self._behind = False
+        self._overflowed = False
 
 
 class Mutants:

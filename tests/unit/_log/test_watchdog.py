@@ -47,7 +47,7 @@ def test_last_check_is_at_deadline() -> None:
 
 @pytest.mark.parametrize(("probe_s", "dead_s"), [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)])
 def test_zero_answer_time_is_rejected(probe_s: float, dead_s: float) -> None:
-    with pytest.raises(ValueError, match="raise dead_s"):
+    with pytest.raises(ValueError, match="increase dead_s"):
         Watchdog(0.0, probe_s=probe_s, dead_s=dead_s)
 
 

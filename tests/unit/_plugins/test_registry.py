@@ -132,7 +132,7 @@ def test_unknown_hook_suggests_closest_name(install: Any) -> None:
 
 def test_wrong_hook_arguments_are_reported(install: Any) -> None:
     registry = _registry(install("args", dws_register_brokers=lambda config: []))
-    with pytest.raises(PluginNotFound, match="does not fit the hooks"):
+    with pytest.raises(PluginNotFound, match="does not match the hook specifications"):
         registry.broker_spec("x")
 
 
@@ -155,7 +155,7 @@ def test_failing_or_invalid_load_is_load_error(install: Any) -> None:
     with pytest.raises(PluginLoadError, match="no client library") as caught:
         registry.broker_class(BrokerURL.parse("broken://"))
     assert isinstance(caught.value.__cause__, ImportError)
-    with pytest.raises(PluginLoadError, match="loads a int"):
+    with pytest.raises(PluginLoadError, match="loaded a int"):
         registry.broker_class(BrokerURL.parse("nonsense://"))
     assert registry.codecs() == {}
 

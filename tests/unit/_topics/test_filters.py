@@ -125,11 +125,22 @@ def test_valid_topic_is_valid_filter_without_wildcards(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("$all", True), ("$conn/#", True), ("$", True), ("a/$all", False), ("/$", False), ("#", False)],
+    ("topic", "expected"),
+    [
+        ("$all", True),
+        ("$conn/#", True),
+        ("$", True),
+        ("$/a", True),
+        ("a/$all", False),
+        ("/$", False),
+        ("#", False),
+        ("", False),
+        (" $all", False),
+        ("\uff04all", False),  # FULLWIDTH DOLLAR SIGN
+    ],
 )
-def test_leading_dollar_reserves_topic_for_node(text: str, expected: bool) -> None:
-    assert is_reserved(text) is expected
+def test_leading_dollar_reserves_topic_for_node(topic: str, expected: bool) -> None:
+    assert is_reserved(topic) is expected
 
 
 EXAMPLES = [

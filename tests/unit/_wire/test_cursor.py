@@ -71,8 +71,8 @@ def test_cursor_of_exact_topic_has_at_most_40_bytes() -> None:
         ("0:a:\u0661", 0, "is not"),
         ("0:a:1\n", 0, "is not"),
         ("x" * 100, 0, "x... is not".replace("x...", "x" * 37 + "...'")),
-        (f"0:a:1,1:a:{2**63}", 6, "an offset is below 2**63"),
-        ("0:a:1,1:a:1,0:a:2", 12, "partition 0 comes twice"),
+        (f"0:a:1,1:a:{2**63}", 6, "an offset must be below 2**63"),
+        ("0:a:1,1:a:1,0:a:2", 12, "partition 0 appears twice"),
     ],
 )
 def test_malformed_cursor_is_rejected_with_position(text: str, position: int, reason: str) -> None:
