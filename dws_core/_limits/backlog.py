@@ -44,12 +44,12 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, frame: Frame, *, beside_bytes: int = 0) -> int | None:
+    def put(self, frame: Frame, *, sent_bytes: int = 0) -> int | None:
         """Add a frame.
 
         Args:
             frame: The frame to queue.
-            beside_bytes: Number of bytes in the server's buffer, which also count against the limit.
+            sent_bytes: Number of bytes in the server's buffer, which also count against the limit.
 
         Returns:
             The number of messages that were dropped, or None if the queue is over the limit and nothing may be dropped.
@@ -62,7 +62,7 @@ class Backlog:
             dropped += self._drop(key)
         self._frames[key] = frame
         self.size_bytes += len(frame)
-        while self._is_over(beside_bytes):
+        while self._is_over(sent_bytes):
             victim = self._victim()
             if victim is None:
                 return None
@@ -79,11 +79,11 @@ class Backlog:
         self.size_bytes -= len(frame)
         return frame
 
-    def _is_over(self, beside_bytes: int) -> bool:
+    def _is_over(self, sent_bytes: int) -> bool:
         if self._limit_bytes is None or not self._frames:
             return False
-        alone = len(self._frames) == 1 and not beside_bytes
-        return not alone and self.size_bytes + beside_bytes > self._limit_bytes
+        alone = len(self._frames) == 1 and not sent_bytes
+        return not alone and self.size_bytes + sent_bytes > self._limit_bytes
 
     def _victim(self) -> int | str | None:
         if self._policy == "drop-oldest":

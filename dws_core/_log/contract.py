@@ -36,7 +36,8 @@ class LogCapabilities:
 
     Attributes:
         recovery: Whether `read` can return missed records.
-        durable: What stored messages survive: nothing, the end of the process, a crash (on disk), the loss of a server.
+        durable: Strongest event that stored messages survive: none, the end of the process, a crash (disk), the loss of a
+            server (replicated).
         cross_process: Whether nodes in different processes receive each other's messages.
         per_topic_retention: Whether the broker itself applies size and TTL of `History`.
         exact_gap: Whether a gap is reported only if a record was really missed. If False, a gap is also reported

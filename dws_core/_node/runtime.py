@@ -69,7 +69,7 @@ class NodeSettings:
 class NodeRuntime:
     """One run of a node. It is the `ConnectionHost` of its connections.
 
-    A node that is started again gets a new runtime, so that it cannot answer from what it received before the restart.
+    A node that is started again gets a new runtime, so that it cannot answer from records of an earlier run.
     """
 
     settings: NodeSettings

@@ -110,7 +110,7 @@ class Outbox(ABC):
     def _queue(self, frame: Frame) -> None:
         if self._backlog is None:
             self._backlog = Backlog(self._limit_bytes, self._policy)
-        dropped = self._backlog.put(frame, beside_bytes=self._sent_bytes())
+        dropped = self._backlog.put(frame, sent_bytes=self._sent_bytes())
         if dropped is None:
             self._counters.overflows += 1
             self.close()

@@ -39,8 +39,8 @@ def test_close_policy_drops_nothing() -> None:
 
 
 def test_bytes_in_server_buffer_count() -> None:
-    assert Backlog(3, "close").put(_frame("12"), beside_bytes=2) is None
-    assert Backlog(4, "close").put(_frame("12"), beside_bytes=2) == 0
+    assert Backlog(3, "close").put(_frame("12"), sent_bytes=2) is None
+    assert Backlog(4, "close").put(_frame("12"), sent_bytes=2) == 0
 
 
 def test_drop_oldest_drops_messages_but_not_replies() -> None:
@@ -92,7 +92,7 @@ def test_every_drop_is_counted_and_limit_holds(
     kept: list[Frame] = []
     for size, topic, beside, takes in puts:
         frame = Frame(b"x" * size, binary=True, topic=topic)
-        dropped = backlog.put(frame, beside_bytes=beside)
+        dropped = backlog.put(frame, sent_bytes=beside)
         if dropped is None:
             assert limit is not None
             return
