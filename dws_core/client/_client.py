@@ -21,6 +21,7 @@ from dws_core._wire.message import JSON
 from dws_core.client._announcer import Announcer, OnGap
 from dws_core.client._endpoint import Ending, Endpoint, Token, codec_of, ending_of
 from dws_core.client._link import Link
+from dws_core.client._replies import Replies
 from dws_core.client._state import (
     Answered,
     ClientState,
@@ -118,7 +119,7 @@ class Client:
         self._subscriptions = Subscriptions(
             queue_messages=queue_messages, on_change=self._changed.set, on_close=self._on_unsubscribed
         )
-        self._answers: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._replies = Replies()
         self._link: Link | None = None
         self._conn_id: str | None = None
         self._online = asyncio.Event()
@@ -275,16 +276,15 @@ class Client:
         self._check_open()
         self._endpoint.codec.encode(members)  # a value that cannot be encoded raises here, not on a connection
         number, message = self._state.request(members)
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        reply = self._replies.expect(number)
         self._changed.set()
         try:
             if self._link is not None and self._state.online:
                 self._state.sent(number, asyncio.get_running_loop().time())
                 await self._link.send(message)
-            found: Mapping[str, Any] = await answer
-            return found
+            return await reply
         finally:
-            del self._answers[number]
+            self._replies.forget(number)
             self._state.forget(number)
 
     def _send_soon(self, message: JSON) -> None:
@@ -336,7 +336,7 @@ class Client:
                 for overflow in self._subscriptions.deliver(event):
                     self._announcer.announce(overflow)
             case Answered(id=number, frame=result) | Failed(id=number, error=result):
-                self._settle(number, result)
+                self._replies.settle(number, result)
             case Gap():
                 self._announcer.announce(event)
             case Connected():
@@ -355,7 +355,7 @@ class Client:
         self._conn_id = event.conn_id
         messages, failures = self._state.resume(now)
         for failure in failures:
-            self._settle(failure.id, failure.error)
+            self._replies.settle(failure.id, failure.error)
         self._online.set()
         await link.send(*messages)
 
@@ -381,22 +381,12 @@ class Client:
             if message is not None:
                 self._send_soon(message)
 
-    def _settle(self, number: int, result: Mapping[str, Any] | DWSError) -> None:
-        answer = self._answers.get(number)
-        if answer is None or answer.done():
-            return
-        if isinstance(result, DWSError):
-            answer.set_exception(result)
-        else:
-            answer.set_result(result)
-
     def _stop(self, error: DWSError) -> None:
         """End the client: fail all requests and subscriptions."""
         if self._end is not None:
             return
         self._end = error
-        for number in tuple(self._answers):
-            self._settle(number, error)
+        self._replies.fail_all(error)
         self._subscriptions.fail(error)
         self._online.set()
 

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "client/_commands.py": "tests/integration/test_commands.py",
     "client/_endpoint.py": "tests/integration/test_client.py",
     "client/_link.py": "tests/integration/test_client.py",
+    "client/_replies.py": "tests/integration/test_client.py",
     "client/_subscription.py": "tests/integration/test_client_resumes.py",
     "hookspecs.py": "tests/contract/test_docs.py",
     "plugin.py": "tests/contract/test_public_api.py",
