@@ -19,7 +19,7 @@ from dws_core._node.sending.ready_frames import EXTENSION, FrameListener
 try:
     import uvicorn
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-except ImportError as _error:  # pragma: no cover -- tried by hand; tests have uvicorn
+except ImportError as _error:  # pragma: no cover -- tested by hand, because tests have uvicorn
     raise ConfigurationError(
         "dws_core.server needs uvicorn with its sans-I/O WebSocket protocol, which is not installed.",
         fix="pip install 'uvicorn[standard]>=0.53'",

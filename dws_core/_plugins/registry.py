@@ -226,7 +226,7 @@ class PluginRegistry:
                 self._manager.unregister(name=key)
                 meant = difflib.get_close_matches(name, _KINDS, n=1, cutoff=0.0)[0]
                 raise PluginLoadError(
-                    f"plugin {plugin.name!r} of {plugin} implements unknown hook {name!r}; did you mean {meant!r}?",
+                    f"plugin {plugin.name!r} of {plugin} implements unknown hook {name!r}. Did you mean {meant!r}?",
                     fix="rename the function",
                 )
         self._plugins[str(key)] = plugin
@@ -297,7 +297,7 @@ class PluginRegistry:
         installed = ", ".join(f"{n} ({offers[n][0]})" for n in sorted(offers)) or "none"
         failed = ", ".join(f"{plugin.name} ({_reason(error)})" for plugin, error in self._failed.items())
         at = f"{str(where)!r}: " if where is not None else ""
-        guess = f"; did you mean {meant[0]!r}?" if meant and not package else "."
+        guess = f". Did you mean {meant[0]!r}?" if meant and not package else "."
         text = f"{at}no installed plugin offers {kind} {name!r}{guess} Installed: {installed}."
         if failed:
             text += f" Failed to load: {failed}."

@@ -61,7 +61,7 @@ TOO_BIG: Final = Ending(
     to_client=Close(code=CloseCode.MESSAGE_TOO_BIG, reason="the message is too big"), to_upstream=GOING_AWAY
 )
 OTHER_SUBPROTOCOL: Final = Ending(
-    to_client=Close(code=CloseCode.BAD_GATEWAY, reason="the upstream does not speak the subprotocol"),
+    to_client=Close(code=CloseCode.BAD_GATEWAY, reason="the upstream does not support the subprotocol"),
     to_upstream=GOING_AWAY,
 )
 
@@ -104,7 +104,7 @@ def upstream_left(closed: ConnectionClosed) -> Ending:
 def refusal_of(error: Exception) -> Refusal:
     """Return the refusal for a failed upstream connection. It never contains the address, which may be internal."""
     if isinstance(error, TimeoutError):
-        reason = "the upstream did not answer in time"
+        reason = "the upstream did not reply in time"
         return Refusal(status=504, close=Close(code=CloseCode.TRY_AGAIN_LATER, reason=reason))
     reason = "the upstream's answer is not a WebSocket handshake"
     if isinstance(error, InvalidStatus):

@@ -66,7 +66,7 @@ _CODES: tuple[tuple[type[DWSError], str], ...] = (
 )
 
 _UNAVAILABLE = ClientError(
-    code="unavailable", message="the broker cannot be reached; nothing was stored", temporary=True
+    code="unavailable", message="the broker cannot be reached, so nothing was stored", temporary=True
 )
 
 
@@ -82,7 +82,7 @@ def describe(error: BaseException) -> ClientError | None:
             return ClientError(code="outcome-unknown", message=text, temporary=True)
         case BrokerOverloaded():
             return ClientError(
-                code="overloaded", message="the publish queue is full; nothing was stored", temporary=True
+                code="overloaded", message="the publish queue is full, so nothing was stored", temporary=True
             )
         case BrokerUnavailable(retry_after_s=retry_after_s):
             return ClientError(

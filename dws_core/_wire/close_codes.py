@@ -73,7 +73,7 @@ _FACTS: Final = {
     CloseCode.NORMAL: _Facts(reason="", meaning="normal end", advice="if the client wants to"),
     CloseCode.GOING_AWAY: _Facts(reason="going away", advice="if the client wants to"),
     CloseCode.UNSUPPORTED_DATA: _Facts(
-        reason="this subprotocol does not take frames of this kind",
+        reason="this subprotocol does not accept frames of this kind",
         meaning="text frame for a binary codec, or the reverse",
         reconnect=False,
     ),

@@ -175,7 +175,7 @@ def test_unknown_scheme_is_explained(tmp_path: Path) -> None:
         """,
     )
     run = run_pytest(tmp_path, "-q", "-k", "scheme")
-    assert "did you mean 'memory'" in run.stdout, run.stdout
+    assert "Did you mean 'memory'" in run.stdout, run.stdout
 
 
 # -- opting out

@@ -285,7 +285,7 @@ async def test_broker_error_reply_hides_details() -> None:
 
 
 def test_configuration_errors_are_raised_at_construction() -> None:
-    with pytest.raises(PluginNotFound, match="did you mean 'memory'"):
+    with pytest.raises(PluginNotFound, match="Did you mean 'memory'"):
         WebSocketManager("c", broker_url="memroy://")
     with pytest.raises(PluginNotFound, match="pip install dws-kafka"):
         WebSocketManager("c", broker_url="kafka://x")
@@ -297,7 +297,7 @@ def test_configuration_errors_are_raised_at_construction() -> None:
         WebSocketManager("c")
     with pytest.raises(ConfigurationError, match="typo"):
         WebSocketManager("c", broker_url="memory://", typo=1)
-    with pytest.raises(PluginNotFound, match="did you mean 'json'"):
+    with pytest.raises(PluginNotFound, match="Did you mean 'json'"):
         WebSocketManager("c", broker_url="memory://", codec="jsno")
 
 

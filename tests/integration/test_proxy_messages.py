@@ -150,7 +150,7 @@ async def test_missing_accepted_subprotocol_closes_with_1014() -> None:
     options = {"accept": True, "accepted": "b", "subprotocols": ["b"]}
     async with behind(Upstream(), gateway=options) as (url, front):
         async with open_client(url, subprotocols=_names("b")) as client:
-            assert await closed_with(client) == Close(1014, "the upstream does not speak the subprotocol")
+            assert await closed_with(client) == Close(1014, "the upstream does not support the subprotocol")
         await front.wait_ended()
 
 

@@ -70,7 +70,7 @@ async def test_slow_upstream_handshake_is_504_or_1013() -> None:
             closed = await closed_with(client)
             await front.wait_ended()
     assert denied.status_code == 504
-    assert closed == Close(1013, "the upstream did not answer in time")
+    assert closed == Close(1013, "the upstream did not reply in time")
 
 
 async def test_unknown_host_is_502(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_doctor_checks_broker_round_trip(capsys: pytest.CaptureFixture[str]) -> 
     ("url", "step", "text"),
     [
         ("nonsense", "parse", "Fix"),
-        ("redsi://:pw@h", "plugin", "did you mean 'redis'"),
+        ("redsi://:pw@h", "plugin", "Did you mean 'redis'"),
         ("memory://?x=1", "options", "key_ttl_s"),
     ],
 )

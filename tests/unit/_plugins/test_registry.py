@@ -72,7 +72,7 @@ def test_misspelled_scheme_suggests_closest_name(install: Any) -> None:
     with pytest.raises(PluginNotFound) as caught:
         registry.broker_spec("redsi", where=BrokerURL.parse("redsi://:secret@h"))
     assert str(caught.value) == (
-        "'redsi://:***@h': no installed plugin offers scheme 'redsi'; did you mean 'redis'? Installed: redis (acme_redis)."
+        "'redsi://:***@h': no installed plugin offers scheme 'redsi'. Did you mean 'redis'? Installed: redis (acme_redis)."
         " Fix: correct the scheme, or pip install the plugin that offers it [dws:plugin-not-found]"
     )
 
@@ -126,7 +126,9 @@ def test_unknown_hook_suggests_closest_name(install: Any) -> None:
         return []
 
     registry = _registry(install("typo", dws_register_broker=no_brokers))
-    with pytest.raises(PluginNotFound, match="unknown hook 'dws_register_broker'; did you mean 'dws_register_brokers'"):
+    with pytest.raises(
+        PluginNotFound, match=r"unknown hook 'dws_register_broker'\. Did you mean 'dws_register_brokers'"
+    ):
         registry.broker_spec("x")
 
 
