@@ -74,6 +74,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Rewrite the generated tables of the docs."""
+    install_workspace(session)
+    session.run("python", "docs/generate.py")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check format, style and the import rules."""
     install_workspace(session, "lint", "test")

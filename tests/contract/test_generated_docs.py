@@ -1,0 +1,62 @@
+"""The generated tables of the docs agree with the code. Run `nox -s docs` to rewrite them."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dws_core.plugin import BrokerCapabilities, BrokerSpec
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(ROOT.glob("docs/**/*.md"))
+
+
+@pytest.fixture(scope="module")
+def generator() -> Iterator[dict[str, Any]]:
+    """The names of `docs/generate.py`. Importing it changes `sys.path`, which is restored."""
+    path = list(sys.path)
+    yield runpy.run_path(str(ROOT / "docs/generate.py"))
+    sys.path[:] = path
+
+
+def test_generated_tables_are_current(generator: dict[str, Any]) -> None:
+    for page in PAGES:
+        text = page.read_text()
+        assert generator["render"](text) == text, f"{page.relative_to(ROOT)} is outdated. Fix: run `nox -s docs`"
+
+
+def test_each_table_is_in_one_page(generator: dict[str, Any]) -> None:
+    texts = [page.read_text() for page in PAGES]
+    found = [name for text in texts for _, name, _ in generator["BLOCK"].findall(text)]
+    assert sorted(found) == sorted(generator["TABLES"])
+    assert len(found) == sum(text.count("<!-- generated: ") for text in texts), "a marker has no end"
+
+
+def test_outdated_table_is_rewritten(generator: dict[str, Any]) -> None:
+    page = "before\n<!-- generated: limits -->\n| old |\n<!-- end generated -->\nafter\n"
+    rendered = generator["render"](page)
+    assert "| old |" not in rendered
+    assert "| `burst` | 200 | `rate-limited` |" in rendered
+    assert rendered.startswith("before\n")
+    assert rendered.endswith("<!-- end generated -->\nafter\n")
+    assert generator["render"](rendered) == rendered
+
+
+def test_unknown_table_is_rejected(generator: dict[str, Any]) -> None:
+    with pytest.raises(KeyError, match="nonsense"):
+        generator["render"]("<!-- generated: nonsense -->\n<!-- end generated -->\n")
+
+
+def test_broker_without_log_has_no_log_features(generator: dict[str, Any]) -> None:
+    capabilities = BrokerCapabilities(cross_process=True)
+    spec = BrokerSpec(schemes=("acme",), load=lambda: type(None), capabilities=capabilities, summary="Acme.")  # type: ignore[arg-type,return-value]
+    column = generator["broker_column"](spec)
+    assert column["stored messages survive"] == "nothing"
+    assert column["clients recover missed messages"] == "no"
+    assert column["connects several processes"] == "yes"
+    assert column["gaps are exact"] == column["maximum topic"] == "-"
