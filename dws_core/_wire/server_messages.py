@@ -54,7 +54,7 @@ def ack(
     """Return the reply to a request that has been carried out.
 
     Args:
-        request_id: Of the request. Requests without one get no `ack`.
+        request_id: Id of the request. A request without an id receives no `ack`.
         pos: Position of the stored message, for a `send`.
         cursor: The client's new cursor, for a `subscribe`.
         recovered: Whether every missed message follows, for a `subscribe` with a cursor.

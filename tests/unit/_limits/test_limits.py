@@ -31,16 +31,16 @@ def test_none_disables_limit_and_zero_grace_is_valid() -> None:
 def test_unknown_slow_consumer_policy_is_rejected() -> None:
     assert Limits(slow_consumer="keep-latest").slow_consumer == "keep-latest"
     with pytest.raises(ConfigurationError, match=r"'drop-all'.*close, drop-oldest, drop-newest, keep-latest"):
-        Limits(slow_consumer="drop-all")  # type: ignore[arg-type]  # what a configuration file may say
+        Limits(slow_consumer="drop-all")  # type: ignore[arg-type]  # as a value of a configuration file
 
 
-def test_every_limit_is_documented_in_order() -> None:
+def test_limits_are_documented_in_order() -> None:
     names = [field.name for field in fields(Limits)]
     assert list(OVER_LIMIT) == names
     assert re.findall(r"^ {8}(\w+): ", str(Limits.__doc__), re.MULTILINE)[: len(names)] == names
 
 
-def test_the_fix_offers_none_only_where_it_is_possible() -> None:
+def test_fix_offers_none_only_for_optional_limits() -> None:
     with pytest.raises(ConfigurationError, match="or None for no limit"):
         Limits(filters=0)
     with pytest.raises(ConfigurationError, match=r"give a positive number \["):

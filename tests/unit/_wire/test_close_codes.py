@@ -10,12 +10,12 @@ def test_every_reason_fits_close_frame() -> None:
     assert all(len(code.reason.encode()) <= 123 for code in CloseCode)
 
 
-def test_every_code_has_a_meaning() -> None:
+def test_every_code_has_meaning() -> None:
     assert all(code.meaning for code in CloseCode)
     assert CloseCode.INTERNAL_ERROR.meaning == CloseCode.INTERNAL_ERROR.reason
 
 
-def test_advice_is_given_only_to_clients_that_reconnect() -> None:
+def test_only_codes_with_reconnect_have_advice() -> None:
     assert CloseCode.SERVICE_RESTART.advice == "with jitter"
     assert not any(code.advice for code in CloseCode if not code.reconnect)
 
@@ -25,7 +25,7 @@ def test_reserved_codes_are_not_sent() -> None:
     assert reserved == {4001, 4002, 4003, 4501, 4502}
 
 
-def test_codes_that_must_not_be_sent_are_no_members() -> None:
+def test_codes_that_must_not_be_sent_are_not_members() -> None:
     assert {NO_STATUS, ABNORMAL}.isdisjoint(CloseCode)
 
 
