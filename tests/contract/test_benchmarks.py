@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.patience import HANG_S
 from websockets.asyncio.server import ServerConnection, serve
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -65,13 +66,13 @@ async def test_load_client_detects_flaws(harness: Any, flaw: str | None) -> None
     program = harness("harness.build").compiled(BENCHMARKS / "load" / "wsload.c")
     topics = "2" if flaw == "stray" else "1"  # each client subscribes to one of two topics, but the room sends both
     options = ["--subs", "4", "--topics", topics, "--sub", "join", "--sub-frames", "1", "--publish", "%m%p"]
-    timing = ["--seconds", "0.2", "--warm", "0", "--stall", "0.5"]
+    timing = ["--seconds", "0.2", "--warm", "0", "--stall", "0.5" if flaw == "lost" else str(HANG_S)]
     async with serve(Room(flaw).handle, "127.0.0.1", 0) as server:
         port = str(next(iter(server.sockets)).getsockname()[1])
         client = await asyncio.create_subprocess_exec(
             program, "--port", port, *options, *timing, stdout=asyncio.subprocess.PIPE
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * HANG_S):
             output, _ = await client.communicate()
     found = json.loads(output)
     assert found["delivered"] > 0 or flaw == "lost", found

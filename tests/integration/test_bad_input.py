@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi import WebSocket
 from support.apps import chat, chat_app
+from support.patience import HANG_S
 from support.servers import Client, serve
 from websockets.exceptions import InvalidStatus
 
@@ -221,7 +222,7 @@ async def test_client_that_never_reads_is_closed(monkeypatch: pytest.MonkeyPatch
                     break
                 await manager.publish("t", {"n": number, "pad": "x" * 200_000})
                 assert (await good.receive())["data"]["n"] == number
-            await asyncio.wait_for(gone.wait(), 10)
+            await asyncio.wait_for(gone.wait(), HANG_S)
             assert [c.id for c in manager.active_connections] == ["good"]
             bad.socket.transport.abort()
 
@@ -233,7 +234,7 @@ async def test_lost_client_is_removed_and_sends_do_nothing(monkeypatch: pytest.M
         connection = manager.active_connections[0]
         gone = event_of_a_close(monkeypatch)
         client.socket.transport.abort()
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), HANG_S)
         assert manager.active_connections == []
         for number in range(10_000):
             assert await connection.send_json(number) is False

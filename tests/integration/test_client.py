@@ -206,8 +206,12 @@ async def test_token_is_requested_per_connection() -> None:
                 pass
 
 
-@pytest.mark.parametrize(("path", "error"), [("/nothing", AuthenticationFailed), ("/busy", ConnectionClosed)])
-async def test_handshake_status_determines_retry(path: str, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("path", "error", "patience_s"),
+    [("/nothing", AuthenticationFailed, HANG_S), ("/busy", ConnectionClosed, 0.3)],
+    ids=["final", "tried again"],
+)
+async def test_handshake_status_determines_retry(path: str, error: type[Exception], patience_s: float) -> None:
     app = FastAPI()
 
     @app.websocket("/busy")
@@ -218,7 +222,7 @@ async def test_handshake_status_determines_retry(path: str, error: type[Exceptio
 
     async with serve(app, lifespan="off") as server:
         with pytest.raises(error):
-            async with client(server.url + path, connect_timeout_s=0.3):
+            async with client(server.url + path, connect_timeout_s=patience_s):
                 pass
 
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from support.apps import chat
 from support.log_brokers import PlainBroker
+from support.patience import HANG_S
 from support.resume import hello, missed, slow
 from support.servers import Client, serve
 
@@ -99,7 +100,7 @@ async def test_short_ttl_history_is_read_from_broker() -> None:
     broker, manager, app = slow(history={"secret": History(ttl_s=0.05)})
     async with serve(app):
         await manager.publish("secret", "gone soon")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             while await manager.history("secret"):
                 await manager.publish("other", "meanwhile")
         assert broker.reads
@@ -132,7 +133,7 @@ async def test_expired_history_is_gap_despite_node_cache() -> None:
             cursor = (await hello(client, "t"))["cursor"]
         await manager.publish("t", "gone soon")
         recovered, reason = True, ""
-        async with asyncio.timeout(5):  # a node caches records for a minute
+        async with asyncio.timeout(HANG_S):  # a node caches records for a minute
             while recovered:
                 async with Client.open(f"{server.url}/ws/me") as client:
                     recovered = (await hello(client, "t", cursor=cursor))["recovered"]

@@ -247,7 +247,7 @@ async def test_start_is_retried_within_patience(caplog: pytest.LogCaptureFixture
 
 async def test_start_fails_after_patience() -> None:
     broker = _Stumbling(fails=10**9)
-    manager = WebSocketManager("chat", broker=broker, startup_patience_s=0.1)
+    manager = WebSocketManager("chat", broker=broker, startup_patience_s=1.0)
     with pytest.raises(BrokerUnavailable):
         await manager.startup()
     assert 10**9 - broker.fails > 1

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from support.patience import patience
 from support.processes import NodeProcess
 from support.roaming import Progress, Roamer, publish_all, publish_ends
 
 TOPICS = [f"t/{n}" for n in range(4)]
 FILTERS = {"#": TOPICS, "t/#": TOPICS, "t/+": TOPICS, "+/0": TOPICS[:1], "t/1": TOPICS[1:2], "t/2": TOPICS[2:3]}
-BOUND_S = 40.0
 
 
 def new_seed() -> int:
@@ -24,32 +25,41 @@ def new_seed() -> int:
     return seed
 
 
-async def run(url: str, seed: int, count: int, *patches: str) -> list[Roamer]:
+async def none(progress: Progress) -> None:
+    """Do nothing more than `run` does by itself."""
+
+
+async def run(
+    url: str, seed: int, count: int, *patches: str, trouble: Callable[[Progress], Awaitable[None]] = none
+) -> list[Roamer]:
     """Play the whole scenario, and return the roamers.
 
     One node is killed from outside after some acknowledged messages. The other kills itself after some stored messages,
-    before it sends the reply. Both are restarted at once.
+    before it sends the reply. Both are restarted at once. `trouble` runs while clients publish.
     """
     rng = random.Random(seed)
-    progress, total = Progress(), count * len(TOPICS)
-    async with AsyncExitStack() as stack, asyncio.timeout(BOUND_S):
+    total = count * len(TOPICS)
+    async with AsyncExitStack() as stack, patience() as note:
+        progress = Progress(note)
         nodes = [await stack.enter_async_context(NodeProcess.open(url, *patches)) for _ in range(2)]
         a, b = nodes
         urls = [node.url for node in nodes]
         async with asyncio.TaskGroup() as starting:
             starting.create_task(a.start())
             starting.create_task(b.start(die_after=rng.randint(total // 8, total // 4)))
-        roamers = [Roamer(n, *wish, urls, seed) for n, wish in enumerate(FILTERS.items())]
+        note()
+        roamers = [Roamer(n, *wish, urls=urls, seed=seed, note=note) for n, wish in enumerate(FILTERS.items())]
         async with asyncio.TaskGroup() as everybody:
             for roamer in roamers:
                 everybody.create_task(roamer.roam())
             for roamer in roamers:
                 await roamer.started.wait()
-            trouble = everybody.create_task(kill_both(a, b, progress, rng.randint(total // 2, 3 * total // 4)))
+            killing = everybody.create_task(kill_both(a, b, progress, rng.randint(total // 2, 3 * total // 4)))
             async with asyncio.TaskGroup() as publishers:
                 for n, topic in enumerate(TOPICS):
                     publishers.create_task(publish_all(n, topic, count, urls[n % 2], progress))
-            await trouble
+                await trouble(progress)
+            await killing
             await publish_ends(a.url, TOPICS, roamers)
     return roamers
 

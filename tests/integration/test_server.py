@@ -58,7 +58,7 @@ async def test_pings_are_answered_between_ready_frames() -> None:
 
 
 async def test_keepalive_pings_are_sent_between_ready_frames() -> None:
-    async with open_side(ws_ping_interval=0.01, ws_ping_timeout=5) as (side, client, _):
+    async with open_side(ws_ping_interval=0.01, ws_ping_timeout=HANG_S) as (side, client, _):
         ping = await client.receive()
         assert ping.opcode == PING
         side.write(ready(b"still here"))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket
 from support.apps import chat, chat_app
+from support.patience import HANG_S
 from websockets.exceptions import InvalidStatus
 
 from dws_core import BearerAuthenticator, BrokerUnavailable, Limits, Principal, WebSocketManager
@@ -63,8 +64,8 @@ async def test_unexpected_message_is_shown(data: str, topic: str, complaint: str
 
 async def test_missing_message_times_out_and_shows_received() -> None:
     _, app = chat()
-    async with serve(app) as server, server.connect("/ws/alice", within_s=0.05) as alice:
-        with pytest.raises(AssertionError, match=r"waited 0\.05 s for a frame; no frame came before"):
+    async with serve(app) as server, server.connect("/ws/alice", within_s=1.0) as alice:
+        with pytest.raises(AssertionError, match=r"waited 1\.0 s for a frame; no frame came before"):
             await alice.receive()
         await alice.subscribe("t")
         await alice.publish("t", "first")
@@ -160,8 +161,8 @@ async def test_assert_closed_checks_close_code() -> None:
             with pytest.raises(AssertionError, match="waited for a frame, but the connection was closed with 1012"):
                 await bob.receive()
             await manager.startup()
-        async with server.connect("/ws/alice", within_s=0.05) as alice:
-            with pytest.raises(AssertionError, match=r"was not closed in 0\.05 s"):
+        async with server.connect("/ws/alice", within_s=1.0) as alice:
+            with pytest.raises(AssertionError, match=r"was not closed in 1\.0 s"):
                 await alice.assert_closed(1000)
 
 
@@ -199,7 +200,7 @@ async def test_reconnecting_client_survives_its_node() -> None:
     async with serve_nodes(make_app) as (one, two):
         async with Client(f"{one.url}/ws/me", proxy=False) as client, client.subscribe("t") as messages:
             await manager_of(two.server).publish("t", "through the other node")
-            assert (await asyncio.wait_for(anext(messages), 10)).data == "through the other node"
+            assert (await asyncio.wait_for(anext(messages), HANG_S)).data == "through the other node"
 
 
 async def test_unreachable_broker_is_gap_on_its_node_only() -> None:
@@ -263,7 +264,7 @@ async def test_client_that_does_not_read_is_closed() -> None:
 
 async def test_client_receives_everything_after_pause() -> None:
     manager, app = chat()
-    async with serve(app) as server, server.connect("/ws/alice") as alice:
+    async with serve(app) as server, server.connect("/ws/alice", within_s=5 * HANG_S) as alice:
         await alice.subscribe("t")
         alice.stop_reading()
         for number in range(10):
@@ -271,17 +272,17 @@ async def test_client_receives_everything_after_pause() -> None:
         alice.resume_reading()
         await alice.assert_received(*range(10))
         alice.stop_reading()
-        async with asyncio.timeout(5):  # less than a client waits for the reply to its close frame
+        async with asyncio.timeout(HANG_S):  # less than a client waits for the reply to its close frame
             await alice.close()
 
 
 async def test_client_that_stops_reading_sends_no_pong() -> None:
     left = asyncio.Event()
     manager, app = _noting_who_leaves(left)
-    async with serve(app, ws_ping_interval=0.05, ws_ping_timeout=0.05) as server, server.connect() as alice:
+    async with serve(app, ws_ping_interval=0.05, ws_ping_timeout=1.0) as server, server.connect() as alice:
         await alice.request(type="ping")
         alice.stop_reading()
-        await asyncio.wait_for(left.wait(), 10)
+        await asyncio.wait_for(left.wait(), HANG_S)
     assert manager.active_connections == []
 
 
@@ -291,7 +292,7 @@ async def test_vanished_client_sends_no_close_frame() -> None:
     async with serve(app) as server, server.connect() as alice:
         await alice.request(type="ping")
         alice.vanish()
-        await asyncio.wait_for(left.wait(), 10)
+        await asyncio.wait_for(left.wait(), HANG_S)
         await alice.assert_closed(1006)
     assert manager.active_connections == []
 

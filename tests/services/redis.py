@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import pytest
+from support import signals
+from support.patience import HANG_S
 
-_UP_S: Final = 15.0
+_PAUSE_S: Final = 0.005
 _EMPTY: Final = '""'
 
 
@@ -91,10 +92,11 @@ class PrivateRedis:
     def start(self) -> None:
         """Start the process, and return when it answers."""
         process = self.launch()
-        until = time.monotonic() + _UP_S
-        while not self._answers():
+        until = time.monotonic() + HANG_S
+        while not self._answers(process.pid):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError("Redis did not start:\n" + (self.folder / "log.txt").read_text()[-2000:])
+            time.sleep(_PAUSE_S)
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the process without waiting."""
@@ -111,20 +113,19 @@ class PrivateRedis:
     def kill(self) -> None:
         """Kill the process, like a crash."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def freeze(self) -> None:
-        """Freeze the process, with its connections open."""
+        """Freeze the process with its connections open, and return when it has stopped."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        signals.stop(self._process.pid)
 
     def thaw(self) -> None:
-        """Let the process continue."""
+        """Let the process continue, and return when it runs."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        signals.resume(self._process.pid)
 
     def remove(self) -> None:
         """Stop the process, and remove its folder."""
@@ -134,12 +135,27 @@ class PrivateRedis:
     def command(self, *command: str) -> Any:
         """Send a command over a separate connection, and return the raw reply."""
         packed = f"*{len(command)}\r\n" + "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
-        with socket.create_connection(("127.0.0.1", self.port), timeout=_UP_S) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=HANG_S) as connection:
             connection.sendall(packed.encode())
-            return connection.recv(1_048_576)
+            with connection.makefile("rb") as answer:
+                return _read_answer(answer)
 
-    def _answers(self) -> bool:
+    def _answers(self, pid: int) -> bool:
+        """Tell whether this process answers, and not another one that has taken the port."""
         try:
-            return bool(self.command("PING") == b"+PONG\r\n")
+            return bool(
+                self.command("PING") == b"+PONG\r\n" and b"process_id:%d\r\n" % pid in self.command("INFO", "server")
+            )
         except OSError:
             return False
+
+
+def _read_answer(stream: BinaryIO) -> bytes:
+    """Read one answer as it is, to its end (RESP2)."""
+    line = stream.readline()
+    kind, size = line[:1], line[1:-2]
+    if kind == b"$" and size != b"-1":
+        return line + stream.read(int(size) + 2)
+    if kind == b"*" and size != b"-1":
+        return line + b"".join(_read_answer(stream) for _ in range(int(size)))
+    return line

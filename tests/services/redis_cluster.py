@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from services.redis import PrivateRedis, free_port
+from support.patience import HANG_S
 
 SLOTS: Final = 16_384
-_UP_S: Final = 20.0
 
 
 class PrivateCluster:
@@ -27,7 +27,7 @@ class PrivateCluster:
                 **{
                     "cluster-enabled": "yes",
                     "cluster-port": str(free_port()),
-                    "cluster-node-timeout": "1000",
+                    "cluster-node-timeout": "1000" if replicas else "10000",  # who takes over must do so soon
                     "cluster-require-full-coverage": "no",
                     "repl-diskless-sync-delay": "0",
                 },
@@ -77,7 +77,7 @@ class PrivateCluster:
         assert target.command("CLUSTER", "SETSLOT", str(slot), "IMPORTING", source_id) == b"+OK\r\n"
         assert source.command("CLUSTER", "SETSLOT", str(slot), "MIGRATING", target_id) == b"+OK\r\n"
         while keys := _texts(source.command("CLUSTER", "GETKEYSINSLOT", str(slot), "100")):
-            answer = source.command("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys)
+            answer = source.command("MIGRATE", "127.0.0.1", str(target.port), "", "0", "60000", "KEYS", *keys)
             assert answer in (b"+OK\r\n", b"+NOKEY\r\n"), answer
         for server in (target, source, *self.primaries):
             assert server.command("CLUSTER", "SETSLOT", str(slot), "NODE", target_id) == b"+OK\r\n"
@@ -136,7 +136,7 @@ class PrivateSentinel:
 
 def until(happened: Callable[[], bool], what: str) -> None:
     """Poll a condition until it is true."""
-    end = time.monotonic() + _UP_S
+    end = time.monotonic() + HANG_S
     while not happened():
         if time.monotonic() > end:
             raise TimeoutError(f"it never came that {what}")

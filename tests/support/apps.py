@@ -6,7 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI, WebSocket
 
-from dws_core import WebSocketManager
+from dws_core import History, WebSocketManager
+
+HISTORY = {"t/#": History(size=10_000), "short": History(size=50)}
+"""What nodes in processes of their own keep: all of the topics `t/…`, little of the topic `short`."""
 
 
 def chat_app(manager: WebSocketManager) -> FastAPI:

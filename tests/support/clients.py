@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from support.servers import HANG_S
+from support.patience import HANG_S, patience
 
 from dws_core._log.backoff import Backoff
 from dws_core.client import Client, Gap, Subscription
@@ -13,13 +13,18 @@ from dws_core.client import Client, Gap, Subscription
 
 def client(url: str, **kwargs: Any) -> Client:
     """Return a client that reconnects without delay."""
-    return Client(url, proxy=False, backoff=Backoff(first_s=0.01, max_s=0.02), **kwargs)
+    options: dict[str, Any] = {"backoff": Backoff(first_s=0.01, max_s=0.02), "connect_timeout_s": HANG_S, **kwargs}
+    return Client(url, proxy=False, **options)
 
 
 async def take(subscription: Subscription, count: int) -> list[Any]:
     """Return the data of the next messages."""
-    async with asyncio.timeout(HANG_S):
-        return [(await anext(subscription)).data for _ in range(count)]
+    taken: list[Any] = []
+    async with patience() as progress:
+        while len(taken) < count:
+            taken.append((await anext(subscription)).data)
+            progress()
+    return taken
 
 
 class Gaps(list[Gap]):

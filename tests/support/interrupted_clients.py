@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from itertools import chain
 from typing import Any, NamedTuple
 
+from support.apps import HISTORY
 from support.clients import client
 from support.cutting_proxy import Door
+from support.patience import HANG_S, patience
 from support.processes import NodeProcess
 
-from dws_core import History
 from dws_core._topics.filters import matches_filter
 from dws_core.client import Client, Gap, Message, Subscription
 
-PATIENCE_S = 30.0
 TOPICS = ("t/0", "t/1", "t/2", "short")
-KEPT = History().size
-"""History size of the topic `short`. The other topics keep all messages."""
+"""The history of the topic `short` is small. The other topics keep all messages."""
 FILTERS = (("t/#",), ("t/+",), ("t/#", "t/0"), ("+/0",), ("t/1", "t/2"), ("#",))
 """The filters of the roamers. The last roamer is the sleeper."""
 
@@ -35,9 +34,14 @@ class Entry(NamedTuple):
 
 
 class World:
-    """The published messages, the problems found, and whether the play has ended."""
+    """The published messages, the problems found, and whether the play has ended.
+
+    Attributes:
+        note: Called for each sign of progress.
+    """
 
     def __init__(self) -> None:
+        self.note: Callable[[], None] = lambda: None
         self.stored: list[Entry] = []
         self.problems: list[str] = []
         self.over = asyncio.Event()
@@ -45,6 +49,7 @@ class World:
         self._more = asyncio.Event()
 
     def publish(self, entry: Entry) -> None:
+        self.note()
         self.stored.append(entry)
         self._more.set()
 
@@ -72,7 +77,7 @@ class World:
         await self._publish(publisher, topic, n + 1, last=True)
 
     async def _publish(self, publisher: Client, topic: str, n: int, *, last: bool) -> None:
-        position = await publisher.publish(topic, {"n": n, "last": last}, timeout_s=PATIENCE_S)
+        position = await publisher.publish(topic, {"n": n, "last": last}, timeout_s=10 * HANG_S)
         assert position is not None
         self.publish(Entry(_offset(position), topic, n))
 
@@ -105,7 +110,7 @@ class Track:
             self._roamer.problem(f"{self.filter}: lost what is before {entry}, after {last}, and no gap")
         self._last[entry.topic] = entry.n
         self.got.append(entry)
-        self._roamer.news.set()
+        self._roamer.has_news()
         if data["last"]:
             self._open.discard(entry.topic)
 
@@ -155,10 +160,14 @@ class Roamer:
     def problem(self, text: str) -> None:
         self._world.problem(f"{self._name}, {text}")
 
+    def has_news(self) -> None:
+        self._world.note()
+        self.news.set()
+
     def _on_gap(self, gap: Gap) -> None:
         assert self._client.cursor is not None
         self.gaps.append(Told(gap.reason, _offset(self._client.cursor)))
-        self.news.set()
+        self.has_news()
 
 
 class Outcome(NamedTuple):
@@ -174,27 +183,27 @@ class Outcome(NamedTuple):
 async def play(broker_url: str, seed: int, *patches: str) -> Outcome:
     """Run six roaming clients, two publishers and two nodes that are killed. The seed determines the cuts."""
     world = World()
-    try:
-        async with AsyncExitStack() as stack:
-            nodes = [await stack.enter_async_context(NodeProcess.open(broker_url, *patches)) for _ in range(2)]
-            async with asyncio.TaskGroup() as starting:
-                for node in nodes:
-                    starting.create_task(node.start())
-            lives = [_lives(random.Random(seed + number)) for number in range(len(FILTERS) + 2)]
-            asleep = len(FILTERS) - 1
-            lives[asleep] = chain(_lives_of_the_sleeper(), lives[asleep])
-            doors = [await stack.enter_async_context(Door(nodes, some)) for some in lives]
-            roamers = [Roamer(*one, world) for one in zip(range(len(FILTERS)), FILTERS, doors, strict=False)]
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(NodeProcess.open(broker_url, *patches)) for _ in range(2)]
+        async with asyncio.TaskGroup() as starting:
+            for node in nodes:
+                starting.create_task(node.start())
+        lives = [_lives(random.Random(seed + number)) for number in range(len(FILTERS) + 2)]
+        asleep = len(FILTERS) - 1
+        lives[asleep] = chain(_lives_of_the_sleeper(), lives[asleep])
+        doors = [await stack.enter_async_context(Door(nodes, some)) for some in lives]
+        roamers = [Roamer(*one, world) for one in zip(range(len(FILTERS)), FILTERS, doors, strict=False)]
+        try:
             await _until_over(world, _all(world, nodes, roamers, doors[len(FILTERS) :]))
-    except TimeoutError:
-        world.problem(f"not finished after {PATIENCE_S:.0f} s")
+        except TimeoutError:
+            world.problem(f"nothing happened for {HANG_S:.0f} s")
     gaps, hops = [roamer.gaps for roamer in roamers], [door.hops for door in doors]
     return Outcome(seed, world.problems, gaps, hops, len(world.stored))
 
 
 async def _until_over(world: World, playing: Any) -> None:
     """Play to the end, or to the first problem."""
-    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+    async with patience() as world.note, asyncio.TaskGroup() as group:
         game = group.create_task(playing)
         game.add_done_callback(lambda _: world.over.set())
         await world.over.wait()
@@ -219,7 +228,7 @@ async def _troubles(world: World, nodes: Sequence[NodeProcess], sleeper: Roamer)
         await world.more(100)
         await node.kill()
         await node.start()
-    await world.more(2 * KEPT * len(TOPICS))
+    await world.more(2 * HISTORY["short"].size * len(TOPICS))
     sleeper.news.clear()
     sleeper.door.unlock()
     await sleeper.news.wait()

@@ -16,10 +16,10 @@ from typing import Any
 
 import uvicorn
 from dws_sqlite._broker import SQLiteBroker
-from support.apps import chat_app
+from support.apps import HISTORY, chat_app
 from uvicorn.main import STARTUP_FAILURE
 
-from dws_core import BrokerURL, History, Limits, WebSocketManager, create_broker
+from dws_core import BrokerURL, Limits, WebSocketManager, create_broker
 from dws_core._log.cache import LogCache
 from dws_core._node.publisher import Publisher
 from dws_core._node.recovery.attachments import Attachments
@@ -95,8 +95,7 @@ def main() -> None:
         die_after(arguments.die_after)
     url = BrokerURL.parse(arguments.url)  # the example is not always installed, so its plugin may be missing
     broker = SQLiteBroker.from_url(url) if url.scheme == "sqlite" else create_broker(arguments.url)
-    settings = {"history": {"t/#": History(size=10_000)}, "limits": Limits(messages_per_s=None)}
-    manager = WebSocketManager("chat", broker=broker, **settings)
+    manager = WebSocketManager("chat", broker=broker, history=HISTORY, limits=Limits(messages_per_s=None))
     config = uvicorn.Config(chat_app(manager), ws="dws_core.server:WebSocketProtocol", log_level="warning")
     server = Server(config)
     server.run(sockets=[socket.socket(fileno=arguments.fd)])

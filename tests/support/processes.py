@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from support.servers import HANG_S
+from support.patience import HANG_S
 from uvicorn.main import STARTUP_FAILURE
 
 _SCRIPT = Path(__file__).with_name("node_script.py")
@@ -44,7 +44,7 @@ class NodeProcess:
 
         A node that exits because its broker is unavailable is started again, as a supervisor does.
         """
-        async with asyncio.timeout(2 * HANG_S):
+        async with asyncio.timeout(4 * HANG_S):
             while not await self.launch(die_after=die_after):
                 await self.died()
                 assert self.returncode == STARTUP_FAILURE, "the node did not start; see its output"

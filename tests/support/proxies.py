@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from support.servers import HANG_S, serve
+from support.patience import HANG_S
+from support.servers import serve
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
@@ -102,7 +103,8 @@ async def before(endpoint: str, **options: Any) -> AsyncIterator[tuple[str, Gate
 
 
 def open_client(url: str, **options: Any) -> connect:
-    return connect(url, **{"proxy": None, "close_timeout": 2.0, "compression": None, **options})
+    defaults = {"proxy": None, "open_timeout": HANG_S, "close_timeout": 2.0, "compression": None}
+    return connect(url, **defaults | options)
 
 
 async def closed_with(client: ClientConnection) -> Close:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from support.servers import HANG_S
+from support.patience import HANG_S, patience
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -106,9 +106,9 @@ class RawClient:
 
     async def ended(self) -> None:
         """Read until the server has ended the TCP connection."""
-        async with asyncio.timeout(HANG_S):
+        async with patience() as progress:
             try:
                 while await self.reader.read(65_536):
-                    pass
+                    progress()
             except ConnectionError:
                 pass

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import count
 from typing import Final
 
 from dws_redis import RedisBroker
+from support.patience import HANG_S, patience
 
 from dws_core.plugin import (
     BrokerError,
@@ -21,8 +23,9 @@ from dws_core.plugin import (
     Record,
 )
 
-HANG_S: Final = 20.0
 KEPT: Final = History(size=100_000, ttl_s=600)
+_AGAIN_S: Final = 0.5
+"""How long an end may take before another one is published. It does not have to be enough."""
 
 
 class Silent:
@@ -68,10 +71,20 @@ class Node:
         self.changed.set()
 
     async def until(self, happened: Callable[[], bool]) -> None:
-        async with asyncio.timeout(HANG_S):
+        """Wait until something has happened; fail if there is no news for too long."""
+        news = self._news
+        async with patience() as progress:
             while not happened():
                 self.changed.clear()
                 await self.changed.wait()
+                if self._news != news:
+                    progress()
+                news = self._news
+
+    @property
+    def _news(self) -> tuple[int, ...]:
+        """Counts what was heard. Signs of life do not count: they come also if nothing ever happens."""
+        return (*map(len, self.heard.values()), len(self.losses), len(self.states))
 
 
 @asynccontextmanager
@@ -131,27 +144,32 @@ class Load:
 
     async def more(self, count: int) -> None:
         """Wait until this many more messages are acknowledged."""
-        goal = sum(map(len, self.acked.values())) + count
-        async with asyncio.timeout(HANG_S):
-            while sum(map(len, self.acked.values())) < goal:
+        goal = self._stored + count
+        async with patience() as progress:
+            while (stored := self._stored) < goal:
                 self.progress.clear()
                 await self.progress.wait()
+                if self._stored > stored:
+                    progress()
+
+    @property
+    def _stored(self) -> int:
+        return sum(map(len, self.acked.values()))
 
 
 async def everything_came(sender: Node, listener: Node) -> None:
     """Publish end markers until the listener receives one, because a marker before a gap may be lost."""
     for partition in (0, 1):
-        for number in range(100):
-            end = b"end %d" % number
-            await sender.broker.publish(partition, "end", end, history=KEPT)
-            try:
-                async with asyncio.timeout(0.5):
-                    await listener.until(lambda p=partition, e=end: any(heard == e for _, heard in listener.heard[p]))
-            except TimeoutError:
-                continue
-            break
-        else:
-            raise AssertionError("no end was heard")
+        async with asyncio.timeout(HANG_S):
+            for number in count():
+                end = b"end %d" % number
+                await sender.broker.publish(partition, "end", end, history=KEPT, deadline_s=HANG_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_AGAIN_S):
+                        await listener.until(
+                            lambda p=partition, e=end: any(heard == e for _, heard in listener.heard[p])
+                        )
+                    break
 
 
 def messages(listener: Node, partition: int, name: bytes = b"load") -> list[bytes]:

@@ -5,25 +5,35 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from support.clients import client
+from support.patience import HANG_S
 
 from dws_core.client import Gap, Message
 
 END = "end"
 """Payload that ends every topic. It is published repeatedly until every roamer has received it."""
 
+_PUBLISH_S = 10 * HANG_S
+"""How long a client tries to publish: longer than the test waits for progress of any kind."""
+
 
 class Progress:
-    """Counts acknowledged messages, and lets tasks wait for a number."""
+    """Counts acknowledged messages, and lets tasks wait for a number.
 
-    def __init__(self) -> None:
+    Args:
+        note: Called for each sign of progress.
+    """
+
+    def __init__(self, note: Callable[[], None]) -> None:
+        self.note = note
         self.count = 0
         self._waiting: list[tuple[int, asyncio.Event]] = []
 
     def step(self) -> None:
         """Count one message."""
+        self.note()
         self.count += 1
         for number, event in self._waiting:
             if self.count >= number:
@@ -40,6 +50,9 @@ class Progress:
 class Roamer:
     """A client that changes its node after a few messages, and resumes from the last message that it handled.
 
+    Args:
+        note: Called for each message that it did not have.
+
     Attributes:
         got: Received data by topic.
         gaps: Received gaps.
@@ -48,7 +61,16 @@ class Roamer:
         settled: Whether to stay on the current node.
     """
 
-    def __init__(self, number: int, filter_: str, topics: Collection[str], urls: list[str], seed: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        filter_: str,
+        topics: Collection[str],
+        *,
+        urls: list[str],
+        seed: int,
+        note: Callable[[], None],
+    ) -> None:
         self.number = number
         self.topics = topics
         self.got: defaultdict[str, list[object]] = defaultdict(list)
@@ -57,6 +79,7 @@ class Roamer:
         self.started = asyncio.Event()
         self.settled = False
         self._filter = filter_
+        self._note = note
         self._urls = urls
         self._rng = random.Random(f"{seed} {number}")
         self._cursor: str | None = None
@@ -85,6 +108,9 @@ class Roamer:
     def _take(self, message: Message) -> None:
         assert message.topic is not None
         self._cursor = message.position  # of the only partition
+        if message.data == END and message.topic in self._ended:
+            return
+        self._note()
         if message.data == END:
             self._ended.add(message.topic)
         else:
@@ -110,7 +136,7 @@ async def publish_all(number: int, topic: str, count: int, url: str, progress: P
     """Publish `0 … count - 1`, several at a time, also while the node is down."""
     async with client(f"{url}/ws/publisher-{number}", window=4) as publisher, asyncio.TaskGroup() as group:
         for n in range(count):
-            task = group.create_task(publisher.publish(topic, n))
+            task = group.create_task(publisher.publish(topic, n, timeout_s=_PUBLISH_S))
             task.add_done_callback(lambda _: progress.step())
 
 
@@ -121,4 +147,4 @@ async def publish_ends(url: str, topics: Collection[str], roamers: Collection[Ro
     async with client(f"{url}/ws/last") as publisher:
         while not all(roamer.done for roamer in roamers):
             for topic in topics:
-                await publisher.publish(topic, END)
+                await publisher.publish(topic, END, timeout_s=_PUBLISH_S)

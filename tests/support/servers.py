@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
+from support.patience import HANG_S, patience
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from dws_core.testing import AppClient, Server, serve
 
 __all__ = ["HANG_S", "Client", "Server", "serve"]
-
-HANG_S = 10.0
-"""Timeout in seconds after which a wait is a failure."""
 
 
 class Client(AppClient):
@@ -25,7 +22,7 @@ class Client(AppClient):
     @asynccontextmanager
     async def open(cls, url: str, **kwargs: Any) -> AsyncIterator[Self]:
         """Connect with the arguments of `websockets`, and close at the end of the block."""
-        async with connect(url, proxy=None, **kwargs) as socket:
+        async with connect(url, **{"proxy": None, "open_timeout": HANG_S, **kwargs}) as socket:
             yield cls(socket, within_s=HANG_S)
 
     async def ask(self, **members: Any) -> Any:
@@ -35,9 +32,10 @@ class Client(AppClient):
 
     async def closed(self) -> ConnectionClosed:
         """Wait until the server closes. Messages before that are dropped."""
-        async with asyncio.timeout(HANG_S):
+        async with patience() as progress:
             try:
                 while True:
                     await self.socket.recv()
+                    progress()
             except ConnectionClosed as closed:
                 return closed

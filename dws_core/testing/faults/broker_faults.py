@@ -47,7 +47,11 @@ class BrokerFaults:
         raise NotImplementedError
 
     async def freeze(self) -> None:
-        """Stop the server from answering without breaking a connection; `thaw` follows."""
+        """Stop the server from answering without breaking a connection; `thaw` follows.
+
+        Return when the server has stopped. A process goes on for a while after `os.kill(pid, signal.SIGSTOP)` returned: on
+        Linux, wait until each `/proc/<pid>/task/*/stat` shows the state `T`.
+        """
         raise NotImplementedError
 
     async def thaw(self) -> None:

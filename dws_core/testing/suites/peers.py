@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from dws_core.plugin import (
     BrokerInterface,
@@ -31,6 +31,9 @@ from dws_core.plugin import (
 )
 
 T = TypeVar("T")
+
+_LONGEST: Final = 20
+"""A wait ends after so many times the hang limit even if there is always news: a broker may repeat itself forever."""
 
 
 class RecordingSink:
@@ -131,7 +134,7 @@ class Peer(ABC):
 
     Args:
         channel: Its channel.
-        hang_limit_s: How long to wait for anything, in seconds.
+        hang_limit_s: Number of seconds without any news after which a wait fails.
     """
 
     def __init__(self, channel: str, hang_limit_s: float) -> None:
@@ -173,30 +176,50 @@ class Peer(ABC):
     async def _listen(self) -> None:
         """Return when something may have arrived."""
 
+    @property
+    @abstractmethod
+    def _news(self) -> object:
+        """Something that is another one after each arrival."""
+
     async def within(self, awaited: Awaitable[T]) -> T:
         """Await something that must not hang."""
+        limit = asyncio.timeout(self._hang_limit_s)
         try:
-            async with asyncio.timeout(self._hang_limit_s):
+            async with limit:
                 return await awaited
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise AssertionError(f"the broker did not answer within {self._hang_limit_s} s") from None
 
     async def until(self, happened: Callable[[], bool], what: str) -> None:
-        """Wait until something has happened."""
+        """Wait until something has happened. Whatever arrives starts the time limit again."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        limit = asyncio.timeout(self._hang_limit_s)
         try:
-            async with asyncio.timeout(self._hang_limit_s):
+            async with limit:
                 while not happened():
+                    news = self._news
                     await self._listen()
+                    if self._news != news:
+                        limit.reschedule(min(loop.time(), began + _LONGEST * self._hang_limit_s) + self._hang_limit_s)
         except TimeoutError:
-            raise AssertionError(f"waited {self._hang_limit_s} s for {what}; arrived: {_shorten(self.heard)}") from None
+            if not limit.expired():
+                raise
+            waited = f"waited {loop.time() - began:.1f} s for {what}"
+            raise AssertionError(f"{waited}; arrived: {_shorten(self.heard)}") from None
 
     async def until_asked(self, ask: Callable[[], Awaitable[bool]], what: str) -> None:
         """Ask again and again until the answer is yes: for what nobody tells."""
+        limit = asyncio.timeout(self._hang_limit_s)
         try:
-            async with asyncio.timeout(self._hang_limit_s):
+            async with limit:
                 while not await ask():  # noqa: ASYNC110 -- it happens inside a broker, which tells nobody
                     await asyncio.sleep(0.01)
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise AssertionError(f"waited {self._hang_limit_s} s for {what}") from None
 
     async def hear(self, count: int) -> list[bytes]:
@@ -247,6 +270,10 @@ class PlainPeer(Peer):
 
     async def _listen(self) -> None:
         self.deliveries.append(await self.next())
+
+    @property
+    def _news(self) -> object:
+        return len(self.deliveries)
 
     async def next(self) -> Delivery:
         """Wait for the next delivery."""
@@ -309,11 +336,12 @@ class LogPeer(Peer):
         *,
         history: History | None = None,
         key: str | None = None,
-        deadline_s: float = 10.0,
+        deadline_s: float | None = None,
     ) -> asyncio.Future[Receipt]:
         """Publish to a topic and return the broker's future."""
         partition = partition_of(topic, self.layout)
         kept = history or History()
+        deadline_s = self._hang_limit_s if deadline_s is None else deadline_s
         return self.broker.publish(partition, topic, payload, history=kept, key=key, deadline_s=deadline_s)
 
     async def send_all(self, topics: Sequence[str], *, history: History | None = None) -> list[Receipt]:
@@ -322,7 +350,7 @@ class LogPeer(Peer):
         for start in range(0, len(topics), 500):
             some = enumerate(topics[start : start + 500], start)
             futures = [self.submit(topic, b"%d" % number, history=history) for number, topic in some]
-            receipts += await self.within(asyncio.gather(*futures))
+            receipts += [await self.within(future) for future in futures]
         return receipts
 
     async def head(self, topic: str) -> Head:
@@ -373,6 +401,11 @@ class LogPeer(Peer):
     async def _listen(self) -> None:
         self.sink.changed.clear()
         await self.sink.changed.wait()
+
+    @property
+    def _news(self) -> object:
+        sink = self.sink  # signs of life without a record do not count
+        return len(sink.records), len(sink.controls), len(sink.states), len(sink.lost), sink.marks
 
 
 def _shorten(heard: list[bytes]) -> str:

@@ -16,7 +16,8 @@ from dws_core.testing.suites.peers import LogPeer, Peer, PlainPeer
 async def main(url: str, channel: str, text: str) -> None:
     """Publish a text to a channel."""
     broker = create_broker(url)
-    peer: Peer = LogPeer(broker, channel, 10) if isinstance(broker, LogBroker) else PlainPeer(broker, channel, 10)
+    kind = LogPeer if isinstance(broker, LogBroker) else PlainPeer
+    peer: Peer = kind(broker, channel, hang_limit_s=60.0)  # type: ignore[arg-type]  # each gets its own kind
     await peer.open()
     await peer.publish(text.encode())
     await peer.close()

@@ -64,6 +64,7 @@ class Roamer:
         gaps: What it was told about losses.
         hops: How often it has come to a node.
         recovered: How many messages it was given that came while it was away.
+        wants: Whether it wants the messages of a topic.
     """
 
     def __init__(self, topics: Collection[str] | Callable[[str], bool]) -> None:
@@ -72,7 +73,7 @@ class Roamer:
         self.hops = 0
         self.recovered = 0
         self._topics = topics
-        self._wants = topics if callable(topics) else topics.__contains__
+        self.wants: Callable[[str], bool] = topics if callable(topics) else topics.__contains__
         self._base: dict[int, Offset] = {}  # where its last answer, or gap, put it
         self._got: dict[int, list[tuple[Offset, bytes]]] = {}
         self._sink: RoamingSink | None = None
@@ -123,7 +124,7 @@ class Roamer:
         """Compare with what was published: since its base it must have all that it wants, once, in order."""
         for partition, base in self._base.items():
             wanted = sorted(
-                (o, data) for p, o, topic, data in sent if p == partition and o > base and self._wants(topic)
+                (o, data) for p, o, topic, data in sent if p == partition and o > base and self.wants(topic)
             )
             assert self._got.get(partition, []) == wanted, f"partition {partition} from {base}, gaps {self.gaps}"
 
@@ -142,7 +143,7 @@ class Roamer:
     def _take(self, partition: int, epoch: str, hi: Offset, records: Sequence[Record]) -> None:
         _, last = self.cursor[partition]
         for record in records:
-            if record.offset is not None and record.offset > last and self._wants(record.topic):
+            if record.offset is not None and record.offset > last and self.wants(record.topic):
                 self._got.setdefault(partition, []).append((record.offset, record.payload))
         self.cursor[partition] = (epoch, max(last, hi))
 

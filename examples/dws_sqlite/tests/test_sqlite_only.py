@@ -30,6 +30,8 @@ from dws_core.plugin import (
 pytestmark = pytest.mark.anyio
 
 CHAT = Layout(channel="chat")
+HANG_S = 60.0
+"""Seconds after which a wait is a failure."""
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ class Node:
         return result.gap or [record.offset or 0 for record in result.records]
 
     async def until(self, happened: Any) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not happened():
                 await self.changed.wait()
                 self.changed.clear()
@@ -151,7 +153,7 @@ async def test_acknowledged_messages_survive_kill_9(node: Node, path: Path) -> N
     assert process.stdout is not None
     acknowledged: list[tuple[bytes, int]] = []
     while len(acknowledged) < 50:
-        number, _, offset = (await asyncio.wait_for(process.stdout.readline(), 10)).partition(b" ")
+        number, _, offset = (await asyncio.wait_for(process.stdout.readline(), HANG_S)).partition(b" ")
         acknowledged.append((number, int(offset)))
     process.kill()
     await process.wait()

@@ -33,6 +33,8 @@ from dws_core.plugin import (
 pytestmark = pytest.mark.anyio
 
 ONE = Layout(channel="chat")
+HANG_S = 60.0
+"""Seconds after which a wait is a failure."""
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ class Sink:
         self.told.append(state)
 
     async def wait(self) -> None:
-        await asyncio.wait_for(self.changed.wait(), 10)
+        await asyncio.wait_for(self.changed.wait(), HANG_S)
         self.changed.clear()
 
 

@@ -14,7 +14,8 @@ import pytest
 import trustme
 from dws_redis._scripts import ALL
 from services.redis import PrivateRedis, free_port
-from support.redis_load import HANG_S, KEPT, Load, Node, check, everything_came, two_nodes
+from support.patience import HANG_S
+from support.redis_load import KEPT, Load, Node, check, everything_came, two_nodes
 
 from dws_core.plugin import BrokerError, BrokerUnavailable, History, Layout, ReadSpan
 
@@ -182,9 +183,9 @@ def hear(redis: PrivateRedis, channel: str, count: int) -> None:
             heard += more
 
 
-async def everything(redis: PrivateRedis, url: str, prefix: str = "dws") -> list[str]:
+async def everything(redis: PrivateRedis, url: str, prefix: str = "dws", *, dead_s: int) -> list[str]:
     """Use every operation of a broker, and return the states of the nodes."""
-    options = f"?prefix={prefix}&probe_s=30ms&dead_s=2s&connect_timeout_s=1s"
+    options = f"?prefix={prefix}&probe_s=30ms&dead_s={dead_s}s&connect_timeout_s={dead_s}s"
     base = f"{prefix}:{{0:way}}:"
     async with AsyncExitStack() as stack, asyncio.timeout(HANG_S):
         nodes = [Node(url + options, LAYOUT, number) for number in (1, 2)]
@@ -226,7 +227,7 @@ async def everything(redis: PrivateRedis, url: str, prefix: str = "dws") -> list
 @pytest.mark.parametrize("prefix", ["dws", "app"])
 async def test_documented_rights_are_sufficient(redis: PrivateRedis, prefix: str) -> None:
     url = let_ann(redis, *RIGHTS, prefix=prefix)
-    assert await everything(redis, url, prefix) == ["live", "live"]
+    assert await everything(redis, url, prefix, dead_s=30) == ["live", "live"]
     assert refused(redis) == set()
 
 
@@ -235,7 +236,7 @@ async def test_documented_rights_are_sufficient(redis: PrivateRedis, prefix: str
 async def test_each_documented_right_is_needed(redis: PrivateRedis, right: str) -> None:
     url = let_ann(redis, *(other for other in RIGHTS if other != right))
     with suppress(BrokerError):
-        await everything(redis, url)
+        await everything(redis, url, dead_s=1)
     assert right.lower() in refused(redis)
 
 

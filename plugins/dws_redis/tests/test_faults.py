@@ -14,7 +14,8 @@ from dws_redis._connection import Wire
 from dws_redis._shard import Shard
 from integration.test_roaming import new_seed
 from services.redis import PrivateRedis
-from support.redis_load import HANG_S, KEPT, Load, Node, check, check_behind_the_last_gap, everything_came, two_nodes
+from support.patience import HANG_S
+from support.redis_load import KEPT, Load, Node, check, check_behind_the_last_gap, everything_came, two_nodes
 
 from dws_core.plugin import GapReason, Layout
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from services.redis import PrivateRedis
-from support.redis_load import HANG_S, KEPT, Node, two_nodes
+from support.patience import HANG_S
+from support.redis_load import KEPT, Node, two_nodes
 
 from dws_core.plugin import (
     BrokerOverloaded,
@@ -41,13 +42,13 @@ async def test_full_redis_rejects_publishes_and_is_blocked(server: PrivateRedis)
 @pytest.mark.anyio
 async def test_queue_for_frozen_redis_is_bounded(server: PrivateRedis) -> None:
     """The queued messages are delivered once and in order."""
-    async with two_nodes(server.url + "?max_queue_bytes=100kB&dead_s=20s", LAYOUT) as (sender, listener):
+    async with two_nodes(server.url + "?max_queue_bytes=100kB&dead_s=120s", LAYOUT) as (sender, listener):
         server.freeze()
         try:
             payloads = [b"%d " % number + b"x" * 500 for number in range(2_000)]
             futures = []
             for payload in payloads:
-                futures.append(sender.broker.publish(0, "t", payload, history=KEPT, deadline_s=20))
+                futures.append(sender.broker.publish(0, "t", payload, history=KEPT, deadline_s=HANG_S))
                 await asyncio.sleep(0)
             refused = [number for number, future in enumerate(futures) if future.done()]
             assert refused, "those that found no room were told at once"
@@ -62,7 +63,7 @@ async def test_queue_for_frozen_redis_is_bounded(server: PrivateRedis) -> None:
 
 @pytest.mark.anyio
 async def test_deadline_error_depends_on_whether_it_was_sent(server: PrivateRedis) -> None:
-    async with two_nodes(server.url + "?dead_s=20s", LAYOUT) as (sender, _):
+    async with two_nodes(server.url + "?dead_s=120s", LAYOUT) as (sender, _):
         server.freeze()
         try:
             with pytest.raises(PublishOutcomeUnknown):

@@ -10,6 +10,7 @@ import pytest
 from dws_redis._connection import Commands, Lost
 from dws_redis._scripts import ALL
 from services.redis import PrivateRedis
+from support.patience import HANG_S
 from support.redis_load import KEPT, Node, two_nodes
 
 from dws_core.plugin import BrokerUnavailable, GapReason, Layout
@@ -50,7 +51,7 @@ async def test_expired_publishes_free_queue_space(server: PrivateRedis) -> None:
         futures = [sender.broker.publish(0, "t", b"x" * 100_000, history=KEPT, deadline_s=0.1) for _ in range(10)]
         for answer in await asyncio.gather(*futures, return_exceptions=True):
             assert isinstance(answer, BrokerUnavailable), answer
-        late = [sender.broker.publish(0, "t", b"y" * 100_000, history=KEPT, deadline_s=20) for _ in range(8)]
+        late = [sender.broker.publish(0, "t", b"y" * 100_000, history=KEPT, deadline_s=HANG_S) for _ in range(8)]
         server.start()
         for answer in await asyncio.gather(*late, return_exceptions=True):
             assert not isinstance(answer, BaseException), answer
@@ -75,17 +76,17 @@ async def test_resent_batch_is_stored_once(
     server: PrivateRedis,
 ) -> None:
     """This also holds if other publishes expired between its messages."""
-    async with two_nodes(server.url + "?dead_s=20s", LAYOUT) as (sender, listener):
+    async with two_nodes(server.url + "?dead_s=120s", LAYOUT) as (sender, listener):
         publish = partial(sender.broker.publish, 0, "t", history=KEPT)
         server.freeze()
         try:
-            kept = [publish(b"first", deadline_s=20)]
+            kept = [publish(b"first", deadline_s=HANG_S)]
             on_its_way = asyncio.Event()
             asyncio.get_running_loop().call_soon(on_its_way.set)
             await on_its_way.wait()  # the others wait for the reply to it
-            kept.append(publish(b"a", deadline_s=20))
+            kept.append(publish(b"a", deadline_s=HANG_S))
             late = [publish(b"late", deadline_s=0.1) for _ in range(1_023)]
-            kept.append(publish(b"b", deadline_s=20))
+            kept.append(publish(b"b", deadline_s=HANG_S))
             await asyncio.gather(*late, return_exceptions=True)
         finally:
             lose_the_answer_to(b"b", sender)

@@ -17,6 +17,7 @@ from dws_redis._fence import _check
 from dws_redis._format import read_push
 from dws_redis._settings import RedisOptions, Settings
 from services.redis import PrivateRedis
+from support.patience import HANG_S
 from support.redis_load import Silent
 
 from dws_core import InvalidBrokerURL, create_broker
@@ -119,7 +120,7 @@ async def test_databases_are_isolated(redis: PrivateRedis) -> None:
         def on_control(self, sender: bytes, payload: bytes) -> None:
             self.mine.append(payload)
 
-    async with AsyncExitStack() as stack, asyncio.timeout(20):
+    async with AsyncExitStack() as stack, asyncio.timeout(HANG_S):
         brokers = {}
         for database in heard:
             broker = brokers[database] = RedisBroker.from_url(BrokerURL.parse(redis.url.removesuffix("0") + database))
@@ -190,7 +191,7 @@ async def test_expired_topics_are_deleted(redis: PrivateRedis) -> None:
         short, long = History(size=5, ttl_s=0.02), History(size=5, ttl_s=600)
         for number in range(200):
             await broker.publish(0, f"short/{number}", b"x", history=short)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while int(redis.command("ZCARD", "dws:{0:expiry}:i")[1:].split(b"\r\n")[0]) > 1:
                 await broker.publish(0, "long", b"x", history=long)
         keys = redis.command("KEYS", "dws:{0:expiry}:h:*")
@@ -215,11 +216,11 @@ async def test_node_without_interest_keeps_its_connection(redis: PrivateRedis) -
         def on_state(self, state: str, detail: str) -> None:
             states.append(state)
 
-    broker = RedisBroker.from_url(BrokerURL.parse(redis.url + "?partitions=1&probe_s=20ms&dead_s=100ms"))
+    broker = RedisBroker.from_url(BrokerURL.parse(redis.url + "?partitions=1&probe_s=20ms&dead_s=2s"))
     await broker.start(node=b"12345678", layout=Layout(channel="quiet", partitions=1), sink=States())  # type: ignore[arg-type]
     try:
-        async with asyncio.timeout(10):
-            listening = asyncio.to_thread(_hear, redis, "dws:{0:quiet}:control", 20)
+        async with asyncio.timeout(HANG_S):
+            listening = asyncio.to_thread(_hear, redis, "dws:{0:quiet}:control", 120)  # longer than `dead_s`
             await listening
         assert states == ["live"]
     finally:
@@ -229,7 +230,7 @@ async def test_node_without_interest_keeps_its_connection(redis: PrivateRedis) -
 @pytest.mark.anyio
 async def test_idle_node_stays_within_promised_rate(redis: PrivateRedis) -> None:
     """Measure time by the node's heartbeats, one for each `probe_s`, instead of by the clock."""
-    broker = RedisBroker.from_url(BrokerURL.parse(redis.url + "?probe_s=50ms&dead_s=1s"))  # instead of 1 s
+    broker = RedisBroker.from_url(BrokerURL.parse(redis.url + "?probe_s=50ms&dead_s=30s"))  # instead of 1 s
     await broker.start(node=b"12345678", layout=Layout(channel="idle", partitions=8), sink=Silent())  # type: ignore[arg-type]
     try:
         await broker.set_interest(frozenset(range(8)))
@@ -245,11 +246,13 @@ async def test_idle_node_stays_within_promised_rate(redis: PrivateRedis) -> None
 
 def _hear(redis: PrivateRedis, channel: str, count: int) -> None:
     """Wait for this many messages on a channel."""
-    with socket.create_connection(("127.0.0.1", redis.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", redis.port), timeout=HANG_S) as connection:
         connection.sendall(f"SUBSCRIBE {channel}\r\n".encode())
         heard = b""
         while heard.count(b"message") < count:
-            heard += connection.recv(65_536)
+            more = connection.recv(65_536)
+            assert more, "Redis ended the connection"
+            heard += more
 
 
 @pytest.mark.anyio
@@ -310,8 +313,8 @@ async def test_loading_redis_keeps_its_epoch() -> None:
             broker.publish(0, f"t/{number}", b"x" * 500, history=History())
         await broker.stop()
         redis.kill()
-        redis.launch()  # it answers only after it has loaded its data
-        async with asyncio.timeout(20):
+        redis.launch()  # it answers only after it has loaded its data, some seconds later
+        async with asyncio.timeout(HANG_S):
             while True:
                 try:
                     broker = await started(url, layout)
@@ -362,8 +365,8 @@ async def test_cancelled_connect_ends_during_greeting() -> None:
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    settings = Settings.read(BrokerURL.parse(f"redis://127.0.0.1:{port}?connect_timeout_s=50s"))
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    settings = Settings.read(BrokerURL.parse(f"redis://127.0.0.1:{port}?connect_timeout_s=500s"))
+    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
         task = group.create_task(open_connection(settings, settings.hosts[0], name=""))
         await asked.wait()
         task.cancel()

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from services.redis import PrivateRedis
-from support.redis_load import HANG_S, KEPT, Node, two_nodes
+from support.patience import HANG_S
+from support.redis_load import KEPT, Node, two_nodes
 from support.relay import Relay
 
 from dws_core.plugin import (
@@ -108,7 +109,7 @@ async def test_stored_publish_is_acknowledged_when_repeated(
         url = f"redis://127.0.0.1:{relay.port}/0{QUICK}"
         async with two_nodes(url, LAYOUT) as (sender, listener):
             relay.swallowing = True
-            future = sender.broker.publish(0, "t", b"once", history=KEPT)
+            future = sender.broker.publish(0, "t", b"once", history=KEPT, deadline_s=HANG_S)
             async with asyncio.timeout(HANG_S):
                 while not await asyncio.to_thread(stored, server, b"once"):
                     pass
@@ -127,7 +128,7 @@ async def test_repeat_refused_after_eviction_is_unknown_outcome(server: PrivateR
         url = f"redis://127.0.0.1:{relay.port}/0{QUICK}"
         async with two_nodes(url, LAYOUT) as (sender, _):
             relay.swallowing = True
-            future = sender.broker.publish(0, "t", b"once", history=KEPT)
+            future = sender.broker.publish(0, "t", b"once", history=KEPT, deadline_s=HANG_S)
             async with asyncio.timeout(HANG_S):
                 while not await asyncio.to_thread(stored, server, b"once"):
                     pass

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from integration.test_roaming import new_seed, run
+from integration.test_roaming import TOPICS, new_seed, run
 from services.redis import PrivateRedis
 from support.processes import NodeProcess
+from support.roaming import Progress
+
+COUNT = 300
 
 
-async def trouble(redis: PrivateRedis, rounds: int) -> None:
+async def trouble(redis: PrivateRedis, progress: Progress) -> None:
     """Cut the connections repeatedly and kill the server once, while `run` kills the nodes."""
+    rounds = 5
     for number in range(rounds):
-        await asyncio.sleep(0.3)  # spaces the faults, and waits for no result
+        await progress.reach((number + 1) * COUNT * len(TOPICS) // (rounds + 2))
         if number == rounds // 2:
             await asyncio.to_thread(redis.kill)
             await asyncio.to_thread(redis.start)
@@ -46,16 +50,12 @@ async def test_roaming_survives_redis_faults() -> None:
     """Each client receives each message once and in order, or the gap `unavailable`."""
     redis = PrivateRedis(aof=True)
     redis.start()
-    seed, count = new_seed(), 300
+    url = redis.url + "?partitions=1&probe_s=200ms&dead_s=1s"
     try:
-        async with asyncio.TaskGroup() as group:
-            faults = group.create_task(trouble(redis, 5))
-            url = redis.url + "?partitions=1&probe_s=200ms&dead_s=1s"
-            roamers = await run(url, seed, count)
-            await faults
+        roamers = await run(url, new_seed(), COUNT, trouble=lambda progress: trouble(redis, progress))
     finally:
         redis.remove()
     for roamer in roamers:  # a client that resumed while Redis was unavailable received a gap
-        assert roamer.gaps or not roamer.faults(count)
+        assert roamer.gaps or not roamer.faults(COUNT)
         assert {gap.reason for gap in roamer.gaps} <= {"unavailable"}
     assert all(roamer.hops > 1 for roamer in roamers)

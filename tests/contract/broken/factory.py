@@ -61,4 +61,4 @@ class BrokerSuiteInNoHurry(BrokerSuite):
 
     @pytest.fixture
     def hang_limit_s(self) -> float:
-        return 10.0
+        return 30.0

@@ -109,7 +109,7 @@ async def test_lost_answer_hides_failure_too(nodes: tuple[LogPeer, LogPeer]) -> 
 
 async def test_delayed_publishes_keep_order_after_delay(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, sound = nodes
-    with faults_of(faulty).delaying(0.02):
+    with faults_of(faulty).delaying(0.5):
         late = [faulty.submit("t", b"%d" % number) for number in range(5)]
         await sound.send("t", b"meanwhile")
     late.append(faulty.submit("t", b"5"))

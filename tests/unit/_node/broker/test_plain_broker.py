@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.brokers import PlainBroker
+from support.patience import HANG_S
 
 from dws_core import BrokerClosed, BrokerError, BrokerOverloaded, BrokerUnavailable, Message, PayloadTooLarge
 from dws_core import PublishOutcomeUnknown as OutcomeUnknown
@@ -57,7 +58,7 @@ class Sink:
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not condition():
                 await self._changed.wait()
                 self._changed.clear()
@@ -243,8 +244,8 @@ async def test_restarted_broker_starts_with_clean_state(node: Node) -> None:
     await node.start()
     await node.publish()
     assert [record.seq for record in await node.heard()] == [1]
-    async with asyncio.timeout(10):
-        await node.broker.stop(drain_s=60)
+    async with asyncio.timeout(HANG_S):
+        await node.broker.stop(drain_s=5 * HANG_S)
 
 
 def test_broker_restarts_on_another_event_loop() -> None:

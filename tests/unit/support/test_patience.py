@@ -1,0 +1,40 @@
+"""A wait ends when nothing happens, and not while something does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.patience import patience
+
+
+async def test_patience_ends_only_when_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    now, steps = loop.time(), 0
+    monkeypatch.setattr(loop, "time", lambda: now)
+
+    async def work_and_hang() -> None:
+        nonlocal now, steps
+        async with patience(10.0) as progress:
+            for steps in range(1, 6):  # noqa: B007 -- read outside
+                now += 9.0
+                await asyncio.sleep(0)  # the loop looks at its clock
+                progress()
+            now += 11.0
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await work_and_hang()
+    assert steps == 5
+
+
+async def test_progress_after_the_end_of_patience_harms_nobody() -> None:
+    async def hang() -> None:
+        async with patience(0.0) as progress:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                progress()
+
+    with pytest.raises(TimeoutError):
+        await hang()
