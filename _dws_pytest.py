@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,13 +21,24 @@ import pytest
 pytest.register_assert_rewrite("dws_core.testing")
 
 _SERVICE = "dws_service"
+_FIX = "Fix: define them, or set those to None that the broker cannot have"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that lists the left-out tests."""
+    parser.addoption(
+        "--dws-show-deselected",
+        action="store_true",
+        help="list the tests of the suites of dws that were left out, with the reasons",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker of `requires_service`."""
+    """Register the markers of `requires_service` and of the suites."""
     config.addinivalue_line(
         "markers", f"{_SERVICE}(url): needs the server at this URL; skipped, or failed where it is required"
     )
+    config.addinivalue_line("markers", "dws_needs(…): applies to some suites only; deselected in the others")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -39,21 +53,67 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(text)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a suite whose keeper fixture is overridden. The keeper checks everything else."""
+@pytest.hookimpl(trylast=True)  # after the options -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests that do not apply to their suite, and refuse a suite whose keeper test is overridden."""
     module = sys.modules.get("dws_core.testing.suites.conformance")
     if module is None:
         return
-    for cls in {item.cls for item in items if isinstance(item, pytest.Function) and item.cls is not None}:
-        if issubclass(cls, module.Conformance) and not cls.keeps_its_keeper():
+    functions = [item for item in items if isinstance(item, pytest.Function) and item.cls is not None]
+    of_suites = [item for item in functions if issubclass(item.cls, module.Conformance)]
+    for cls in {item.cls for item in of_suites}:
+        if not cls.keeps_its_keeper():
             raise pytest.UsageError(f"{cls.__qualname__} replaces {module.KEEPER}. Fix: remove its definition")
+    reasons = {item: item.cls.find_reason_to_leave_out(item) for item in of_suites}
+    left_out = {item: reason for item, reason in reasons.items() if reason is not None}
+    config.stash[_SELECTION] = Selection(left_out, list(dict.fromkeys(item.cls for item in of_suites)))
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Report what an author can add to a suite, so that an incomplete suite does not look complete."""
+    if (selection := config.stash.get(_SELECTION, None)) is None:
+        return
+    if config.getoption("dws_show_deselected"):
+        terminalreporter.section("conformance tests that were left out")
+        for item, reason in selection.left_out.items():
+            terminalreporter.line(f"{item.nodeid}: {reason.why}")
+    for line in selection.advice():
+        terminalreporter.line(line)
+
+
+class Selection(NamedTuple):
+    """The selection of the tests of the suites in a run.
+
+    Attributes:
+        left_out: The tests that do not apply to their class, with the reasons.
+        suites: The classes.
+    """
+
+    left_out: dict[pytest.Function, Any]
+    suites: list[Any]
+
+    def advice(self) -> Iterator[str]:
+        """Yield at most two lines for each class."""
+        for suite in self.suites:
+            if advice := suite.find_advice():
+                yield advice
+            missing = Counter(r.missing for item, r in self.left_out.items() if item.cls is suite and r.missing)
+            if missing:
+                parts = ", ".join(f"{part} ({count})" for part, count in missing.items())
+                yield f"{suite.__qualname__} leaves out {missing.total()} test(s) that need: {parts}. {_FIX}"
+
+
+_SELECTION = pytest.StashKey[Selection]()
 
 
 @lru_cache
 def _answers(url: str) -> bool:
     parts = urlsplit(url)
     try:
-        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), timeout=2):
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), timeout=10):
             return True
     except OSError:
         return False

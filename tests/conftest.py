@@ -7,8 +7,13 @@ import inspect
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-_ENDING_S = 2.0
+# How long an example takes depends on what else runs on the machine.
+settings.register_profile("dws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dws")
+
+_ENDING_S = 30.0
 """Time in seconds for tasks that are still ending when the test is over."""
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 import xml.etree.ElementTree as ET
 from collections import defaultdict
@@ -16,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from support.other_repository import RUN_S, run_pytest
 
 BROKEN = Path(__file__).with_name("broken")
 CORRECT = {
@@ -26,33 +24,10 @@ CORRECT = {
     "TestCorrectMatcher": "broken_matchers.py",
     "TestCorrectAuthenticator": "broken_authenticators.py",
 }
-ALONE = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:cov"]
 HANG_S = 300.0
 """Seconds that a test of a flawed plugin may take."""
-RUN_S = 900.0
-"""Seconds that all tests of one file of flawed plugins may take."""
 
 pytestmark = pytest.mark.timeout(RUN_S + HANG_S)  # the first test of a file includes one run of that file
-
-
-def run_pytest(
-    folder: Path, *arguments: str, each_s: float | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run pytest as another repository does: in its own folder, with the pytest plugins of anyio and of the core.
-
-    Args:
-        each_s: Timeout of each test in seconds. If None, tests have no timeout.
-    """
-    timing = ["-p", "no:timeout"] if each_s is None else [f"--timeout={each_s}"]
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "--rootdir", str(folder), "--strict-markers", *ALONE, *timing, *arguments],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=RUN_S,
-        check=False,
-    )
 
 
 def find_flaws() -> dict[str, tuple[str, str]]:

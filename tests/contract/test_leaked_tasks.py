@@ -54,7 +54,10 @@ def _run(folder: Path) -> str:
 
 
 def test_leaked_task_fails_its_test_by_name(tmp_path: Path) -> None:
-    shutil.copy(CONFTEST, tmp_path / "conftest.py")
+    conftest = CONFTEST.read_text()
+    impatient = conftest.replace("_ENDING_S = 30.0", "_ENDING_S = 0.1")
+    assert impatient != conftest
+    (tmp_path / "conftest.py").write_text(impatient)
     (tmp_path / "test_leaky.py").write_text(LEAKY)
     out = _run(tmp_path)
     assert "5 passed, 2 errors" in out, out

@@ -10,6 +10,8 @@ from dws_core.testing import BrokerConformance
 
 
 class TestPlainBroker(BrokerConformance):
+    sever = unreachable_url = None  # all nodes are in one process
+
     @pytest.fixture
     def broker_url(self) -> str:
         return "plain://conformance"

@@ -71,7 +71,7 @@ class Node:
         self.changed.set()
 
     async def until(self, happened: Callable[[], bool]) -> None:
-        """Wait until something has happened; fail if there is no news for too long."""
+        """Wait until something has happened. Fail if nothing is received for too long."""
         news = self._news
         async with patience() as progress:
             while not happened():
@@ -83,7 +83,7 @@ class Node:
 
     @property
     def _news(self) -> tuple[int, ...]:
-        """Counts what was heard. Signs of life do not count: they come also if nothing ever happens."""
+        """The numbers of received items. Heartbeats do not count, because they never stop."""
         return (*map(len, self.heard.values()), len(self.losses), len(self.states))
 
 

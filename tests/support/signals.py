@@ -53,7 +53,7 @@ def thread_states(pid: int) -> set[str]:
 
 
 def has_ended(states: set[str]) -> bool:
-    """Tell whether these are the states of a process that has ended."""
+    """Whether these are the states of a process that has ended."""
     return states <= _ENDED
 
 

@@ -58,6 +58,7 @@ class BrokerFaults:
         """Let it go on where it stopped."""
         raise NotImplementedError
 
-    def has(self, name: str) -> bool:
-        """Say whether a method is overridden."""
-        return getattr(type(self), name) is not getattr(BrokerFaults, name)
+    @classmethod
+    def has(cls, name: str) -> bool:
+        """Whether a method is overridden, and not by None."""
+        return getattr(cls, name) not in (None, getattr(BrokerFaults, name))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
 
 import pytest
 
-T = TypeVar("T", bound=Callable[..., Any])
+from dws_core.testing.suites.selection import MARK, UNKNOWN, LeftOut, constant, is_of_author, left_out
 
 KEEPER: Final = "test_every_standard_test_is_kept"
 
@@ -32,20 +34,36 @@ class Conformance:
             '@pytest.mark.xfail(reason="…", strict=True):\n  ' + "\n  ".join(wrong)
         )
 
+    @pytest.fixture(autouse=True)
+    def _select(self, request: pytest.FixtureRequest) -> None:
+        """Skip a test that does not apply, where this was not known at collection."""
+        for mark in request.node.iter_markers(MARK):
+            if found := left_out(mark, partial(request.getfixturevalue, "broker_class"), request.getfixturevalue):
+                pytest.skip(found.why)
+
+    @classmethod
+    def find_broker(cls) -> object:
+        """Return the class of the broker under test, or `UNKNOWN`."""
+        return UNKNOWN
+
+    @classmethod
+    def find_advice(cls) -> str:
+        """Return how the selection of this class's tests can be improved. Empty if it cannot."""
+        return ""
+
+    @classmethod
+    def find_reason_to_leave_out(cls, test: pytest.Item) -> LeftOut | None:
+        """Return why a test does not apply to this class, or None if it does, or if this is not known yet."""
+        for mark in test.iter_markers(MARK):
+            if found := left_out(mark, cls.find_broker, partial(constant, cls)):
+                is_declared_absent = hasattr(cls, found.missing) and is_of_author(cls, found.missing)
+                return replace(found, missing="") if is_declared_absent else found
+        return None
+
     @classmethod
     def keeps_its_keeper(cls) -> bool:
         """Say whether the test above is the one that runs."""
         return getattr(cls, KEEPER) is getattr(Conformance, KEEPER)
-
-
-def needs(kind: Literal["log", "plain"], *capabilities: str) -> Callable[[T], T]:
-    """Make a test of a broker suite run only for brokers of a kind that promise these capabilities."""
-
-    def mark(test: T) -> T:
-        test.__dict__["dws_needs"] = (kind, capabilities)
-        return test
-
-    return mark
 
 
 def _replaced(cls: type) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from dws_core.plugin import (
     BrokerInterface,
@@ -29,11 +29,9 @@ from dws_core.plugin import (
     TopicMatch,
     partition_of,
 )
+from dws_core.testing.suites.waiting import limited
 
 T = TypeVar("T")
-
-_LONGEST: Final = 20
-"""A wait ends after so many times the hang limit even if there is always news: a broker may repeat itself forever."""
 
 
 class RecordingSink:
@@ -179,48 +177,31 @@ class Peer(ABC):
     @property
     @abstractmethod
     def _news(self) -> object:
-        """Something that is another one after each arrival."""
+        """A value that is different after each arrival."""
 
     async def within(self, awaited: Awaitable[T]) -> T:
         """Await something that must not hang."""
-        limit = asyncio.timeout(self._hang_limit_s)
-        try:
-            async with limit:
-                return await awaited
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise AssertionError(f"the broker did not answer within {self._hang_limit_s} s") from None
+        async with limited(self._hang_limit_s, lambda: f"the broker did not answer within {self._hang_limit_s} s"):
+            return await awaited
 
     async def until(self, happened: Callable[[], bool], what: str) -> None:
-        """Wait until something has happened. Whatever arrives starts the time limit again."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        limit = asyncio.timeout(self._hang_limit_s)
-        try:
-            async with limit:
-                while not happened():
-                    news = self._news
-                    await self._listen()
-                    if self._news != news:
-                        limit.reschedule(min(loop.time(), began + _LONGEST * self._hang_limit_s) + self._hang_limit_s)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            waited = f"waited {loop.time() - began:.1f} s for {what}"
-            raise AssertionError(f"{waited}; arrived: {_shorten(self.heard)}") from None
+        """Wait until something has happened. Each arrival restarts the time limit."""
+
+        def failure() -> str:
+            return f"waited {self._hang_limit_s} s without news for {what}; arrived: {_shorten(self.heard)}"
+
+        async with limited(self._hang_limit_s, failure) as progress:
+            while not happened():
+                news = self._news
+                await self._listen()
+                if self._news != news:
+                    progress()
 
     async def until_asked(self, ask: Callable[[], Awaitable[bool]], what: str) -> None:
         """Ask again and again until the answer is yes: for what nobody tells."""
-        limit = asyncio.timeout(self._hang_limit_s)
-        try:
-            async with limit:
-                while not await ask():  # noqa: ASYNC110 -- it happens inside a broker, which tells nobody
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise AssertionError(f"waited {self._hang_limit_s} s for {what}") from None
+        async with limited(self._hang_limit_s, lambda: f"waited {self._hang_limit_s} s for {what}"):
+            while not await ask():  # noqa: ASYNC110 -- it happens inside a broker, which tells nobody
+                await asyncio.sleep(0.01)
 
     async def hear(self, count: int) -> list[bytes]:
         """Return the next payloads."""
@@ -404,7 +385,7 @@ class LogPeer(Peer):
 
     @property
     def _news(self) -> object:
-        sink = self.sink  # signs of life without a record do not count
+        sink = self.sink  # empty ranges do not count
         return len(sink.records), len(sink.controls), len(sink.states), len(sink.lost), sink.marks
 
 

@@ -66,6 +66,9 @@ class ClusterFaults(BrokerFaults):
 
 
 class TestRedisClusterBroker(BrokerConformance):
+    broker = RedisBroker
+    count_operations = None  # counted in test_redis_only.py, because this suite probes more often than users do
+
     @pytest.fixture
     def broker_url(self, cluster: PrivateCluster) -> str:
         return cluster.url + QUICK
@@ -85,7 +88,7 @@ class TestRedisClusterBroker(BrokerConformance):
         return cut
 
     @pytest.fixture
-    def fault(self, cluster: PrivateCluster) -> BrokerFaults:
+    def fault(self, cluster: PrivateCluster) -> ClusterFaults:
         return ClusterFaults(cluster)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
+from dws_redis import RedisBroker
 from services.redis import PrivateRedis
 
 from dws_core.testing import BrokerConformance, BrokerFaults
@@ -47,6 +48,9 @@ class RedisFaults(BrokerFaults):
 
 
 class TestRedisBroker(BrokerConformance):
+    broker = RedisBroker
+    count_operations = None  # counted in test_redis_only.py, because this suite probes more often than users do
+
     @pytest.fixture
     def broker_url(self, redis: PrivateRedis) -> str:
         return redis.url + "?probe_s=200ms&dead_s=1s"
@@ -64,5 +68,5 @@ class TestRedisBroker(BrokerConformance):
         return cut
 
     @pytest.fixture
-    def fault(self, redis: PrivateRedis) -> BrokerFaults:
+    def fault(self, redis: PrivateRedis) -> RedisFaults:
         return RedisFaults(redis)

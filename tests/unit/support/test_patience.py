@@ -1,4 +1,4 @@
-"""A wait ends when nothing happens, and not while something does."""
+"""A wait ends without progress, and continues while there is some."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from support.patience import patience
 
 
-async def test_patience_ends_only_when_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_patience_ends_only_without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     now, steps = loop.time(), 0
     monkeypatch.setattr(loop, "time", lambda: now)
@@ -28,7 +28,7 @@ async def test_patience_ends_only_when_nothing_happens(monkeypatch: pytest.Monke
     assert steps == 5
 
 
-async def test_progress_after_the_end_of_patience_harms_nobody() -> None:
+async def test_progress_after_timeout_is_ignored() -> None:
     async def hang() -> None:
         async with patience(0.0) as progress:
             try:

@@ -1,4 +1,4 @@
-"""A signal has acted when the helper returns, whatever state the process was in."""
+"""A signal has acted when the helper returns."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def busy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
             process.kill()
 
 
-def test_a_stopped_process_has_stopped_and_a_resumed_one_runs(busy: int) -> None:
+def test_stop_and_resume_wait_for_all_threads(busy: int) -> None:
     for _ in range(20):
         signals.stop(busy)
         assert signals.thread_states(busy) == {"T"}
@@ -52,7 +52,7 @@ def test_a_stopped_process_has_stopped_and_a_resumed_one_runs(busy: int) -> None
     signals.resume(busy)
 
 
-def test_a_killed_process_has_ended_also_if_it_was_stopped(busy: int) -> None:
+def test_kill_ends_stopped_process(busy: int) -> None:
     signals.stop(busy)
     signals.kill(busy)
     assert signals.thread_states(busy) == {"Z"}, "nobody has collected it yet"
@@ -60,7 +60,7 @@ def test_a_killed_process_has_ended_also_if_it_was_stopped(busy: int) -> None:
         signals.stop(busy)
 
 
-def test_a_signal_that_does_not_act_is_an_error(busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_without_effect_raises(busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "HANG_S", 0.0)
     with pytest.raises(TimeoutError, match="SIGCONT"):
         signals._send(busy, signal.SIGCONT, lambda states: states == {"T"})

@@ -34,6 +34,8 @@ class FaultyMemory(FaultyBroker):
 class TestWithoutFaults(BrokerConformance):
     """Without a fault it behaves like the broker that it wraps."""
 
+    fault = sever = count_operations = unreachable_url = None  # all nodes are in one process
+
     @pytest.fixture
     def broker_url(self) -> str:
         return "memory://behind-a-faulty-one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pytest
 
@@ -13,6 +13,7 @@ from dws_core.plugin import BrokerInterface, BrokerSpec, BrokerURL, LogBroker, P
 from dws_core.testing.faults.broker_faults import BrokerFaults
 from dws_core.testing.suites.conformance import Conformance
 from dws_core.testing.suites.peers import LogPeer, Peer, PlainPeer
+from dws_core.testing.suites.selection import constant, is_constant
 
 Sever = Callable[[], Awaitable[None]]
 CountOperations = Callable[[], Awaitable[int]]
@@ -33,7 +34,14 @@ class OpenPeer(Protocol):
 
 @pytest.mark.anyio
 class BrokerBase(Conformance):
-    """Give `broker_url`; override the others where they do not fit."""
+    """Give `broker_url`; override the others where they do not fit.
+
+    Attributes:
+        broker: The class of the broker at the URL. It selects the tests. If None, it is found through `broker_url`, which
+            works if that fixture uses no fixtures from outside the class.
+    """
+
+    broker: ClassVar[type[BrokerInterface] | type[LogBroker] | None] = None
 
     @pytest.fixture
     def broker_url(self) -> str:
@@ -118,15 +126,12 @@ class BrokerBase(Conformance):
             await peer.close()
         assert not [fault for peer in opened for fault in peer.faults]
 
-    @pytest.fixture(autouse=True)
-    def _select(self, request: pytest.FixtureRequest) -> None:
-        """Skip what the broker does not promise."""
-        kind, capabilities = getattr(request.function, "dws_needs", (None, ()))
-        if kind is None:
-            return
-        broker_class = request.getfixturevalue("broker_class")
-        if issubclass(broker_class, LogBroker) is not (kind == "log"):
-            pytest.skip("for a LogBroker" if kind == "log" else "for a BrokerInterface")
-        for capability in capabilities:
-            if not getattr(broker_class.capabilities, capability):
-                pytest.skip(f"not promised: {capability}")
+    @classmethod
+    def find_broker(cls) -> object:
+        return cls.broker if isinstance(cls.broker, type) else constant(cls, "broker_class")
+
+    @classmethod
+    def find_advice(cls) -> str:
+        if isinstance(cls.broker, type) or is_constant(cls, "broker_class"):
+            return ""
+        return f"{cls.__qualname__} skips tests that are for other brokers. Fix: add `broker = …`, the class under test, to it"

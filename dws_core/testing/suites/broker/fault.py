@@ -21,26 +21,30 @@ from dws_core.plugin import (
 )
 from dws_core.testing.faults.broker_faults import BrokerFaults
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
-from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import LogPeer
+from dws_core.testing.suites.selection import needs
 
 _TEMPORARY = (BrokerUnavailable, BrokerOverloaded, PublishOutcomeUnknown)
 
 
-class BrokerFaultTests(BrokerBase):
-    """Skipped where the fixture `fault` has nothing to offer."""
+_CUTS = [(("cut_tail",), 20), (("cut_commands",), 20), (("cut_tail", "cut_commands"), 20), (("restart",), 3)]
+"""Faults that happen together, and how often."""
 
-    @needs("log", "recovery")
+
+class BrokerFaultTests(BrokerBase):
+    """Collected if the fixture `fault` implements the methods."""
+
     @pytest.mark.parametrize(
         ("names", "rounds"),
-        [(("cut_tail",), 20), (("cut_commands",), 20), (("cut_tail", "cut_commands"), 20), (("restart",), 3)],
-        ids=lambda value: "+".join(value) if isinstance(value, tuple) else None,
+        [
+            pytest.param(names, rounds, id=f"{'+'.join(names)}-{rounds}", marks=needs("log", "recovery", faults=names))
+            for names, rounds in _CUTS
+        ],
     )
     async def test_broken_connections_lose_and_repeat_nothing(
-        self, open_peer: OpenPeer, fault: BrokerFaults | None, names: tuple[str, ...], rounds: int
+        self, open_peer: OpenPeer, fault: BrokerFaults, names: tuple[str, ...], rounds: int
     ) -> None:
         """The connections break while one node publishes and two nodes receive."""
-        faults = _offering(fault, *names)
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
 
@@ -50,22 +54,19 @@ class BrokerFaultTests(BrokerBase):
                 await asyncio.sleep(0)  # some brokers answer at once: the trouble must find them at work
 
         for number in range(rounds):
-            await asyncio.gather(*(getattr(faults, name)() for name in names), publish(number * 10))
+            await asyncio.gather(*(getattr(fault, name)() for name in names), publish(number * 10))
         await _insist(a, b"end")
         for node in (a, b):
             assert await node.hear_until(b"end") == [b"%d" % number for number in range(rounds * 10)]
 
-    @needs("log", "recovery")
-    async def test_wiped_log_starts_new_epoch_on_every_node(
-        self, open_peer: OpenPeer, fault: BrokerFaults | None
-    ) -> None:
-        faults = _offering(fault, "wipe")
+    @needs("log", "recovery", faults=("wipe",))
+    async def test_wiped_log_starts_new_epoch_on_every_node(self, open_peer: OpenPeer, fault: BrokerFaults) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         old = await a.send("t", b"old")
         for node in (a, b):
             await node.hear(1)
-        await faults.wipe()
+        await fault.wipe()
         new = await _insist(a, b"new")
         assert new.epoch != old.epoch
         partition = partition_of("t", a.layout)
@@ -80,40 +81,36 @@ class BrokerFaultTests(BrokerBase):
         for node in (a, b):
             assert (await node.hear_until(b"newer"))[-1:] in ([b"new"], []), "what was stored before the new baseline"
 
-    @needs("log", "recovery")
-    async def test_frozen_broker_is_noticed_and_loses_nothing(
-        self, open_peer: OpenPeer, fault: BrokerFaults | None
-    ) -> None:
-        faults = _offering(fault, "freeze", "thaw")
+    @needs("log", "recovery", faults=("freeze", "thaw"))
+    async def test_frozen_broker_is_noticed_and_loses_nothing(self, open_peer: OpenPeer, fault: BrokerFaults) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         await a.publish(b"before")
-        await faults.freeze()
+        await fault.freeze()
         try:
             with pytest.raises((PublishOutcomeUnknown, BrokerUnavailable)):
                 await a.within(a.submit("t", b"meanwhile", key="meanwhile", deadline_s=0.05))
             for node in (a, b):
                 await node.until(_troubled(node), "the state 'degraded' or 'blocked'")
         finally:
-            await faults.thaw()
+            await fault.thaw()
         await _insist(a, b"meanwhile")
         await _insist(a, b"end")
         for node in (a, b):
             await node.until(_live(node), "the state 'live'")
             assert await node.hear_until(b"end") == [b"before", b"meanwhile"]
 
-    @needs("log")
+    @needs("log", faults=("take_down", "bring_up"))
     async def test_unreachable_broker_fails_fast_and_recovers(
         self,
         open_peer: OpenPeer,
         make_peer: Callable[..., LogPeer],
-        fault: BrokerFaults | None,
+        fault: BrokerFaults,
         broker_class: type[LogBroker],
     ) -> None:
-        faults = _offering(fault, "take_down", "bring_up")
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
-        await faults.take_down()
+        await fault.take_down()
         try:
             with pytest.raises((BrokerUnavailable, PublishOutcomeUnknown)):
                 await a.within(a.submit("t", b"lost", deadline_s=0.1))
@@ -123,7 +120,7 @@ class BrokerFaultTests(BrokerBase):
             for node in (a, b):
                 await node.until(_troubled(node), "the state 'degraded' or 'blocked'")
         finally:
-            await faults.bring_up()
+            await fault.bring_up()
         for node in (a, b):
             await node.until(_live(node), "the state 'live'")
         await _insist(a, b"again")
@@ -131,16 +128,6 @@ class BrokerFaultTests(BrokerBase):
             await node.until(_heard(node, b"again"), "a message after the trouble")
             if broker_class.capabilities.durable == "none":
                 node.sink.take_losses()
-
-
-def _offering(fault: BrokerFaults | None, *names: str) -> BrokerFaults:
-    """Return the faults if they have these; else the test is skipped."""
-    if fault is None:
-        pytest.skip("no fixture 'fault'")
-    for name in names:
-        if not fault.has(name):
-            pytest.skip(f"the fixture 'fault' has no {name}()")
-    return fault
 
 
 def _troubled(node: LogPeer) -> Callable[[], bool]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 
-import pytest
-
 from dws_core.plugin import GapReason, History, LogBroker, ReadResult, Receipt
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
-from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import LogPeer
+from dws_core.testing.suites.selection import needs
 
 _NOISE = 10_000
 """Messages of other topics, as design and users expect them in a busy partition."""
@@ -154,12 +152,8 @@ class BrokerHistoryTests(BrokerBase):
             group.create_task(publish())
             group.create_task(read())
 
-    @needs("log", "recovery")
-    async def test_forgotten_topic_is_gap_only_if_missed(
-        self, open_peer: OpenPeer, broker_class: type[LogBroker]
-    ) -> None:
-        if broker_class.forget is LogBroker.forget:
-            pytest.skip("this log cannot forget")
+    @needs("log", "recovery", method="forget")
+    async def test_forgotten_topic_is_gap_only_if_missed(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         start = await a.send("t", b"before")
         sent = await a.send_all(["t", "other", "t"])

@@ -23,8 +23,8 @@ from dws_core.plugin import (
     partition_of,
 )
 from dws_core.testing.suites.broker.base import BrokerBase, CountOperations, OpenPeer
-from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import LogPeer, Peer, PlainPeer
+from dws_core.testing.suites.selection import needs
 
 
 class BrokerLifecycleTests(BrokerBase):
@@ -197,15 +197,13 @@ class BrokerLifecycleTests(BrokerBase):
             await peer.publish(b"%d" % turns)
             assert await peer.hear(1) == [b"%d" % turns]
 
-    @needs("log")
+    @needs("log", fixture="count_operations")
     async def test_idle_node_stays_within_promised_rate(
         self,
         open_peer: OpenPeer,
-        count_operations: CountOperations | None,
+        count_operations: CountOperations,
         broker_class: type[LogBroker],
     ) -> None:
-        if count_operations is None:
-            pytest.skip("no fixture 'count_operations'")
         await open_peer()
         before, began = await count_operations(), time.monotonic()
         await asyncio.sleep(2.0)  # a rate needs time

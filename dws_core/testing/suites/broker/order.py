@@ -9,8 +9,8 @@ import pytest
 
 from dws_core.plugin import BrokerInterface, History, LogBroker, partition_of
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
-from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import LogPeer, Peer, PlainPeer
+from dws_core.testing.suites.selection import needs
 
 
 class BrokerOrderTests(BrokerBase):
@@ -47,12 +47,8 @@ class BrokerOrderTests(BrokerBase):
                 own = [payload for payload in heard if payload.startswith(b"%d-" % publisher)]
                 assert own == sorted(own, key=lambda payload: int(payload.partition(b"-")[2]))
 
-    @needs("plain")
-    async def test_all_nodes_see_one_order_if_promised(
-        self, open_peer: OpenPeer, broker_class: type[BrokerInterface]
-    ) -> None:
-        if broker_class.capabilities.ordering != "total":
-            pytest.skip("not promised: ordering='total'")
+    @needs("plain", "ordering=total")
+    async def test_all_nodes_see_one_order_if_promised(self, open_peer: OpenPeer) -> None:
         nodes: list[Peer] = [await open_peer() for _ in range(2)]
         await asyncio.gather(*(node.publish(b"%d-%d" % (i, n)) for n in range(50) for i, node in enumerate(nodes)))
         assert await nodes[0].hear(100) == await nodes[1].hear(100)

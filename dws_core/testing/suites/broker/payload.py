@@ -8,8 +8,8 @@ import pytest
 
 from dws_core.plugin import PayloadTooLarge, Record
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
-from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import LogPeer, PlainPeer
+from dws_core.testing.suites.selection import needs
 
 _TOPICS = [
     "chat/lobby",

@@ -10,8 +10,8 @@ import pytest
 
 from dws_core.plugin import BrokerUnavailable, History, PublishOutcomeUnknown, ReadResult, ReadSpan, partition_of
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
-from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import LogPeer
+from dws_core.testing.suites.selection import needs
 
 
 class BrokerPublishTests(BrokerBase):

@@ -13,6 +13,7 @@ import pytest
 from dws_core.plugin import BrokerError, BrokerInterface, BrokerSpec, BrokerURL, InvalidBrokerURL, LogBroker
 from dws_core.testing.suites.broker.base import BrokerBase
 from dws_core.testing.suites.peers import Peer
+from dws_core.testing.suites.selection import needs
 
 _SECRET = "open-sesame"  # noqa: S105 -- made up
 
@@ -43,6 +44,8 @@ class BrokerRecordTests(BrokerBase):
         assert issubclass(broker_class, BrokerInterface | LogBroker)
         assert broker_class.capabilities == broker_spec.capabilities
         assert broker_spec.load() is broker_class
+        if isinstance(self.broker, type):
+            assert self.broker is broker_class, "the class attribute 'broker' selects the tests of another class"
 
     def test_plugin_import_loads_no_third_party_module(self, broker_spec: BrokerSpec) -> None:
         module = broker_spec.load.__module__
@@ -76,15 +79,14 @@ class BrokerRecordTests(BrokerBase):
             broker_class.from_url(url)
         assert "valid" in caught.value.fix, "url.read_options(…) lists them"
 
+    @needs(fixture="unreachable_url")
     async def test_unreachable_broker_error_hides_password(
         self,
-        unreachable_url: str | None,
+        unreachable_url: str,
         broker_class: type[BrokerInterface] | type[LogBroker],
         broker_url: str,
         make_peer: Callable[..., Peer],
     ) -> None:
-        if unreachable_url is None:
-            pytest.skip("no fixture 'unreachable_url'")
         url = BrokerURL.parse(unreachable_url)
         peer = make_peer()
         peer.broker = broker_class.from_url(url)  # type: ignore[attr-defined]  # both kinds have it

@@ -11,9 +11,9 @@ import pytest
 
 from dws_core.plugin import History, partition_of
 from dws_core.testing.suites.broker.base import BrokerBase
-from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import LogPeer
 from dws_core.testing.suites.roaming import Roamer, RoamingSink, Sent
+from dws_core.testing.suites.selection import needs
 
 MakePeer: TypeAlias = Callable[..., LogPeer]
 Step: TypeAlias = tuple[str | int, ...]

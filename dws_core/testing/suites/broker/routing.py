@@ -10,8 +10,8 @@ import pytest
 
 from dws_core.plugin import BrokerUnavailable, History
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer, Sever
-from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import LogPeer, PlainPeer
+from dws_core.testing.suites.selection import needs
 
 _LOOK_ALIKES = [
     ("{}*", "{}x"),
@@ -148,12 +148,8 @@ class BrokerRoutingTests(BrokerBase):
     async def test_other_process_is_received_through_log(self, open_peer: OpenPeer, broker_url: str) -> None:
         await _hear_another_process(await open_peer(), broker_url)
 
-    @needs("plain")
-    async def test_messages_arrive_again_after_broken_connection(
-        self, open_peer: OpenPeer, sever: Sever | None
-    ) -> None:
-        if sever is None:
-            pytest.skip("no fixture 'sever'")
+    @needs("plain", fixture="sever")
+    async def test_messages_arrive_again_after_broken_connection(self, open_peer: OpenPeer, sever: Sever) -> None:
         a, b = await open_peer(), await open_peer()
         await sever()
         talking = asyncio.Event()
@@ -169,10 +165,8 @@ class BrokerRoutingTests(BrokerBase):
             await b.hear(1)
             talking.set()
 
-    @needs("log")
-    async def test_nothing_is_missing_after_broken_connection(self, open_peer: OpenPeer, sever: Sever | None) -> None:
-        if sever is None:
-            pytest.skip("no fixture 'sever'")
+    @needs("log", fixture="sever")
+    async def test_nothing_is_missing_after_broken_connection(self, open_peer: OpenPeer, sever: Sever) -> None:
         a, b = await open_peer(), await open_peer()
         await a.publish(b"before")
         await sever()

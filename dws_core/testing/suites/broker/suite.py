@@ -27,7 +27,8 @@ class BrokerConformance(
     """What every broker must do, whoever wrote it.
 
     Works for a `BrokerInterface` and for a `LogBroker`; what the plugin's record promises selects the tests. Needs one
-    fixture, `broker_url`. Optional: `fault`, `sever`, `count_operations`, `unreachable_url`, `hang_limit_s`.
+    fixture, `broker_url`. Optional: `fault`, `sever`, `count_operations`, `unreachable_url`, `hang_limit_s`, and the class
+    attribute `broker`, which selects the tests if the URL depends on other fixtures.
 
     Example:
         ```python
