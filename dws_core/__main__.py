@@ -67,7 +67,7 @@ def _as_client(parsed: argparse.Namespace) -> int:
 
 
 def show_plugins(registry: PluginRegistry) -> None:
-    """Print one line for each record that a plugin offers."""
+    """Print one line for each record that a plugin offers, then conflicts and failures."""
     lines = [("plugin", "distribution", "kind", "names", "summary")]
     lines += [(r.plugin.name, str(r.plugin), r.kind, ", ".join(r.names) or "-", r.summary) for r in registry.rows()]
     widths = [max(len(line[column]) for line in lines) for column in range(4)]

@@ -33,7 +33,10 @@ def dws_register_topic_matchers() -> Iterable[TopicMatcherSpec]:
 def dws_register_authenticators() -> Iterable[AuthenticatorSpec]:
     """Offer `oauth2-bearer`."""
     yield AuthenticatorSpec(
-        name="oauth2-bearer", load=_load_bearer, summary="Bearer tokens (RFC 6750), verified by the application."
+        name="oauth2-bearer",
+        load=_load_bearer,
+        summary="Bearer tokens (RFC 6750), verified by the application.",
+        verify_token="required",  # noqa: S106 -- not a secret
     )
 
 

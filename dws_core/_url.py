@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
-from urllib.parse import parse_qsl, quote, unquote
+from typing import TypeVar
+from urllib.parse import quote, unquote
 
 from dws_core._errors import InvalidBrokerURL
+from dws_core._options import parse_options, read_options, show_options
 
 T = TypeVar("T")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")  # RFC 3986 §3.1, lower case
-_SECRET = re.compile(r"password|passwd|secret|token", re.IGNORECASE)
-_DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 1.0}
-_SIZES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +59,7 @@ class BrokerURL:
             password=unquote(password) if at and password else None,
             hosts=tuple(_parse_host(host, scheme) for host in hosts.split(",") if host),
             path=unquote(path),
-            options=_parse_query(query, scheme),
+            options=parse_options(query, where=f"broker URL {scheme}://…", error=InvalidBrokerURL),
         )
 
     def __str__(self) -> str:
@@ -74,7 +68,7 @@ class BrokerURL:
         at = "@" if user or secret else ""
         hosts = ",".join(_show_host(host, port) for host, port in self.hosts)
         path = f"/{quote(self.path)}" if self.path else ""
-        options = "&".join(f"{k}={'***' if _SECRET.search(k) else quote(v)}" for k, v in self.options.items())
+        options = show_options(self.options)
         return f"{self.scheme}://{user}{secret}{at}{hosts}{path}" + (f"?{options}" if options else "")
 
     @property
@@ -98,25 +92,7 @@ class BrokerURL:
         Raises:
             InvalidBrokerURL: An option is not in the schema, or its value is malformed. The error lists the valid ones.
         """
-        hints = typing.get_type_hints(schema)
-        known = {f.name: hints[f.name] for f in dataclasses.fields(schema)}  # type: ignore[arg-type]  # a dataclass by contract
-        for name in self.options:
-            if name not in known:
-                valid = ", ".join(f"{n} ({_describe(n, t)})" for n, t in known.items()) or "none"
-                raise InvalidBrokerURL(
-                    f"broker URL {self} has an unknown option {name!r}.", fix=f"use one of the valid options: {valid}"
-                )
-        return schema(**{name: self._read(name, known[name]) for name in self.options})
-
-    def _read(self, name: str, hint: Any) -> Any:
-        try:
-            return _convert(name, hint, self.options[name])
-        except ValueError:
-            shown = "***" if _SECRET.search(name) else repr(self.options[name])
-            raise InvalidBrokerURL(
-                f"option {name!r} of broker URL {self} cannot be {shown}.",
-                fix=f"set it to {_describe(name, hint)}",
-            ) from None
+        return read_options(self.options, schema, where=f"broker URL {self}", error=InvalidBrokerURL)
 
 
 def _shorten(text: str) -> str:
@@ -140,67 +116,6 @@ def _parse_host(text: str, scheme: str) -> tuple[str, int | None]:
     return unquote(host), int(port)
 
 
-def _parse_query(query: str, scheme: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError:
-        raise InvalidBrokerURL(
-            f"the options of broker URL {scheme}://… are malformed.", fix="write them as ?name=value&name=value"
-        ) from None
-    options = dict(pairs)
-    if len(options) < len(pairs):
-        raise InvalidBrokerURL(f"an option of broker URL {scheme}://… is given twice.", fix="give each option once")
-    return options
-
-
 def _show_host(host: str, port: int | None) -> str:
     shown = f"[{host}]" if ":" in host else host
     return shown if port is None else f"{shown}:{port}"
-
-
-def _describe(name: str, hint: Any) -> str:
-    inner, optional = _unwrap_optional(hint)
-    if get_origin(inner) is Literal:
-        text = "one of " + ", ".join(get_args(inner))
-    elif name.endswith("_s"):
-        text = "a duration such as 500ms, 10s or 2m"
-    elif name.endswith("_bytes"):
-        text = "a size such as 65536 or 64KiB"
-    else:
-        names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-        text = names.get(inner, "a value")
-    return f"{text}, or none" if optional else text
-
-
-def _unwrap_optional(hint: Any) -> tuple[Any, bool]:
-    if get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint):
-        return next(a for a in get_args(hint) if a is not type(None)), True
-    return hint, False
-
-
-def _convert(name: str, hint: Any, text: str) -> Any:
-    inner, optional = _unwrap_optional(hint)
-    if optional and text.lower() == "none":
-        return None
-    if get_origin(inner) is Literal:
-        return _one_of(text, get_args(inner))
-    if name.endswith("_s"):
-        return _quantity(text, _DURATIONS)
-    if name.endswith("_bytes"):
-        return int(_quantity(text, _SIZES))
-    if inner is bool:
-        return _one_of(text.lower(), ("true", "1", "yes", "false", "0", "no")) in ("true", "1", "yes")
-    return inner(text)
-
-
-def _one_of(text: str, choices: tuple[str, ...]) -> str:
-    if text not in choices:
-        raise ValueError(text)
-    return text
-
-
-def _quantity(text: str, units: Mapping[str, float]) -> float:
-    match = _QUANTITY.fullmatch(text)
-    if match is None or match[2].lower() not in units:
-        raise ValueError(text)
-    return float(match[1]) * units[match[2].lower()]

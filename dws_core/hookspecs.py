@@ -6,9 +6,12 @@ A plugin is a module named in the entry-point group `dws_core`. It implements an
 - They are called once for each process, at the first lookup of any plugin, on the thread of that lookup. The order of
   plugins is not defined.
 - They must not block, connect, or import a client library. `load` of the record does that, when it is needed.
-- They return zero or more records. An invalid record disables the plugin.
-- An exception disables the plugin. It is shown when a record of this plugin is requested.
-- If two plugins offer the same scheme or name, `PluginConflict` is raised. It names both plugins.
+- They return an iterable of records, as a list or by `yield`. An invalid record is not used. The others are.
+- If a function raises an exception, the records that it has returned before are used. The exception is shown when a
+  similar name is requested.
+- If two plugins offer the same scheme or name, `PluginConflict` is raised at the look-up of this name. It names both.
+- The plugin may state the version of the plugin API that it needs, as an integer `dws_api` next to its functions. See
+  `dws_core.plugin.API_VERSION`.
 """
 
 from __future__ import annotations
@@ -84,16 +87,34 @@ def dws_register_authenticators() -> Iterable[AuthenticatorSpec]:
     """Offer authenticators, which applications choose by name. They return the `Principal` of a handshake.
 
     `load` returns a factory. It is called with the keyword argument `verify`: the application's `verify_token`, or
-    None.
+    None. `verify_token` of the record states whether the authenticator needs it.
+
+    The example also shows options, which codecs and topic matchers may have in the same way. An application writes
+    `authenticator="acme-sso?realm=staff"`.
 
     Example:
         ```python
+        from dataclasses import dataclass
+
         from dws_core.plugin import AuthenticatorSpec, hookimpl
+
+
+        @dataclass(frozen=True)
+        class Options:
+            realm: str = "all"
+
+
+        def _load(options):
+            from acme_dws._sso import AcmeSSO  # imports the client library
+
+            return lambda: AcmeSSO(options.realm)
 
 
         @hookimpl
         def dws_register_authenticators():
-            yield AuthenticatorSpec(name="acme-sso", load=_load, summary="Session tokens of Acme SSO.")
+            yield AuthenticatorSpec(
+                name="acme-sso", load=_load, summary="Acme SSO.", verify_token="unused", options=Options
+            )
         ```
     """
     return ()

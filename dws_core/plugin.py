@@ -41,7 +41,7 @@ from dws_core._log.records import (
 from dws_core._log.seqfilter import SeqFilter
 from dws_core._log.tail import Advance, Lost, TailEvent, TailState
 from dws_core._log.watchdog import Watchdog
-from dws_core._plugins.markers import hookimpl
+from dws_core._plugins.markers import API_VERSION, hookimpl
 from dws_core._plugins.registry import PluginRegistry
 from dws_core._plugins.specs import AuthenticatorSpec, BrokerSpec, CodecSpec, TopicMatcherSpec
 from dws_core._topics.interface import TopicIndex, TopicMatcher
@@ -50,6 +50,7 @@ from dws_core._wire.codecs import Codec
 from dws_core._wire.message import JSON, Message
 
 __all__ = [
+    "API_VERSION",
     "Advance",
     "AuthenticationFailed",
     "Authenticator",

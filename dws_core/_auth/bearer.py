@@ -4,6 +4,7 @@
 # dependency that is an object with `__call__`.
 
 import inspect
+from collections.abc import Collection
 
 from fastapi import WebSocket
 from fastapi.security import OAuth2PasswordBearer
@@ -11,19 +12,26 @@ from starlette.requests import HTTPConnection
 
 from dws_core._auth.interface import Handshake, Principal, TokenVerifier
 from dws_core._auth.refusal import refuse_authentication
-from dws_core._auth.tokens import bearer_from_header, split_bearer
+from dws_core._auth.tokens import bearer_from_header, split_bearer, split_secrets
 from dws_core._errors import AuthenticationFailed, ConfigurationError
 
 
-def read_handshake(websocket: WebSocket) -> Handshake:
-    """Collect the parts of a client's opening handshake."""
+def read_handshake(websocket: WebSocket, secret_prefixes: Collection[str] = ()) -> Handshake:
+    """Collect the parts of a client's opening handshake.
+
+    Args:
+        websocket: The WebSocket of the client.
+        secret_prefixes: Prefixes of subprotocol entries that carry secrets of the authenticator.
+    """
     token, others = split_bearer(websocket.scope.get("subprotocols", ()))
+    secrets, others = split_secrets(others, secret_prefixes)
     return Handshake(
         path=websocket.url.path,
         headers=dict(websocket.headers),
         query=dict(websocket.query_params),
         cookies=dict(websocket.cookies),
         subprotocols=others,
+        secrets=secrets,
         token=bearer_from_header(websocket.headers.get("authorization")) or token,
     )
 

@@ -38,9 +38,12 @@ class Handshake:
         headers: Header fields, with names in lower case.
         query: Query parameters. Of a repeated parameter, the last value.
         cookies: Cookies by name.
-        subprotocols: Subprotocols offered in `Sec-WebSocket-Protocol`, without the bearer entry.
+        subprotocols: Subprotocols offered in `Sec-WebSocket-Protocol`, without the entries that carry
+            secrets.
         token: Bearer token of the `Authorization` header (RFC 6750 §2.1) or of the `dws.bearer.` subprotocol, or None.
             Never shown by `repr`.
+        secrets: Secrets of the subprotocol entries that the authenticator claims, by prefix. See `Authenticator`. Never
+            shown by `repr`.
     """
 
     path: str
@@ -49,11 +52,18 @@ class Handshake:
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     subprotocols: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @runtime_checkable
 class Authenticator(Protocol):
-    """Turns a handshake into a principal."""
+    """Turns a handshake into a principal.
+
+    An authenticator may also have an attribute `secret_subprotocols`, a tuple of prefixes such as `("acme.key.",)`. A
+    browser cannot set headers, but it can offer the subprotocol `acme.key.<secret>` next to that of a codec. The node
+    then passes the text after the prefix in `Handshake.secrets`, never selects the entry as the subprotocol, and never
+    shows it. A prefix must not begin with `dws.`.
+    """
 
     async def authenticate(self, handshake: Handshake) -> Principal:
         """Return the principal of a handshake. Called once for each connection, before it is accepted.
@@ -72,7 +82,10 @@ TokenVerifier: TypeAlias = Callable[[str], Principal | Awaitable[Principal | Non
 """Returns the principal of a token, or None if the token is not valid. Sync or async."""
 
 AuthenticatorFactory: TypeAlias = Callable[..., Authenticator]
-"""Builds an authenticator. Called with one keyword argument, `verify`: a `TokenVerifier` or None."""
+"""Builds an authenticator. Called with one keyword argument, `verify`: a `TokenVerifier` or None.
+
+If `verify_token` of the `AuthenticatorSpec` is `unused`, it is called without arguments.
+"""
 
 Authorize: TypeAlias = Callable[[Principal | None, Action, str], bool | Awaitable[bool]]
 """Returns whether a principal may perform an action on a topic or filter (for `send_by_conn_id`, a connection id)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 BEARER_PREFIX: Final = "dws.bearer."
@@ -31,6 +31,23 @@ def split_bearer(offered: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
         else:
             others.append(entry)
     return token, tuple(others)
+
+
+def split_secrets(offered: Iterable[str], prefixes: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Split offered subprotocols into secrets by their prefix and the other subprotocols.
+
+    If several prefixes fit, the longest counts. If several entries have the same prefix, the first counts.
+    """
+    secrets: dict[str, str] = {}
+    others: list[str] = []
+    for entry in offered:
+        fitting = [prefix for prefix in prefixes if entry.startswith(prefix)]
+        if fitting:
+            prefix = max(fitting, key=len)
+            secrets.setdefault(prefix, entry[len(prefix) :])
+        else:
+            others.append(entry)
+    return secrets, tuple(others)
 
 
 def _decode(text: str) -> str | None:

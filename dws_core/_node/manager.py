@@ -23,6 +23,7 @@ from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import History, Layout
 from dws_core._node.broker.choose import choose_broker
 from dws_core._node.broker.plain_broker import AdaptedBroker
+from dws_core._node.connection.authenticator import choose_authenticator
 from dws_core._node.connection.connect_block import ConnectBlock
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.handshake import HandshakeChecker, id_of
@@ -50,7 +51,8 @@ _NOT_READY = (
 class WebSocketManager(PublishMethods):
     """A node: the connections of one process, joined through the broker with those of all other nodes of its channel.
 
-    Arguments that name a plugin accept the name of an installed plugin or an object.
+    Arguments that name a plugin accept the name of an installed plugin or an object. A name may carry the options of the
+    plugin, as in a URL: `authenticator="api-key?header=x-key"`.
 
     Args:
         broker_channel: Name of the channel, used as the prefix on the broker. Nodes of one channel share messages.
@@ -61,7 +63,8 @@ class WebSocketManager(PublishMethods):
         codec: Codec between nodes, and for clients that offer no subprotocol.
         topic_matcher: Language of topic filters.
         authenticator: Authenticates handshakes. If None, connections are not authenticated.
-        verify_token: Verifies tokens for a named authenticator. Sync or async.
+        verify_token: Verifies tokens for a named authenticator. Sync or async. Refused if the authenticator does not use
+            it.
         authorize: Returns whether a principal may perform an action on a topic or filter. Sync or async. If None,
             everything is allowed.
         allowed_origins: Origins whose pages may connect, in addition to the node's own. `["*"]` allows any.
@@ -76,7 +79,7 @@ class WebSocketManager(PublishMethods):
         **kwargs: Keyword arguments for `broker_class`.
 
     Raises:
-        ConfigurationError: A named plugin is not installed, or arguments contradict each other.
+        ConfigurationError: A named plugin is not installed or refuses an option, or arguments contradict each other.
         InvalidFilter: A key of `history` is not a filter.
     """
 
@@ -108,7 +111,7 @@ class WebSocketManager(PublishMethods):
         self._matcher = plugins.topic_matcher(topic_matcher) if isinstance(topic_matcher, str) else topic_matcher
         chosen = plugins.codec(codec) if isinstance(codec, str) else codec
         codecs = {**plugins.codecs(), chosen.name: chosen}
-        authenticator = _authenticator(plugins, authenticator, verify_token)
+        authenticator = choose_authenticator(plugins, authenticator, verify_token)
         self._handshakes = HandshakeChecker(codecs, chosen, authenticator, allowed_origins)
         self._settings = self._make_settings(chosen, codecs, history or {}, authorize)
         self._publisher = self._settings.publisher
@@ -351,12 +354,3 @@ class WebSocketManager(PublishMethods):
         self._check_running()
         stored = await self._runtime.history.read(self._matcher.check_topic(topic), limit, fresh=True)
         return stored.messages
-
-
-def _authenticator(
-    plugins: PluginRegistry, authenticator: str | Authenticator | None, verify: TokenVerifier | None
-) -> Authenticator | None:
-    """Return the authenticator object. A token verifier alone means bearer tokens."""
-    if authenticator is None and verify is not None:
-        authenticator = "oauth2-bearer"
-    return plugins.authenticator(authenticator)(verify=verify) if isinstance(authenticator, str) else authenticator

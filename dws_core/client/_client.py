@@ -65,7 +65,7 @@ class Client:
     Args:
         url: URL of the node, `ws://` or `wss://`.
         token: Bearer token, or a function that returns one for each connection. The function may be sync or async.
-        codec: `json`, `msgpack`, or a codec object.
+        codec: `json`, `msgpack`, the codec of an installed plugin such as `cbor?canonical=yes`, or a codec object.
         on_gap: Function to call with a `Gap` when messages may have been lost. Sync or async. If None, gaps are logged.
         cursor: Cursor of an earlier client, from which to resume. Subscribe before you enter the client to resume
             there.
@@ -80,7 +80,7 @@ class Client:
         backoff: Delays between attempts. If None, full jitter from 0.5 s up to 30 s.
 
     Raises:
-        ConfigurationError: There is no codec with this name.
+        ConfigurationError: No installed plugin offers a codec with this name, or it refuses an option.
         InvalidMessage: The cursor is malformed.
     """
 

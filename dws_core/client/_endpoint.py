@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
 from dws_core._errors import AuthenticationFailed, ConfigurationError, ConnectionClosed, DWSError, WebSocketException
+from dws_core._plugins.registry import default_registry
 from dws_core._wire.client_errors import Refused
 from dws_core._wire.close_codes import ABNORMAL, CloseCode, may_reconnect
 from dws_core._wire.codecs import Codec, JSONCodec, MsgpackCodec
@@ -106,20 +107,15 @@ class Endpoint:
 
 
 def codec_of(codec: str | Codec) -> Codec:
-    """Return the codec with a name. A codec object is returned unchanged.
+    """Return the codec with a name. A codec object is returned unchanged. Plugins are searched for other names.
 
     Raises:
-        ConfigurationError: There is no codec with this name.
+        ConfigurationError: No installed plugin offers a codec with this name, or it refuses an option.
     """
     if not isinstance(codec, str):
         return codec
-    try:
-        return _CODECS[codec]()
-    except KeyError:
-        known = ", ".join(_CODECS)
-        raise ConfigurationError(
-            f"the client has no codec {codec!r}.", fix=f"use one of {known}, or pass a codec object"
-        ) from None
+    built_in = _CODECS.get(codec)
+    return built_in() if built_in is not None else default_registry().codec(codec)
 
 
 def ending_of(error: Exception) -> Ending:

@@ -11,6 +11,7 @@ from dws_core._auth.interface import Authenticator, Handshake, Principal
 from dws_core._auth.origin import origin_allowed
 from dws_core._auth.refusal import refuse_authentication, refuse_malformed, refuse_origin
 from dws_core._errors import AuthenticationFailed, InvalidMessage
+from dws_core._node.connection.authenticator import secret_prefixes
 from dws_core._wire.codecs import Codec
 from dws_core._wire.node_topics import check_conn_id
 
@@ -37,6 +38,7 @@ class HandshakeChecker:
         self._codecs = {_PREFIX + name: codec for name, codec in codecs.items()}
         self._default = default
         self._authenticator = authenticator
+        self._secret_prefixes = secret_prefixes(authenticator)
         self._allowed_origins = tuple(allowed_origins)
 
     async def accept(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
@@ -50,7 +52,7 @@ class HandshakeChecker:
         origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
         if not origin_allowed(origin, host, self._allowed_origins):
             raise refuse_origin(websocket, origin or "", host or "")
-        handshake = read_handshake(websocket)
+        handshake = read_handshake(websocket, self._secret_prefixes)
         if websocket.application_state is not WebSocketState.CONNECTING:
             return self._default, principal or await self._authenticate(websocket, handshake)
         subprotocol, codec = self._choose(websocket, handshake)
@@ -66,7 +68,7 @@ class HandshakeChecker:
                 return offered, self._codecs[offered]
         supported = ", ".join(sorted(self._codecs))
         if not handshake.subprotocols:
-            text = f"a dws.bearer. subprotocol needs a codec subprotocol next to it; supported: {supported}"
+            text = f"a subprotocol with a secret needs a codec subprotocol next to it; supported: {supported}"
         else:
             text = f"none of the offered subprotocols is known; supported: {supported}"
         raise refuse_malformed(websocket, text, fix="offer one of the supported subprotocols")

@@ -48,7 +48,8 @@ class AuthenticatorConformance(Conformance):
     def secrets_of(self, handshake: Handshake) -> set[str]:
         """Return the texts of a handshake that must not be repeated anywhere."""
         authorization = handshake.headers.get("authorization", "").rpartition(" ")[2]
-        return {text for text in (handshake.token, authorization, *handshake.cookies.values()) if text}
+        cookies = handshake.cookies.values()
+        return {text for text in (handshake.token, authorization, *cookies, *handshake.secrets.values()) if text}
 
     def test_authenticator_implements_protocol(self, authenticator: Authenticator) -> None:
         assert isinstance(authenticator, Authenticator)
