@@ -37,7 +37,7 @@ def conflict(kind: str, name: str, offering: list[Plugin], every: Collection[Plu
         offering: The plugins that offer it.
         every: All plugins, also those that offer something else.
     """
-    plugins = sorted(set(offering), key=lambda plugin: (plugin.distribution, plugin.name))
+    plugins = sorted(set(offering), key=_order)
     if len(plugins) == 1:
         return PluginConflict(
             f"{kind} {name!r} is offered twice by {plugins[0].title}.",
@@ -58,7 +58,11 @@ def conflict(kind: str, name: str, offering: list[Plugin], every: Collection[Plu
 def disposable(plugins: Iterable[Plugin]) -> Plugin:
     """Return the plugin to remove in a conflict, which is never the one that is built in."""
     foreign = [plugin for plugin in plugins if canonical(plugin.distribution) != CORE]
-    return max(foreign or plugins, key=lambda plugin: (plugin.distribution == LOCAL, plugin.distribution, plugin.name))
+    return max(foreign or plugins, key=_order)
+
+
+def _order(plugin: Plugin) -> tuple[bool, str, str]:
+    return plugin.distribution == LOCAL, plugin.distribution, plugin.name
 
 
 def _remedy(plugins: list[Plugin], every: Collection[Plugin]) -> str:

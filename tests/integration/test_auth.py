@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import sqlite3
 from typing import Any
 
@@ -246,3 +247,27 @@ async def test_yield_dependency_is_held_by_connection() -> None:
         await client.ask(type="ping")
         assert held == ["open"]
     assert held == ["open", "closed"]
+
+
+async def test_claimed_subprotocol_is_never_echoed_or_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class ApiKey:
+        secret_subprotocols = ("acme.key.",)
+
+        async def authenticate(self, handshake: Handshake) -> Principal:
+            if handshake.secrets.get("acme.key.") != "hush":
+                raise AuthenticationFailed("the API key is missing or wrong")
+            return Principal(id="ann")
+
+    caplog.set_level(logging.DEBUG, logger="dws")
+    manager = WebSocketManager("c", broker_url="memory://", authenticator=ApiKey())
+    async with serve(_app(manager)) as server:
+        url = f"{server.url}/ws"
+        async with Client.open(url, subprotocols=["acme.key.hush", "dws.v1.json"]) as client:
+            assert (await client.ask(type="ping"))["type"] == "pong"
+            assert client.socket.subprotocol == "dws.v1.json"
+        for offered in (["acme.key.stolen", "dws.v1.json"], ["acme.key.stolen"]):
+            status, body = await _refused(url, subprotocols=offered)
+            assert status in {400, 401}
+            assert b"stolen" not in body
+    assert "hush" not in caplog.text
+    assert "stolen" not in caplog.text

@@ -5,17 +5,32 @@ from __future__ import annotations
 import logging
 import sys
 import types
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from support.brokers import PlainBroker
 
 from dws_core import BrokerURL, PluginConflict, PluginLoadError, PluginNotFound
+from dws_core._plugins import hooks, slow
 from dws_core._plugins.registry import PluginRegistry, default_registry
-from dws_core.plugin import BrokerCapabilities, BrokerInterface, BrokerSpec, CodecSpec, hookimpl
+from dws_core._wire.codecs import JSONCodec
+from dws_core.plugin import (
+    API_VERSION,
+    AuthenticatorSpec,
+    BrokerCapabilities,
+    BrokerSpec,
+    CodecSpec,
+    ConfigurationError,
+    Principal,
+    TopicMatcherSpec,
+    hookimpl,
+)
 
 
-def _spec(scheme: str, load: Any = lambda: BrokerInterface) -> BrokerSpec:
+def _spec(scheme: str, load: Any = lambda: PlainBroker) -> BrokerSpec:
     return BrokerSpec(
         schemes=(scheme,),
         load=load,
@@ -46,15 +61,15 @@ def _registry(*entry_points: EntryPoint, **kwargs: Any) -> PluginRegistry:
 def test_broker_is_found_by_scheme_and_loaded_on_demand(install: Any) -> None:
     loads: list[int] = []
 
-    def load() -> type[BrokerInterface]:
+    def load() -> type[PlainBroker]:
         loads.append(1)
-        return BrokerInterface
+        return PlainBroker
 
     registry = _registry(install("nats", dws_register_brokers=lambda: [_spec("nats", load)]))
     assert registry.broker_spec("nats").summary == "The nats broker."
     assert loads == []
     url = BrokerURL.parse("nats://h")
-    assert registry.broker_class(url) is registry.broker_class(url) is BrokerInterface
+    assert registry.broker_class(url) is registry.broker_class(url) is PlainBroker
     assert loads == [1]
 
 
@@ -112,13 +127,15 @@ def test_duplicate_scheme_is_conflict_naming_both(install: Any) -> None:
         install("two", dws_register_brokers=lambda: [_spec("x")]),
     )
     with pytest.raises(PluginConflict, match=r"acme_one and by acme_two.*DWS_DISABLE_PLUGINS=two"):
-        registry.rows()
+        registry.broker_spec("x")
+    assert [row.kind for row in registry.rows()] == ["scheme", "scheme", "conflict"]
 
 
 def test_disabled_plugin_is_not_loaded(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     point = install("one", dws_register_brokers=lambda: [_spec("x")])
     monkeypatch.setenv("DWS_DISABLE_PLUGINS", "other, one")
-    assert PluginRegistry(entry_points=[point]).rows() == []
+    rows = PluginRegistry(entry_points=[point]).rows()
+    assert [(row.plugin.name, row.kind) for row in rows] == [("one", "disabled")]
 
 
 def test_unknown_hook_suggests_closest_name(install: Any) -> None:
@@ -157,7 +174,7 @@ def test_failing_or_invalid_load_is_load_error(install: Any) -> None:
     with pytest.raises(PluginLoadError, match="no client library") as caught:
         registry.broker_class(BrokerURL.parse("broken://"))
     assert isinstance(caught.value.__cause__, ImportError)
-    with pytest.raises(PluginLoadError, match="loaded a int"):
+    with pytest.raises(PluginLoadError, match="loaded a value of type int"):
         registry.broker_class(BrokerURL.parse("nonsense://"))
     assert registry.codecs() == {}
 
@@ -179,3 +196,188 @@ def test_plugin_can_be_added_directly() -> None:
     assert registry.rows() == []
     registry.add(Local(), name="local")
     assert registry.broker_spec("local")
+
+
+def test_local_plugin_conflict_names_its_registration(install: Any) -> None:
+    class Local:
+        @hookimpl
+        def dws_register_brokers(self) -> list[BrokerSpec]:
+            return [_spec("x")]
+
+    registry = _registry(install("one", dws_register_brokers=lambda: [_spec("x")]))
+    registry.add(Local(), name="mine")
+    with pytest.raises(PluginConflict, match=r"acme_one.*Fix: remove the plugin that registry.add\(name='mine'\) adds"):
+        registry.broker_spec("x")
+
+
+def test_invalid_local_plugin_is_rejected() -> None:
+    with pytest.raises(PluginLoadError, match="offers nothing: its object has no function such as"):
+        _registry().add(object(), name="empty")
+
+
+def test_local_plugin_of_newer_api_is_rejected() -> None:
+    class Newer:
+        dws_api = API_VERSION + 1
+
+    with pytest.raises(PluginLoadError, match=f"needs version {API_VERSION + 1} of the plugin API"):
+        _registry().add(Newer(), name="newer")
+
+
+def test_endless_hook_is_cut_off(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "MAX_RECORDS", 3)
+
+    def endless() -> Any:
+        while True:
+            yield _spec("x")
+
+    registry = _registry(install("endless", dws_register_brokers=endless))
+    assert "returned more than 3 records" in registry.rows()[-1].summary
+
+
+def test_slow_hook_is_logged(install: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(slow, "perf_counter", lambda: clock[0])
+
+    def brokers() -> list[BrokerSpec]:
+        clock[0] += 2.0
+        return [_spec("x")]
+
+    assert _registry(install("late", dws_register_brokers=brokers)).broker_spec("x")
+    assert "plugin 'late' of acme_late needed 2.0 s in dws_register_brokers" in caplog.text
+    assert "Fix: import the client library in `load`" in caplog.text
+
+
+def test_exception_that_cannot_be_shown_is_named_by_type(install: Any) -> None:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    def raising() -> list[BrokerSpec]:
+        raise Unspeakable
+
+    rows = _registry(install("bad", dws_register_brokers=raising)).rows()
+    assert rows[0].summary.startswith("Unspeakable. Fix:")
+
+
+def test_conflicting_codec_is_left_out_of_all_codecs(install: Any, caplog: pytest.LogCaptureFixture) -> None:
+    one = CodecSpec(name="json", load=JSONCodec, content_type="a/b", summary="One.")
+    registry = _registry(
+        install("one", dws_register_codecs=lambda: [one]), install("two", dws_register_codecs=lambda: [one])
+    )
+    assert registry.codecs() == {}
+    assert "codec 'json' is offered by" in caplog.text
+
+
+# -- options
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a codec, a topic matcher or an authenticator."""
+
+    canonical: bool = False
+    timeout_s: float = 1.0
+    secret: str = ""
+    level: Literal["low", "high"] = "low"
+
+    def __post_init__(self) -> None:
+        if self.timeout_s == 0:
+            raise ValueError("timeout_s must not be 0")
+
+
+class Acme(JSONCodec):
+    """A codec with options."""
+
+    name = "acme"
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.options = options
+
+
+@pytest.fixture
+def with_options(install: Any) -> PluginRegistry:
+    spec = CodecSpec(name="acme", load=Acme, content_type="a/b", summary="Acme.", options=Options)
+    plain = CodecSpec(name="json", load=JSONCodec, content_type="a/b", summary="JSON.")
+    return _registry(install("acme", dws_register_codecs=lambda: [spec, plain]))
+
+
+def test_options_in_name_are_converted(with_options: PluginRegistry) -> None:
+    codec: Any = with_options.codec("acme?canonical=yes&timeout_s=250ms&level=high")
+    assert codec.options == Options(canonical=True, timeout_s=0.25, level="high")
+    plain: Any = with_options.codec("acme")
+    assert plain.options == Options()
+    assert with_options.codec("acme?canonical=yes&timeout_s=250ms&level=high") is codec
+    assert with_options.codecs()["acme"] is plain
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "acme?canonicl=yes",
+            "codec 'acme?canonicl=yes' of acme_acme has an unknown option 'canonicl'. Fix: use one of the valid options: "
+            "canonical (true or false), timeout_s (a duration such as 500ms, 10s or 2m), secret (a text), "
+            "level (one of low, high)",
+        ),
+        (
+            "acme?canonical=perhaps",
+            "option 'canonical' of codec 'acme?canonical=perhaps' of acme_acme cannot be 'perhaps'",
+        ),
+        ("acme?secret=hush&level=1", "option 'level' of codec 'acme?secret=***&level=1' of acme_acme cannot be '1'"),
+        (
+            "acme?timeout_s=0",
+            "the options of codec 'acme?timeout_s=0' of acme_acme are refused: timeout_s must not be 0",
+        ),
+        ("acme?canonical", "the options of codec 'acme' are malformed. Fix: write them as ?name=value&name=value"),
+        ("acme?level=low&level=high", "an option of codec 'acme' is given twice. Fix: give each option once"),
+        ("json?indent=2", "codec 'json' of acme_acme has no options, but 'indent' is given. Fix: write 'json'"),
+    ],
+)
+def test_wrong_option_is_refused(with_options: PluginRegistry, name: str, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        with_options.codec(name)
+    assert str(caught.value).startswith(text)
+    assert "hush" not in str(caught.value)
+
+
+def test_topic_matcher_and_authenticator_receive_options(install: Any) -> None:
+    class Matcher:
+        def __init__(self, options: Options) -> None:
+            self.options = options
+            self.check_topic = self.check_filter = self.is_exact = self.matches = self.index = lambda *_: None
+
+    class Key:
+        def __init__(self, options: Options, verify: object) -> None:
+            self.options, self.verify = options, verify
+
+        async def authenticate(self, handshake: object) -> Principal:
+            return Principal(id="ann")
+
+    registry = _registry(
+        install(
+            "acme",
+            dws_register_topic_matchers=lambda: [
+                TopicMatcherSpec(name="acme", load=Matcher, summary="Acme.", options=Options)
+            ],
+            dws_register_authenticators=lambda: [
+                AuthenticatorSpec(name="acme", load=lambda o: partial(Key, o), summary="Acme.", options=Options)
+            ],
+        )
+    )
+    matcher: Any = registry.topic_matcher("acme?level=high")
+    assert matcher.options.level == "high"
+    key: Any = registry.authenticator("acme?level=high", verify=str)
+    assert (key.options.level, key.verify) == ("high", str)
+    assert registry.authenticator("acme") is not registry.authenticator("acme")
+
+
+def test_unreadable_options_class_is_error_of_plugin(install: Any) -> None:
+    @dataclass
+    class Broken:
+        level: "NoSuchType" = 0  # type: ignore[name-defined]  # noqa: F821, UP037 -- the mistake of the plugin
+
+    spec = CodecSpec(name="acme", load=Acme, content_type="a/b", summary="Acme.", options=Broken)
+    registry = _registry(install("acme", dws_register_codecs=lambda: [spec]))
+    with pytest.raises(PluginLoadError, match="the options of codec 'acme' of acme_acme could not be read: NameError"):
+        registry.codec("acme")

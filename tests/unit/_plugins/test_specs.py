@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,6 +20,11 @@ _CODEC: dict[str, Any] = {"name": "x", "load": object, "content_type": "a/b", "s
 _NAMED: dict[str, Any] = {"name": "x", "load": object, "summary": "X."}
 
 
+@dataclass
+class _NoDefault:
+    level: int
+
+
 @pytest.mark.parametrize(
     ("spec", "good", "field", "bad"),
     [
@@ -33,9 +39,14 @@ _NAMED: dict[str, Any] = {"name": "x", "load": object, "summary": "X."}
         (CodecSpec, _CODEC, "content_type", "json"),
         (TopicMatcherSpec, _NAMED, "name", ""),
         (AuthenticatorSpec, _NAMED, "name", None),
+        (AuthenticatorSpec, _NAMED, "verify_token", True),
+        (CodecSpec, _CODEC, "options", {}),
+        (TopicMatcherSpec, _NAMED, "options", str),
+        (AuthenticatorSpec, _NAMED, "options", _NoDefault),
     ],
 )
 def test_wrong_field_is_named_with_expected_value(spec: Any, good: dict[str, Any], field: str, bad: Any) -> None:
     assert spec(**good).names == ("x",)
+    spec(**good).check()
     with pytest.raises(ConfigurationError, match=rf"{spec.__name__}\.{field} is .*expected.*Fix"):
-        spec(**{**good, field: bad})
+        spec(**{**good, field: bad}).check()
