@@ -129,7 +129,7 @@ def _warn_of_unknown(disabled: Collection[str], found: Discovered) -> None:
         if name in names or canonical(name) in names:
             continue
         meant = difflib.get_close_matches(name, sorted(names), n=1)
-        guess = f"; did you mean {meant[0]!r}?" if meant else "."
+        guess = f". Did you mean {meant[0]!r}?" if meant else "."
         installed = ", ".join(sorted({plugin.name for plugin in plugins})) or "none"
         logger.warning(
             "DWS_DISABLE_PLUGINS names %r, but no such plugin is installed%s Installed: %s. "

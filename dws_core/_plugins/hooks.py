@@ -80,7 +80,7 @@ class Hooks:
     def _mistake(self, plugin: Plugin, name: str, function: Any) -> Problem | None:
         if name not in KINDS:
             meant = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.0)[0]
-            return _problem(plugin, f"implements unknown hook {name!r}; did you mean {meant!r}?", "rename the function")
+            return _problem(plugin, f"implements unknown hook {name!r}. Did you mean {meant!r}?", "rename the function")
         options = _mark(function)
         if options is None:
             return _problem(

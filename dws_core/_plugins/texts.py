@@ -106,7 +106,7 @@ def not_found(
     culprits = [problem for problem in problems if _resembles(problem, name, package)]
     candidates = [*offers, *(_KNOWN_SCHEMES if kind == "scheme" else ())]
     meant = [] if package or culprits else difflib.get_close_matches(name.lower(), candidates, n=1)
-    guess = f"; did you mean {meant[0]!r}?" if meant else "."
+    guess = f". Did you mean {meant[0]!r}?" if meant else "."
     text = f"{str(where)!r}: " if where is not None else ""
     text += "".join(f"{_sentence(problem)} " for problem in culprits)
     text += f"{'N' if culprits else 'n'}o installed plugin offers {kind} {name!r}{guess}"
