@@ -54,6 +54,12 @@ class _NoOptions:
 class BrokerInterface(ABC):
     """Publish/subscribe on channels, at most once, no history.
 
+    **Lost connections.** The node tells its clients that messages may be lost if, and only if, `deliveries` reports it:
+    it raises an exception, or it ends. The node then calls `disconnect`, waits, and calls `connect` and `subscribe` on
+    the same object. If one of them fails, it calls `disconnect` again and repeats both later. After success it reads a new
+    `deliveries` iterator. A broker may reconnect on its own, without a report, only if no message was lost. Otherwise
+    clients miss messages and receive no gap.
+
     One object serves one node, on one event loop. Override `deliveries` or `get_message`. A broker that was written for
     the original library overrides `get_message` and works unchanged: the core uses one channel, publishes a `dict` and
     expects a `Message`.
@@ -81,15 +87,21 @@ class BrokerInterface(ABC):
 
     @abstractmethod
     async def connect(self) -> None:
-        """Connect.
+        """Connect. Called again after `disconnect`, on the same object, when a connection was lost.
 
         Raises:
-            BrokerUnavailable: The broker cannot be reached. The message names the masked URL.
+            BrokerUnavailable: The broker cannot be reached. The message names the masked URL. The object can be connected
+                later.
         """
 
     @abstractmethod
     async def disconnect(self) -> None:
-        """Disconnect and end `deliveries()`. Idempotent. Leaves no task or socket."""
+        """Disconnect, end `deliveries()`, and forget all subscriptions. Idempotent. Leaves no task or socket.
+
+        Called in every state: connected, after a lost connection, after a failed `connect`, and before the first. Do not
+        wait for a server that does not answer: the node waits for 5 s. If it raises an exception, the node logs it and
+        goes on.
+        """
 
     @abstractmethod
     async def subscribe(self, channel: str) -> None:
@@ -110,11 +122,17 @@ class BrokerInterface(ABC):
         Raises:
             PayloadTooLarge: Over `capabilities.max_payload_bytes`.
             BrokerClosed: Before `connect` or after `disconnect`.
-            BrokerUnavailable: The broker cannot be reached.
+            BrokerUnavailable: The broker cannot be reached, or the connection is lost.
         """
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Iterate over arriving messages until `disconnect`. One consumer. Cancelling a wait loses no message.
+
+        If the connection is lost and messages may be lost with it, raise an exception, or end. Messages that have arrived
+        before may be delivered first. Never deliver a later message without this report.
+
+        Raises:
+            Exception: Messages may be lost. Any class will do. The node logs it.
 
         Not called on a broker that overrides `get_message` instead.
         """
@@ -123,6 +141,8 @@ class BrokerInterface(ABC):
 
     async def get_message(self, **kwargs: Any) -> Message | None:
         """Return the next message in the form of the original library, or None if there is none.
+
+        An exception reports that messages may be lost, as in `deliveries`.
 
         The default reads the payload of the next delivery as JSON. It returns None once `deliveries()` has ended.
         """

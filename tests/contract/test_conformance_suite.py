@@ -20,6 +20,7 @@ CORRECT = {
     "TestCorrectLogBroker": "broken_logs.py",
     "TestCorrectUnderFaults": "broken_under_faults.py",
     "TestCorrectSmallBroker": "broken_small_brokers.py",
+    "TestCorrectInterruptedBroker": "broken_small_brokers.py",
     "TestCorrectCodec": "broken_codecs.py",
     "TestCorrectMatcher": "broken_matchers.py",
     "TestCorrectAuthenticator": "broken_authenticators.py",

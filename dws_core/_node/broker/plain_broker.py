@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Collection, Mapping
 from typing import Any, Self
@@ -39,6 +38,10 @@ _IDLE_S = 0.01
 """Pause after `get_message` returned None: some brokers of the original library return immediately."""
 
 
+_DISCONNECT_S = 5.0
+"""Time in seconds after which a broker that does not disconnect counts as disconnected."""
+
+
 class _Wire(msgspec.Struct, array_like=True, frozen=True):
     topic: str
     publisher: bytes
@@ -47,7 +50,12 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
 
 
 class AdaptedBroker(LogBroker):
-    """Runs a `BrokerInterface` on one channel. Records have no offsets, so clients cannot resume."""
+    """Runs a `BrokerInterface` on one channel. Records have no offsets, so clients cannot resume.
+
+    If `deliveries` raises or ends, messages may be lost. The broker is disconnected, then connected and subscribed again
+    until that succeeds, and each connection of the node receives a gap. Each further attempt also begins with
+    `disconnect`. A publish in the meantime raises `BrokerUnavailable`.
+    """
 
     capabilities = LogCapabilities(recovery=False, per_topic_retention=False)
 
@@ -56,6 +64,7 @@ class AdaptedBroker(LogBroker):
         self._original_style = type(inner).deliveries is BrokerInterface.deliveries
         self._tasks = Tasks()
         self._started = False
+        self._connected = False
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(_Wire).decode
 
@@ -87,9 +96,11 @@ class AdaptedBroker(LogBroker):
                 "%d publishes were still queued when the broker was stopped; they fail", self._queued.qsize()
             )
         try:
-            await self.inner.disconnect()
+            await self._hang_up()
         finally:
             await self._tasks.stop()
+            if self._connected:  # the tail was about to reconnect
+                await self._hang_up()
             while not self._queued.empty():
                 self._settle(self._queued.get_nowait()[2], BrokerClosed("the broker was stopped."))
             self._sink.on_state("closed", "stopped")
@@ -140,8 +151,7 @@ class AdaptedBroker(LogBroker):
 
     async def _open(self) -> None:
         try:
-            await self.inner.connect()
-            await self._subscribe()
+            await self._connect()
         except DWSError:
             raise
         except Exception as error:
@@ -150,19 +160,29 @@ class AdaptedBroker(LogBroker):
                 fix="check that the broker is running and its address is correct",
             ) from error
 
-    async def _subscribe(self) -> None:
+    async def _connect(self) -> None:
         try:
+            await self.inner.connect()
             await self.inner.subscribe(self._channel)
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first failure is the one to raise
-                await self.inner.disconnect()
+        except BaseException:  # also a failed connect may leave something open
+            await self._hang_up()
             raise
+        self._connected = True
+
+    async def _hang_up(self) -> None:
+        """Disconnect. A failure is only logged, because the connection may be the cause of it."""
+        self._connected = False
+        try:
+            async with asyncio.timeout(_DISCONNECT_S):
+                await self.inner.disconnect()
+        except Exception as error:  # noqa: BLE001 -- a plugin may raise anything
+            logger.warning("broker %s failed to disconnect: %r", type(self.inner).__qualname__, error)
 
     async def _write(self) -> None:
         while True:
             topic, message, future = await self._queued.get()
             try:
-                await self.inner.publish(self._channel, message)
+                await self._write_one(message)
             except asyncio.CancelledError:  # stopped during the publish
                 self._settle(future, PublishOutcomeUnknown(topic))
                 raise
@@ -178,6 +198,22 @@ class AdaptedBroker(LogBroker):
             finally:
                 self._queued.task_done()
 
+    async def _write_one(self, message: Any) -> None:
+        if self._started and not self._connected:
+            raise self._reconnecting()
+        try:
+            await self.inner.publish(self._channel, message)
+        except BrokerClosed as error:
+            if not self._started:
+                raise
+            raise self._reconnecting() from error
+
+    def _reconnecting(self) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"broker {type(self.inner).__qualname__} has lost its connection and is reconnecting.",
+            fix="publish the message again later",
+        )
+
     async def _tail(self) -> None:
         backoff = Backoff()
         while True:
@@ -187,7 +223,8 @@ class AdaptedBroker(LogBroker):
                 logger.warning("the broker's deliveries were interrupted: %r", error)
             if not self._started:
                 return
-            self._sink.on_state("degraded", "the broker's deliveries were interrupted; reconnecting")
+            self._sink.on_state("degraded", "the broker's deliveries were interrupted, so it is reconnecting")
+            await self._hang_up()
             await self._reopen(backoff)
             self._sink.on_discontinuity(0, GapReason.UNAVAILABLE, Head(partition=0, epoch="0", offset=0))
             self._sink.on_state("live", f"subscribed to channel {self._channel!r} again")

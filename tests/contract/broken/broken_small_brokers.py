@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from factory import BrokerSuite, BrokerSuiteInNoHurry, found_by
 
 from dws_core.plugin import (
@@ -19,6 +20,7 @@ from dws_core.plugin import (
     Delivery,
     PayloadTooLarge,
 )
+from dws_core.testing import BrokerFaults
 
 
 @dataclass(frozen=True)
@@ -232,3 +234,178 @@ class StaysAwayWhenItWasCutOff(SmallBroker):
     async def sever(cls) -> None:
         for broker in cls.everybody:
             broker.channels.clear()
+
+
+# -- lost connections
+
+
+class CorrectInterruptedBroker(SmallBroker):
+    """A correct broker whose server can fail. Its deliveries end or raise when the connection is lost."""
+
+    down = False
+    attempts = 0
+
+    async def connect(self) -> None:
+        if self.down:
+            raise BrokerUnavailable("this broker is down.")
+        self.queue = asyncio.Queue()
+        await super().connect()
+
+    async def disconnect(self) -> None:
+        self.channels.clear()
+        if self in self.everybody:
+            self.everybody.remove(self)
+        if self.open:
+            self.open = False
+            self.queue.put_nowait(None)
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        if self.open and self not in self.everybody:
+            raise BrokerUnavailable("this broker has lost its connection.")
+        await super().publish(channel, message)
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        async for delivery in super().deliveries():
+            yield delivery
+        if self.open and self.attempts % 2:
+            raise BrokerUnavailable("this broker has lost its connection.")
+
+    def lose_connection(self) -> None:
+        self.attempts += 1
+        self.everybody.remove(self)
+        self.queue.put_nowait(None)
+
+    @classmethod
+    async def sever(cls) -> None:
+        for broker in list(cls.everybody):
+            broker.lose_connection()
+
+
+class Outages(BrokerFaults):
+    """Faults of the server of an interrupted broker."""
+
+    def __init__(self, kind: type[CorrectInterruptedBroker]) -> None:
+        self.kind = kind
+
+    async def cut_tail(self) -> None:
+        await self.kind.sever()
+
+    async def restart(self) -> None:
+        await self.take_down()
+        await asyncio.sleep(0)
+        await self.bring_up()
+
+    async def take_down(self) -> None:
+        self.kind.down = True
+        await self.kind.sever()
+
+    async def bring_up(self) -> None:
+        self.kind.down = False
+
+
+class InterruptedSuite(BrokerSuite):
+    """The suite with all faults of plain brokers."""
+
+    @pytest.fixture
+    def fault(self) -> BrokerFaults:
+        return Outages(self.kind)
+
+
+class TestCorrectInterruptedBroker(InterruptedSuite, BrokerSuiteInNoHurry):
+    kind = CorrectInterruptedBroker
+
+
+def flawed_when_interrupted(test: str) -> Callable[[type[Any]], type[Any]]:
+    return found_by(test, InterruptedSuite)
+
+
+@flawed_when_interrupted("test_lost_connection_loses_nothing_or_is_reported")
+class ReconnectsSilently(CorrectInterruptedBroker):
+    deaf = 0
+
+    def lose_connection(self) -> None:
+        self.deaf = 3
+
+    def wants(self, channel: str) -> bool:
+        if self.deaf:
+            self.deaf -= 1
+            return False
+        return super().wants(channel)
+
+
+@flawed_when_interrupted("test_lost_connection_loses_nothing_or_is_reported")
+class ReportsTheLossTooLate(ReconnectsSilently):
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        async for delivery in super().deliveries():
+            yield delivery
+            if delivery.payload.startswith(b"end") and self.attempts:
+                raise BrokerUnavailable("messages were lost before.")
+
+
+@flawed_when_interrupted("test_lost_connection_loses_nothing_or_is_reported")
+class WaitsForAGoodbyeOfTheServer(CorrectInterruptedBroker):
+    async def disconnect(self) -> None:
+        if self.open and self not in self.everybody:
+            await asyncio.Event().wait()
+        await super().disconnect()
+
+
+@flawed_when_interrupted("test_messages_arrive_again_after_broken_connection")
+class KeepsItsDeadConnection(CorrectInterruptedBroker):
+    async def connect(self) -> None:
+        if not self.attempts:
+            await super().connect()
+
+
+@flawed_when_interrupted("test_interrupted_broker_connects_again")
+class ConnectsOnlyOnce(CorrectInterruptedBroker):
+    used = False
+
+    async def connect(self) -> None:
+        if self.used:
+            raise RuntimeError("this object was connected before")
+        self.used = True
+        await super().connect()
+
+
+@flawed_when_interrupted("test_interrupted_broker_connects_again")
+class DeliversTwiceAfterAReconnect(CorrectInterruptedBroker):
+    times = 0
+
+    async def connect(self) -> None:
+        await super().connect()
+        self.times += 1
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        await super().publish(channel, message)
+        for broker in self.everybody:
+            for _ in range(broker.times - 1):
+                broker.queue.put_nowait(Delivery(channel=channel, payload=message))
+
+
+@flawed_when_interrupted("test_unreachable_broker_is_reached_again")
+class CannotHangUpAfterAFailedConnect(CorrectInterruptedBroker):
+    async def disconnect(self) -> None:
+        if not self.open:
+            raise RuntimeError("there is no connection to close")
+        await super().disconnect()
+
+
+@flawed_when_interrupted("test_unreachable_broker_is_reached_again")
+class StaysBlockedAfterAFailedConnect(CorrectInterruptedBroker):
+    connecting = False
+
+    async def connect(self) -> None:
+        if self.connecting:
+            raise RuntimeError("this broker is connecting already")
+        self.connecting = True
+        await super().connect()
+        self.connecting = False
+
+
+@flawed_when_interrupted("test_unreachable_broker_is_reached_again")
+class RaisesItsClientsOwnError(CorrectInterruptedBroker):
+    async def connect(self) -> None:
+        if self.down:
+            raise ConnectionRefusedError("port 1")
+        await super().connect()

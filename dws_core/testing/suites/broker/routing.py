@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 
 import pytest
 
-from dws_core.plugin import BrokerUnavailable, History
+from dws_core.plugin import History
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer, Sever
 from dws_core.testing.suites.peers import LogPeer, PlainPeer
 from dws_core.testing.suites.selection import needs
@@ -147,23 +146,6 @@ class BrokerRoutingTests(BrokerBase):
     @needs("log", "cross_process")
     async def test_other_process_is_received_through_log(self, open_peer: OpenPeer, broker_url: str) -> None:
         await _hear_another_process(await open_peer(), broker_url)
-
-    @needs("plain", fixture="sever")
-    async def test_messages_arrive_again_after_broken_connection(self, open_peer: OpenPeer, sever: Sever) -> None:
-        a, b = await open_peer(), await open_peer()
-        await sever()
-        talking = asyncio.Event()
-
-        async def talk() -> None:
-            while not talking.is_set():
-                with contextlib.suppress(BrokerUnavailable):  # at most once: some are lost until the way is open again
-                    await a.publish(b"hello")
-                await asyncio.sleep(0.02)
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(talk())
-            await b.hear(1)
-            talking.set()
 
     @needs("log", fixture="sever")
     async def test_nothing_is_missing_after_broken_connection(self, open_peer: OpenPeer, sever: Sever) -> None:

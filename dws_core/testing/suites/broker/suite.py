@@ -5,6 +5,7 @@ from __future__ import annotations
 from dws_core.testing.suites.broker.fault import BrokerFaultTests
 from dws_core.testing.suites.broker.history import BrokerHistoryTests
 from dws_core.testing.suites.broker.lifecycle import BrokerLifecycleTests
+from dws_core.testing.suites.broker.lost_connection import BrokerLostConnectionTests
 from dws_core.testing.suites.broker.order import BrokerOrderTests
 from dws_core.testing.suites.broker.payload import BrokerPayloadTests
 from dws_core.testing.suites.broker.publish import BrokerPublishTests
@@ -23,6 +24,7 @@ class BrokerConformance(
     BrokerHistoryTests,
     BrokerRecoveryTests,
     BrokerFaultTests,
+    BrokerLostConnectionTests,
 ):
     """What every broker must do, whoever wrote it.
 
