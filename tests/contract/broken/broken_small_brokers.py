@@ -338,7 +338,7 @@ class ReportsTheLossTooLate(ReconnectsSilently):
     async def deliveries(self) -> AsyncIterator[Delivery]:
         async for delivery in super().deliveries():
             yield delivery
-            if delivery.payload.startswith(b"end") and self.attempts:
+            if delivery.payload.startswith(b"end"):
                 raise BrokerUnavailable("messages were lost before.")
 
 

@@ -275,6 +275,115 @@ async def test_broken_tail_reconnects_and_reports_gap(node: Node, caplog: pytest
     assert len(await node.heard()) == 1, "subscribed once, not twice"
 
 
+class Recorded(PlainBroker):
+    """Records its life cycle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.disconnecting: list[Exception] = []
+
+    async def connect(self) -> None:
+        self.calls.append("connect")
+        await super().connect()
+
+    async def disconnect(self) -> None:
+        self.calls.append("disconnect")
+        await super().disconnect()
+        if self.disconnecting:
+            raise self.disconnecting.pop(0)
+
+    async def subscribe(self, channel: str) -> None:
+        self.calls.append("subscribe")
+        await super().subscribe(channel)
+
+
+async def test_broker_is_disconnected_before_each_attempt_to_connect(caplog: pytest.LogCaptureFixture) -> None:
+    """A failed disconnect is logged and changes nothing."""
+    inner = Recorded()
+    node = await Node(inner).start()
+    inner.connecting = [BrokerUnavailable("still away."), OSError("still away.")]
+    inner.disconnecting = [ConnectionResetError("by peer")]
+    inner.break_off()
+    await node.sink.until(lambda: node.sink.told.count("live") == 2)
+    started, attempt = ["connect", "subscribe"], ["disconnect", "connect"]
+    assert inner.calls == [*started, *attempt, *attempt, *attempt, "subscribe"]
+    assert "broker Recorded failed to disconnect: ConnectionResetError('by peer')" in caplog.text
+    await node.broker.stop()
+
+
+async def test_failed_start_disconnects() -> None:
+    inner = Recorded()
+    inner.connecting = [OSError("refused")]
+    inner.disconnecting = [OSError("refused, too")]
+    with pytest.raises(BrokerUnavailable, match="OSError: refused"):
+        await Node(inner).start()
+    assert inner.calls == ["connect", "disconnect"]
+
+
+async def test_hanging_disconnect_does_not_stop_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_broker, "_DISCONNECT_S", 0.0)
+
+    class Hanging(PlainBroker):
+        hangs = True
+
+        async def disconnect(self) -> None:
+            await super().disconnect()
+            if self.hangs:
+                await asyncio.Event().wait()
+
+    inner = Hanging()
+    node = await Node(inner).start()
+    inner.break_off()
+    await node.sink.until(lambda: node.sink.told.count("live") == 2)
+    inner.hangs = False
+    await node.broker.stop()
+
+
+async def test_publish_while_reconnecting_is_unavailable() -> None:
+    class Away(PlainBroker):
+        def __init__(self) -> None:
+            super().__init__()
+            self.back = asyncio.Event()
+            self.back.set()
+
+        async def connect(self) -> None:
+            await self.back.wait()
+            await super().connect()
+
+    inner = Away()
+    node = await Node(inner).start()
+    inner.back.clear()
+    inner.break_off()
+    await node.sink.until(lambda: "degraded" in node.sink.told)
+    with pytest.raises(BrokerUnavailable, match="Away has lost its connection and is reconnecting"):
+        await node.publish()
+    inner.back.set()
+    await node.sink.until(lambda: node.sink.told.count("live") == 2)
+    assert await node.publish()
+    await node.broker.stop()
+
+
+async def test_stop_while_reconnecting_leaves_nothing_connected() -> None:
+    class Late(Recorded):
+        reached = False
+
+        async def subscribe(self, channel: str) -> None:
+            if self.calls.count("connect") > 1:
+                self.reached = True
+                await asyncio.Event().wait()
+            await super().subscribe(channel)
+
+    inner = Late()
+    node = await Node(inner).start()
+    inner.break_off()
+    async with asyncio.timeout(10):
+        while not inner.reached:  # noqa: ASYNC110 -- the broker reports no state at this point
+            await asyncio.sleep(0)
+    await node.broker.stop()
+    assert inner.calls[-1] == "disconnect"
+
+
 async def test_deliveries_error_is_logged_and_tail_restarts(caplog: pytest.LogCaptureFixture) -> None:
     class Breaking(PlainBroker):
         breaks = True
