@@ -96,3 +96,13 @@ def test_every_table_has_place_in_page() -> None:
     page = (BENCHMARKS.parent / "docs/explanation/performance.md").read_text()
     for name in ("goals", "fanout", "topics", "latency", "inbound", "connect", "idle", "routing", "codecs", "machine"):
         assert page.count(f"<!-- begin:{name} -->") == page.count(f"<!-- end:{name} -->") == 1, name
+
+
+def test_quick_plugins_benchmark_reports_look_ups(tmp_path: Path) -> None:
+    file = tmp_path / "plugins.json"
+    command = [sys.executable, "plugins.py", "--quick", "--json", str(file)]
+    ran = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    rows = {row["name"]: row for row in json.loads(file.read_text())["rows"]}
+    assert {"first look-up, 20 more plugins", "import of dws_core"} < set(rows)
+    assert all(row["median_ms"] >= row["best_ms"] > 0 for row in rows.values())

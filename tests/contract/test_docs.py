@@ -37,7 +37,7 @@ def test_python_blocks_of_page_run(page: Path) -> None:
         if match[1]:
             continue
         line = text.count("\n", 0, match.start(2))
-        code = compile("\n" * line + match[2], str(page), "exec")
+        code = compile("\n" * line + match[2], str(page), "exec", dont_inherit=True)
         exec(code, namespace)
     for name, value in namespace.items():
         if name.startswith("test_") and inspect.iscoroutinefunction(value):
