@@ -333,7 +333,7 @@ class ReconnectsSilently(CorrectInterruptedBroker):
         return super().wants(channel)
 
 
-@flawed_when_interrupted("test_lost_connection_loses_nothing_or_is_reported")
+@flawed_when_interrupted("test_severed_connection_loses_nothing_or_is_reported")
 class ReportsTheLossTooLate(ReconnectsSilently):
     async def deliveries(self) -> AsyncIterator[Delivery]:
         async for delivery in super().deliveries():

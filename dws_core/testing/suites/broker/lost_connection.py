@@ -14,8 +14,8 @@ import pytest
 from dws_core.plugin import BrokerClosed, BrokerError, BrokerUnavailable
 from dws_core.testing.faults.broker_faults import BrokerFaults
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer, Sever
-from dws_core.testing.suites.conformance import needs
 from dws_core.testing.suites.peers import PlainPeer
+from dws_core.testing.suites.selection import needs
 
 Action: TypeAlias = Callable[[], Awaitable[None]]
 
@@ -42,23 +42,31 @@ class BrokerLostConnectionTests(BrokerBase):
             expected = [text for n in range(3) for text in (None, b"%d" % n, b"end %d" % n)]
             assert node.events == expected, "each message arrives once after a reconnect, and nothing else ends"
 
-    @needs("plain")
-    async def test_messages_arrive_again_after_broken_connection(
-        self, open_peer: OpenPeer, sever: Sever | None
-    ) -> None:
-        if sever is None:
-            pytest.skip("no fixture 'sever'")
+    @needs("plain", fixture="sever")
+    async def test_messages_arrive_again_after_broken_connection(self, open_peer: OpenPeer, sever: Sever) -> None:
         async with _recovering(await open_peer()) as a, _recovering(await open_peer()) as b:
             await sever()
             await _talk_until(a, b, b"hello")
 
-    @needs("plain")
-    @pytest.mark.parametrize(("name", "rounds"), [("sever", 5), ("cut_tail", 10), ("cut_commands", 10), ("restart", 3)])
+    @needs("plain", fixture="sever")
+    async def test_severed_connection_loses_nothing_or_is_reported(self, open_peer: OpenPeer, sever: Sever) -> None:
+        """As the next test, for a suite without the fixture `fault`."""
+        await self._break_off(open_peer, sever, 5)
+
+    @pytest.mark.parametrize(
+        ("name", "rounds"),
+        [
+            pytest.param(name, rounds, id=f"{name}-{rounds}", marks=needs("plain", faults=(name,)))
+            for name, rounds in (("cut_tail", 10), ("cut_commands", 10), ("restart", 3))
+        ],
+    )
     async def test_lost_connection_loses_nothing_or_is_reported(
-        self, open_peer: OpenPeer, sever: Sever | None, fault: BrokerFaults | None, name: str, rounds: int
+        self, open_peer: OpenPeer, fault: BrokerFaults, name: str, rounds: int
     ) -> None:
         """The connections break while one node publishes and another receives."""
-        break_off = _sever(sever) if name == "sever" else getattr(_offering(fault, name), name)
+        await self._break_off(open_peer, getattr(fault, name), rounds)
+
+    async def _break_off(self, open_peer: OpenPeer, break_off: Action, rounds: int) -> None:
         async with _recovering(await open_peer()) as a, _recovering(await open_peer()) as b:
             for number in range(rounds):
                 await self._lose_nothing(a, b, break_off, number)
@@ -80,15 +88,14 @@ class BrokerLostConnectionTests(BrokerBase):
         missing = set(texts) - set(events)
         assert _explained(texts, events), f"{len(missing)} messages are missing, and nothing was reported. {_RULE}"
 
-    @needs("plain")
+    @needs("plain", faults=("take_down", "bring_up"))
     async def test_unreachable_broker_is_reached_again(
-        self, open_peer: OpenPeer, make_peer: Callable[..., PlainPeer], fault: BrokerFaults | None
+        self, open_peer: OpenPeer, make_peer: Callable[..., PlainPeer], fault: BrokerFaults
     ) -> None:
         """A failed `connect` raises `BrokerUnavailable`, can be disconnected, and can be repeated."""
-        faults = _offering(fault, "take_down", "bring_up")
         late = make_peer()
         async with _recovering(await open_peer()) as a, _recovering(await open_peer()) as b:
-            await faults.take_down()
+            await fault.take_down()
             try:
                 for _ in range(2):
                     with pytest.raises(BrokerUnavailable):
@@ -98,7 +105,7 @@ class BrokerLostConnectionTests(BrokerBase):
                 with pytest.raises((BrokerUnavailable, BrokerClosed)):
                     await a.peer.publish(b"lost")
             finally:
-                await faults.bring_up()
+                await fault.bring_up()
             await _talk_until(a, b, b"again")
         await late.open()
         try:
@@ -207,19 +214,3 @@ def _explained(texts: list[bytes], events: list[bytes | None]) -> bool:
 
 def _reported(node: RecoveringNode, times: int) -> bool:
     return node.events.count(None) >= times
-
-
-def _sever(sever: Sever | None) -> Sever:
-    if sever is None:
-        pytest.skip("no fixture 'sever'")
-    return sever
-
-
-def _offering(fault: BrokerFaults | None, *names: str) -> BrokerFaults:
-    """Return the faults if they have these methods. Otherwise skip the test."""
-    if fault is None:
-        pytest.skip("no fixture 'fault'")
-    for name in names:
-        if not fault.has(name):
-            pytest.skip(f"the fixture 'fault' has no {name}()")
-    return fault
