@@ -192,7 +192,7 @@ async def test_broker_of_first_node_survives_second_node_start() -> None:
     """The start of the second node is rejected."""
     broker = MemoryBroker()
     async with WebSocketManager("chat", broker=broker) as first:
-        with pytest.raises(BrokerError, match="started already"):
+        with pytest.raises(BrokerError, match="already started"):
             await WebSocketManager("chat", broker=broker).startup()
         await first.publish("t", 1)
 
