@@ -98,7 +98,7 @@ def test_partitions_divide_the_slots_evenly(partitions: int) -> None:
     slots = [key_slot(names.base(number).encode()) for number in range(partitions)]
     assert [slot * partitions // 16_384 for slot in slots] == list(range(partitions))
     for number in range(partitions):
-        others = (names.pushes(number), names.control(number), names.base(number) + "h:a{b}")
+        others = (names.push_channel(number), names.control_channel(number), names.base(number) + "h:a{b}")
         assert {key_slot(other.encode()) for other in others} == {slots[number]}
 
 

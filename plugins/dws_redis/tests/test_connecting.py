@@ -73,8 +73,8 @@ async def test_nodes_connect_over_tls_and_reconnect(authority: trustme.CA, tmp_p
         async with two_nodes(f"{url}&ssl_ca_file={tmp_path}/ca.pem", LAYOUT) as (first, second):
             await each_hears_the_other(first, second)
             for node in (first, second):
-                node.broker._node._holder(0).commands.abort()  # type: ignore[union-attr]
-                node.broker._node._holder(0).tail._subscription.abort()  # type: ignore[union-attr]
+                node.broker._node._shard_of(0).commands.abort()  # type: ignore[union-attr]
+                node.broker._node._shard_of(0).tail._subscription.abort()  # type: ignore[union-attr]
             for node in (first, second):
                 await node.until(lambda n=node: "degraded" in n.states and n.states[-1] == "live")  # type: ignore[misc]
             await each_hears_the_other(first, second)
@@ -308,7 +308,7 @@ async def test_temporarily_blocked_user_loses_no_message(
             bar(redis)
             for node in (sender, listener):
                 await node.until(lambda n=node: n.states[-1] == "degraded")  # type: ignore[misc]
-            with pytest.raises(BrokerUnavailable, match="did not take it in time"):
+            with pytest.raises(BrokerUnavailable, match="did not accept the publish in time"):
                 await sender.broker.publish(0, "t", b"refused", history=KEPT, deadline_s=0.1)
             let_ann_again(redis)
             await load.more(100)

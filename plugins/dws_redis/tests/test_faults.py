@@ -120,7 +120,7 @@ async def test_silent_command_connection_is_replaced(
                 group.create_task(load.run(partition))
                 group.create_task(others.run(partition))  # so that the log always has traffic
             await load.more(200)
-            silent = sender.broker._node._holder(0).commands  # type: ignore[union-attr]
+            silent = sender.broker._node._shard_of(0).commands  # type: ignore[union-attr]
             silent._wire._transport.pause_reading()  # type: ignore[union-attr, attr-defined]
             async with asyncio.timeout(HANG_S):
                 await silent.lost.wait()  # type: ignore[union-attr]
@@ -164,7 +164,7 @@ async def test_slow_reading_node_reconnects_and_catches_up() -> None:
     redis.start()
     try:
         async with near(redis) as (sender, listener):
-            wire = listener.broker._node._holder(0).tail._subscription._wire  # type: ignore[union-attr]
+            wire = listener.broker._node._shard_of(0).tail._subscription._wire  # type: ignore[union-attr]
             wire._transport.pause_reading()  # type: ignore[union-attr, attr-defined]
             payloads = [b"%d " % number + b"x" * 20_000 for number in range(600)]
             futures = [sender.broker.publish(0, "t", payload, history=KEPT) for payload in payloads]
@@ -198,7 +198,7 @@ async def silence_tail(redis: PrivateRedis, load: Load) -> None:
 
 async def silence(load: Load, choose: Callable[[Shard], Wire | None]) -> None:
     """Stop reading on a connection until the node closes it."""
-    shard = load.node.broker._node._holder(0)  # type: ignore[union-attr]
+    shard = load.node.broker._node._shard_of(0)  # type: ignore[union-attr]
     if shard is not None and (wire := choose(shard)) is not None:
         wire._transport.pause_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(HANG_S):

@@ -102,16 +102,16 @@ async def test_resent_batch_is_stored_once(
 def lose_the_answer_to(payload: bytes, node: Node) -> None:
     """Cut the connection once, when the reply to the batch with this message arrives, and lose the reply."""
     publisher = node.broker._node.publisher  # type: ignore[union-attr]
-    answered = publisher._answered
+    answered = publisher._on_reply
 
     def lose(commands: Commands, batch: Any, sent: tuple[Any, ...], answer: Any) -> None:
         if any(item.payload == payload for item in sent) and not isinstance(answer, Lost):
-            publisher._answered = answered  # type: ignore[method-assign]
+            publisher._on_reply = answered  # type: ignore[method-assign]
             commands.abort()
         else:
             answered(commands, batch, sent, answer)
 
-    publisher._answered = lose  # type: ignore[method-assign]
+    publisher._on_reply = lose  # type: ignore[method-assign]
 
 
 @pytest.mark.anyio

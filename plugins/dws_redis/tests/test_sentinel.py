@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 from dws_redis import RedisBroker
-from dws_redis._topology import _doubt
+from dws_redis._topology import _reason_to_distrust
 from services.redis import PrivateRedis, free_port
 from services.redis_cluster import PrivateSentinel, until
 from support.patience import HANG_S
@@ -174,7 +174,7 @@ async def test_silent_sentinels_are_named_in_error(greets: bool) -> None:
         await mute.until(lambda: mute.left == 3)
     assert sorted(mute.asked) == sorted(ports)
     for port in ports:
-        assert re.search(rf"127.0.0.1:{port} (does not answer|cannot be reached)", refusal)
+        assert re.search(rf"127.0.0.1:{port} (does not reply|cannot be reached)", refusal)
 
 
 @pytest.mark.anyio
@@ -185,7 +185,7 @@ async def test_unknown_service_error_lists_each_reply(redis: PrivateRedis) -> No
         assert "'another'" in refusal
         assert refusal.count("No such master") == 2
         for port in ports:
-            assert f"127.0.0.1:{port}" in refusal.partition("that works: ")[2]
+            assert f"127.0.0.1:{port}" in refusal.partition("working server for ")[2]
         assert "hush" not in refusal
 
 
@@ -214,7 +214,7 @@ async def test_sentinel_that_reports_server_down_is_rejected() -> None:
             redis.kill()
             is_down = lambda: b"s_down" in sentinel.command("SENTINEL", "MASTER", "main")  # noqa: E731 -- for until
             await asyncio.to_thread(until, is_down, "the sentinel notices")
-            assert "says that it is down" in await refused(of_sentinels([sentinel.port]))
+            assert "reports that the server is down" in await refused(of_sentinels([sentinel.port]))
     finally:
         redis.remove()
 
@@ -242,6 +242,6 @@ WORKS: Final = {b"flags": b"master", b"num-other-sentinels": b"2", b"quorum": b"
     ],
 )
 def test_doubtful_sentinel_reply_is_rejected(told: dict[bytes, bytes], doubt: str) -> None:
-    found = _doubt(WORKS | told)
+    found = _reason_to_distrust(WORKS | told)
     assert doubt in found
     assert bool(found) == bool(doubt)

@@ -85,7 +85,7 @@ class MemoryBroker(LogBroker):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.capabilities = replace(self.capabilities, max_payload_bytes=max_payload_bytes)  # type: ignore[misc]  # overrides the class attribute
+        self.capabilities = replace(self.capabilities, max_payload_bytes=max_payload_bytes)  # type: ignore[misc]
         self._max_payload_bytes = max_payload_bytes
         self._key_ttl_s = key_ttl_s
         self._clock = clock
