@@ -22,35 +22,35 @@ class RoamingSink(RecordingSink):
     def __init__(self) -> None:
         super().__init__()
         self.clients: list[Roamer] = []
-        self._slow = False
+        self._holding = False
         self._held: list[Callable[[], None]] = []
 
     def hold(self) -> None:
         """Be slow."""
-        self._slow = True
+        self._holding = True
 
     def release(self) -> None:
         """Hear what was held, and everything that follows."""
-        self._slow = False
+        self._holding = False
         held, self._held = self._held, []
         for call in held:
             call()
 
     def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
-        if self._slow:
+        if self._holding:
             self._held.append(lambda: self.on_records(partition, epoch, lo, hi, records))
             return
         super().on_records(partition, epoch, lo, hi, records)
         for client in tuple(self.clients):
-            client.hear(partition, epoch, hi, records)
+            client.on_records(partition, epoch, hi, records)
 
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
-        if self._slow:
+        if self._holding:
             self._held.append(lambda: self.on_discontinuity(partition, reason, head))
             return
         super().on_discontinuity(partition, reason, head)
         for client in tuple(self.clients):
-            client.lose(partition, reason, head.epoch, head.offset)
+            client.on_discontinuity(partition, reason, head.epoch, head.offset)
 
 
 class Roamer:
@@ -112,13 +112,13 @@ class Roamer:
             self._sink.clients.remove(self)
         self._sink = self._held = None
 
-    def hear(self, partition: int, epoch: str, hi: Offset, records: Sequence[Record]) -> None:
+    def on_records(self, partition: int, epoch: str, hi: Offset, records: Sequence[Record]) -> None:
         """Take what the node's tail brings."""
-        self._in_turn(lambda: self._take(partition, epoch, hi, records))
+        self._run_in_order(lambda: self._take(partition, epoch, hi, records))
 
-    def lose(self, partition: int, reason: GapReason, epoch: str, offset: Offset) -> None:
+    def on_discontinuity(self, partition: int, reason: GapReason, epoch: str, offset: Offset) -> None:
         """Take a discontinuity of the node's tail."""
-        self._in_turn(lambda: self._rebase(partition, epoch, offset, reason))
+        self._run_in_order(lambda: self._rebase(partition, epoch, offset, reason))
 
     def check(self, sent: Sequence[Sent]) -> None:
         """Compare with what was published: since its base it must have all that it wants, once, in order."""
@@ -128,7 +128,7 @@ class Roamer:
             )
             assert self._got.get(partition, []) == wanted, f"partition {partition} from {base}, gaps {self.gaps}"
 
-    def _in_turn(self, call: Callable[[], None]) -> None:
+    def _run_in_order(self, call: Callable[[], None]) -> None:
         if self._held is None:
             call()
         else:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-Story: TypeAlias = tuple[int, list[tuple[str | int, ...]]]
+Scenario: TypeAlias = tuple[int, list[tuple[str | int, ...]]]
 """Size of the topics' history, and the steps of `World` with their arguments."""
 
 _CLIENT: Final = st.integers(0, 2)
@@ -31,15 +31,15 @@ _REST: Final = [
     _step("release", _NODE),
 ]
 
-STORIES: Final[SearchStrategy[Story]] = st.tuples(
+SCENARIOS: Final[SearchStrategy[Scenario]] = st.tuples(
     st.sampled_from([2, 100]),
     st.lists(st.one_of(_PUBLISH, _PUBLISH, _PUBLISH, _ATTACH, _ATTACH, *_REST), min_size=15, max_size=30),
 )
 """Coming and publishing weigh more than the rest: that is where things go wrong."""
 
 
-def always(stories: SearchStrategy[Story], check: Callable[[Story], None], *, examples: int = 200) -> None:
-    """Check that something holds for all stories: for the same ones in every run; a failure is made small."""
+def check_all(scenarios: SearchStrategy[Scenario], check: Callable[[Scenario], None], *, examples: int = 200) -> None:
+    """Check that something holds for all scenarios: for the same ones in every run; a failure is made small."""
 
     @settings(
         max_examples=examples,
@@ -49,8 +49,8 @@ def always(stories: SearchStrategy[Story], check: Callable[[Story], None], *, ex
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
-    @given(stories)
-    def run(story: Story) -> None:
-        check(story)
+    @given(scenarios)
+    def run(scenario: Scenario) -> None:
+        check(scenario)
 
     run()

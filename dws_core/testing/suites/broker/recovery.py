@@ -38,31 +38,31 @@ class BrokerRecoveryTests(BrokerBase):
     @needs("log", "recovery")
     def test_roaming_clients_receive_every_record_or_gap(self, make_peer: MakePeer) -> None:
         pytest.importorskip("hypothesis", reason="needs hypothesis: pip install 'dws-core[testing]'")
-        from dws_core.testing.suites.strategies import STORIES, always  # noqa: PLC0415 -- the suite works without hypothesis
+        from dws_core.testing.suites.strategies import SCENARIOS, check_all  # noqa: PLC0415 -- optional
 
         with asyncio.Runner() as runner:
             nodes = _open_nodes(make_peer)
             world = World(runner.run(nodes.__aenter__()))
 
             try:
-                always(STORIES, lambda story: runner.run(world.play(*story)))
-                assert world.recovered > len(world.nodes), "the stories are of some use"
+                check_all(SCENARIOS, lambda scenario: runner.run(world.play(*scenario)))
+                assert world.recovered > len(world.nodes), "the scenarios are of some use"
             finally:
                 runner.run(nodes.__aexit__(None, None, None))
 
 
 class World:
-    """Two nodes and three clients, and the steps that may happen to them. Each story has topics of its own."""
+    """Two nodes and three clients, and the steps that may happen to them. Each scenario has topics of its own."""
 
     def __init__(self, nodes: list[LogPeer]) -> None:
         self.nodes = nodes
-        self.stories = 0
+        self.scenarios = 0
         self.recovered = 0
 
     async def play(self, size: int, steps: list[Step]) -> None:
-        """Play a story; `size` is that of the topics' history."""
-        self.stories += 1
-        name, self.history, self.sent = f"story/{self.stories}/", History(size=size), list[Sent]()
+        """Play a scenario; `size` is that of the topics' history."""
+        self.scenarios += 1
+        name, self.history, self.sent = f"scenario/{self.scenarios}/", History(size=size), list[Sent]()
         self.topics = [f"{name}{letter}" for letter in "abc"]
         self.clients = [Roamer([self.topics[0]]), Roamer(self.topics[:2]), Roamer(lambda t: t.startswith(name))]
         self.coming: dict[int, asyncio.Task[None]] = {}
