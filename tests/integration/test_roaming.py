@@ -65,7 +65,7 @@ async def run(
 
 
 async def kill_both(a: NodeProcess, b: NodeProcess, progress: Progress, when: int) -> None:
-    await b.died()
+    await b.wait_exited()
     await b.start()
     await progress.reach(when)
     await a.kill()
@@ -77,7 +77,7 @@ async def test_roaming_survives_node_kill(tmp_path: Path, patches: tuple[str, ..
     """Each client receives each message once and in order."""
     seed, count = new_seed(), 500
     roamers = await run(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", seed, count, *patches)
-    assert [fault for roamer in roamers for fault in roamer.faults(count)] == []
+    assert [fault for roamer in roamers for fault in roamer.violations(count)] == []
     assert all(roamer.hops > 3 for roamer in roamers)
 
 
@@ -93,5 +93,5 @@ async def test_roaming_survives_node_kill(tmp_path: Path, patches: tuple[str, ..
 async def test_roaming_test_detects_broken_rule(tmp_path: Path, patches: tuple[str, ...], kinds: set[str]) -> None:
     seed, count = new_seed(), 400
     roamers = await run(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", seed, count, *patches)
-    faults = [fault for roamer in roamers for fault in roamer.faults(count)]
+    faults = [fault for roamer in roamers for fault in roamer.violations(count)]
     assert {kind for kind in kinds if any(f": {kind} in " in fault for fault in faults)}, faults

@@ -69,7 +69,9 @@ async def test_missing_message_times_out_and_shows_received() -> None:
             await alice.receive()
         await alice.subscribe("t")
         await alice.publish("t", "first")
-        with pytest.raises(AssertionError, match=r"for message 2 of 2, 'second'\. Received 3 frames .*'first' on topic 't'"):
+        with pytest.raises(
+            AssertionError, match=r"for message 2 of 2, 'second'\. Received 3 frames .*'first' on topic 't'"
+        ):
             await alice.assert_received("first", "second")
 
 

@@ -53,7 +53,10 @@ class PrivateCluster:
             first_one = self.servers[0]
             bus = first_one.settings["cluster-port"]
             server.command("CLUSTER", "MEET", "127.0.0.1", str(first_one.port), bus)
-        until(lambda: all(self._knows_all(server) for server in self.servers), "the cluster's servers know each other")
+        until(
+            lambda: all(self._is_connected_to_all(server) for server in self.servers),
+            "the cluster's servers know each other",
+        )
         for replica in self.replicas:
             replica.command("CLUSTER", "REPLICATE", self.id_of(self.servers[0]))
             until(lambda r=replica: b"master_link_status:up" in r.command("INFO", "replication"), "the replica follows")
@@ -95,7 +98,7 @@ class PrivateCluster:
         for server in self.servers:
             server.remove()
 
-    def _knows_all(self, server: PrivateRedis) -> bool:
+    def _is_connected_to_all(self, server: PrivateRedis) -> bool:
         nodes = server.command("CLUSTER", "NODES")
         known = sum(b" connected" in line and b"handshake" not in line for line in nodes.splitlines())
         return bool(known == len(self.servers))

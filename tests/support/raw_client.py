@@ -104,7 +104,7 @@ class RawClient:
             if frame.opcode == CLOSE:
                 return int.from_bytes(frame.payload[:2], "big") if frame.payload else 1005
 
-    async def ended(self) -> None:
+    async def wait_ended(self) -> None:
         """Read until the server has ended the TCP connection."""
         async with patience() as progress:
             try:

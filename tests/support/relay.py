@@ -12,12 +12,12 @@ class Relay:
 
     Attributes:
         port: Port that the relay listens on.
-        swallowing: Whether to drop all data from the server.
+        dropping_replies: Whether to drop all data from the server.
     """
 
     def __init__(self) -> None:
         self.port = 0
-        self.swallowing = False
+        self.dropping_replies = False
         self._open: set[asyncio.StreamWriter] = set()
 
     @classmethod
@@ -50,6 +50,6 @@ class Relay:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
-                if not (answers and self.swallowing):
+                if not (answers and self.dropping_replies):
                     writer.write(data)
         writer.transport.abort()

@@ -116,7 +116,7 @@ class Roamer:
         else:
             self.got[message.topic].append(message.data)
 
-    def faults(self, count: int) -> list[str]:
+    def violations(self, count: int) -> list[str]:
         """Return the faults, given that each topic should be `0 … count - 1`, once and in order."""
         found = [f"roamer {self.number}: gap {gap}" for gap in self.gaps]
         for topic in self.topics:

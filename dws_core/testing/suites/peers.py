@@ -51,19 +51,19 @@ class RecordingSink:
         self.records: list[Record] = []
         self.controls: list[tuple[bytes, bytes]] = []
         self.states: list[BrokerState] = []
-        self.lost: list[tuple[int, GapReason, Head]] = []
-        self.faults: list[str] = []
+        self.discontinuities: list[tuple[int, GapReason, Head]] = []
+        self.violations: list[str] = []
         self.wanted: frozenset[int] = frozenset()
         self.epochs: dict[int, str] = {}
         self.changed = asyncio.Event()
         self._watermarks: dict[int, tuple[Offset, Offset]] = {}  # partition: where it began, where it is
 
     @property
-    def marks(self) -> dict[int, tuple[str, Offset]]:
+    def positions(self) -> dict[int, tuple[str, Offset]]:
         """Epoch and watermark of each partition."""
         return {p: (self.epochs[p], watermark) for p, (_, watermark) in self._watermarks.items()}
 
-    def tune(self, wanted: frozenset[int]) -> None:
+    def expect_interest(self, wanted: frozenset[int]) -> None:
         """Note what the node is about to tail."""
         self.wanted = wanted
         self._watermarks = {p: w for p, w in self._watermarks.items() if p in wanted}
@@ -71,59 +71,61 @@ class RecordingSink:
 
     def take_losses(self) -> set[GapReason]:
         """Return why the node lost its place since the last call; a test that expects it."""
-        reasons = {reason for _, reason, _ in self.lost}
-        self.lost.clear()
+        reasons = {reason for _, reason, _ in self.discontinuities}
+        self.discontinuities.clear()
         return reasons
 
-    def baseline(self, heads: dict[int, Head]) -> None:
+    def check_baseline(self, heads: dict[int, Head]) -> None:
         """Compare the answer of `set_interest` with what came meanwhile, if anything did."""
         if heads.keys() != self.wanted:
-            self.faults.append(f"set_interest({set(self.wanted)}) answered with heads of {set(heads)}")
+            self.violations.append(f"set_interest({set(self.wanted)}) answered with heads of {set(heads)}")
         for partition, head in heads.items():
             began, _ = self._watermarks.setdefault(partition, (head.offset, head.offset))
-            self._note_epoch(partition, head.epoch)
+            self._check_epoch(partition, head.epoch)
             if began > head.offset:
-                self.faults.append(f"partition {partition} began at {began}, its baseline is {head.offset}")
+                self.violations.append(f"partition {partition} began at {began}, its baseline is {head.offset}")
 
     def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
-        self._note_call("on_records")
+        self._check_call("on_records")
         if partition not in self.wanted:
             return
         began, watermark = self._watermarks.get(partition, (lo, lo))
-        self._note_epoch(partition, epoch)
+        self._check_epoch(partition, epoch)
         if lo != watermark:
-            self.faults.append(f"partition {partition}: range ({lo}, {hi}] follows the watermark {watermark}")
+            self.violations.append(f"partition {partition}: range ({lo}, {hi}] follows the watermark {watermark}")
         last = lo
         for record in records:
             if record.offset is not None:
                 if not last < record.offset <= hi:
-                    self.faults.append(f"partition {partition}: offset {record.offset} after {last} in ({lo}, {hi}]")
+                    self.violations.append(
+                        f"partition {partition}: offset {record.offset} after {last} in ({lo}, {hi}]"
+                    )
                 last = record.offset
         self._watermarks[partition] = (began, hi)
         self.records += records
 
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
-        self._note_call("on_discontinuity")
-        self.lost.append((partition, reason, head))
+        self._check_call("on_discontinuity")
+        self.discontinuities.append((partition, reason, head))
         self.epochs[partition] = head.epoch
         self._watermarks[partition] = (head.offset, head.offset)
 
     def on_control(self, sender: bytes, payload: bytes) -> None:
-        self._note_call("on_control")
+        self._check_call("on_control")
         self.controls.append((sender, payload))
 
     def on_state(self, state: BrokerState, detail: str) -> None:
-        self._note_call("on_state")
+        self._check_call("on_state")
         self.states.append(state)
 
-    def _note_epoch(self, partition: int, epoch: str) -> None:
+    def _check_epoch(self, partition: int, epoch: str) -> None:
         known = self.epochs.setdefault(partition, epoch)
         if known != epoch:
-            self.faults.append(f"partition {partition}: epoch {epoch} follows {known} without a discontinuity")
+            self.violations.append(f"partition {partition}: epoch {epoch} follows {known} without a discontinuity")
 
-    def _note_call(self, name: str) -> None:
+    def _check_call(self, name: str) -> None:
         if "closed" in self.states:
-            self.faults.append(f"{name} was called after the state 'closed'")
+            self.violations.append(f"{name} was called after the state 'closed'")
         self.changed.set()
 
 
@@ -149,11 +151,11 @@ class Peer(ABC):
         """Disconnect; twice is no error."""
 
     @abstractmethod
-    async def tune_in(self) -> None:
+    async def subscribe(self) -> None:
         """Hear the channel from now on."""
 
     @abstractmethod
-    async def tune_out(self) -> None:
+    async def unsubscribe(self) -> None:
         """Hear it no more."""
 
     @abstractmethod
@@ -162,16 +164,16 @@ class Peer(ABC):
 
     @property
     @abstractmethod
-    def heard(self) -> list[bytes]:
+    def received(self) -> list[bytes]:
         """The payloads that arrived, in order."""
 
     @property
-    def faults(self) -> list[str]:
+    def violations(self) -> list[str]:
         """How the broker broke its contract so far."""
         return []
 
     @abstractmethod
-    async def _listen(self) -> None:
+    async def _wait_for_message(self) -> None:
         """Return when something may have arrived."""
 
     @property
@@ -188,35 +190,35 @@ class Peer(ABC):
         """Wait until something has happened. Each arrival restarts the time limit."""
 
         def failure() -> str:
-            return f"waited {self._hang_limit_s} s without news for {what}; arrived: {_shorten(self.heard)}"
+            return f"waited {self._hang_limit_s} s without news for {what}; arrived: {_summarize(self.received)}"
 
         async with limited(self._hang_limit_s, failure) as progress:
             while not happened():
                 news = self._news
-                await self._listen()
+                await self._wait_for_message()
                 if self._news != news:
                     progress()
 
-    async def until_asked(self, ask: Callable[[], Awaitable[bool]], what: str) -> None:
+    async def poll_until(self, ask: Callable[[], Awaitable[bool]], what: str) -> None:
         """Ask again and again until the answer is yes: for what nobody tells."""
         async with limited(self._hang_limit_s, lambda: f"waited {self._hang_limit_s} s for {what}"):
             while not await ask():  # noqa: ASYNC110 -- it happens inside a broker, which tells nobody
                 await asyncio.sleep(0.01)
 
-    async def hear(self, count: int) -> list[bytes]:
+    async def receive(self, count: int) -> list[bytes]:
         """Return the next payloads."""
-        await self.until(lambda: len(self.heard) >= self._taken + count, f"{count} more messages")
-        return self._take(self._taken + count)
+        await self.until(lambda: len(self.received) >= self._taken + count, f"{count} more messages")
+        return self._take_received(self._taken + count)
 
-    async def hear_until(self, sentinel: bytes) -> list[bytes]:
+    async def receive_until(self, sentinel: bytes) -> list[bytes]:
         """Return the payloads that come before one."""
-        await self.until(lambda: sentinel in self.heard[self._taken :], f"the message {sentinel[:40]!r}")
-        return self._take(self.heard.index(sentinel, self._taken) + 1)[:-1]
+        await self.until(lambda: sentinel in self.received[self._taken :], f"the message {sentinel[:40]!r}")
+        return self._take_received(self.received.index(sentinel, self._taken) + 1)[:-1]
 
-    def _take(self, end: int) -> list[bytes]:
-        taken = self.heard[self._taken : end]
+    def _take_received(self, end: int) -> list[bytes]:
+        taken = self.received[self._taken : end]
         self._taken = end
-        assert self.faults == []
+        assert self.violations == []
         return taken
 
 
@@ -231,25 +233,25 @@ class PlainPeer(Peer):
 
     async def open(self) -> None:
         await self.within(self.broker.connect())
-        await self.tune_in()
+        await self.subscribe()
 
     async def close(self) -> None:
         await self.within(self.broker.disconnect())
 
-    async def tune_in(self) -> None:
+    async def subscribe(self) -> None:
         await self.within(self.broker.subscribe(self.channel))
 
-    async def tune_out(self) -> None:
+    async def unsubscribe(self) -> None:
         await self.within(self.broker.unsubscribe(self.channel))
 
     async def publish(self, payload: bytes) -> None:
         await self.within(self.broker.publish(self.channel, payload))
 
     @property
-    def heard(self) -> list[bytes]:
+    def received(self) -> list[bytes]:
         return [delivery.payload for delivery in self.deliveries]
 
-    async def _listen(self) -> None:
+    async def _wait_for_message(self) -> None:
         self.deliveries.append(await self.next())
 
     @property
@@ -281,7 +283,7 @@ class LogPeer(Peer):
 
     async def open(self) -> None:
         await self.start()
-        await self.tune_in()
+        await self.subscribe()
 
     async def start(self) -> None:
         """Start, and tail nothing yet."""
@@ -290,16 +292,16 @@ class LogPeer(Peer):
     async def close(self) -> None:
         await self.within(self.broker.stop())
 
-    async def tune_in(self) -> None:
+    async def subscribe(self) -> None:
         await self.tail(*range(self.layout.partitions))
 
-    async def tune_out(self) -> None:
+    async def unsubscribe(self) -> None:
         await self.tail()
 
     async def tail(self, *partitions: int) -> None:
         """Tail exactly these partitions."""
-        self.sink.tune(frozenset(partitions))
-        self.sink.baseline(dict(await self.within(self.broker.set_interest(frozenset(partitions)))))
+        self.sink.expect_interest(frozenset(partitions))
+        self.sink.check_baseline(dict(await self.within(self.broker.set_interest(frozenset(partitions)))))
 
     async def publish(self, payload: bytes) -> None:
         await self.send("t", payload)
@@ -339,7 +341,7 @@ class LogPeer(Peer):
         partition = partition_of(topic, self.layout)
         return (await self.within(self.broker.heads([partition])))[partition]
 
-    async def missed(
+    async def read_after(
         self,
         topics: Collection[str] | TopicMatch,
         since: Offset,
@@ -367,7 +369,7 @@ class LogPeer(Peer):
         return await self.within(read)
 
     @property
-    def heard(self) -> list[bytes]:
+    def received(self) -> list[bytes]:
         return [record.payload for record in self.sink.records]
 
     @property
@@ -376,19 +378,19 @@ class LogPeer(Peer):
         return self.sink.records
 
     @property
-    def faults(self) -> list[str]:
-        return [*self.sink.faults, *(f"discontinuity {lost}" for lost in self.sink.lost)]
+    def violations(self) -> list[str]:
+        return [*self.sink.violations, *(f"discontinuity {lost}" for lost in self.sink.discontinuities)]
 
-    async def _listen(self) -> None:
+    async def _wait_for_message(self) -> None:
         self.sink.changed.clear()
         await self.sink.changed.wait()
 
     @property
     def _news(self) -> object:
         sink = self.sink  # empty ranges do not count
-        return len(sink.records), len(sink.controls), len(sink.states), len(sink.lost), sink.marks
+        return len(sink.records), len(sink.controls), len(sink.states), len(sink.discontinuities), sink.positions
 
 
-def _shorten(heard: list[bytes]) -> str:
+def _summarize(heard: list[bytes]) -> str:
     shown = [payload[:20] for payload in heard[-5:]]
     return f"{len(heard)} messages, the last ones {shown}"

@@ -90,7 +90,7 @@ class Roamer:
         assert isinstance(sink, RoamingSink)
         self._sink, self._held = sink, []
         sink.clients.append(self)
-        marks = sink.marks
+        marks = sink.positions
         found = {partition: await self._missed(peer, partition, *mark) for partition, mark in marks.items()}
         for partition, result in found.items():
             epoch, offset = marks[partition]
@@ -138,7 +138,7 @@ class Roamer:
         own_epoch, since = self.cursor.get(partition, (epoch, watermark))
         if own_epoch == epoch and since >= watermark:  # a quicker node has served it
             return ReadResult()
-        return await peer.missed(self._topics, since, epoch=own_epoch, until=watermark, partition=partition)
+        return await peer.read_after(self._topics, since, epoch=own_epoch, until=watermark, partition=partition)
 
     def _take(self, partition: int, epoch: str, hi: Offset, records: Sequence[Record]) -> None:
         _, last = self.cursor[partition]

@@ -14,7 +14,7 @@ from dws_redis._topology import _reason_to_distrust
 from services.redis import PrivateRedis, free_port
 from services.redis_cluster import PrivateSentinel, until
 from support.patience import HANG_S
-from support.redis_load import KEPT, Load, Silent, check_behind_the_last_gap, everything_came, two_nodes
+from support.redis_load import HISTORY, IgnoringSink, Load, check_after_last_gap, two_nodes, wait_for_end
 
 from dws_core.plugin import BrokerError, BrokerMisconfigured, BrokerUnavailable, BrokerURL, GapReason, Layout
 
@@ -31,19 +31,19 @@ async def test_sentinels_lead_to_new_primary() -> None:
             async with asyncio.TaskGroup() as group:
                 for partition in (0, 1):
                     group.create_task(load.run(partition))
-                await load.more(200)
+                await load.wait_for_acks(200)
                 servers.primary.kill()
                 await listener.until(lambda: bool(listener.losses))
-                await load.more(200)
+                await load.wait_for_acks(200)
                 load.stopping = True
-            await everything_came(sender, listener)
+            await wait_for_end(sender, listener)
             assert set(listener.losses) == {GapReason.EPOCH}
-            check_behind_the_last_gap(load, listener)
-            receipt = await sender.broker.publish(0, "t", b"after", history=KEPT)
+            check_after_last_gap(load, listener)
+            receipt = await sender.broker.publish(0, "t", b"after", history=HISTORY)
             servers.primary.start()  # it restarts and follows the new primary
             follows = lambda: b"role:slave" in servers.primary.command("INFO", "replication")  # noqa: E731 -- for until
             await asyncio.to_thread(until, follows, "the old one follows")
-            again = await sender.broker.publish(0, "t", b"after that", history=KEPT)
+            again = await sender.broker.publish(0, "t", b"after that", history=HISTORY)
             assert again.epoch == receipt.epoch
     finally:
         servers.remove()
@@ -72,7 +72,7 @@ async def start(url: str) -> None:
     """Start a broker and stop it."""
     broker = RedisBroker.from_url(BrokerURL.parse(url))
     async with asyncio.timeout(HANG_S):
-        await broker.start(node=b"12345678", layout=LAYOUT, sink=Silent())  # type: ignore[arg-type]
+        await broker.start(node=b"12345678", layout=LAYOUT, sink=IgnoringSink())  # type: ignore[arg-type]
         await broker.stop()
 
 

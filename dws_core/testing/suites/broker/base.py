@@ -124,7 +124,7 @@ class BrokerBase(Conformance):
         yield open_
         for peer in opened:
             await peer.close()
-        assert not [fault for peer in opened for fault in peer.faults]
+        assert not [fault for peer in opened for fault in peer.violations]
 
     @classmethod
     def find_broker(cls) -> object:

@@ -57,7 +57,7 @@ class BrokerFaultTests(BrokerBase):
             await asyncio.gather(*(getattr(fault, name)() for name in names), publish(number * 10))
         await _insist(a, b"end")
         for node in (a, b):
-            assert await node.hear_until(b"end") == [b"%d" % number for number in range(rounds * 10)]
+            assert await node.receive_until(b"end") == [b"%d" % number for number in range(rounds * 10)]
 
     @needs("log", "recovery", faults=("wipe",))
     async def test_wiped_log_starts_new_epoch_on_every_node(self, open_peer: OpenPeer, fault: BrokerFaults) -> None:
@@ -65,7 +65,7 @@ class BrokerFaultTests(BrokerBase):
         b: LogPeer = await open_peer()
         old = await a.send("t", b"old")
         for node in (a, b):
-            await node.hear(1)
+            await node.receive(1)
         await fault.wipe()
         new = await _insist(a, b"new")
         assert new.epoch != old.epoch
@@ -74,12 +74,14 @@ class BrokerFaultTests(BrokerBase):
             for number in range(a.layout.partitions):
                 await node.until(_lost(node, number), "a discontinuity")
             assert node.sink.take_losses() == {GapReason.EPOCH}
-            result = await node.missed(["t"], old.offset or 0, epoch=old.epoch, partition=partition)
+            result = await node.read_after(["t"], old.offset or 0, epoch=old.epoch, partition=partition)
             assert result == ReadResult(gap=GapReason.EPOCH)
             assert (await node.head("t")).epoch == new.epoch
         await _insist(a, b"newer")
         for node in (a, b):
-            assert (await node.hear_until(b"newer"))[-1:] in ([b"new"], []), "what was stored before the new baseline"
+            assert (await node.receive_until(b"newer"))[-1:] in ([b"new"], []), (
+                "what was stored before the new baseline"
+            )
 
     @needs("log", "recovery", faults=("freeze", "thaw"))
     async def test_frozen_broker_is_noticed_and_loses_nothing(self, open_peer: OpenPeer, fault: BrokerFaults) -> None:
@@ -98,7 +100,7 @@ class BrokerFaultTests(BrokerBase):
         await _insist(a, b"end")
         for node in (a, b):
             await node.until(_live(node), "the state 'live'")
-            assert await node.hear_until(b"end") == [b"before", b"meanwhile"]
+            assert await node.receive_until(b"end") == [b"before", b"meanwhile"]
 
     @needs("log", faults=("take_down", "bring_up"))
     async def test_unreachable_broker_fails_fast_and_recovers(
@@ -139,11 +141,11 @@ def _live(node: LogPeer) -> Callable[[], bool]:
 
 
 def _lost(node: LogPeer, partition: int) -> Callable[[], bool]:
-    return lambda: partition in {lost[0] for lost in node.sink.lost}
+    return lambda: partition in {lost[0] for lost in node.sink.discontinuities}
 
 
 def _heard(node: LogPeer, payload: bytes) -> Callable[[], bool]:
-    return lambda: payload in node.heard
+    return lambda: payload in node.received
 
 
 async def _insist(node: LogPeer, payload: bytes) -> Receipt:
@@ -156,7 +158,7 @@ async def _insist(node: LogPeer, payload: bytes) -> Receipt:
         return bool(receipts)
 
     try:
-        await node.until_asked(stored, f"the receipt of {payload!r}")
+        await node.poll_until(stored, f"the receipt of {payload!r}")
     except BrokerError as error:
         raise AssertionError(f"a passing trouble is no {type(error).__name__}") from error
     return receipts[0]

@@ -53,7 +53,7 @@ class BrokerLifecycleTests(BrokerBase):
             peer = make_peer()
             await peer.open()
             await peer.publish(b"x")
-            await peer.hear(1)
+            await peer.receive(1)
             await peer.close()
             assert asyncio.all_tasks() - before == set()
             del peer
@@ -107,9 +107,9 @@ class BrokerLifecycleTests(BrokerBase):
         stopped, other = await open_peer(), await open_peer()
         await stopped.close()
         await other.publish(b"after the stop")
-        assert await other.hear(1) == [b"after the stop"]
-        assert stopped.heard == []
-        assert stopped.faults == []
+        assert await other.receive(1) == [b"after the stop"]
+        assert stopped.received == []
+        assert stopped.violations == []
 
     @needs("log")
     async def test_stop_sends_queue_and_completes_every_publish(self, open_peer: OpenPeer) -> None:
@@ -119,7 +119,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert all(future.done() for future in futures)
         stored = [b"%d" % n for n, future in enumerate(futures) if future.exception() is None]
         assert len(stored) == len(futures), [repr(f.exception()) for f in futures if f.exception()][:3]
-        assert await other.hear(len(stored)) == stored
+        assert await other.receive(len(stored)) == stored
 
     @needs("log", "recovery")
     async def test_stop_completes_every_read(self, open_peer: OpenPeer) -> None:
@@ -179,23 +179,23 @@ class BrokerLifecycleTests(BrokerBase):
         sender.submit("t", b"cancelled").cancel()
         await sender.close()
         await other.publish(b"after the stop")
-        assert await other.hear_until(b"after the stop") == [b"cancelled"]
+        assert await other.receive_until(b"after the stop") == [b"cancelled"]
 
     @needs("log")
     async def test_cancelled_set_interest_does_not_affect_others(self, open_peer: OpenPeer) -> None:
         peer: LogPeer = await open_peer()
         everything = frozenset(range(peer.layout.partitions))
         for turns in (0, 1, 2, 5):
-            await peer.tune_out()
+            await peer.unsubscribe()
             setting = asyncio.ensure_future(peer.broker.set_interest(everything))  # noqa: TID251 -- awaited below
             for _ in range(turns):
                 await asyncio.sleep(0)
             setting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await setting
-            await peer.tune_in()
+            await peer.subscribe()
             await peer.publish(b"%d" % turns)
-            assert await peer.hear(1) == [b"%d" % turns]
+            assert await peer.receive(1) == [b"%d" % turns]
 
     @needs("log", fixture="count_operations")
     async def test_idle_node_stays_within_promised_rate(
@@ -224,4 +224,4 @@ class BrokerLifecycleTests(BrokerBase):
 
 async def _read_all(peer: LogPeer, receipt: Receipt) -> ReadResult:
     partition = partition_of("t", peer.layout)
-    return await peer.missed(["t"], 0, epoch=receipt.epoch, until=receipt.offset, partition=partition)
+    return await peer.read_after(["t"], 0, epoch=receipt.epoch, until=receipt.offset, partition=partition)

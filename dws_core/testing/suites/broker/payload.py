@@ -42,7 +42,7 @@ class BrokerPayloadTests(BrokerBase):
         sent = _payloads()
         for payload in sent:
             await a.publish(payload)
-        assert _differences(sent, await b.hear(len(sent))) == []
+        assert _differences(sent, await b.receive(len(sent))) == []
 
     async def test_payload_limit_is_exact(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
@@ -52,7 +52,7 @@ class BrokerPayloadTests(BrokerBase):
             await a.publish(largest + b"x")
         assert (caught.value.size_bytes, caught.value.limit_bytes) == (limit + 1, limit)
         await a.publish(largest)
-        assert _differences([largest], await b.hear(1)) == []
+        assert _differences([largest], await b.receive(1)) == []
 
     @needs("plain")
     async def test_messages_of_many_channels_do_not_mix(self, open_peer: OpenPeer, channel: str) -> None:
@@ -63,7 +63,7 @@ class BrokerPayloadTests(BrokerBase):
             await b.within(b.broker.subscribe(name))
         for name in names:
             await a.within(a.broker.publish(name, name.encode()))
-        await b.hear(len(names))
+        await b.receive(len(names))
         assert {(d.channel, d.payload.decode()) for d in b.deliveries} == {(name, name) for name in names}
 
     @needs("log")
@@ -74,7 +74,7 @@ class BrokerPayloadTests(BrokerBase):
         topics.append("t" * b.broker.capabilities.max_topic_bytes)
         for topic in topics:
             await a.send(topic, topic.encode())
-        await b.hear(len(topics))
+        await b.receive(len(topics))
         assert [(r.topic, r.payload.decode()) for r in _sorted(b)] == sorted((t, t) for t in topics)
 
     @needs("log")
@@ -83,7 +83,7 @@ class BrokerPayloadTests(BrokerBase):
         b: LogPeer = await open_peer()
         for number in range(5):
             await a.send("t", b"%d" % number)
-        await b.hear(5)
+        await b.receive(5)
         assert {r.publisher for r in b.records} == {a.id}
         seqs = [r.seq for r in b.records]
         assert seqs == sorted(set(seqs))
@@ -91,15 +91,17 @@ class BrokerPayloadTests(BrokerBase):
         assert all(r.ts_ms > 1_500_000_000_000 for r in b.records), "milliseconds since 1970"
 
 
-def _differences(sent: list[bytes], heard: list[bytes]) -> list[str]:
+def _differences(sent: list[bytes], received: list[bytes]) -> list[str]:
     """Say where payloads differ: a whole diff of long random bytes takes a test runner minutes."""
-    pairs = enumerate(zip(sent, heard, strict=True))
+    pairs = enumerate(zip(sent, received, strict=True))
     return [f"payload {number}: {_difference(a, b)}" for number, (a, b) in pairs if a != b]
 
 
-def _difference(sent: bytes, heard: bytes) -> str:
-    at = next((n for n, (a, b) in enumerate(zip(sent, heard, strict=False)) if a != b), min(len(sent), len(heard)))
-    return f"{heard[at : at + 20]!r} instead of {sent[at : at + 20]!r} at byte {at} of {len(sent)}"
+def _difference(sent: bytes, received: bytes) -> str:
+    at = next(
+        (n for n, (a, b) in enumerate(zip(sent, received, strict=False)) if a != b), min(len(sent), len(received))
+    )
+    return f"{received[at : at + 20]!r} instead of {sent[at : at + 20]!r} at byte {at} of {len(sent)}"
 
 
 def _sorted(peer: LogPeer) -> list[Record]:

@@ -136,9 +136,9 @@ async def _publish_while_they_hop(nodes: list[LogPeer], clients: list[Roamer]) -
     async def hop(client: Roamer, turn: int) -> None:
         while not over:
             client.detach()
-            heard = len(nodes[0].records)
+            received = len(nodes[0].records)
             await nodes[0].until(
-                or_over(lambda: any(client.wants(r.topic) for r in nodes[0].records[heard:])),  # noqa: B023 -- awaited here
+                or_over(lambda: any(client.wants(r.topic) for r in nodes[0].records[received:])),  # noqa: B023 -- awaited here
                 "a message for a client that is away",
             )
             had, turn = client.count, turn + 1
@@ -177,10 +177,10 @@ async def _publish(node: LogPeer, topic: str, sent: list[Sent], *, history: Hist
 
 
 async def _until_heard(node: LogPeer) -> None:
-    """Wait until a node has heard all that is stored."""
+    """Wait until a node has received all that is stored."""
     heads = await node.within(node.broker.heads(range(node.layout.partitions)))
     await node.until(
-        lambda: all(node.sink.marks[p][1] >= head.offset for p, head in heads.items()),
+        lambda: all(node.sink.positions[p][1] >= head.offset for p, head in heads.items()),
         "the watermark to reach the head",
     )
 
@@ -196,7 +196,7 @@ async def _open_nodes(make_peer: MakePeer) -> AsyncIterator[list[LogPeer]]:
     finally:
         for node in nodes:
             await node.close()
-    assert not [fault for node in nodes for fault in node.faults]
+    assert not [fault for node in nodes for fault in node.violations]
 
 
 def _sink(node: LogPeer) -> RoamingSink:

@@ -37,62 +37,62 @@ class BrokerRoutingTests(BrokerBase):
         await nodes[0].publish(b"hello")
         await nodes[0].publish(b"end")
         for node in nodes:  # the first of them is the publisher
-            assert await node.hear_until(b"end") == [b"hello"]
+            assert await node.receive_until(b"end") == [b"hello"]
 
     async def test_nodes_receive_from_each_other(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
         await a.publish(b"from a")
-        assert await b.hear(1) == [b"from a"]
+        assert await b.receive(1) == [b"from a"]
         await b.publish(b"from b")
-        assert await a.hear(2) == [b"from a", b"from b"]
+        assert await a.receive(2) == [b"from a", b"from b"]
 
     async def test_node_misses_nothing_once_subscribed(self, open_peer: OpenPeer) -> None:
-        talker, listener = await open_peer(), await open_peer()
+        sender, listener = await open_peer(), await open_peer()
         for number in range(200):
-            await listener.tune_out()
-            await listener.tune_in()
-            await talker.publish(b"%d" % number)
-            assert await listener.hear_until(b"%d" % number) == []
+            await listener.unsubscribe()
+            await listener.subscribe()
+            await sender.publish(b"%d" % number)
+            assert await listener.receive_until(b"%d" % number) == []
 
     async def test_channels_are_separate(self, open_peer: OpenPeer, channel: str) -> None:
         one, two = await open_peer(), await open_peer(f"{channel}-2")
         for other, node in ((two, one), (one, two)):
             await other.publish(b"of another channel")
             await node.publish(b"end")
-        assert await one.hear_until(b"end") == []
-        assert await two.hear_until(b"end") == [b"of another channel"]
+        assert await one.receive_until(b"end") == []
+        assert await two.receive_until(b"end") == [b"of another channel"]
 
     @pytest.mark.parametrize(("name", "look_alike"), _LOOK_ALIKES)
     async def test_channel_name_is_literal(self, open_peer: OpenPeer, channel: str, name: str, look_alike: str) -> None:
         node, other = await open_peer(name.format(channel)), await open_peer(look_alike.format(channel))
         await other.publish(b"not for you")
         await node.publish(b"end")
-        assert await node.hear_until(b"end") == []
-        assert await other.hear(1) == [b"not for you"]
+        assert await node.receive_until(b"end") == []
+        assert await other.receive(1) == [b"not for you"]
 
     @needs("plain")
     async def test_unsubscribed_node_receives_nothing(self, open_peer: OpenPeer) -> None:
-        talker, listener = await open_peer(), await open_peer()
-        await listener.tune_out()
-        await talker.publish(b"not for you")
-        await listener.tune_in()
-        await talker.publish(b"end")
-        assert await listener.hear_until(b"end") == []
+        sender, listener = await open_peer(), await open_peer()
+        await listener.unsubscribe()
+        await sender.publish(b"not for you")
+        await listener.subscribe()
+        await sender.publish(b"end")
+        assert await listener.receive_until(b"end") == []
 
     @needs("plain")
     async def test_repeated_subscribe_delivers_once(self, open_peer: OpenPeer) -> None:
         node: PlainPeer = await open_peer()
-        await node.tune_in()
+        await node.subscribe()
         await node.publish(b"once")
         await node.publish(b"end")
-        assert await node.hear_until(b"end") == [b"once"]
+        assert await node.receive_until(b"end") == [b"once"]
 
     @needs("plain")
     async def test_unsubscribe_without_subscription_is_no_error(self, open_peer: OpenPeer, channel: str) -> None:
         node: PlainPeer = await open_peer()
         await node.broker.unsubscribe(f"{channel}-unknown")
-        await node.tune_out()
-        await node.tune_out()
+        await node.unsubscribe()
+        await node.unsubscribe()
 
     @needs("plain")
     async def test_delivery_names_its_channel(self, open_peer: OpenPeer, channel: str) -> None:
@@ -100,7 +100,7 @@ class BrokerRoutingTests(BrokerBase):
         for name in (f"{channel}-2", f"{channel}-3"):
             await node.within(node.broker.subscribe(name))
             await node.within(node.broker.publish(name, name.encode()))
-        await node.hear(2)
+        await node.receive(2)
         assert sorted((d.channel, d.payload.decode()) for d in node.deliveries) == [
             (f"{channel}-2", f"{channel}-2"),
             (f"{channel}-3", f"{channel}-3"),
@@ -113,7 +113,7 @@ class BrokerRoutingTests(BrokerBase):
         node.sink.wanted = frozenset({0, 1})  # listens to whatever comes
         for partition, payload in ((0, b"not for you"), (1, b"end")):
             await node.within(node.broker.publish(partition, "t", payload, history=History()))
-        assert await node.hear_until(b"end") == []
+        assert await node.receive_until(b"end") == []
 
     @needs("log")
     async def test_control_message_reaches_all_nodes_of_channel(self, open_peer: OpenPeer, channel: str) -> None:
@@ -133,7 +133,7 @@ class BrokerRoutingTests(BrokerBase):
         kept = [await a.send("kept", b"1"), await a.send("gone", b"2", history=History.none()), await a.send("kept")]
         assert kept[1].offset is None
         for node in (a, b):
-            await node.hear(3)
+            await node.receive(3)
             assert [(r.topic, r.offset) for r in node.records] == [
                 ("kept", kept[0].offset),
                 ("gone", None),
@@ -162,7 +162,7 @@ class BrokerRoutingTests(BrokerBase):
 
         async with asyncio.TaskGroup() as group:
             group.create_task(talk())
-            await b.hear(1)
+            await b.receive(1)
             talking.set()
 
     @needs("log", fixture="sever")
@@ -173,7 +173,7 @@ class BrokerRoutingTests(BrokerBase):
         await a.publish(b"after")
         await a.publish(b"end")
         for node in (a, b):
-            assert await node.hear_until(b"end") == [b"before", b"after"]
+            assert await node.receive_until(b"end") == [b"before", b"after"]
 
 
 async def _hear_another_process(node: LogPeer | PlainPeer, broker_url: str) -> None:
@@ -186,4 +186,4 @@ async def _hear_another_process(node: LogPeer | PlainPeer, broker_url: str) -> N
         "from another process",
     )
     assert await node.within(process.wait()) == 0, "the other process says why"
-    assert await node.hear(1) == [b"from another process"]
+    assert await node.receive(1) == [b"from another process"]
