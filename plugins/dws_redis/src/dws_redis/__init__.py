@@ -21,6 +21,17 @@ CAPABILITIES: Final = LogCapabilities(
 """Guarantees with the default configuration of Redis. With an append-only file, the log also survives Redis itself."""
 
 
+_SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
+
 def _load() -> type[RedisBroker]:
     from dws_redis._broker import RedisBroker  # noqa: PLC0415 -- imported only when the scheme is used
 
@@ -31,15 +42,7 @@ def _load() -> type[RedisBroker]:
 def dws_register_brokers() -> Iterable[BrokerSpec]:
     """Register `redis`, `unix` (a socket file), `redis+sentinel` and `redis+cluster`, and with TLS `rediss…`."""
     yield BrokerSpec(
-        schemes=(
-            "redis",
-            "rediss",
-            "unix",
-            "redis+sentinel",
-            "rediss+sentinel",
-            "redis+cluster",
-            "rediss+cluster",
-        ),
+        schemes=_SCHEMES,
         load=_load,
         capabilities=CAPABILITIES,
         summary="Logs on a Redis or Valkey server: for many processes and machines.",

@@ -41,21 +41,7 @@ async def open_connection(settings: Settings, address: Address, *, name: str) ->
         BrokerUnavailable: The server does not reply in time, or is not ready.
         BrokerMisconfigured: The server refuses the user or the password.
     """
-    kind: type[AbstractConnection] = SSLConnection if settings.tls else Connection
-    location: dict[str, Any]
-    if isinstance(address, str):
-        kind, location = UnixDomainSocketConnection, {"path": address}
-    else:
-        location = {"host": address[0], "port": address[1]}
-    connection = kind(
-        **location,
-        **settings.login,
-        protocol=2,
-        client_name=name,
-        socket_timeout=None,  # otherwise redis-py sends by `asyncio.wait_for`, which swallows cancellations in 3.11
-        socket_connect_timeout=settings.options.connect_timeout_s,
-        retry=Retry(NoBackoff(), 0),
-    )
+    connection = _new_connection(settings, address, name)
     task = asyncio.current_task()
     cancelled = task.cancelling() if task is not None else 0
     try:
@@ -78,6 +64,24 @@ async def open_connection(settings: Settings, address: Address, *, name: str) ->
             await connection.disconnect(nowait=True)
             raise asyncio.CancelledError
     return connection
+
+
+def _new_connection(settings: Settings, address: Address, name: str) -> AbstractConnection:
+    kind: type[AbstractConnection] = SSLConnection if settings.tls else Connection
+    location: dict[str, Any]
+    if isinstance(address, str):
+        kind, location = UnixDomainSocketConnection, {"path": address}
+    else:
+        location = {"host": address[0], "port": address[1]}
+    return kind(
+        **location,
+        **settings.login,
+        protocol=2,
+        client_name=name,
+        socket_timeout=None,  # otherwise redis-py sends by `asyncio.wait_for`, which swallows cancellations in 3.11
+        socket_connect_timeout=settings.options.connect_timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def describe_server(settings: Settings, address: Address) -> str:

@@ -83,19 +83,17 @@ def is_same_server(incarnation: str, replication: bytes) -> bool:
 
 
 async def _check_layout(commands: Commands, names: Names, masked_url: str) -> None:
-    layout = names.layout
-    mine = f"{layout.partitions} {layout.shard_levels}"
+    mine = f"{names.layout.partitions} {names.layout.shard_levels}"
     found = await commands.call("GET", names.layout_key)
     if found is None:  # write only if necessary, because the server may be out of memory
         await commands.call("SET", names.layout_key, mine, "NX")
         found = await commands.call("GET", names.layout_key)
     if found != mine.encode():
         text = (found or b"none").decode()
+        channel = f"channel {names.layout.channel!r} on {masked_url}"
         raise LayoutMismatch(
-            f"channel {layout.channel!r} on {masked_url} has another layout: {text} (partitions, shard levels), "
-            f"not {mine}.",
-            fix="use the same layout on all nodes of the channel, or stop all nodes and delete the key "
-            f"{names.layout_key} to change the layout",
+            f"{channel} has another layout: {text} (partitions, shard levels), not {mine}.",
+            fix=f"use the same layout on all nodes, or stop all nodes and delete the key {names.layout_key}",
         )
 
 
@@ -127,6 +125,10 @@ def _check_server(info: dict[str, str], kind: Kind = "server") -> None:
             "this Redis reports no process id (run_id of INFO), so a restart could not be detected.",
             fix="use a Redis or Valkey server that reports run_id",
         )
+    _warn_of_possible_losses(info)
+
+
+def _warn_of_possible_losses(info: dict[str, str]) -> None:
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory", "0") != "0" and policy != "noeviction":
         logger.warning(

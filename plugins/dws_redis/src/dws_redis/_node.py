@@ -191,10 +191,7 @@ class Node:
         """Report the new state after a connection was opened (None) or lost."""
         if self._is_live():
             self._all_live.set()
-            if self._out_of_memory:
-                self._report_state("blocked", f"{self._settings.masked_url} is out of memory and accepts no publishes")
-            else:
-                self._report_state("live", f"connected to {self._settings.masked_url}")
+            self._report_live()
             return
         self._all_live.clear()
         if problem is not None:
@@ -202,6 +199,13 @@ class Node:
         if self._reported_state[0] != "connecting":
             self._placement_stale.set()
             self._report_state("degraded", self._problem)
+
+    def _report_live(self) -> None:
+        url = self._settings.masked_url
+        if self._out_of_memory:
+            self._report_state("blocked", f"{url} is out of memory and accepts no publishes")
+        else:
+            self._report_state("live", f"connected to {url}")
 
     def _on_memory(self, full: bool) -> None:
         self._out_of_memory = full

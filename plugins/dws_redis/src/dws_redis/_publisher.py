@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 import hiredis
@@ -204,14 +204,12 @@ class Publisher:
 
     def _fail_all(self) -> None:
         self._connections.clear()
-        for waiting in self._waiting.values():
-            for item in waiting:
-                if item.sent:
-                    item.fail_as_unanswered("")
-                else:
-                    item.fail(
-                        BrokerClosed("the Redis broker was stopped before this was sent.", fix="increase `drain_s`")
-                    )
+        unsent = "the Redis broker was stopped before this was sent."
+        for item in chain.from_iterable(self._waiting.values()):
+            if item.sent:
+                item.fail_as_unanswered("")
+            else:
+                item.fail(BrokerClosed(unsent, fix="increase `drain_s`"))
         self._waiting.clear()
         self._queue.drain()
         if self._timer is not None:

@@ -123,16 +123,19 @@ class Shard:
         backoff, loop = Backoff(), asyncio.get_running_loop()
         while True:
             began = loop.time()
-            try:
-                await session()
-            except BrokerError as error:
-                self._on_change(str(error))
-            except Exception:
-                logger.exception("the connection to %s failed unexpectedly, trying again", self._settings.masked_url)
-                self._on_change("an unexpected failure, see the log")
+            await self._run_once(session)
             if loop.time() - began > _STABLE_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_s())
+
+    async def _run_once(self, session: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await session()
+        except BrokerError as error:
+            self._on_change(str(error))
+        except Exception:
+            logger.exception("the connection to %s failed unexpectedly, trying again", self._settings.masked_url)
+            self._on_change("an unexpected failure, see the log")
 
     async def _hold_commands(self) -> None:
         commands, self._first_commands = self._first_commands or await self._open(), None

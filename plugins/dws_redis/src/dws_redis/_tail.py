@@ -16,6 +16,8 @@ from dws_core.plugin import (
     BrokerError,
     BrokerUnavailable,
     GapReason,
+    Head,
+    Offset,
     ReadResult,
     ReadSpan,
     TailEvent,
@@ -160,16 +162,7 @@ class Tail:
         try:
             head = (await self._reader.heads((partition,)))[partition]
             if head.epoch == epoch and head.offset >= watermark:
-                span = ReadSpan(
-                    partition=partition,
-                    epoch=epoch,
-                    since=watermark,
-                    until=head.offset,
-                    topics=_any_topic,
-                    limit=_CATCH_UP_RECORDS,
-                    max_bytes=_CATCH_UP_BYTES,
-                )
-                found = await self._reader.read(span)
+                found = await self._reader.read(_missed(head, watermark))
         except BaseException:
             state.interrupted()
             raise
@@ -194,7 +187,10 @@ class Tail:
             push = read_push(payload)
         except (ValueError, IndexError):
             logger.exception("ignoring an invalid message of %d bytes on channel %r", len(payload), channel)
-            return
+        else:
+            self._on_push(partition, push)
+
+    def _on_push(self, partition: int, push: Push) -> None:
         if (state := self._states.get(partition)) is not None:
             self._push(state, push)
         elif partition in self._before_baseline:
@@ -239,6 +235,19 @@ class Tail:
             state = self._states[number] = TailState(heads[number])
             for push in before_baseline[number]:
                 self._push(state, push)
+
+
+def _missed(head: Head, watermark: Offset) -> ReadSpan:
+    """Return the span of all records between a watermark and the end of the log."""
+    return ReadSpan(
+        partition=head.partition,
+        epoch=head.epoch,
+        since=watermark,
+        until=head.offset,
+        topics=_any_topic,
+        limit=_CATCH_UP_RECORDS,
+        max_bytes=_CATCH_UP_BYTES,
+    )
 
 
 def _any_topic(topic: str) -> bool:

@@ -60,16 +60,15 @@ async def _ask_sentinel(settings: Settings, sentinel: Address) -> Address | Brok
     """Return the address of the server that a sentinel names, or the error."""
     options = settings.options
     login = {"db": 0, "username": options.sentinel_username, "password": options.sentinel_password}
-    itself = replace(
-        settings, kind="server", masked_url=f"{sentinel[0]}:{sentinel[1]}", login={**settings.login, **login}
-    )  # the error lists all sentinels, so each is named by its address
+    url = f"{sentinel[0]}:{sentinel[1]}"  # the error lists all sentinels, so each is named by its address
+    itself = replace(settings, kind="server", masked_url=url, login={**settings.login, **login})
     try:
         flat = await _call_once(itself, sentinel, "SENTINEL", "MASTER", settings.service)
     except BrokerError as error:
         return error
     state = dict(zip(flat[::2], flat[1::2], strict=True))
     if reason := _reason_to_distrust(state):
-        return BrokerUnavailable(f"{itself.masked_url} {reason}.")
+        return BrokerUnavailable(f"{url} {reason}.")
     return state[b"ip"].decode(), int(state[b"port"])
 
 
