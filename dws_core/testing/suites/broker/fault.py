@@ -1,4 +1,4 @@
-"""Broker suite, logs only: what a plugin's tests can do to its broker, and what must not come of it."""
+"""Broker suite, logs only: faults that a plugin's tests cause in its broker."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _TEMPORARY = (BrokerUnavailable, BrokerOverloaded, PublishOutcomeUnknown)
 
 
 _CUTS = [(("cut_tail",), 20), (("cut_commands",), 20), (("cut_tail", "cut_commands"), 20), (("restart",), 3)]
-"""Faults that happen together, and how often."""
+"""Concurrent faults, and their number of rounds."""
 
 
 class BrokerFaultTests(BrokerBase):
-    """Collected if the fixture `fault` implements the methods."""
+    """Faults lose and repeat nothing. A test is collected if the fixture `fault` implements its faults."""
 
     @pytest.mark.parametrize(
         ("names", "rounds"),
@@ -51,7 +51,7 @@ class BrokerFaultTests(BrokerBase):
         async def publish(first: int) -> None:
             for number in range(first, first + 10):
                 await _insist(a, b"%d" % number)
-                await asyncio.sleep(0)  # some brokers answer at once: the trouble must find them at work
+                await asyncio.sleep(0)  # some brokers resolve immediately, but the fault must happen during publishes
 
         for number in range(rounds):
             await asyncio.gather(*(getattr(fault, name)() for name in names), publish(number * 10))
@@ -80,7 +80,7 @@ class BrokerFaultTests(BrokerBase):
         await _insist(a, b"newer")
         for node in (a, b):
             assert (await node.receive_until(b"newer"))[-1:] in ([b"new"], []), (
-                "what was stored before the new baseline"
+                "records before the new baseline are not delivered"
             )
 
     @needs("log", "recovery", faults=("freeze", "thaw"))
@@ -127,7 +127,7 @@ class BrokerFaultTests(BrokerBase):
             await node.until(_live(node), "the state 'live'")
         await _insist(a, b"again")
         for node in (a, b):
-            await node.until(_heard(node, b"again"), "a message after the trouble")
+            await node.until(_heard(node, b"again"), "a message after the fault")
             if broker_class.capabilities.durable == "none":
                 node.sink.take_losses()
 
@@ -149,7 +149,7 @@ def _heard(node: LogPeer, payload: bytes) -> Callable[[], bool]:
 
 
 async def _insist(node: LogPeer, payload: bytes) -> Receipt:
-    """Publish as an application does that must: again under the same key, until it is stored."""
+    """Publish repeatedly with the same key until the message is stored."""
     receipts: list[Receipt] = []
 
     async def stored() -> bool:
@@ -160,5 +160,5 @@ async def _insist(node: LogPeer, payload: bytes) -> Receipt:
     try:
         await node.poll_until(stored, f"the receipt of {payload!r}")
     except BrokerError as error:
-        raise AssertionError(f"a passing trouble is no {type(error).__name__}") from error
+        raise AssertionError(f"a temporary fault must not raise {type(error).__name__}: {error}") from error
     return receipts[0]

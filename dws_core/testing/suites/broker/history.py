@@ -1,4 +1,4 @@
-"""Broker suite, logs only: what is read back, and the gaps that say what cannot be."""
+"""Broker suite, logs only: reads from the history, and gaps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dws_core.testing.suites.peers import LogPeer
 from dws_core.testing.suites.selection import needs
 
 _NOISE = 10_000
-"""Messages of other topics, as design and users expect them in a busy partition."""
+"""Number of messages of other topics, for a busy partition."""
 
 
 class BrokerHistoryTests(BrokerBase):
-    """Everything, or a gap; never a part."""
+    """A read returns all records or a gap, and never a part of the records."""
 
     @needs("log", "recovery")
     async def test_read_returns_all_records_after_any_offset(self, open_peer: OpenPeer) -> None:
@@ -52,7 +52,7 @@ class BrokerHistoryTests(BrokerBase):
                 result = await node.read_after(["t"], _offset(start), epoch=start.epoch)
                 return result == ReadResult(gap=GapReason.TRIMMED)
 
-            await node.poll_until(is_gone, "the end of a message that is kept for 0.05 s")
+            await node.poll_until(is_gone, "the expiry of a message after 0.05 s")
             assert await node.read_after(["t"], _offset(last), epoch=last.epoch) == ReadResult()
 
     @needs("log", "recovery")
@@ -127,7 +127,7 @@ class BrokerHistoryTests(BrokerBase):
     @needs("log", "recovery")
     async def test_read_during_publishes_is_complete(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
-        rng = random.Random(2024)  # noqa: S311 -- the same ones in every run
+        rng = random.Random(2024)  # noqa: S311 -- the same values in every run
         stored: list[tuple[int, str, bytes]] = []
         start = await a.send("t/0", b"before")
 
@@ -170,12 +170,12 @@ class BrokerHistoryTests(BrokerBase):
 
 
 async def _open_two(open_peer: OpenPeer) -> tuple[LogPeer, LogPeer]:
-    """Open two nodes with all topics in one partition, where they can be in each other's way."""
+    """Open two nodes with a single partition, so that all topics share one log."""
     return await open_peer(partitions=1), await open_peer(partitions=1)
 
 
 def _offset(receipt: Receipt) -> int:
-    assert receipt.offset is not None, "a topic with history has a place"
+    assert receipt.offset is not None, "a message with history has an offset"
     return receipt.offset
 
 

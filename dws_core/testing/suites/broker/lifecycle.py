@@ -1,4 +1,4 @@
-"""Broker suite: starting, stopping, and what must not be left behind."""
+"""Broker suite: start, stop and leaks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dws_core.testing.suites.selection import needs
 
 
 class BrokerLifecycleTests(BrokerBase):
-    """From start to stop, and no further."""
+    """Brokers work between start and stop only, and leave nothing behind."""
 
     async def test_publish_before_start_raises_broker_closed(self, make_peer: Callable[..., Peer]) -> None:
         with pytest.raises(BrokerClosed):
@@ -147,7 +147,7 @@ class BrokerLifecycleTests(BrokerBase):
                 await peer.close()
                 assert asyncio.all_tasks() - before == set()
             del peer, starting
-            await asyncio.sleep(0)  # what was closed goes in the next tick
+            await asyncio.sleep(0)  # closed transports are released in the next tick
             gc.collect()
         assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
 
@@ -166,7 +166,7 @@ class BrokerLifecycleTests(BrokerBase):
                 with contextlib.suppress(asyncio.CancelledError):
                     await stopping
                 await peer.close()
-                if left := asyncio.all_tasks() - before:  # what has been told to end may still be at it
+                if left := asyncio.all_tasks() - before:  # tasks that are ending may need more time
                     await peer.within(asyncio.wait(left))
             del peer, stopping
             await asyncio.sleep(0)
@@ -206,9 +206,11 @@ class BrokerLifecycleTests(BrokerBase):
     ) -> None:
         await open_peer()
         before, began = await count_operations(), time.monotonic()
-        await asyncio.sleep(2.0)  # a rate needs time
+        await asyncio.sleep(2.0)  # a rate is measured over a time
         rate = (await count_operations() - before) / (time.monotonic() - began)
-        assert rate <= broker_class.capabilities.idle_ops_per_s + 1.0, "what the count itself needs is forgiven"
+        assert rate <= broker_class.capabilities.idle_ops_per_s + 1.0, (
+            "the tolerance covers the requests of the count itself"
+        )
 
     @needs("log")
     async def test_different_partition_count_is_rejected(

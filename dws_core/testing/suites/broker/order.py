@@ -1,4 +1,4 @@
-"""Broker suite: order, positions, and many at once."""
+"""Broker suite: order, positions and concurrency."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dws_core.testing.suites.selection import needs
 
 
 class BrokerOrderTests(BrokerBase):
-    """What one publisher says arrives in order; a log has one order for all."""
+    """Messages of one publisher arrive in order. A log has the same order on all nodes."""
 
     async def test_thousand_messages_arrive_in_order(
         self, open_peer: OpenPeer, broker_class: type[BrokerInterface] | type[LogBroker]
@@ -66,7 +66,7 @@ class BrokerOrderTests(BrokerBase):
 
     @needs("plain")
     async def test_node_that_does_not_read_delays_no_other(self, open_peer: OpenPeer) -> None:
-        await open_peer()  # it never reads
+        await open_peer()  # this node never reads
         a, b = await open_peer(), await open_peer()
         for number in range(500):
             await a.publish(b"%d" % number + b"x" * 1000)
@@ -96,7 +96,7 @@ class BrokerOrderTests(BrokerBase):
                 offsets = [offset or 0 for _, offset, _ in received]
                 assert all(first < second for first, second in pairwise(offsets))
                 acknowledged = [entry for done in receipts for entry in done if entry[0] == partition]
-                assert received == sorted(acknowledged, key=lambda entry: entry[1] or 0), "receipts name the places"
+                assert received == sorted(acknowledged, key=lambda entry: entry[1] or 0), "receipts contain the offsets"
 
     @needs("log")
     @pytest.mark.parametrize("count", [1, 63, 64, 65, 1000])
@@ -138,7 +138,7 @@ class BrokerOrderTests(BrokerBase):
 
         await asyncio.gather(sender.send_all(topics), come_and_go())
         sent = await sender.send_all([f"end/{number}" for number in range(9)])
-        await listener.until(lambda: _heard(listener, "end/") >= 9, "what came after the last choice")
+        await listener.until(lambda: _heard(listener, "end/") >= 9, "the messages after the last set_interest()")
         ends = {(record.topic, record.offset) for record in listener.records if record.topic.startswith("end/")}
         assert ends == {(f"end/{number}", receipt.offset) for number, receipt in enumerate(sent)}
 

@@ -1,4 +1,4 @@
-"""Broker suite: what is published is what arrives."""
+"""Broker suite: payloads and topics arrive unchanged."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _TOPICS = [
 
 
 def _payloads() -> list[bytes]:
-    rng = random.Random(20_24)  # noqa: S311 -- the same ones in every run
+    rng = random.Random(20_24)  # noqa: S311 -- the same payloads in every run
     fixed = [b"", b"\0", b"\0\0a\0", bytes(range(256)), b"\xff\xfe\xfa", b"\r\n", b"{", "é🙂".encode()]
     return fixed + [rng.randbytes(rng.randrange(1, 4096)) for _ in range(30)]
 
 
 class BrokerPayloadTests(BrokerBase):
-    """Bytes and names, unchanged; sizes, bounded."""
+    """Payloads and names arrive unchanged. The size limit is enforced."""
 
     async def test_any_bytes_arrive_unchanged(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
@@ -47,7 +47,7 @@ class BrokerPayloadTests(BrokerBase):
     async def test_payload_limit_is_exact(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
         limit = a.broker.capabilities.max_payload_bytes
-        largest = random.Random(1).randbytes(limit)  # noqa: S311 -- as above
+        largest = random.Random(1).randbytes(limit)  # noqa: S311 -- the same payload in every run
         with pytest.raises(PayloadTooLarge) as caught:
             await a.publish(largest + b"x")
         assert (caught.value.size_bytes, caught.value.limit_bytes) == (limit + 1, limit)
@@ -88,11 +88,11 @@ class BrokerPayloadTests(BrokerBase):
         seqs = [r.seq for r in b.records]
         assert seqs == sorted(set(seqs))
         assert seqs[0] >= 1
-        assert all(r.ts_ms > 1_500_000_000_000 for r in b.records), "milliseconds since 1970"
+        assert all(r.ts_ms > 1_500_000_000_000 for r in b.records), "ts_ms must be in milliseconds since 1970"
 
 
 def _differences(sent: list[bytes], received: list[bytes]) -> list[str]:
-    """Say where payloads differ: a whole diff of long random bytes takes a test runner minutes."""
+    """Describe where payloads differ. pytest needs minutes for a complete diff of long random bytes."""
     pairs = enumerate(zip(sent, received, strict=True))
     return [f"payload {number}: {_difference(a, b)}" for number, (a, b) in pairs if a != b]
 
@@ -105,5 +105,5 @@ def _difference(sent: bytes, received: bytes) -> str:
 
 
 def _sorted(peer: LogPeer) -> list[Record]:
-    """Partitions come in any order among each other."""
+    """Return the records sorted by topic, because the order between partitions is undefined."""
     return sorted(peer.records, key=lambda record: (record.topic, record.payload))

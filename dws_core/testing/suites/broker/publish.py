@@ -1,4 +1,4 @@
-"""Broker suite, logs only: publishing once, and reading what is stored."""
+"""Broker suite, logs only: each publish is stored once and can be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dws_core.testing.suites.selection import needs
 
 
 class BrokerPublishTests(BrokerBase):
-    """One publish, one record."""
+    """Each publish stores one record."""
 
     @needs("log")
     async def test_repeated_key_is_stored_once_on_any_node(self, open_peer: OpenPeer) -> None:
@@ -66,12 +66,12 @@ class BrokerPublishTests(BrokerBase):
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
 
-        async def publish_for_ever() -> None:
+        async def publish_forever() -> None:
             for number in count():
                 await a.submit("t", b"%d" % number)
 
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(publish_for_ever(), 0.001)
+            await asyncio.wait_for(publish_forever(), 0.001)
         await a.send("t", b"end")
         received = await b.receive_until(b"end")
         assert received == [b"%d" % number for number in range(len(received))]
@@ -147,7 +147,7 @@ class BrokerPublishTests(BrokerBase):
                 since=since,
                 until=until,
                 epoch=epoch,
-                topics=topics,  # type: ignore[arg-type]  # a list or a function, as the tests say
+                topics=topics,  # type: ignore[arg-type]  # a list or a function
                 limit=1000,
                 max_bytes=1_000_000,
             )

@@ -1,4 +1,4 @@
-"""Broker suite: who hears what."""
+"""Broker suite: messages reach the right nodes."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _LOOK_ALIKES = [
     ("{}ünï-©", "{}un"),
     ("{}-" + "n" * 170, "{}-" + "n" * 169),
 ]
-"""Channel names that are literal, with a second one that they match if somebody takes them for a pattern."""
+"""Pairs of channel names. If a broker treats the first one as a pattern, it matches the second one."""
 
 
 class BrokerRoutingTests(BrokerBase):
-    """Everybody who should, nobody else, and once."""
+    """Every subscribed node receives a message once, and no other node receives it."""
 
     async def test_every_node_receives_publish_once(self, open_peer: OpenPeer) -> None:
         nodes = [await open_peer() for _ in range(3)]
         await nodes[0].publish(b"hello")
         await nodes[0].publish(b"end")
-        for node in nodes:  # the first of them is the publisher
+        for node in nodes:  # the first node is the publisher
             assert await node.receive_until(b"end") == [b"hello"]
 
     async def test_nodes_receive_from_each_other(self, open_peer: OpenPeer) -> None:
@@ -110,7 +110,7 @@ class BrokerRoutingTests(BrokerBase):
     async def test_partition_without_interest_is_not_received(self, open_peer: OpenPeer) -> None:
         node: LogPeer = await open_peer(partitions=2)
         await node.tail(1)
-        node.sink.wanted = frozenset({0, 1})  # listens to whatever comes
+        node.sink.wanted = frozenset({0, 1})  # the sink must not filter
         for partition, payload in ((0, b"not for you"), (1, b"end")):
             await node.within(node.broker.publish(partition, "t", payload, history=History()))
         assert await node.receive_until(b"end") == []
@@ -156,7 +156,9 @@ class BrokerRoutingTests(BrokerBase):
 
         async def talk() -> None:
             while not talking.is_set():
-                with contextlib.suppress(BrokerUnavailable):  # at most once: some are lost until the way is open again
+                with contextlib.suppress(
+                    BrokerUnavailable
+                ):  # at-most-once delivery loses messages until the connection works
                     await a.publish(b"hello")
                 await asyncio.sleep(0.02)
 
@@ -185,5 +187,5 @@ async def _hear_another_process(node: LogPeer | PlainPeer, broker_url: str) -> N
         node.channel,
         "from another process",
     )
-    assert await node.within(process.wait()) == 0, "the other process says why"
+    assert await node.within(process.wait()) == 0, "the other process failed, see its output"
     assert await node.receive(1) == [b"from another process"]
