@@ -22,7 +22,7 @@ class PlainBroker(BrokerInterface):
 
     Attributes:
         connect_errors: Exceptions of the next attempts to connect, in order. Later attempts succeed.
-        publish_errors: Exceptions of the next publishes, in order.
+        publish_errors: Exceptions of the next publishes, in order. Later publishes succeed.
         gate: While it is cleared, publishes wait.
         at_gate: Set when a publish waits at the gate or has passed it.
     """

@@ -21,7 +21,7 @@ class _ConnectionEnded(Exception):
 
 
 class CuttingProxy:
-    """Passes each connection to the next node, and cuts it after some bytes to the client.
+    """A proxy that forwards each connection to the next node, and cuts it after some bytes to the client.
 
     Args:
         nodes: Nodes to connect to, in turn.
@@ -46,7 +46,7 @@ class CuttingProxy:
     async def __aenter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
-        self._tasks.spawn(self._accept(), name="a door")
+        self._tasks.spawn(self._accept(), name="a cutting proxy")
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -69,7 +69,7 @@ class CuttingProxy:
             if self._blocked:
                 client.close()
             else:
-                self._tasks.spawn(self._pass(client), name="a connection through a door")
+                self._tasks.spawn(self._pass(client), name="a connection through a cutting proxy")
 
     async def _pass(self, client: socket.socket) -> None:
         self._turn += 1

@@ -34,10 +34,10 @@ class Entry(NamedTuple):
 
 
 class PlayState:
-    """The published messages, the problems found, and whether the play has ended.
+    """The published messages, the problems found, and whether the test has ended.
 
     Attributes:
-        note: Called for each sign of progress.
+        note: Function that is called after each progress.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class SubscriptionTrack:
         self._open = {topic for topic in TOPICS if matches_filter(topic, self.filter)}
 
     async def receive_all(self) -> None:
-        """Take messages up to the last of each topic."""
+        """Receive messages up to the last one of each topic."""
         while self._open:
             self._take(await anext(self._subscription))
 
@@ -105,9 +105,9 @@ class SubscriptionTrack:
         entry = Entry(_offset(message.position), message.topic, data["n"])
         last = self._last[entry.topic]
         if entry.n <= last:
-            self._roamer.problem(f"{self.filter}: {entry} twice or out of order, after {last}")
+            self._roamer.problem(f"{self.filter}: {entry} is repeated or out of order, after {last}")
         elif entry.n > last + 1 and not self._roamer.gaps:
-            self._roamer.problem(f"{self.filter}: lost what is before {entry}, after {last}, and no gap")
+            self._roamer.problem(f"{self.filter}: lost messages between {last} and {entry}, and received no gap")
         self._last[entry.topic] = entry.n
         self.got.append(entry)
         self._roamer.has_news()
@@ -126,7 +126,7 @@ class SubscriptionTrack:
                     return
                 missing.append(next_.offset)
             if missing and (not ends or not missing[-1] <= ends.pop(0) < entry.offset):
-                self._roamer.problem(f"{self.filter}: lost {len(missing)} before {entry}, and no gap")
+                self._roamer.problem(f"{self.filter}: lost {len(missing)} messages before {entry}, and received no gap")
 
 
 class ReceivedGap(NamedTuple):
@@ -171,7 +171,7 @@ class Roamer:
 
 
 class Outcome(NamedTuple):
-    """The result of a play."""
+    """The result of a test."""
 
     seed: int
     problems: list[str]
@@ -196,13 +196,13 @@ async def play(broker_url: str, seed: int, *patches: str) -> Outcome:
         try:
             await _until_over(state, _run_all(state, nodes, roamers, proxies[len(FILTERS) :]))
         except TimeoutError:
-            state.problem(f"nothing happened for {HANG_S:.0f} s")
+            state.problem(f"no progress for {HANG_S:.0f} s")
     gaps, hops = [roamer.gaps for roamer in roamers], [proxy.hops for proxy in proxies]
     return Outcome(seed, state.problems, gaps, hops, len(state.stored))
 
 
 async def _until_over(state: PlayState, playing: Any) -> None:
-    """Play to the end, or to the first problem."""
+    """Run to the end, or to the first problem."""
     async with patience() as state.note, asyncio.TaskGroup() as group:
         game = group.create_task(playing)
         game.add_done_callback(lambda _: state.over.set())

@@ -60,7 +60,7 @@ class SlowBroker(MemoryBroker):
 
     def __init__(self, name: str = "", *, partitions: int = 1) -> None:
         super().__init__(name)
-        self.partitions = partitions  # type: ignore[misc]  # this object's own
+        self.partitions = partitions  # type: ignore[misc]  # overrides the class attribute
         self.reads: list[ReadSpan] = []
         self.may_read = asyncio.Event()
         self.may_read.set()
@@ -76,12 +76,12 @@ class SlowBroker(MemoryBroker):
         self.reading.set()
         await self.may_read.wait()
         if self.unavailable:
-            raise BrokerUnavailable("away, for the test")
+            raise BrokerUnavailable("the test makes this broker unavailable.")
         return await super().read(span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         if self.unavailable:
-            raise BrokerUnavailable("away, for the test")
+            raise BrokerUnavailable("the test makes this broker unavailable.")
         return await super().heads(partitions)
 
 
@@ -99,10 +99,10 @@ class PlainBroker(BrokerInterface):
         self._queue.put_nowait(None)
 
     async def subscribe(self, channel: str) -> None:
-        """There is one channel."""
+        """Do nothing, because there is one channel."""
 
     async def unsubscribe(self, channel: str) -> None:
-        """There is one channel."""
+        """Do nothing, because there is one channel."""
 
     async def publish(self, channel: str, message: Any) -> None:
         """Deliver to this node only."""

@@ -47,7 +47,7 @@ class NodeProcess:
         async with asyncio.timeout(4 * HANG_S):
             while not await self.launch(die_after=die_after):
                 await self.wait_exited()
-                assert self.returncode == STARTUP_FAILURE, "the node did not start; see its output"
+                assert self.returncode == STARTUP_FAILURE, "the node did not start, see its output"
 
     async def launch(self, *, die_after: int = 0) -> bool:
         """Start the node once, and return whether it serves. If it does not, it has exited."""

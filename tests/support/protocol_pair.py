@@ -47,7 +47,7 @@ class SinkListener:
         self.resumed.set()
 
     def close(self) -> None:
-        assert not self.closed, "the end is told once"
+        assert not self.closed, "close() must be called once only"
         self.closed = True
 
 

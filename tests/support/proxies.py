@@ -140,7 +140,7 @@ async def echo(socket: ServerConnection) -> None:
 
 @contextmanager
 def bound_socket(*, listening: bool) -> Iterator[str]:
-    """Reserve a port that refuses connections, or one that accepts them and never answers."""
+    """Reserve a port that refuses connections, or one that accepts them and never replies."""
     with sockets.socket() as held:
         held.bind(("127.0.0.1", 0))
         if listening:

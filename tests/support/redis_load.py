@@ -127,19 +127,19 @@ class Load:
                 self.node.broker.publish(partition, f"t/{partition}", payload, history=HISTORY, deadline_s=HANG_S)
                 for payload in payloads
             ]
-            for payload, answer in zip(payloads, await asyncio.gather(*futures, return_exceptions=True), strict=True):
-                self._count(partition, payload, answer)
+            for payload, result in zip(payloads, await asyncio.gather(*futures, return_exceptions=True), strict=True):
+                self._count(partition, payload, result)
 
-    def _count(self, partition: int, payload: bytes, answer: Receipt | BaseException) -> None:
-        if isinstance(answer, Receipt):
+    def _count(self, partition: int, payload: bytes, result: Receipt | BaseException) -> None:
+        if isinstance(result, Receipt):
             self.acked[partition].append(payload)
-            self.receipts[partition].append((answer.epoch, answer.offset or 0, payload))
-        elif isinstance(answer, PublishOutcomeUnknown):
+            self.receipts[partition].append((result.epoch, result.offset or 0, payload))
+        elif isinstance(result, PublishOutcomeUnknown):
             self.unknown.add(payload)
-        elif isinstance(answer, BrokerError):
+        elif isinstance(result, BrokerError):
             self.refused += 1
         else:
-            raise answer
+            raise result
         self.progress.set()
 
     async def wait_for_acks(self, count: int) -> None:
@@ -167,7 +167,7 @@ async def wait_for_end(sender: Node, listener: Node) -> None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_AGAIN_S):
                         await listener.until(
-                            lambda p=partition, e=end: any(heard == e for _, heard in listener.received[p])
+                            lambda p=partition, e=end: any(received == e for _, received in listener.received[p])
                         )
                     break
 
@@ -180,24 +180,26 @@ def messages(listener: Node, partition: int, name: bytes = b"load") -> list[byte
 def check(load: Load, listener: Node) -> None:
     """Check that every acknowledged message arrived once and in order."""
     for partition in (0, 1):
-        heard = messages(listener, partition, load.name)
+        received = messages(listener, partition, load.name)
         offsets = [offset or 0 for offset, _ in listener.received[partition]]
-        assert offsets == sorted(set(offsets)), "in order, each place once"
-        assert len(heard) == len(set(heard)), "nothing twice"
-        assert [payload for payload in heard if payload not in load.unknown] == load.acked[partition], "nothing missing"
+        assert offsets == sorted(set(offsets)), "offsets must be in order and unique"
+        assert len(received) == len(set(received)), "no message may be repeated"
+        assert [payload for payload in received if payload not in load.unknown] == load.acked[partition], (
+            "no acknowledged message may be missing"
+        )
 
 
 def check_after_last_gap(load: Load, listener: Node) -> None:
     """Check that no message arrived twice or out of order, and that none is missing after the last gap."""
     for partition in (0, 1):
-        heard = messages(listener, partition, load.name)
-        assert heard == sorted(set(heard), key=_number), "in order, nothing twice"
+        received = messages(listener, partition, load.name)
+        assert received == sorted(set(received), key=_number), "messages must be in order and unique"
         due = load.acked[partition]
         if (head := listener.heads.get(partition)) is not None:
-            places = load.receipts[partition]
-            due = [payload for epoch, offset, payload in places if epoch == head.epoch and offset > head.offset]
-        behind = {payload for _, payload in listener.received[partition][listener.received_before_gap[partition] :]}
-        assert [payload for payload in heard if payload in behind and payload not in load.unknown] == due
+            receipts = load.receipts[partition]
+            due = [payload for epoch, offset, payload in receipts if epoch == head.epoch and offset > head.offset]
+        after_gap = {payload for _, payload in listener.received[partition][listener.received_before_gap[partition] :]}
+        assert [payload for payload in received if payload in after_gap and payload not in load.unknown] == due
 
 
 def _number(payload: bytes) -> int:
