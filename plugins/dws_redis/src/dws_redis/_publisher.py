@@ -124,7 +124,7 @@ class Publisher:
         self._on_memory = on_memory
         self._out_of_memory: set[int] = set()  # partitions whose server has no free memory
         self._seqs: dict[int, int] = {}
-        self._connections: dict[int, Commands] = {}  # by partition; a missing one is suspended
+        self._connections: dict[int, Commands] = {}  # by partition, without suspended ones
         self._unanswered: dict[int, _Batch] = {}
         self._last_stored: dict[int, LogPosition] = {}
         self._loop = asyncio.get_running_loop()
