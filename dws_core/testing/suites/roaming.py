@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
 from dws_core.plugin import GapReason, Head, Offset, ReadResult, Record
-from dws_core.testing.suites.peers import LogPeer, RecordingSink
+from dws_core.testing.suites.peers import LogPeer
+from dws_core.testing.suites.recording_sink import RecordingSink
 
 Sent: TypeAlias = tuple[int, Offset, str, bytes]
 """A published record: partition, offset, topic, payload."""
