@@ -6,7 +6,7 @@ from __future__ import annotations
 class BrokerFaults:
     """Faults of the broker at the suite's URL.
 
-    Override the methods that you can implement. The tests that need other methods are skipped. A fault affects all
+    Override the methods that you can implement. The tests that need other methods are left out. A fault affects all
     nodes at the URL. Each method returns when the fault has happened, not when the brokers have recovered.
 
     Example:

@@ -50,22 +50,22 @@ class BrokerBase(Conformance):
 
     @pytest.fixture
     def sever(self) -> Sever | None:
-        """Async function that cuts the open connections of all brokers at the URL. If None, its tests are skipped."""
+        """Async function that cuts the open connections of all brokers at the URL. If None, its tests are left out."""
         return None
 
     @pytest.fixture
     def fault(self) -> BrokerFaults | None:
-        """The faults that can be caused in the broker at the URL. If None, the tests that need them are skipped."""
+        """The faults that can be caused in the broker at the URL. If None, the tests that need them are left out."""
         return None
 
     @pytest.fixture
     def count_operations(self) -> CountOperations | None:
-        """Async function that returns how many requests the broker has received. If None, its test is skipped."""
+        """Async function that returns how many requests the broker has received. If None, its test is left out."""
         return None
 
     @pytest.fixture
     def unreachable_url(self) -> str | None:
-        """A URL with a password at which no broker responds. If None, its test is skipped."""
+        """A URL with a password at which no broker responds. If None, its test is left out."""
         return None
 
     @pytest.fixture
