@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fastapi import WebSocket
 from support.apps import chat, chat_app
-from support.patience import HANG_S
 from support.servers import Client, serve
+from support.timeouts import HANG_S
 from websockets.exceptions import InvalidStatus
 
 from dws_core import (

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from support.apps import chat
 from support.log_brokers import PlainBroker
-from support.patience import HANG_S
 from support.resume import connect, receive_replay, slow_node
 from support.servers import Client, serve
+from support.timeouts import HANG_S
 
 from dws_core import (
     BrokerClosed,

@@ -20,8 +20,8 @@ import pytest
 from services.redis import PrivateRedis, find_redis
 from support import signals
 from support.clients import Gaps, client, receive_data
-from support.patience import HANG_S
 from support.servers import Client
+from support.timeouts import HANG_S
 
 from dws_core.client import Subscription
 

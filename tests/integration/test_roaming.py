@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from support.patience import patience
 from support.processes import NodeProcess
 from support.roaming import Progress, Roamer, publish_all, publish_ends
+from support.timeouts import progress_timeout
 
 TOPICS = [f"t/{n}" for n in range(4)]
 FILTERS = {"#": TOPICS, "t/#": TOPICS, "t/+": TOPICS, "+/0": TOPICS[:1], "t/1": TOPICS[1:2], "t/2": TOPICS[2:3]}
@@ -39,16 +39,18 @@ async def run(
     """
     rng = random.Random(seed)
     total = count * len(TOPICS)
-    async with AsyncExitStack() as stack, patience() as note:
-        progress = Progress(note)
+    async with AsyncExitStack() as stack, progress_timeout() as on_progress:
+        progress = Progress(on_progress)
         nodes = [await stack.enter_async_context(NodeProcess.open(url, *patches)) for _ in range(2)]
         a, b = nodes
         urls = [node.url for node in nodes]
         async with asyncio.TaskGroup() as starting:
             starting.create_task(a.start())
             starting.create_task(b.start(die_after=rng.randint(total // 8, total // 4)))
-        note()
-        roamers = [Roamer(n, *wish, urls=urls, seed=seed, note=note) for n, wish in enumerate(FILTERS.items())]
+        on_progress()
+        roamers = [
+            Roamer(n, *wish, urls=urls, seed=seed, on_progress=on_progress) for n, wish in enumerate(FILTERS.items())
+        ]
         async with asyncio.TaskGroup() as everybody:
             for roamer in roamers:
                 everybody.create_task(roamer.roam())

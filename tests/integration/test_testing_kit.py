@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket
 from support.apps import chat, chat_app
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 from websockets.exceptions import InvalidStatus
 
 from dws_core import BearerAuthenticator, BrokerUnavailable, Limits, Principal, WebSocketManager

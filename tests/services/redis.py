@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, Literal
 
 import pytest
 from support import signals
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 
 _PAUSE_S: Final = 0.005
 _EMPTY: Final = '""'

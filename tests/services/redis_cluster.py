@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from services.redis import PrivateRedis, free_port
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 
 SLOTS: Final = 16_384
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from support.patience import HANG_S, patience
+from support.timeouts import HANG_S, progress_timeout
 
 from dws_core._log.backoff import Backoff
 from dws_core.client import Client, Gap, Subscription
@@ -20,7 +20,7 @@ def client(url: str, **kwargs: Any) -> Client:
 async def receive_data(subscription: Subscription, count: int) -> list[Any]:
     """Return the data of the next messages."""
     taken: list[Any] = []
-    async with patience() as progress:
+    async with progress_timeout() as progress:
         while len(taken) < count:
             taken.append((await anext(subscription)).data)
             progress()

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from support.apps import HISTORY
 from support.clients import client
 from support.cutting_proxy import CuttingProxy
-from support.patience import HANG_S, patience
 from support.processes import NodeProcess
+from support.timeouts import HANG_S, progress_timeout
 
 from dws_core._topics.filters import matches_filter
 from dws_core.client import Client, Gap, Message, Subscription
@@ -37,11 +37,11 @@ class PlayState:
     """The published messages, the problems found, and whether the test has ended.
 
     Attributes:
-        note: Function that is called after each progress.
+        on_progress: Function that is called after each progress.
     """
 
     def __init__(self) -> None:
-        self.note: Callable[[], None] = lambda: None
+        self.on_progress: Callable[[], None] = lambda: None
         self.stored: list[Entry] = []
         self.problems: list[str] = []
         self.over = asyncio.Event()
@@ -49,7 +49,7 @@ class PlayState:
         self._more = asyncio.Event()
 
     def publish(self, entry: Entry) -> None:
-        self.note()
+        self.on_progress()
         self.stored.append(entry)
         self._more.set()
 
@@ -110,7 +110,7 @@ class SubscriptionTrack:
             self._roamer.problem(f"{self.filter}: lost messages between {last} and {entry}, and received no gap")
         self._last[entry.topic] = entry.n
         self.got.append(entry)
-        self._roamer.has_news()
+        self._roamer.report_progress()
         if data["last"]:
             self._open.discard(entry.topic)
 
@@ -142,7 +142,7 @@ class Roamer:
     def __init__(self, number: int, filters: tuple[str, ...], proxy: CuttingProxy, state: PlayState) -> None:
         self.gaps: list[ReceivedGap] = []
         self.ready = asyncio.Event()
-        self.news = asyncio.Event()
+        self.progress = asyncio.Event()
         self.proxy = proxy
         self._name = f"roamer {number}"
         self._state = state
@@ -160,14 +160,14 @@ class Roamer:
     def problem(self, text: str) -> None:
         self._state.problem(f"{self._name}, {text}")
 
-    def has_news(self) -> None:
-        self._state.note()
-        self.news.set()
+    def report_progress(self) -> None:
+        self._state.on_progress()
+        self.progress.set()
 
     def _on_gap(self, gap: Gap) -> None:
         assert self._client.cursor is not None
         self.gaps.append(ReceivedGap(gap.reason, _offset(self._client.cursor)))
-        self.has_news()
+        self.report_progress()
 
 
 class Outcome(NamedTuple):
@@ -203,7 +203,7 @@ async def play(broker_url: str, seed: int, *patches: str) -> Outcome:
 
 async def _until_over(state: PlayState, playing: Any) -> None:
     """Run to the end, or to the first problem."""
-    async with patience() as state.note, asyncio.TaskGroup() as group:
+    async with progress_timeout() as state.on_progress, asyncio.TaskGroup() as group:
         game = group.create_task(playing)
         game.add_done_callback(lambda _: state.over.set())
         await state.over.wait()
@@ -231,9 +231,9 @@ async def _cause_faults(state: PlayState, nodes: Sequence[NodeProcess], sleeper:
         await node.kill()
         await node.start()
     await state.wait_for_more(2 * HISTORY["short"].size * len(TOPICS))
-    sleeper.news.clear()
+    sleeper.progress.clear()
     sleeper.proxy.unblock()
-    await sleeper.news.wait()
+    await sleeper.progress.wait()
     await state.wait_for_more(100)
     state.enough.set()
 

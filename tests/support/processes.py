@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 from uvicorn.main import STARTUP_FAILURE
 
 _SCRIPT = Path(__file__).with_name("node_script.py")

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from support.patience import HANG_S
 from support.raw_client import RawClient
 from support.servers import Server, serve
+from support.timeouts import HANG_S
 
 OURS = "dws_core.server:WebSocketProtocol"
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12\r\n"

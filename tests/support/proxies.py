@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from support.patience import HANG_S
 from support.servers import serve
+from support.timeouts import HANG_S
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from support.patience import HANG_S, patience
+from support.timeouts import HANG_S, progress_timeout
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -106,7 +106,7 @@ class RawClient:
 
     async def wait_ended(self) -> None:
         """Read until the server has ended the TCP connection."""
-        async with patience() as progress:
+        async with progress_timeout() as progress:
             try:
                 while await self.reader.read(65_536):
                     progress()

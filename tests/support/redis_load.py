@@ -9,7 +9,7 @@ from itertools import count
 from typing import Final
 
 from dws_redis import RedisBroker
-from support.patience import HANG_S, patience
+from support.timeouts import HANG_S, progress_timeout
 
 from dws_core.plugin import (
     BrokerError,
@@ -72,17 +72,17 @@ class Node:
 
     async def until(self, happened: Callable[[], bool]) -> None:
         """Wait until something has happened. Fail if nothing is received for too long."""
-        news = self._news
-        async with patience() as progress:
+        counts = self._counts
+        async with progress_timeout() as progress:
             while not happened():
                 self.changed.clear()
                 await self.changed.wait()
-                if self._news != news:
+                if self._counts != counts:
                     progress()
-                news = self._news
+                counts = self._counts
 
     @property
-    def _news(self) -> tuple[int, ...]:
+    def _counts(self) -> tuple[int, ...]:
         """The numbers of received items. Heartbeats do not count, because they never stop."""
         return (*map(len, self.received.values()), len(self.losses), len(self.states))
 
@@ -145,7 +145,7 @@ class Load:
     async def wait_for_acks(self, count: int) -> None:
         """Wait until this many more messages are acknowledged."""
         goal = self._stored + count
-        async with patience() as progress:
+        async with progress_timeout() as progress:
             while (stored := self._stored) < goal:
                 self.progress.clear()
                 await self.progress.wait()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 from websockets.asyncio.server import ServerConnection, serve
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from support.patience import HANG_S, patience
+from support.timeouts import HANG_S, progress_timeout
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -32,7 +32,7 @@ class Client(AppClient):
 
     async def wait_closed(self) -> ConnectionClosed:
         """Wait until the server closes. Messages before that are dropped."""
-        async with patience() as progress:
+        async with progress_timeout() as progress:
             try:
                 while True:
                     await self.socket.recv()

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 from services.redis import PrivateRedis
-from support.patience import HANG_S
 from support.redis_load import HISTORY, Node, two_nodes
+from support.timeouts import HANG_S
 
 from dws_core.plugin import (
     BrokerOverloaded,

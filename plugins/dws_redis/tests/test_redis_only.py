@@ -17,8 +17,8 @@ from dws_redis._fence import _check_server
 from dws_redis._format import read_push
 from dws_redis._settings import RedisOptions, Settings
 from services.redis import PrivateRedis
-from support.patience import HANG_S
 from support.redis_load import IgnoringSink
+from support.timeouts import HANG_S
 
 from dws_core import InvalidBrokerURL, create_broker
 from dws_core.plugin import (

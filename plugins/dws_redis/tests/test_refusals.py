@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from services.redis import PrivateRedis
-from support.patience import HANG_S
 from support.redis_load import HISTORY, Node, two_nodes
 from support.relay import Relay
+from support.timeouts import HANG_S
 
 from dws_core.plugin import (
     BrokerError,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.brokers import PlainBroker
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 
 from dws_core import BrokerClosed, BrokerError, BrokerOverloaded, BrokerUnavailable, Message, PayloadTooLarge
 from dws_core import PublishOutcomeUnknown as OutcomeUnknown
