@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-# Failing asserts of the suites show their values, in whatever repository they run. Before they are imported.
+# Let failing assertions of the suites show their values in every repository. Must run before the suites are imported.
 pytest.register_assert_rewrite("dws_core.testing")
 
 _SERVICE = "dws_service"
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers of `requires_service` and of the suites."""
     config.addinivalue_line(
-        "markers", f"{_SERVICE}(url): needs the server at this URL; skipped, or failed where it is required"
+        "markers", f"{_SERVICE}(url): needs the server at this URL. Skips, or fails if the server is required"
     )
     config.addinivalue_line("markers", "dws_needs(…): applies to some suites only; deselected in the others")
 
@@ -45,25 +45,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests that need an unavailable server, or fail them if `DWS_REQUIRE_SERVICES` names the URL's scheme."""
     for mark in item.iter_markers(_SERVICE):
         url: str = mark.args[0]
-        if not _answers(url):
+        if not _responds(url):
             scheme = urlsplit(url).scheme
-            text = f"nothing answers at {url}; start the server there"
+            text = f"no server responds at {url}. Fix: start the server there"
             if scheme in os.environ.get("DWS_REQUIRE_SERVICES", "").split(","):
-                pytest.fail(f"{text} (DWS_REQUIRE_SERVICES names {scheme})", pytrace=False)
+                pytest.fail(f"{text} (required by DWS_REQUIRE_SERVICES, which contains {scheme})", pytrace=False)
             pytest.skip(text)
 
 
 @pytest.hookimpl(trylast=True)  # after the options -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests that do not apply to their suite, and refuse a suite whose keeper test is overridden."""
+    """Deselect the tests that do not apply to their suite, and refuse a suite whose guard test was replaced."""
     module = sys.modules.get("dws_core.testing.suites.conformance")
     if module is None:
         return
     functions = [item for item in items if isinstance(item, pytest.Function) and item.cls is not None]
     of_suites = [item for item in functions if issubclass(item.cls, module.Conformance)]
     for cls in {item.cls for item in of_suites}:
-        if not cls.keeps_its_keeper():
-            raise pytest.UsageError(f"{cls.__qualname__} replaces {module.KEEPER}. Fix: remove its definition")
+        if not cls.keeps_guard_test():
+            raise pytest.UsageError(f"{cls.__qualname__} replaces {module.GUARD_TEST}. Fix: remove its definition")
     reasons = {item: item.cls.find_reason_to_leave_out(item) for item in of_suites}
     left_out = {item: reason for item, reason in reasons.items() if reason is not None}
     config.stash[_SELECTION] = Selection(left_out, list(dict.fromkeys(item.cls for item in of_suites)))
@@ -110,7 +110,7 @@ _SELECTION = pytest.StashKey[Selection]()
 
 
 @lru_cache
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     parts = urlsplit(url)
     try:
         with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), timeout=10):

@@ -1,4 +1,4 @@
-"""The tasks of this repository: `nox -s demo`, `nox -s tests`, `nox -l` for all."""
+"""The tasks of this repository: `nox -s demo`, `nox -s tests`, and `nox -l` for a list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(p.parent for p in Path("plugins").glob("*/pyproject.toml"))
-OUTSIDE = Path("examples/dws_sqlite")
+THIRD_PARTY_PLUGIN = Path("examples/dws_sqlite")
 
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "virtualenv"
@@ -22,22 +22,22 @@ nox.options.error_on_missing_interpreters = True
 
 
 def found_pythons() -> list[str]:
-    """Return the oldest supported interpreter and the newest one present; only such as really run."""
+    """Return the oldest and the newest supported interpreter that this machine can run."""
     supported = ["3.11", "3.12", "3.13", "3.14"]
-    present = [version for version in supported if _runs(version)]
+    present = [version for version in supported if _find_python(version)]
     return sorted({present[0], present[-1]}, key=supported.index) if present else ["3.11"]
 
 
-def _runs(version: str) -> bool:
-    """Say whether an interpreter is present; one of pyenv's whose shim is switched off is put on the path."""
+def _find_python(version: str) -> bool:
+    """Return whether an interpreter runs. If only pyenv has it and its shim is disabled, add its folder to the path."""
     if sys.version_info[:2] == tuple(map(int, version.split("."))):
         return True
     program = shutil.which(f"python{version}")
-    if program is not None and _answers(program):
+    if program is not None and _can_run(program):
         return True
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     for program in sorted(versions.glob(f"{version}.*/bin/python{version}"), key=_patch_level, reverse=True):
-        if _answers(str(program)):
+        if _can_run(str(program)):
             os.environ["PATH"] = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
             return True
     return False
@@ -48,12 +48,12 @@ def _patch_level(program: Path) -> int:
     return int(patch) if patch.isdecimal() else -1
 
 
-def _answers(program: str) -> bool:
+def _can_run(program: str) -> bool:
     return subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 def install_workspace(session: nox.Session, *groups: str, plugins: bool = True) -> None:
-    """Install core and all plugins, editable, with dependency groups, in one pip call."""
+    """Install the core and all plugins as editable packages, with dependency groups, in one pip call."""
     paths = [Path(), *(PLUGINS if plugins else [])]
     editables = [arg for path in paths for arg in ("-e", f"./{path}")]
     session.install(*editables, *nox.project.dependency_groups(PYPROJECT, *groups))
@@ -61,14 +61,14 @@ def install_workspace(session: nox.Session, *groups: str, plugins: bool = True) 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Serve the chat on two nodes and print two URLs; `-- --check` runs a scripted exchange and exits."""
+    """Serve the chat on two nodes and print two URLs. Add `-- --check` to run a scripted exchange and exit."""
     install_workspace(session, "demo")
     session.run("python", "examples/chat/app.py", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure beside floors and peers and write docs/explanation/performance.md; `-- --quick` only shows that it works."""
+    """Run all benchmarks and write docs/explanation/performance.md. Add `-- --quick` to only check that they work."""
     install_workspace(session, "bench")
     session.run("python", "benchmarks/run.py", *session.posargs)
 
@@ -82,7 +82,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check format, style and the import rules."""
+    """Check formatting, style and the import rules."""
     install_workspace(session, "lint", "test")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
@@ -91,22 +91,22 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types: mypy strict, and complete types on the public doors."""
+    """Check types: mypy in strict mode, and complete types in the public modules."""
     install_workspace(session, "typing", "test")
     session.run("mypy")
-    for door in ("dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"):
-        session.run("basedpyright", "--verifytypes", door, "--ignoreexternal")
+    for module in ("dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"):
+        session.run("basedpyright", "--verifytypes", module, "--ignoreexternal")
 
 
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
-    """Run the whole suite; what was skipped is listed with the command that enables it."""
+    """Run all tests. The summary lists each skipped test with the command that enables it."""
     install_workspace(session, "test")
     session.run("pytest", *session.posargs)
 
 
 def lowest(folder: Path) -> list[str]:
-    """Return a distribution's dependencies, each at the lowest version that it allows."""
+    """Return the dependencies of a distribution, each pinned to its lowest allowed version."""
     needed = map(Requirement, nox.project.load_toml(folder / "pyproject.toml")["project"]["dependencies"])
     lowest = {need.name: next(s.version for s in need.specifier if s.operator == ">=") for need in needed}
     return [f"{name}=={version}" for name, version in lowest.items() if not name.startswith("dws-")]
@@ -114,16 +114,16 @@ def lowest(folder: Path) -> list[str]:
 
 @nox.session(python=found_pythons()[:1])
 def minimums(session: nox.Session) -> None:
-    """Run the suite, or a part of it, with the lowest versions of the dependencies that are allowed, on the oldest Python."""
+    """Run the tests, or some of them, on the oldest Python with the lowest allowed versions of the dependencies."""
     install_workspace(session, "test")
     pins = [pin for folder in (Path(), *PLUGINS) for pin in lowest(folder)]
-    session.install(*pins, "uvicorn==0.53", "httpx")  # httpx: for the test client of that Starlette
-    session.run("pytest", "-W", "default::DeprecationWarning", *session.posargs)  # old packages beside new ones
+    session.install(*pins, "uvicorn==0.53", "httpx")  # the test client of that Starlette needs httpx
+    session.run("pytest", "-W", "default::DeprecationWarning", *session.posargs)  # old packages use deprecated APIs
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Check coverage: every branch of the pure modules by their own tests, and the whole."""
+    """Check coverage: all branches of the pure modules by their unit tests, and 95 % of all lines by all tests."""
     install_workspace(session, "test", "coverage")
     for package in ("_wire", "_limits", "_topics", "_log"):
         session.run("coverage", "erase")
@@ -147,7 +147,7 @@ def coverage(session: nox.Session) -> None:
 
 
 def install_wheels(session: nox.Session, *folders: Path) -> None:
-    """Build sdists and wheels of the folders; install the wheels."""
+    """Build sdists and wheels of the folders, and install the wheels."""
     with tempfile.TemporaryDirectory(prefix="dws-wheels-") as target:
         for folder in folders:
             session.run("python", "-m", "build", "--outdir", target, str(folder), silent=True)
@@ -156,10 +156,10 @@ def install_wheels(session: nox.Session, *folders: Path) -> None:
 
 @nox.session
 def packages(session: nox.Session) -> None:
-    """Build all distributions, install the wheels in a clean environment, run the tests that outsiders can run."""
+    """Build all distributions, install the wheels in a clean environment, and run the tests that users can run."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "packages", "test"))
     install_wheels(session, Path(), *PLUGINS)
-    session.env["PYTHONSAFEPATH"] = "1"  # from the root, `import dws_core` would take the working tree
+    session.env["PYTHONSAFEPATH"] = "1"  # otherwise `import dws_core` would find the working tree
     session.run("python", "-m", "dws_core", "plugins")
     session.run("python", "-m", "dws_core", "doctor", "memory://")
     suites = map(str, Path("plugins").glob("*/tests/test_conformance.py"))
@@ -168,8 +168,8 @@ def packages(session: nox.Session) -> None:
 
 @nox.session
 def third_party(session: nox.Session) -> None:
-    """Build the outside plugin against the core's wheel and run its own tests."""
+    """Build the third-party plugin, install it with the wheel of the core, and run the plugin's tests."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "packages", "test"))
-    install_wheels(session, Path(), OUTSIDE)
+    install_wheels(session, Path(), THIRD_PARTY_PLUGIN)
     session.env["PYTHONSAFEPATH"] = "1"
-    session.run("pytest", "-q", str(OUTSIDE / "tests"))
+    session.run("pytest", "-q", str(THIRD_PARTY_PLUGIN / "tests"))

@@ -1,8 +1,8 @@
-"""Codecs: what it costs to read a client's message and to make a frame, beside the standard library.
+"""Codecs: the cost of reading a client's message and of making a frame, compared with the standard library.
 
     python benchmarks/codecs.py [--quick]
 
-Rates are per second of this process's CPU time, the best of five rounds. Read the ratio.
+Rates are per second of this process's CPU time, the best of five rounds. Compare the ratios, not the rates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROUNDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table: our rate beside the baseline's."""
+    """One line of the table: our rate and the baseline's."""
 
     what: str
     per_s: float
@@ -34,7 +34,7 @@ class Row:
 
 
 def rate(call: Callable[[], object], seconds: float) -> float:
-    """Return calls per CPU second, the best of some rounds."""
+    """Return calls per CPU second, the best of `ROUNDS` rounds."""
     best, times = 0.0, 200
     for _ in range(ROUNDS):
         took = 0.0

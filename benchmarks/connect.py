@@ -1,9 +1,9 @@
-"""Connections: how many are opened in a CPU second of the server, and what each costs in memory.
+"""Connections: how many a server opens per CPU second, and how much memory each needs.
 
     python benchmarks/connect.py [--quick] [--connections 10000] [--only dws,plain]
 
-Every connection subscribes to one topic and is answered. 32 handshakes are under way at a time. The first 50 connections
-are not counted: they pay for imports and pools.
+Every connection subscribes to one topic and receives a reply. 32 handshakes run at the same time. The first 50
+connections do not count, because they include the cost of imports and pools.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     cells: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         (one.name, partial(run, one, load, cores)) for one in wanted
     ]
-    print(f"{count} connections; connects for each CPU second of the server on core {cores.server}")
+    print(f"{count} connections, connects per CPU second of the server on core {cores.server}")
     results = in_rounds(1 if arguments.quick else arguments.rounds, cells, "connects_per_cpu_s")
     for name, found in results.items():
         if "error" not in found:

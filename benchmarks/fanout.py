@@ -1,9 +1,10 @@
-"""Fan-out: how many deliveries each contender makes in a CPU second of its server process.
+"""Fan-out: how many messages each contender delivers per CPU second of its server process.
 
     python benchmarks/fanout.py [--quick] [--only dws,naive] [--rows "1 in flight"] [--rounds 3]
 
-One client, the same for all, publishes over WebSockets through the application and checks every delivery. All contenders
-take turns in one run, one core for the server and one for the client: read the ratios.
+One client, the same for all, publishes over WebSockets through the application and checks every delivery. All
+contenders take turns in one run, with one core for the server and one for the client. Compare the ratios, not the
+rates.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ FAST = [*QUICK, "broadcaster", "socketio"]
 
 
 def takes_part(contender: Contender, row: str) -> bool:
-    """Say whether a contender knows what the row needs; 10,000 connections alone take the slow ones minutes."""
+    """Return whether to run a contender for a row. Slow contenders need minutes just to open 10,000 connections."""
     if row in LARGE:
         return contender.name in FAST
     return contender.wildcards if row in WILDCARDS else True
@@ -47,7 +48,7 @@ def takes_part(contender: Contender, row: str) -> bool:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--rows", metavar="A;B", help=f"only these of: {'; '.join(ROWS)}")
+    options.add_argument("--rows", metavar="A;B", help=f"run only these rows, out of: {'; '.join(ROWS)}")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=float, default=3.0)
     arguments = options.parse_args()
@@ -58,7 +59,7 @@ def main() -> None:
         load = ROWS[row].shorter() if arguments.quick else ROWS[row].lasting(arguments.seconds)
         wanted = [one for one in chosen(arguments.only, QUICK if arguments.quick else None) if takes_part(one, row)]
         cells += [(f"{row} / {one.name}", partial(run, one, load, cores)) for one in wanted]
-    print(f"deliveries for each CPU second of the server on core {cores.server}; client on core {cores.client}")
+    print(f"deliveries per CPU second of the server on core {cores.server}, client on core {cores.client}")
     results = in_rounds(1 if arguments.quick else arguments.rounds, cells, "deliveries_per_cpu_s")
     table: dict[str, dict[str, Any]] = {row: {} for row in rows}
     for key, result in results.items():

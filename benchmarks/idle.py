@@ -1,9 +1,9 @@
-"""Memory of idle connections: a node of dws beside plain Starlette, same server, same run.
+"""Memory of idle connections: a dws node and plain FastAPI on the same server in the same run.
 
     python benchmarks/idle.py --connections 10000
 
-Opens the connections to a child process over loopback (from 127.0.0.1 upward, since one address has too few ports) and
-prints the growth of its resident memory for each connection.
+Opens the connections to a child process over loopback and prints the growth of its resident memory per connection. The
+client uses several loopback addresses, because a single one has too few ports.
 """
 
 from __future__ import annotations
@@ -120,9 +120,8 @@ def main() -> None:
     for kind, row in results.items():
         print(f"{kind:6} {row['bytes_each']:9.0f} B/connection {row['connects_per_s']:8.0f} connects/s")
     ours = results["dws"]["bytes_each"] - results["plain"]["bytes_each"]
-    print(
-        f"ours above the server's own: {ours:.0f} B; ratio {results['dws']['bytes_each'] / results['plain']['bytes_each']:.2f}"
-    )
+    ratio = results["dws"]["bytes_each"] / results["plain"]["bytes_each"]
+    print(f"dws adds {ours:.0f} B to plain FastAPI, ratio {ratio:.2f}")
     print(json.dumps(results))
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/inbound.py [--quick] [--only dws,naive]
 
-A message is parsed, authorised (dws), published, delivered to the one subscriber there is, and acknowledged. Every ack and
-every delivery is checked.
+Each message is parsed, authorised (dws only), published, delivered to the only subscriber, and acknowledged. The client
+checks every ack and every delivery.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     cells: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         (one.name, partial(run, one, load, cores)) for one in chosen(arguments.only, QUICK if arguments.quick else None)
     ]
-    print(f"acks for each CPU second of the server on core {cores.server}; client on core {cores.client}")
+    print(f"acks per CPU second of the server on core {cores.server}, client on core {cores.client}")
     results = in_rounds(1 if arguments.quick else arguments.rounds, cells, "acks_per_cpu_s")
     if path := keep("inbound", results, arguments, cores, clients=load.pubs):
         print(f"written to {path}")

@@ -1,9 +1,10 @@
-"""Latency by rate: from when a message was due to be published until each of 100 subscribers has it.
+"""Latency by rate: from the time when a publish is due until each of 100 subscribers has received the message.
 
     python benchmarks/latency.py [--quick] [--only dws,naive]
 
-First each contender's saturation is found (four messages in flight), then fixed rates are sent, up to 90 % of it. A message
-that the client sends late counts as late for the server too; how late the client was stands beside it.
+First, the benchmark measures the saturation of each contender with four messages in flight. Then it sends at fixed
+rates of up to 90 % of that. If the client sends a message late, the delay counts for the server too. The output also
+shows how late the client was.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ QUICK = ["dws", "naive"]
 
 
 def saturation(contender: Contender, cores: Cores, seconds: float) -> dict[str, Any]:
-    """Return the closed-loop run; with `messages_per_s`, the most that this contender carries."""
+    """Return the closed-loop run, including `messages_per_s`, the maximum rate of this contender."""
     found = run(contender, Load(subs=SUBSCRIBERS, window=4, seconds=seconds), cores)
     return found if "error" in found else {**found, "messages_per_s": found["messages"] / found["wall_s"]}
 

@@ -1,8 +1,9 @@
-"""The Redis broker beside plain redis-py, on a private Redis, in one run: publish with and without history, and receive.
+"""The Redis broker and plain redis-py on a private Redis in one run: publish with and without history, and receive.
 
 python benchmarks/redis_broker.py [--seconds 3]
 
-Rates are per second of the clock: Redis, the publisher and the receiver share the machine's cores. Read the ratios.
+Rates are per second of wall-clock time, and Redis, the publisher and the receiver share the machine's cores. Compare
+the ratios, not the rates.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CALLERS = 200
 
 
 class Sink:
-    """Counts what comes."""
+    """Counts received records."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -47,7 +48,7 @@ class Sink:
 
 
 async def rate(call: Callable[[int], Awaitable[Any]], seconds: float) -> float:
-    """Let callers call one after the other, each awaiting its own; return calls per second."""
+    """Run `CALLERS` concurrent callers, each awaiting one call after another. Return calls per second."""
     done, end = 0, time.perf_counter() + seconds
 
     async def caller(number: int) -> None:
@@ -62,7 +63,7 @@ async def rate(call: Callable[[int], Awaitable[Any]], seconds: float) -> float:
 
 
 async def receive(broker: RedisBroker, sink: Sink, history: History, count: int) -> float:
-    """Publish as fast as Redis takes it; return what one node hears per second of receiving."""
+    """Publish as fast as Redis accepts it. Return how many records one node receives per second."""
     sink.count = 0
     began = time.perf_counter()
     futures = [broker.publish(n % 8, f"t/{n % 8}", PAYLOAD, history=history, deadline_s=60) for n in range(count)]
@@ -74,10 +75,10 @@ async def receive(broker: RedisBroker, sink: Sink, history: History, count: int)
 
 
 async def latency(url: str, seconds: float, per_second: int = 1_000) -> tuple[float, float]:
-    """Publish on one node at a fixed rate, whatever comes back; return p50 and p99 in ms until another node hears it."""
+    """Publish on one node at a fixed rate without waiting. Return p50 and p99 in ms until another node receives it."""
     took: list[float] = []
 
-    class Clock(Sink):
+    class LatencySink(Sink):
         def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Any) -> None:
             now = time.perf_counter()
             took.extend(now - float(record.payload) for record in records)
@@ -85,7 +86,7 @@ async def latency(url: str, seconds: float, per_second: int = 1_000) -> tuple[fl
     sender, listener = (RedisBroker.from_url(BrokerURL.parse(url)) for _ in range(2))
     layout = Layout(channel="latency", partitions=8)
     await sender.start(node=b"sender 1", layout=layout, sink=Sink())  # type: ignore[arg-type]
-    await listener.start(node=b"listener", layout=layout, sink=Clock())  # type: ignore[arg-type]
+    await listener.start(node=b"listener", layout=layout, sink=LatencySink())  # type: ignore[arg-type]
     await listener.set_interest(frozenset(range(8)))
     count, began, futures = int(seconds * per_second), time.perf_counter(), []
     for number in range(count):
@@ -102,7 +103,7 @@ async def latency(url: str, seconds: float, per_second: int = 1_000) -> tuple[fl
 
 
 async def flood(url: str, count: int) -> None:
-    """Publish as fast as Redis takes it, from a process of its own."""
+    """Publish as fast as Redis accepts it, from a separate process."""
     broker = RedisBroker.from_url(BrokerURL.parse(url))
     await broker.start(node=b"flooding", layout=LAYOUT, sink=Sink())  # type: ignore[arg-type]
     for _ in range(count // 10_000):
@@ -115,29 +116,29 @@ async def flood(url: str, count: int) -> None:
     await broker.stop()
 
 
-async def hear(heard: Callable[[], int], url: str, count: int) -> float:
-    """Return what is heard for each second of this process's CPU, while another process publishes."""
+async def receive_rate(received: Callable[[], int], url: str, count: int) -> float:
+    """Return received records per CPU second of this process, while another process publishes."""
     child = multiprocessing.get_context("spawn").Process(target=_flood, args=(url, count))
     child.start()
-    before = heard()
-    while heard() == before:
+    before = received()
+    while received() == before:
         await asyncio.sleep(0.001)
-    began, first = time.process_time(), heard()
-    while heard() < before + count:
+    began, first = time.process_time(), received()
+    while received() < before + count:
         await asyncio.sleep(0.001)
     took = time.process_time() - began
     child.join()
     return (before + count - first) / took
 
 
-async def hear_as_a_node(url: str, count: int) -> float:
-    """The same for a whole node, which routes each message among the filters of its clients; none of them wants it."""
+async def node_receive_rate(url: str, count: int) -> float:
+    """Return the same rate for a whole node, which matches each message against filters that do not match it."""
     manager = WebSocketManager("bench", broker_url=url, history={"#": History.none()})
     async with manager, manager.connect(socket := FakeWebSocket(), "ann") as ann:
         for number in range(100):
             socket.client_sends_json({"type": "subscribe", "topic": f"room/{number}/+"})
             await manager.receive(ann, await anext(aiter(ann)))
-        return await hear(lambda: manager.stats().received, url, count)
+        return await receive_rate(lambda: manager.stats().received, url, count)
 
 
 def _flood(url: str, count: int) -> None:
@@ -152,7 +153,7 @@ async def measure(server: PrivateRedis, seconds: float) -> None:
     await broker.start(node=b"benchmar", layout=LAYOUT, sink=sink)  # type: ignore[arg-type]
     kept, none = History(size=300), History.none()
     rows = {
-        "redis-py, publish (nothing is kept)": plain,
+        "redis-py, publish (no history)": plain,
         "publish, with history": await rate(
             lambda n: broker.publish(n % 8, f"t/{n % 8}", PAYLOAD, history=kept), seconds
         ),
@@ -163,11 +164,11 @@ async def measure(server: PrivateRedis, seconds: float) -> None:
     await broker.set_interest(frozenset(range(8)))
     rows["publish and receive, with history, one node"] = await receive(broker, sink, kept, 40_000)
     rows["publish and receive, without history, one node"] = await receive(broker, sink, none, 40_000)
-    rows["heard by one node for each second of its CPU"] = await hear(lambda: sink.count, server.url, 200_000)
+    rows["received by one node per second of its CPU"] = await receive_rate(lambda: sink.count, server.url, 200_000)
     await broker.stop()
-    rows["heard and routed by one node for each second of its CPU"] = await hear_as_a_node(server.url, 200_000)
+    rows["received and routed by one node per second of its CPU"] = await node_receive_rate(server.url, 200_000)
     p50, p99 = await latency(server.url, seconds)
-    print(f"{'from node to node at 1,000 a second':55} p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    print(f"{'from node to node at 1,000 messages a second':55} p50 {p50:.2f} ms, p99 {p99:.2f} ms")
     for name, found in rows.items():
         print(f"{name:55} {found:10,.0f}/s   {found / plain:6.2f}")
 

@@ -2,7 +2,8 @@
 
     python benchmarks/report.py
 
-A table stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`. What was not measured is left as it is.
+Each table replaces the text between `<!-- begin:NAME -->` and `<!-- end:NAME -->`. Tables without results stay
+unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Results = dict[str, dict[str, Any]]
 
 
 def load() -> Results:
-    """Return all results that are there, by benchmark."""
+    """Return all stored results, by benchmark."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
 
 
@@ -47,11 +48,11 @@ def thousands(value: float) -> str:
 
 
 def cell(found: dict[str, Any] | None, by: str, base: float | None = None) -> str:
-    """Return a figure and its ratio to the baseline, or why there is none."""
+    """Return a figure and its ratio to the baseline, or the reason why it is missing."""
     if found is None:
         return ""
     if "error" in found:
-        return "not here" if "not installed" in found["error"] else f"failed: {found['error']}"
+        return "not installed" if "not installed" in found["error"] else f"failed: {found['error']}"
     value = found[by]
     return thousands(value) + (f" ({value / base:.2f})" if base else "")
 
@@ -79,7 +80,7 @@ def machine(results: Results) -> str:
         about
         + "\n\n"
         + table(
-            ["benchmark", "date", "commit", "load average before", "cores that others used meanwhile", "pinned"], lines
+            ["benchmark", "date", "commit", "load average before", "cores used by other processes", "pinned"], lines
         )
     )
 
@@ -90,24 +91,22 @@ def fan_out(rows: dict[str, Any], names: tuple[str, ...]) -> str:
     for name in [name for name in TITLES if any(name in rows[row] for row in there)]:
         cells = [cell(rows[row].get(name), "deliveries_per_cpu_s", _floor(rows[row])) for row in there]
         lines.append([TITLES[name], *cells])
-    return (
-        table(["deliveries for each CPU second (ratio to the C floor)", *there], lines) + "\n\n" + _honesty(rows, there)
-    )
+    return table(["deliveries per CPU second (ratio to the C floor)", *there], lines) + "\n\n" + _validity(rows, there)
 
 
 def _floor(row: dict[str, Any]) -> float | None:
     return row.get("floor", {}).get("deliveries_per_cpu_s")
 
 
-def _honesty(rows: dict[str, Any], there: list[str]) -> str:
+def _validity(rows: dict[str, Any], there: list[str]) -> str:
     runs = [found for row in there for found in rows[row].values() if "error" not in found]
     if not runs:
-        return "Nothing could be measured."
+        return "No run succeeded."
     busy, spread = max(run["client_busy"] for run in runs), sorted(run["spread"] for run in runs)[len(runs) // 2]
     count = sum(run["delivered"] for run in runs)
     return (
-        f"The client was at most {busy:.0%} busy. {count:,} deliveries were checked in the runs shown: none lost, none twice. "
-        f"Half of the cells varied by less than {spread:.0%} between rounds."
+        f"The client was at most {busy:.0%} busy. The runs shown delivered {count:,} messages, and none was lost or "
+        f"repeated. Half of the cells varied by less than {spread:.0%} between rounds."
     )
 
 
@@ -135,7 +134,7 @@ def inbound(rows: dict[str, Any]) -> str:
     for name, found in rows.items():
         waits = "" if "error" in found else f"{found['ack_p50_ms']:.1f} / {found['ack_p99_ms']:.1f}"
         lines.append([TITLES[name], cell(found, "acks_per_cpu_s", base), waits])
-    return table(["publishes with ack", "for each CPU second (ratio to naive)", "ack p50 / p99 in ms"], lines)
+    return table(["publishes with ack", "per CPU second (ratio to naive)", "ack p50 / p99 in ms"], lines)
 
 
 def connect(rows: dict[str, Any]) -> str:
@@ -149,7 +148,7 @@ def connect(rows: dict[str, Any]) -> str:
         )
         lines.append([TITLES[name], cell(found, "connects_per_cpu_s", base.get("connects_per_cpu_s")), size])
     return table(
-        ["10,000 subscribers", "connects for each CPU second (ratio to Starlette)", "memory each (ratio)"], lines
+        ["10,000 subscribers", "connects per CPU second (ratio to Starlette)", "memory per connection (ratio)"], lines
     )
 
 
@@ -158,7 +157,7 @@ def idle(rows: dict[str, Any]) -> str:
     lines = [
         [name, f"{row['bytes_each'] / 1000:.1f} KB ({row['bytes_each'] / base:.2f})"] for name, row in rows.items()
     ]
-    return table(["10,000 connections that say nothing, in FastAPI", "memory each (ratio)"], lines)
+    return table(["10,000 idle connections, in FastAPI", "memory per connection (ratio)"], lines)
 
 
 def rates(rows: list[dict[str, Any]]) -> str:
@@ -172,11 +171,11 @@ def rates(rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return table(["operation", "for each CPU second", "baseline", "ratio", "the baseline is"], lines)
+    return table(["operation", "per CPU second", "baseline per CPU second", "ratio", "baseline"], lines)
 
 
 def sections(results: Results) -> dict[str, str]:
-    """Return the texts of all markers for which there are results."""
+    """Return the text for each marker that has results."""
     made = {"machine": machine(results), "goals": _goals(results)}
     if fanned := results.get("fanout"):
         made["fanout"] = fan_out(fanned["rows"], ONE_TOPIC)
@@ -191,7 +190,7 @@ def sections(results: Results) -> dict[str, str]:
 
 def _goals(results: Results) -> str:
     lines = [[goal.what, goal.wanted, goal.measured, goal.verdict] for goal in goals(results)]
-    return table(["goal", "wanted", "measured", "reached"], lines)
+    return table(["goal", "target", "measured", "reached"], lines)
 
 
 def fill(page: str, texts: dict[str, str]) -> str:
@@ -201,20 +200,20 @@ def fill(page: str, texts: dict[str, str]) -> str:
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         page, times = pattern.subn(lambda _, text=f"{begin}\n\n{text}\n\n{end}": text, page)
         if times != 1:
-            raise SystemExit(f"{PAGE.name} has {times} places for {name!r}, must have one: {begin} … {end}")
+            raise SystemExit(f"{PAGE.name} has {times} places for {name!r}. Fix: add exactly one {begin} … {end}")
     return page
 
 
 def main() -> None:
     results = load()
     if not results:
-        raise SystemExit("There are no results yet: run `python benchmarks/run.py` first.")
+        raise SystemExit("There are no results yet. Fix: run `python benchmarks/run.py` first")
     PAGE.write_text(fill(PAGE.read_text(), sections(results)))
     print(f"written to {PAGE}")
     try:
         from harness.plots import draw
     except ModuleNotFoundError as error:
-        print(f"no plots: {error.name} is not installed")
+        print(f"no plots, because {error.name} is not installed")
         return
     for path in draw(results, IMAGES):
         print(f"drawn to {path}")

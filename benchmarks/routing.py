@@ -1,7 +1,7 @@
-"""How fast topics find their receivers, each figure beside a baseline of the same run.
+"""Routing: how fast the receivers of a topic are found, compared with a baseline of the same run.
 
-`python benchmarks/routing.py [--json]`: under 20 s on one core. Rates are per second of this process's CPU time, the
-best of three rounds. Read the ratio: it holds on any machine, the rates do not.
+`python benchmarks/routing.py [--json]` needs less than 20 s on one core. Rates are per second of this process's CPU
+time, the best of three rounds. Compare the ratios, which are similar on every machine, not the rates.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import process_time
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # allows to run without an installation
 
 from dws_core._topics.filters import matches_filter
 from dws_core._topics.router import Router
@@ -30,7 +30,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table: our rate beside the baseline's."""
+    """One line of the table: our rate and the baseline's."""
 
     what: str
     per_s: float
@@ -43,7 +43,7 @@ class Row:
 
 
 def filters() -> list[str]:
-    """Return 200,000 filters: half exact; of the others a fifth end in `#`, the rest have one or two `+`."""
+    """Return 200,000 filters. Half are exact, 10 % end in `#`, and 40 % have one or two `+`."""
     return [filter_ for site in range(SITES) for filter_ in _filters_of(f"site/{site}")]
 
 
@@ -56,12 +56,12 @@ def _filters_of(site: str) -> Iterator[str]:
 
 
 def topics() -> list[str]:
-    """Return 100,000 different topics; each matches two to five of the filters."""
+    """Return 100,000 different topics. Each matches two to five of the filters."""
     return [f"site/{site}/device/{device}/temperature" for device in range(10) for site in range(SITES)]
 
 
 def rate(run: Callable[[], int], *, before: Callable[[], object] = lambda: None) -> float:
-    """Return operations per CPU second, the best of some rounds; `before` prepares each round, untimed."""
+    """Return operations per CPU second, the best of `ROUNDS` rounds. `before` prepares each round and is not timed."""
     best = 0.0
     for _ in range(ROUNDS):
         before()
@@ -110,7 +110,7 @@ def uncached(index: TrieIndex[int], router: Router[int], all_filters: list[str],
 
 
 def forget(router: Router[int]) -> None:
-    """Make the router forget what it remembers, by the way users do: a wildcard comes and goes."""
+    """Clear the router's cache through its public interface, by adding and removing a wildcard."""
     router.subscribe(-1, "$none/+")
     router.unsubscribe(-1, "$none/+")
 
@@ -157,7 +157,7 @@ def adds(all_filters: list[str]) -> list[Row]:
 
 
 def memory_per_receiver() -> dict[str, float]:
-    """Return bytes for each of 10,000 receivers with one filter, the filter's text not counted."""
+    """Return bytes per receiver for 10,000 receivers with one filter each, without the text of the filter."""
     own = [f"$conn/{number}" for number in range(10_000)]
     shapes = {
         "own exact topic": own,
@@ -202,7 +202,7 @@ def main() -> None:
     print(f"{'at ' + format(FILTERS, ',') + ' filters':32}{'per CPU s':>14}{'baseline':>14}{'ratio':>12}  baseline is")
     for row in rows:
         print(f"{row.what:32}{row.per_s:14,.0f}{row.baseline_per_s:14,.0f}{row.ratio:12,.2f}  {row.baseline}")
-    print("\nbytes for each of 10,000 receivers with one filter (text not counted):")
+    print("\nbytes per receiver for 10,000 receivers with one filter each (without its text):")
     for shape, size in memory.items():
         print(f"{shape:32}{size:14,.0f}")
 

@@ -1,9 +1,9 @@
-"""All benchmarks, then the report: what `nox -s bench` runs.
+"""All benchmarks, then the report. `nox -s bench` runs this program.
 
     python benchmarks/run.py [--quick] [--only dws,naive] [--report]
 
-A full run takes about 45 minutes and wants the machine for itself; `--quick` takes under a minute and only shows that
-everything works. `--report` measures nothing and writes the page anew from the results that are there.
+A full run takes about 45 minutes and needs an otherwise idle machine. `--quick` takes less than a minute and only shows
+that everything works. `--report` measures nothing and writes the page again from the stored results.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LOADED = ("fanout", "latency", "inbound", "connect")
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--rounds", type=int, help="of each benchmark, instead of its own number")
-    options.add_argument("--report", action="store_true", help="only write the page, from results that are there")
+    options.add_argument("--rounds", type=int, help="number of rounds of each benchmark, instead of its default")
+    options.add_argument("--report", action="store_true", help="only write the page, from the stored results")
     arguments = options.parse_args()
     if not arguments.report:
         measure(arguments)
@@ -49,7 +49,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def alone(name: str, *options: str, arguments: argparse.Namespace) -> None:
-    """Run a benchmark that needs no load client and prints JSON last; keep what it prints."""
+    """Run a benchmark that needs no load client, and store the JSON that it prints last."""
     print(f"\n{name}", flush=True)
     command = [sys.executable, str(HERE / f"{name}.py"), *options]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -1,4 +1,4 @@
-"""Memory over many messages: publishes through a node on the memory broker and watches its size.
+"""Memory over many messages: publishes through a node on the memory broker and prints the size of the process.
 
 python benchmarks/soak.py --messages 1000000
 """
@@ -9,10 +9,10 @@ import argparse
 import asyncio
 import os
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from dws_core import Connection, Limits, WebSocketManager
-from dws_core._wire.frames import Frame
+from dws_core import Limits, WebSocketManager
 from dws_core.testing import FakeWebSocket
 
 
@@ -20,21 +20,11 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class Counting(Connection):
-    """Counts what it is sent instead of writing it."""
-
-    delivered = 0
-
-    def push(self, frame: Frame) -> bool:
-        Counting.delivered += 1
-        return True
-
-
 async def run(messages: int) -> None:
     manager = WebSocketManager("soak", broker_url="memory://", limits=Limits(outbox_bytes=None))
-    async with manager:
+    async with manager, AsyncExitStack() as stack:
         for number in range(4):
-            Counting(FakeWebSocket(), f"c{number}", f"topic/{number}", host=manager)
+            await stack.enter_async_context(manager.connect(FakeWebSocket(), f"c{number}", topic=f"topic/{number}"))
         start = time.perf_counter()
         sizes = []
         for number in range(messages):
@@ -46,8 +36,9 @@ async def run(messages: int) -> None:
                 sizes.append(rss_bytes())
                 print(f"{number + 1:>9} messages: {sizes[-1] / 1e6:8.1f} MB")
         seconds = time.perf_counter() - start
-    print(f"{messages / seconds:.0f} publishes/s; growth over the second half: {(sizes[-1] - sizes[4]) / 1e6:.1f} MB")
-    print(f"delivered {Counting.delivered} of {messages // 1000 * 4}")
+        deliveries = manager.stats().deliveries
+    print(f"{messages / seconds:.0f} publishes/s, growth over the second half: {(sizes[-1] - sizes[4]) / 1e6:.1f} MB")
+    print(f"delivered {deliveries} of {messages // 1000 * 4}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""A storm: thousands of clients come back at once, each with a cursor and 50 missed messages, while live traffic goes on.
+"""A storm: thousands of clients reconnect at once, each with a cursor and 50 missed messages, during live traffic.
 
     python benchmarks/storm.py [--quick] [--redis] [--clients 5000] [--missed 50]
 
-Three processes: a node on one core; on the other a few live subscribers, whose latencies are measured, and, at the lowest
-priority beside them, the storm. Three phases of live traffic: quiet; *resume*, all clients send `connect` on sockets that
-are open already; *reconnect*, they open their sockets and shake hands in the storm, too. Two ratios of the live p99 to the
-quiet one say what the others feel of it.
+The benchmark has three processes. A node runs on one core. A few live subscribers, whose latencies are measured, and
+the storm with the lowest priority share the other core. Live traffic has three phases. In the *quiet* phase, there is
+no storm. In the *resume* phase, all clients send `connect` on sockets that are already open. In the *reconnect* phase,
+they also open their sockets and make the handshake. The result is the ratio of the live p99 in each storm to the quiet
+p99.
 """
 
 from __future__ import annotations
@@ -33,12 +34,11 @@ from harness.running import Cores
 HERE = Path(__file__).parent
 LIVE, ROOM = "bench/live", "bench/room"
 OURS = "dws_core.server:WebSocketProtocol"
-PATIENCE_S = 120.0
-PORTS_OF_AN_ADDRESS = 20_000
+TIMEOUT_S = 120.0
 
 
 def raise_file_limit(count: int) -> int:
-    """Allow as many open files as the system does; return how many clients fit."""
+    """Raise the limit of open files to the system's maximum. Return how many clients are possible."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return min(count, hard - 200)
@@ -53,8 +53,8 @@ def cpu_s(pid: int) -> float:
 # -- the storm: a child process
 
 
-class Returning(asyncio.Protocol):
-    """One client that comes back. It does not parse: it counts deliveries until the `pos` that ends the replay."""
+class StormClient(asyncio.Protocol):
+    """A reconnecting client. It parses nothing and only collects bytes until the `pos` frame that ends the replay."""
 
     def __init__(self, path: str, host: str, hello: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -86,7 +86,7 @@ class Returning(asyncio.Protocol):
         for waited in (self.open, self.done):
             if not waited.done():
                 waited.set_exception(error or ConnectionError("closed by the node"))
-                waited.exception()  # the one who awaits is told; one who does not is not reported
+                waited.exception()  # marks the error as retrieved, because some futures are not awaited
 
     def resume(self) -> None:
         """Send `connect` with the cursor."""
@@ -100,46 +100,49 @@ def masked(payload: bytes) -> bytes:
     return b"\x81" + length + bytes(4) + payload
 
 
-async def opened(port: int, number: int, hello: bytes) -> Returning:
-    """Open one socket, from one of several addresses: one alone has too few ports."""
+async def open_client(port: int, number: int, hello: bytes) -> StormClient:
+    """Open one socket from one of several addresses, because a single address has too few ports."""
     source = (f"127.0.1.{1 + number % 8}", 0)
-    made = lambda: Returning("/ws", f"127.0.0.1:{port}", hello)  # noqa: E731 -- a factory
+    made = lambda: StormClient("/ws", f"127.0.0.1:{port}", hello)  # noqa: E731 -- a factory
     _, client = await asyncio.get_running_loop().create_connection(made, "127.0.0.1", port, local_addr=source)
     await client.open
     return client
 
 
 async def storm(port: int, count: int, cursor: str, missed: int) -> None:
-    """Wait for commands on the standard input, one a line; answer each by a line of JSON."""
+    """Execute the commands on standard input, one per line. Print a line of JSON after each."""
     hello = json.dumps({"type": "connect", "data": {"filters": [ROOM], "cursor": cursor}}).encode()
-    clients = await asyncio.gather(*[opened(port, n, hello) for n in range(count)])
+    clients = await asyncio.gather(*[open_client(port, n, hello) for n in range(count)])
     loop = asyncio.get_running_loop()
     print(json.dumps({"open": len(clients)}), flush=True)
     while await loop.run_in_executor(None, sys.stdin.readline) == "resume\n":
         started = time.perf_counter()
         for client in clients:
             client.resume()
-        print(json.dumps(judged(await finished(clients), missed, time.perf_counter() - started)), flush=True)
+        print(
+            json.dumps(check_replays(await wait_for_replays(clients), missed, time.perf_counter() - started)),
+            flush=True,
+        )
         for client in clients:
             assert client.transport is not None
             client.transport.abort()
     started = time.perf_counter()
-    clients = await asyncio.gather(*[returning(port, n, hello) for n in range(count)])
-    print(json.dumps(judged(await finished(clients), missed, time.perf_counter() - started)), flush=True)
+    clients = await asyncio.gather(*[open_and_resume(port, n, hello) for n in range(count)])
+    print(json.dumps(check_replays(await wait_for_replays(clients), missed, time.perf_counter() - started)), flush=True)
 
 
-async def returning(port: int, number: int, hello: bytes) -> Returning:
-    client = await opened(port, number, hello)
+async def open_and_resume(port: int, number: int, hello: bytes) -> StormClient:
+    client = await open_client(port, number, hello)
     client.resume()
     return client
 
 
-async def finished(clients: list[Returning]) -> list[bytes]:
+async def wait_for_replays(clients: list[StormClient]) -> list[bytes]:
     return list(await asyncio.gather(*[client.done for client in clients]))
 
 
-def judged(got: list[bytes], missed: int, seconds: float) -> dict[str, Any]:
-    """Return what came, and how many clients did not get exactly what they had missed."""
+def check_replays(got: list[bytes], missed: int, seconds: float) -> dict[str, Any]:
+    """Return the number of received messages, and how many clients did not receive exactly what they missed."""
     counts = [found.count(b'"type":"message"') for found in got]
     wrong = sum(count != missed or b'"recovered":true' not in found for count, found in zip(counts, got, strict=True))
     return {"clients": len(got), "messages": sum(counts), "wrong": wrong, "seconds": seconds}
@@ -150,36 +153,36 @@ def judged(got: list[bytes], missed: int, seconds: float) -> dict[str, Any]:
 
 @dataclass
 class Live:
-    """Subscribers of a busy topic, and the latencies of what they get."""
+    """Subscribers of a busy topic, and the latencies of their messages."""
 
     subscribers: list[ClientConnection]
     latencies_ms: list[float] = field(default_factory=list)
 
     async def read(self, socket: ClientConnection) -> None:
-        """Note how old each message is."""
+        """Record the latency of each message."""
         async for text in socket:
             frame = json.loads(text)
             if frame["type"] == "message":
                 self.latencies_ms.append((time.monotonic_ns() - frame["data"]) / 1e6)
 
     async def publish(self, socket: ClientConnection, rate: int) -> None:
-        """Publish at a rate; a message that leaves late counts as late: its time is when it was due."""
+        """Publish at a rate. Each message contains the time when it was due, so that a late publish adds to latency."""
         due = time.monotonic()
         while True:
             due += 1 / rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             await socket.send(json.dumps({"type": "send", "topic": LIVE, "data": int(due * 1e9)}))
 
-    def taken(self) -> dict[str, float]:
-        """Return what was measured since the last time."""
+    def take_latencies(self) -> dict[str, float]:
+        """Return the latencies since the last call."""
         found, self.latencies_ms = sorted(self.latencies_ms), []
         if not found:
             return {"deliveries": 0, "p50_ms": 0.0, "p99_ms": 0.0, "max_ms": 0.0}
-        at = lambda share: round(found[min(len(found) - 1, int(share * len(found)))], 3)  # noqa: E731 -- three times
+        at = lambda share: round(found[min(len(found) - 1, int(share * len(found)))], 3)  # noqa: E731 -- used 3 times
         return {"deliveries": len(found), "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0)}
 
 
-async def ask(socket: ClientConnection, **message: Any) -> Any:
+async def request(socket: ClientConnection, **message: Any) -> Any:
     await socket.send(json.dumps({**message, "id": 1}))
     return json.loads(await socket.recv())
 
@@ -189,38 +192,38 @@ async def measure(port: int, pid: int, arguments: argparse.Namespace, cores: Cor
     async with AsyncExitStack() as stack:
         sockets = [await stack.enter_async_context(connect(url, proxy=None)) for _ in range(arguments.subscribers + 1)]
         publisher, *subscribers = sockets
-        cursor = (await ask(publisher, type="connect", data={"filters": [ROOM]}))["cursor"]
-        await ask(publisher, type="unsubscribe", topic=ROOM)
+        cursor = (await request(publisher, type="connect", data={"filters": [ROOM]}))["cursor"]
+        await request(publisher, type="unsubscribe", topic=ROOM)
         for number in range(arguments.missed):
-            await ask(publisher, type="send", topic=ROOM, data={"number": number, "text": "x" * 100})
+            await request(publisher, type="send", topic=ROOM, data={"number": number, "text": "x" * 100})
         for socket in subscribers:
-            await ask(socket, type="subscribe", topic=LIVE)
+            await request(socket, type="subscribe", topic=LIVE)
         live = Live(subscribers)
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(live.read(socket)) for socket in subscribers]
             running.append(group.create_task(live.publish(publisher, arguments.rate)))
-            async with child(port, cursor, arguments, cores) as storming:
-                await answer(storming)
+            async with start_storm(port, cursor, arguments, cores) as storm_process:
+                await read_reply(storm_process)
                 await asyncio.sleep(0.5)
-                live.taken()
+                live.take_latencies()
                 await asyncio.sleep(arguments.seconds)
-                found: dict[str, Any] = {"quiet": live.taken()}
+                found: dict[str, Any] = {"quiet": live.take_latencies()}
                 for phase in ("resume", "reconnect"):
                     before = cpu_s(pid)
-                    assert storming.stdin is not None
-                    storming.stdin.write(f"{phase}\n".encode())
-                    row = await answer(storming)
+                    assert storm_process.stdin is not None
+                    storm_process.stdin.write(f"{phase}\n".encode())
+                    row = await read_reply(storm_process)
                     row["server_cpu_s"] = round(cpu_s(pid) - before, 2)
-                    found[phase] = {**row, **live.taken()}
-                    await asyncio.sleep(1.0)  # the sockets of the phase before are cleared away
-                    live.taken()
+                    found[phase] = {**row, **live.take_latencies()}
+                    await asyncio.sleep(1.0)  # until the sockets of the previous phase are closed
+                    live.take_latencies()
             for task in running:
                 task.cancel()
         return {"cursor_bytes": len(cursor), **found}
 
 
 @asynccontextmanager
-async def child(
+async def start_storm(
     port: int, cursor: str, arguments: argparse.Namespace, cores: Cores
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     command = [str(HERE / "storm.py"), "--storm", str(port), "--cursor", cursor]
@@ -238,12 +241,12 @@ async def child(
         await process.wait()
 
 
-async def answer(process: asyncio.subprocess.Process) -> dict[str, Any]:
+async def read_reply(process: asyncio.subprocess.Process) -> dict[str, Any]:
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         line = await process.stdout.readline()
     if not line:
-        raise RuntimeError("the storm ended; see its output")
+        raise RuntimeError("the storm process ended early. Fix: read its output")
     found: dict[str, Any] = json.loads(line)
     return found
 
@@ -266,7 +269,7 @@ def run(arguments: argparse.Namespace, cores: Cores) -> dict[str, Any]:
 
 
 def storm_on(broker_url: str, arguments: argparse.Namespace, cores: Cores) -> dict[str, Any]:
-    """Serve on a broker, and let the storm come."""
+    """Start a server with a broker, and measure the storm."""
     command = [sys.executable, str(HERE / "servers/serve.py"), "dws_app", "--ws", OURS]
     environment = {**os.environ, "BROKER_URL": broker_url}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
@@ -279,7 +282,7 @@ def storm_on(broker_url: str, arguments: argparse.Namespace, cores: Cores) -> di
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures that are to be reached."""
+    """Return the figures that have targets."""
     quiet = found["quiet"]["p99_ms"]
     figures: dict[str, Any] = {"cursor_bytes": found["cursor_bytes"]}
     for phase in ("resume", "reconnect"):
@@ -297,9 +300,11 @@ def main() -> None:
     options.add_argument("--clients", type=int, default=5000)
     options.add_argument("--missed", type=int, default=50)
     options.add_argument("--subscribers", type=int, default=20)
-    options.add_argument("--rate", type=int, default=50, help="live messages a second")
-    options.add_argument("--seconds", type=float, default=3.0, help="of the quiet phase")
-    options.add_argument("--redis", action="store_true", help="on a private Redis; says how often its history was read")
+    options.add_argument("--rate", type=int, default=50, help="live messages per second")
+    options.add_argument("--seconds", type=float, default=3.0, help="duration of the quiet phase")
+    options.add_argument(
+        "--redis", action="store_true", help="use a private Redis and print how often its history was read"
+    )
     options.add_argument("--storm", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options.add_argument("--cursor", help=argparse.SUPPRESS)
     arguments = options.parse_args()
@@ -313,7 +318,7 @@ def main() -> None:
     os.sched_setaffinity(0, {cores.client})
     found = run(arguments, cores)
     if wanted != arguments.clients:
-        print(f"{arguments.clients} clients instead of {wanted}: the system allows no more open files")
+        print(f"{arguments.clients} clients instead of {wanted}, because the system allows no more open files")
     for phase in ("quiet", "resume", "reconnect"):
         print(f"{phase:10} {json.dumps(found[phase])}")
     print(json.dumps(summary(found)))

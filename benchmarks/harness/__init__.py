@@ -1,1 +1,1 @@
-"""What all benchmarks share: who takes part, how they are started and loaded, how results are kept."""
+"""The parts that all benchmarks share: the contenders, their start and load, and the storage of results."""

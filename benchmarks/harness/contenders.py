@@ -1,4 +1,4 @@
-"""Who takes part, and how each is spoken to."""
+"""The contenders, and the messages that clients send to each."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ OURS = "dws_core.server:WebSocketProtocol"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speech:
-    """What clients say to a contender: templates of wsload, in which FILTER and TOPIC are still to be filled in.
+class MessageTemplates:
+    """The messages that clients send to a contender: templates of wsload, with the placeholders FILTER and TOPIC.
 
     Attributes:
-        path: Where the WebSocket is.
-        greeting: Said first by every connection.
-        greeting_frames: Frames that answer it.
-        subscribe: Asks for a filter; answered by one frame.
-        publish: Publishes, no answer wanted.
-        publish_acked: Publishes, an answer wanted.
-        ack: What the answer contains before the number of the message.
-        ping: The application's own ping, and what answers it.
+        path: Path of the WebSocket endpoint.
+        greeting: First messages of every connection.
+        greeting_frames: Number of frames that the server sends after the greeting.
+        subscribe: Subscribes to a filter. The server replies with one frame.
+        publish: Publishes without a reply.
+        publish_acked: Publishes with a reply.
+        ack: Text before the number of the message in the reply.
+        ping: Ping of the server's own protocol, and the reply to it.
     """
 
     path: str = "/ws"
@@ -40,7 +40,7 @@ class Speech:
     ping: tuple[str, str] | None = None
 
 
-SOCKETIO = Speech(
+SOCKETIO = MessageTemplates(
     path="/socket.io/?EIO=4&transport=websocket",
     greeting=("40",),
     greeting_frames=2,
@@ -54,18 +54,18 @@ SOCKETIO = Speech(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A server that takes part.
+    """A measured server.
 
     Attributes:
-        name: Names it on the command line and in results.
-        title: Names it in tables.
-        app: Module in `servers/`, served by uvicorn; or a file there (`floor.c`, `uvloop_floor.py`) that serves itself.
-        ws: uvicorn's WebSocket protocol.
-        needs: Modules without which it cannot run.
-        package: Distribution whose version stands in the results.
-        redis: Whether it runs against a Redis of its own.
-        wildcards: Whether it knows filters with wildcards.
-        speech: How it is spoken to.
+        name: Name on the command line and in results.
+        title: Name in tables.
+        app: Module in `servers/` that uvicorn serves, or a file there that is a server (`floor.c`, `uvloop_floor.py`).
+        ws: WebSocket protocol of uvicorn.
+        needs: Required modules.
+        package: Distribution whose version is in the results.
+        redis: Whether it uses a private Redis.
+        wildcards: Whether it supports filters with wildcards.
+        templates: Messages that clients send to it.
     """
 
     name: str
@@ -76,10 +76,10 @@ class Contender:
     package: str | None = None
     redis: bool = False
     wildcards: bool = False
-    speech: Speech = Speech()
+    templates: MessageTemplates = MessageTemplates()
 
     def command(self) -> list[str]:
-        """Return what starts it; it prints its port."""
+        """Return the command that starts the server. The server prints its port."""
         if self.app.endswith(".c"):
             return [str(compiled(SERVERS / self.app))]
         if self.app.endswith(".py"):
@@ -87,7 +87,7 @@ class Contender:
         return [sys.executable, str(SERVERS / "serve.py"), self.app, "--ws", self.ws]
 
     def missing(self) -> str | None:
-        """Say why it cannot run here; None: it can."""
+        """Return why the server cannot run here, or None."""
         for module in self.needs:
             if not _importable(module):
                 return f"{module} is not installed"
@@ -148,7 +148,7 @@ CONTENDERS = {
             app="socketio_app",
             needs=("socketio",),
             package="python-socketio",
-            speech=SOCKETIO,
+            templates=SOCKETIO,
         ),
         Contender(
             name="socketio-redis",
@@ -157,7 +157,7 @@ CONTENDERS = {
             needs=("socketio", "redis"),
             package="python-socketio",
             redis=True,
-            speech=SOCKETIO,
+            templates=SOCKETIO,
         ),
         Contender(
             name="channels", title="Channels, memory", app="channels_app", needs=("channels",), package="channels"
@@ -188,13 +188,13 @@ ALONE = {
         ),
     )
 }
-"""Take part only where connections are counted and weighed."""
+"""Contenders of the connection benchmark only."""
 
 
 def chosen(names: str | None, default: list[str] | None = None) -> list[Contender]:
-    """Return the contenders of a comma-separated list; None: the default, or all."""
+    """Return the contenders of a comma-separated list. If None, return the default, or all."""
     wanted = names.split(",") if names else default or list(CONTENDERS)
     known = {**CONTENDERS, **ALONE}
     if unknown := [name for name in wanted if name not in known]:
-        raise SystemExit(f"unknown contenders {', '.join(unknown)}; known: {', '.join(known)}")
+        raise SystemExit(f"unknown contenders {', '.join(unknown)}. Fix: choose from {', '.join(known)}")
     return [known[name] for name in wanted]

@@ -1,4 +1,4 @@
-"""What dws wants to reach, and whether results of one run say that it does."""
+"""The performance goals of dws, and whether the results of one run reach them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Goal:
     """One goal.
 
     Attributes:
-        what: What is compared.
+        what: The compared figures.
         wanted: The bound, as text.
-        measured: The figure, as text.
-        reached: Whether it is within the bound; None: not measured.
+        measured: The measured figure, as text.
+        reached: Whether the figure is within the bound. If None, it was not measured.
     """
 
     what: str
@@ -30,7 +30,7 @@ class Goal:
 
 
 def goals(results: dict[str, dict[str, Any]]) -> list[Goal]:
-    """Return all goals, measured where there are results."""
+    """Return all goals, with figures where results exist."""
     fanned = results.get("fanout", {}).get("rows", {})
     one, many = fanned.get("1 in flight", {}), fanned.get("64 in flight", {})
     floors = [
@@ -76,7 +76,7 @@ def _at_least(what: str, bound: float, ours: float | None, theirs: float | None)
 
 
 def _latency(result: dict[str, Any]) -> Goal:
-    what, wanted = "p99 above the naive app's, at rates under half of the saturation of both", "≤ 2 ms"
+    what, wanted = "p99 minus the naive app's p99, at rates below half of both saturations", "≤ 2 ms"
     most = {name: found.get("messages_per_s", 0) for name, found in result.get("saturation", {}).items()}
     ours = next((name for name in OURS if most.get(name)), None)
     if ours is None or not most.get("naive"):

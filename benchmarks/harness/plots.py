@@ -19,7 +19,7 @@ FAN_OUT = ("1 in flight", "4 in flight", "64 in flight")
 
 
 def draw(results: dict[str, dict[str, Any]], folder: Path) -> Iterator[Path]:
-    """Draw what there are results for; yield the files."""
+    """Draw all plots that have results, and yield their files."""
     folder.mkdir(exist_ok=True)
     if fanned := results.get("fanout"):
         yield _fan_out(fanned["rows"], folder / "performance-fanout.png")
@@ -60,9 +60,7 @@ def _fan_out(rows: dict[str, Any], path: Path) -> Path:
         axes.set_xscale("log")
         axes.margins(x=0.25)
         axes.set_title(row, fontsize=9)
-    figure.suptitle(
-        "1,000 subscribers of one topic: thousand deliveries for each CPU second of the server", fontsize=10
-    )
+    figure.suptitle("1,000 subscribers of one topic: thousand deliveries per CPU second of the server", fontsize=10)
     return _save(figure, path)
 
 
@@ -80,8 +78,8 @@ def _latency(result: dict[str, Any], path: Path) -> Path:
             )
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=_title(name), **style)
     axes.set(
-        xlabel="messages a second, each to 100 subscribers",
-        ylabel="p99 of a delivery in ms",
+        xlabel="messages per second, each to 100 subscribers",
+        ylabel="p99 of the delivery in ms",
         yscale="log",
         xscale="log",
     )
@@ -93,7 +91,7 @@ def _latency(result: dict[str, Any], path: Path) -> Path:
 def _memory(rows: dict[str, Any], path: Path) -> Path:
     figure, axes = plt.subplots(figsize=(7.5, 4.2))
     _bars(axes, {name: found["bytes_each"] / 1000 for name, found in rows.items() if "error" not in found}, "{:,.1f}")
-    axes.set_title("memory of each of 10,000 subscribers in KB", fontsize=9)
+    axes.set_title("memory per subscriber in KB, with 10,000 subscribers", fontsize=9)
     return _save(figure, path)
 
 

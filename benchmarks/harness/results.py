@@ -1,4 +1,4 @@
-"""Keeps results as JSON, with the facts without which they cannot be read."""
+"""Stores results as JSON, with facts about the machine and the run that readers need to interpret them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PACKAGES = ("dws-core", "fastapi", "starlette", "uvicorn", "uvloop", "websocket
 
 
 def _busy_s() -> float:
-    """Return the CPU seconds that this machine has spent on anything: all but idle and waiting (proc_stat(5))."""
+    """Return the CPU seconds that this machine was not idle and not waiting (proc_stat(5))."""
     user, nice, system, _, _, *interrupts = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
     return sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
 
@@ -39,23 +39,23 @@ _STARTED = (time.monotonic(), _busy_s(), _own_s(), os.getloadavg()[0])
 
 
 def _others_busy() -> float:
-    """Return the share of one core that processes other than this benchmark's used while it ran."""
+    """Return the share of one core that other processes used during this benchmark."""
     return max(0.0, (_busy_s() - _STARTED[1]) - (_own_s() - _STARTED[2])) / (time.monotonic() - _STARTED[0])
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has."""
+    """Return a parser with the options of every benchmark."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help="small and brief: shows that it works, measures nothing")
-    made.add_argument("--only", metavar="A,B", help="only these contenders")
-    made.add_argument("--json", type=Path, metavar="FILE", help="where the results go, instead of benchmarks/results")
+    made.add_argument("--quick", action="store_true", help="small and short, only shows that it works")
+    made.add_argument("--only", metavar="A,B", help="run only these contenders")
+    made.add_argument("--json", type=Path, metavar="FILE", help="file for the results, instead of benchmarks/results")
     return made
 
 
 def keep(
     name: str, rows: Any, arguments: argparse.Namespace, cores: Cores | None = None, **facts: object
 ) -> Path | None:
-    """Write results; those of a quick run only where `--json` says. Return the file."""
+    """Write results and return the file. Results of a quick run are written only with `--json`."""
     path: Path | None = arguments.json or (None if arguments.quick else RESULTS / f"{name}.json")
     if path is not None:
         path.parent.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ def keep(
 
 
 def machine(cores: Cores | None) -> dict[str, Any]:
-    """Return what a reader must know of the machine and the moment."""
+    """Return facts about the machine, its load and the installed packages."""
     packages = {*_PACKAGES, *(one.package for one in CONTENDERS.values() if one.package)}
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -81,10 +81,10 @@ def machine(cores: Cores | None) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    asked = subprocess.run(
+    git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=RESULTS.parent
     )
-    return asked.stdout.strip()
+    return git.stdout.strip()
 
 
 def _cpu() -> str:
@@ -100,7 +100,7 @@ def _version(name: str) -> str | None:
 
 
 def median_run(runs: list[dict[str, Any]], by: str) -> dict[str, Any]:
-    """Return the run in the middle, with the spread of all; one that failed only if all did, but all failures are told."""
+    """Return the median run with the spread and failures of all runs. Return a failed run only if all failed."""
     good = sorted((run for run in runs if "error" not in run), key=lambda run: float(run.get(by, 0)))
     errors = [run["error"] for run in runs if "error" in run]
     if not good:
@@ -112,19 +112,19 @@ def median_run(runs: list[dict[str, Any]], by: str) -> dict[str, Any]:
 
 
 def in_rounds(rounds: int, cells: list[tuple[str, Callable[[], dict[str, Any]]]], by: str) -> dict[str, dict[str, Any]]:
-    """Measure each cell once a round, all cells in turn, so that a noisy minute hits all; return the median runs."""
+    """Measure all cells in turn in each round, so that a noisy minute affects all. Return the median runs."""
     runs: dict[str, list[dict[str, Any]]] = {key: [] for key, _ in cells}
     for _ in range(rounds):
         for key, measure in cells:
-            if _hopeless(runs[key]):
+            if _keeps_failing(runs[key]):
                 continue
             runs[key].append(measure())
             print(f"  {key:44} {_line(runs[key][-1], by)}", flush=True)
     return {key: median_run(found, by) for key, found in runs.items()}
 
 
-def _hopeless(runs: list[dict[str, Any]]) -> bool:
-    """Say whether all tries so far failed: once where it is not installed, twice otherwise."""
+def _keeps_failing(runs: list[dict[str, Any]]) -> bool:
+    """Return whether further runs are useless: two failed, or one failed for lack of a package, and none succeeded."""
     failed = [run["error"] for run in runs if "error" in run]
     return len(failed) == len(runs) and (len(failed) > 1 or any("not installed" in error for error in failed))
 

@@ -1,4 +1,4 @@
-"""Starts servers and the load client, each pinned to its core, and ends them."""
+"""Starts the servers and the load client, each pinned to a core, and ends them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from harness.contenders import Contender
 
 LOAD = Path(__file__).parents[1] / "load" / "wsload.c"
 START_S = 20.0
-PATIENCE_S = 240.0
+TIMEOUT_S = 240.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What the client does; see load/wsload.c.
+    """The load of a run, as options of load/wsload.c.
 
     Attributes:
-        subs: Subscribers.
-        pubs: Publishers.
-        window: Messages in flight.
-        topics: Topics that subscribers and messages are spread over.
-        filter: What subscribers ask for; `%g` is the number of the topic.
-        topic: What publishers publish to.
-        everything: Whether every subscriber gets every message, whatever its topic.
-        rate: Messages a second; 0: as fast as `window` allows.
-        acked: Whether each publisher waits for the ack of its last message instead.
-        seconds: For how long; 0: only connect.
-        warm_s: For how long before that, unmeasured.
+        subs: Number of subscribers.
+        pubs: Number of publishers.
+        window: Maximum number of messages in flight.
+        topics: Number of topics that subscribers and messages are spread over.
+        filter: Filter of the subscribers, in which `%g` is the number of the topic.
+        topic: Topic of the publishers, in which `%g` is the number of the topic.
+        everything: Whether every subscriber receives the messages of all topics.
+        rate: Messages per second. If 0, as fast as `window` allows.
+        acked: Whether each publisher waits for the ack of its last message, instead of using `window`.
+        seconds: Duration in seconds. If 0, the client only connects.
+        warm_s: Duration of the warm-up before the measurement, in seconds.
     """
 
     subs: int = 1000
@@ -55,35 +55,35 @@ class Load:
     warm_s: float = 0.5
 
     def lasting(self, seconds: float) -> Load:
-        """Return the same load for another time."""
+        """Return the same load with another duration."""
         return replace(self, seconds=seconds)
 
     def shorter(self) -> Load:
-        """Return the same load, small and brief: does it work at all?"""
+        """Return a small and short version of the load, which only shows that it works."""
         few = max(self.topics, self.subs // 20)
         return replace(self, subs=few - few % self.topics, pubs=min(self.pubs, 50), seconds=0.3, warm_s=0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cores:
-    """Which core each process is pinned to. Brokers share the client's: the server is what is measured."""
+    """The cores that processes are pinned to. Brokers share the client's core, because the server is measured."""
 
     server: int
     client: int
 
     @classmethod
     def of_this_machine(cls) -> Cores:
-        """Take the first and the last core that this process may use."""
+        """Return the first and the last core that this process may use."""
         allowed = sorted(os.sched_getaffinity(0))
         return cls(server=allowed[0], client=allowed[-1])
 
 
 class NotStarted(Exception):
-    """A server or broker ended, or did not listen in time."""
+    """A server or broker ended early, or did not listen in time."""
 
 
 def run(contender: Contender, load: Load, cores: Cores) -> dict[str, Any]:
-    """Start a contender, load it once, end it; return what wsload says, or `{"error": why}`."""
+    """Start a contender, run the load once, and stop it. Return the result of wsload, or `{"error": reason}`."""
     if (why := contender.missing()) is not None:
         return {"error": why}
     try:
@@ -140,10 +140,10 @@ def _listens(port: int) -> bool:
 def _process(command: list[str], core: int, **options: Any) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(command, text=True, **options)
     try:
-        os.sched_setaffinity(process.pid, {core})  # before it can have started threads, which inherit it
+        os.sched_setaffinity(process.pid, {core})  # set before the process starts threads, which inherit it
         yield process
     finally:
-        process.send_signal(signal.SIGKILL)  # nothing is kept, and thousands of connections would be closed politely
+        process.send_signal(signal.SIGKILL)  # a graceful stop would close thousands of connections
         process.wait()
         if process.stdout:
             process.stdout.close()
@@ -155,14 +155,14 @@ def _load(contender: Contender, load: Load, cores: Cores, server: _Running, redi
         command += ["--broker", str(redis.pid)]
     with _process(command, cores.client, stdout=subprocess.PIPE) as client:
         try:
-            output, _ = client.communicate(timeout=PATIENCE_S)
+            output, _ = client.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            return {"error": f"not finished after {PATIENCE_S:.0f} s"}
+            return {"error": f"not finished after {TIMEOUT_S:.0f} s"}
     return _checked(json.loads(output)) if output else {"error": f"the client ended with {client.returncode}"}
 
 
 def _checked(result: dict[str, Any]) -> dict[str, Any]:
-    """Turn a run in which a delivery was lost or repeated into one that failed."""
+    """Mark a run as failed if a delivery was lost, repeated or misrouted."""
     wrong = [f"{result[name]} {name.replace('_', ' ')}" for name in _FAULTS if result.get(name)]
     return {**result, "error": ", ".join(wrong)} if wrong else result
 
@@ -171,10 +171,10 @@ _FAULTS = ("lost", "twice", "stray", "lost_acks", "wrong_acks")
 
 
 def _options(contender: Contender, load: Load) -> list[str]:
-    speech = contender.speech
-    publish = (speech.publish_acked if load.acked else speech.publish).replace("TOPIC", load.topic)
+    templates = contender.templates
+    publish = (templates.publish_acked if load.acked else templates.publish).replace("TOPIC", load.topic)
     options: dict[str, object] = {
-        "path": speech.path,
+        "path": templates.path,
         "subs": load.subs,
         "pubs": load.pubs,
         "window": load.window,
@@ -182,16 +182,16 @@ def _options(contender: Contender, load: Load) -> list[str]:
         "rate": load.rate,
         "seconds": load.seconds,
         "warm": load.warm_s if load.seconds else 0,
-        "sub-frames": speech.greeting_frames + 1,
-        "pub-frames": speech.greeting_frames,
+        "sub-frames": templates.greeting_frames + 1,
+        "pub-frames": templates.greeting_frames,
         "publish": publish,
     }
     if load.acked:
-        options["ack"] = speech.ack
-    if speech.ping:
-        options["ping"], options["pong"] = speech.ping
+        options["ack"] = templates.ack
+    if templates.ping:
+        options["ping"], options["pong"] = templates.ping
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    for text in speech.greeting:
+    for text in templates.greeting:
         arguments += ["--sub", text, "--hello", text]
-    arguments += ["--sub", speech.subscribe.replace("FILTER", load.filter)]
+    arguments += ["--sub", templates.subscribe.replace("FILTER", load.filter)]
     return [*arguments, "--everything"] if load.everything else arguments

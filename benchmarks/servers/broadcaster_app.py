@@ -1,4 +1,4 @@
-"""encode/broadcaster in FastAPI: a queue and a task for each subscription. With BENCH_REDIS_URL its Redis backend."""
+"""encode/broadcaster in FastAPI: a queue and a task per subscription. Uses Redis if BENCH_REDIS_URL is set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Django Channels on uvicorn: a consumer and its groups. With BENCH_REDIS_URL the layer is channels_redis (pub/sub)."""
+"""Django Channels on uvicorn: a consumer and its groups. Uses channels_redis (pub/sub) if BENCH_REDIS_URL is set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _memory = {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capaci
 _pubsub = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [_redis]}}
 settings.configure(CHANNEL_LAYERS={"default": _pubsub if _redis else _memory})
 
-from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402 -- reads the settings when imported
+from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402 -- the import reads the settings
 from channels.routing import ProtocolTypeRouter  # noqa: E402
 
 

@@ -1,4 +1,4 @@
-"""dws as its README shows it, with every check on. Only the rate limit is off: the load is meant to be high."""
+"""dws as in its README, with every check enabled. Only the rate limit is off, because the load is high on purpose."""
 
 from __future__ import annotations
 

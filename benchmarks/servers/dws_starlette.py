@@ -1,4 +1,4 @@
-"""dws in a plain Starlette route: what its memory is compared with has no FastAPI in it either."""
+"""dws in a plain Starlette route, for the memory comparison with a server that does not use FastAPI either."""
 
 from __future__ import annotations
 

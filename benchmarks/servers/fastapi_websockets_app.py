@@ -1,4 +1,4 @@
-"""fastapi-websockets: consumers and groups in the manner of Channels. With BENCH_REDIS_URL its Redis layer."""
+"""fastapi-websockets: consumers and groups similar to Channels. Uses its Redis layer if BENCH_REDIS_URL is set."""
 
 from __future__ import annotations
 

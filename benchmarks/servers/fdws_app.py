@@ -1,4 +1,4 @@
-"""fastapi-distributed-websocket, as its own README shows it. With BENCH_REDIS_URL its Redis broker."""
+"""fastapi-distributed-websocket as in its README. Uses its Redis broker if BENCH_REDIS_URL is set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def serve(websocket: WebSocket) -> None:
         while True:
             message = await websocket.receive_json()
             await manager.receive(connection, message)
-            if "id" in message:  # the library has no acknowledgements of its own
+            if "id" in message:  # the library has no acknowledgements
                 await connection.send_json({"type": "ack", "id": message["id"]})
     except WebSocketDisconnect:
         manager.remove_connection(connection)

@@ -1,4 +1,4 @@
-"""What one writes without a library: a set of sockets for each topic, and `await send_text` to each of them."""
+"""A simple application without a library: a set of sockets for each topic, and `await send_text` to each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starlette alone, with nothing kept for a connection: what the memory of others is compared with."""
+"""Starlette alone, which stores nothing for a connection. The baseline of the memory comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FastAPI alone, with nothing kept for a connection: what FastAPI adds to Starlette."""
+"""FastAPI alone, which stores nothing for a connection. Shows how much memory FastAPI adds to Starlette."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serve one of the applications beside this file with uvicorn, in one process; print the port first.
+"""Serve one of the applications in this folder with uvicorn, in one process. Print the port first.
 
 python benchmarks/servers/serve.py naive --ws websockets-sansio
 """
@@ -15,8 +15,8 @@ import uvicorn
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("app", help="a module beside this file with an `app`")
-    parser.add_argument("--ws", default="websockets-sansio", help="uvicorn's WebSocket protocol")
+    parser.add_argument("app", help="a module in this folder with an `app`")
+    parser.add_argument("--ws", default="websockets-sansio", help="WebSocket protocol of uvicorn")
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

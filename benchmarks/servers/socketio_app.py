@@ -1,4 +1,4 @@
-"""python-socketio: rooms, its own JSON, acknowledgements by callback id. With BENCH_REDIS_URL its Redis manager."""
+"""python-socketio: rooms, its own JSON, acknowledgements by callback id. Uses Redis if BENCH_REDIS_URL is set."""
 
 from __future__ import annotations
 

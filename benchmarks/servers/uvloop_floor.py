@@ -1,6 +1,6 @@
-"""The floor for Python: a uvloop protocol that writes one ready frame to each transport, with no framework around it.
+"""The floor for Python: a uvloop protocol that writes one ready frame to each transport, without a framework.
 
-As `floor.c`, it speaks just enough of the benchmarks' messages and trusts its client. Prints its port.
+Like `floor.c`, it implements only the messages of the benchmarks and trusts its client. It prints its port.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import cast
 
 import uvloop
 
-ANSWER = (
+HANDSHAKE_REPLY = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"  # to the sample key of RFC 6455 §1.3
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"  # for the sample key of RFC 6455 §1.3
 )
 topics: dict[str, list[asyncio.Transport]] = {}
 
@@ -46,7 +46,7 @@ class Floor(asyncio.Protocol):
             if not end:
                 return
             self.open, data = True, after
-            self.transport.write(ANSWER)
+            self.transport.write(HANDSHAKE_REPLY)
         self.rest = self.take_frames(data)
 
     def take_frames(self, data: bytes) -> bytes:
@@ -57,11 +57,11 @@ class Floor(asyncio.Protocol):
             if len(data) < head + size:
                 break
             if data[0] & 15 == 1:
-                self.got(unmask(data[head : head + size], data[head - 4 : head]))
+                self.on_text(unmask(data[head : head + size], data[head - 4 : head]))
             data = data[head + size :]
         return data
 
-    def got(self, text: bytes) -> None:
+    def on_text(self, text: bytes) -> None:
         message = json.loads(text)
         receivers = topics.setdefault(message["topic"], [])
         if message["type"] == "subscribe":

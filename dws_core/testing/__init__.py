@@ -1,7 +1,7 @@
-"""For the tests of plugins and applications: conformance suites, servers, clients and faults.
+"""Tools for the tests of plugins and applications: conformance suites, servers, clients and faults.
 
-Needs the extra `testing`. Names are imported on first use: pytest must see this package before its suites, to make their
-assertions speak, and who uses a client only needs no pytest.
+Requires the extra `testing`. Names are imported on first use, for two reasons. pytest must see this package before its
+suites, so that failing assertions show their values. Programs that only use a client do not need pytest.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
     "serve_nodes",
 ]
 
-_WHERE: Final = {
+_MODULES: Final = {
     "AppClient": "apps.app_client",
     "AuthenticatorConformance": "suites.authenticator",
     "BrokerConformance": "suites.broker.suite",
@@ -64,7 +64,7 @@ _WHERE: Final = {
 
 def _load(name: str) -> Any:
     try:
-        return getattr(importlib.import_module(f"dws_core.testing.{_WHERE[name]}"), name)
+        return getattr(importlib.import_module(f"dws_core.testing.{_MODULES[name]}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("dws_core"):
             raise
@@ -74,10 +74,10 @@ def _load(name: str) -> Any:
         ) from error
 
 
-if not TYPE_CHECKING:  # to a type checker, every misspelled name would be there
+if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled name
 
     def __getattr__(name: str) -> Any:
-        if name in _WHERE:
+        if name in _MODULES:
             return _load(name)
         raise AttributeError(f"module 'dws_core.testing' has no attribute {name!r}")
 

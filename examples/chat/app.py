@@ -1,8 +1,8 @@
 """A chat on two nodes: `nox -s demo`, or `python examples/chat/app.py`.
 
-Two FastAPI applications, each with its own node, share one memory broker in this process. Open both printed addresses:
-what is written on one node is read on the other. Type `a` or `b` to stop or start a node: its browsers go on on the other
-one and miss nothing. `--check` runs a scripted exchange over real sockets and exits.
+Two FastAPI applications, each with its own node, share one memory broker in this process. Open both printed addresses.
+Every message that you write on one node appears on the other. Type `a` or `b` to stop or start a node. Its browsers
+reconnect to the other node and miss nothing. `--check` runs a scripted exchange over real sockets and exits.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ PAGE = Path(__file__).with_name("page.html")
 
 
 def create_app(node: str, others: Mapping[str, str]) -> FastAPI:
-    """Build one node's application: a page, and the socket it talks to.
+    """Build the application of one node: a page, and the WebSocket endpoint that it uses.
 
     Args:
-        node: Its name.
-        others: Name and address of the other nodes: their pages come here when their node is gone.
+        node: Name of the node.
+        others: Names and addresses of the other nodes. Their pages connect to this node after theirs has stopped.
     """
     origins = [f"http://{host}" for host in others.values()]
     manager = WebSocketManager("chat", broker_url="memory://demo", allowed_origins=origins)
@@ -40,12 +40,12 @@ def create_app(node: str, others: Mapping[str, str]) -> FastAPI:
 
     @app.get("/", response_class=HTMLResponse)
     async def page() -> str:
-        elsewhere = json.dumps([{"name": name, "host": host} for name, host in others.items()])
-        return PAGE.read_text(encoding="utf-8").replace("{{node}}", node).replace("{{others}}", elsewhere)
+        other_nodes = json.dumps([{"name": name, "host": host} for name, host in others.items()])
+        return PAGE.read_text(encoding="utf-8").replace("{{node}}", node).replace("{{others}}", other_nodes)
 
     @app.websocket("/ws")
     async def chat(websocket: WebSocket) -> None:
-        async with manager.connect(websocket) as connection:  # the node makes an unguessable connection id
+        async with manager.connect(websocket) as connection:  # the node assigns a random connection id
             async for message in connection:
                 await manager.receive(connection, message)
 
@@ -53,23 +53,23 @@ def create_app(node: str, others: Mapping[str, str]) -> FastAPI:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn that leaves the signals to `main`: two of them share a process."""
+    """A uvicorn server without signal handlers, because two servers share the process. `run` handles the signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
+        """Capture no signals."""
         yield
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The port that the server listens on."""
         port: int = self.servers[0].sockets[0].getsockname()[1]
         return port
 
 
 @asynccontextmanager
 async def serve(node: str, port: int, **others: str) -> AsyncIterator[Server]:
-    """Serve one node until the block ends. Port 0: a free one. `others`: see `create_app`."""
+    """Serve one node until the block ends. Port 0 selects a free port. See `create_app` for `others`."""
     app = create_app(node, others)
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, log_level="warning", ws="dws_core.server:WebSocketProtocol"
@@ -79,7 +79,7 @@ async def serve(node: str, port: int, **others: str) -> AsyncIterator[Server]:
         task = group.create_task(server.serve())
         while not server.started:
             if task.done():
-                raise RuntimeError(f"node {node} could not start on port {port}. Fix: choose another with --port")
+                raise RuntimeError(f"node {node} cannot start on port {port}. Fix: choose another port with --port")
             await asyncio.sleep(0.01)
         try:
             yield server
@@ -94,25 +94,25 @@ async def run(port: int) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
     a, b = f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"
-    nodes = {"a": Switch(lambda: serve("A", port, B=b)), "b": Switch(lambda: serve("B", port + 1, A=a))}
+    nodes = {"a": NodeSwitch(lambda: serve("A", port, B=b)), "b": NodeSwitch(lambda: serve("B", port + 1, A=a))}
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(node.run()) for node in nodes.values()]
         for node in nodes.values():
             await node.up.wait()
         print(f"Two nodes, one chat. Open both:\n  node A  http://{a}/\n  node B  http://{b}/", flush=True)
-        print("Type a or b and Enter to stop or start a node; Ctrl-C stops everything.", flush=True)
-        with suppress(OSError, ValueError):  # no terminal, no keys
-            loop.add_reader(sys.stdin, lambda: typed(nodes))
+        print("Type a or b and Enter to stop or start a node. Press Ctrl-C to stop both.", flush=True)
+        with suppress(OSError, ValueError):  # without a terminal, nodes cannot be stopped by typing
+            loop.add_reader(sys.stdin, lambda: toggle_typed_node(nodes))
         await stop.wait()
         for task in tasks:
             task.cancel()
 
 
-class Switch:
-    """A node that can be stopped and started again.
+class NodeSwitch:
+    """Stops and starts a node.
 
     Args:
-        serve: Serves it until the block ends.
+        serve: Serves the node until the block ends.
     """
 
     def __init__(self, serve: Callable[[], AbstractAsyncContextManager[Server]]) -> None:
@@ -122,28 +122,28 @@ class Switch:
         self._changed = asyncio.Event()
 
     def toggle(self) -> str:
-        """Stop it, or start it again; return what happens."""
+        """Stop the node, or start it again. Return `stops` or `starts`."""
         self._wanted = not self._wanted
         self._changed.set()
         return "starts" if self._wanted else "stops"
 
     async def run(self) -> None:
-        """Serve it for as long as it is wanted, again and again."""
+        """Serve the node whenever it is switched on, until cancelled."""
         while True:
             if self._wanted:
                 async with self._serve():
                     self.up.set()
-                    await self._change()
+                    await self._next_change()
             else:
-                await self._change()
+                await self._next_change()
 
-    async def _change(self) -> None:
+    async def _next_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
 
-def typed(nodes: Mapping[str, Switch]) -> None:
-    """Carry out a typed line."""
+def toggle_typed_node(nodes: Mapping[str, NodeSwitch]) -> None:
+    """Read a line and stop or start the node that it names."""
     line = sys.stdin.readline()
     if not line:  # the end of the input
         asyncio.get_running_loop().remove_reader(sys.stdin)
@@ -154,48 +154,48 @@ def typed(nodes: Mapping[str, Switch]) -> None:
 # -- the scripted exchange
 
 
-async def ask(client: ClientConnection, **message: Any) -> dict[str, Any]:
-    """Send a message and return the next one that comes."""
+async def request(client: ClientConnection, **message: Any) -> dict[str, Any]:
+    """Send a message and return the next received one."""
     await client.send(json.dumps(message))
     return await receive(client)
 
 
 async def receive(client: ClientConnection) -> dict[str, Any]:
-    """Return the next message."""
+    """Return the next received message."""
     message: dict[str, Any] = json.loads(await client.recv())
     return message
 
 
 async def check() -> None:
-    """Let two clients on two nodes talk; raise if anything is not as it should be."""
+    """Exchange messages between two clients on two nodes. Raise if a result is wrong."""
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(serve(name, 0)) for name in "AB"]
         urls = [f"ws://127.0.0.1:{node.port}/ws" for node in nodes]
         ann, bo = [await stack.enter_async_context(connect(url, proxy=None)) for url in urls]
         for name, client in (("Ann on A", ann), ("Bo on B", bo)):
-            answer = await ask(client, type="subscribe", topic="chat/lobby", id=1)
-            expect(answer["type"] == "ack", f"{name} joins the lobby", answer)
+            reply = await request(client, type="subscribe", topic="chat/lobby", id=1)
+            expect(reply["type"] == "ack", f"{name} joins the lobby", reply)
         for sender, text in ((ann, "Hello from A"), (bo, "Hello from B")):
             data = {"name": "someone", "text": text}
             await sender.send(json.dumps({"type": "send", "topic": "chat/lobby", "data": data}))
             for reader in (ann, bo):
                 got = await receive(reader)
-                expect((got["topic"], got["data"]) == ("chat/lobby", data), f"{text!r} is read on both nodes", got)
-        answer = await ask(bo, type="send", topic="chat/#", data=1, id=2)
-        expect(answer.get("code") == "invalid-topic", "a wildcard in a topic is answered by an error", answer)
+                expect((got["topic"], got["data"]) == ("chat/lobby", data), f"both nodes deliver {text!r}", got)
+        reply = await request(bo, type="send", topic="chat/#", data=1, id=2)
+        expect(reply.get("code") == "invalid-topic", "a wildcard in a topic is refused", reply)
 
 
-def expect(is_so: bool, what: str, got: object) -> None:
-    """Print a step that went well, raise for one that did not."""
-    if not is_so:
-        raise RuntimeError(f"{what}: no, got {got!r}")
-    print(f"ok  {what}", flush=True)
+def expect(passed: bool, step: str, got: object) -> None:
+    """Print a successful step, or raise for a failed one."""
+    if not passed:
+        raise RuntimeError(f"{step}: failed, got {got!r}")
+    print(f"ok  {step}", flush=True)
 
 
 def main() -> int:
-    """Run the demo; return the exit code."""
+    """Run the demo and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=8001, help="port of node A; node B takes the next one")
+    parser.add_argument("--port", type=int, default=8001, help="port of node A, node B uses the next port")
     parser.add_argument("--check", action="store_true", help="run a scripted exchange and exit")
     arguments = parser.parse_args()
     if not arguments.check:
@@ -203,7 +203,7 @@ def main() -> int:
         return 0
     try:
         asyncio.run(asyncio.wait_for(check(), 30))
-    except Exception as error:  # noqa: BLE001 -- whatever failed, say so and exit with 1
+    except Exception as error:  # noqa: BLE001 -- prints any failure and exits with 1
         print(f"FAILED  {error!r}")
         return 1
     print("The demo works.")

@@ -1,6 +1,6 @@
-"""A gateway in front of the chat: browsers talk to this server, and it talks to the chat.
+"""A gateway in front of the chat: browsers connect to this server, which connects to the chat.
 
-Run the chat (`nox -s demo`), then `uvicorn app:app --port 8000` in this folder; `CHAT_URL` names another upstream.
+Run the chat (`nox -s demo`), then `uvicorn app:app --port 8000` in this folder. Set `CHAT_URL` to use another upstream.
 """
 
 from __future__ import annotations
@@ -16,5 +16,5 @@ app = FastAPI(title="Gateway")
 
 @app.websocket("/ws")
 async def proxy(websocket: WebSocket) -> None:
-    """Pass everything on, both ways; the upstream's subprotocol and close code become the client's."""
+    """Forward all messages in both directions. The client receives the subprotocol and close code of the upstream."""
     await WebSocketProxy(websocket, os.environ.get("CHAT_URL", "ws://127.0.0.1:8001/ws"))()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 from websockets.asyncio.server import ServerConnection, serve
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

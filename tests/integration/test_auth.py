@@ -51,7 +51,7 @@ async def test_principal_id_becomes_connection_id() -> None:
     async with serve(_app(manager)) as server:
         headers = {"Authorization": "Bearer user:ann"}
         async with Client.open(f"{server.url}/ws", additional_headers=headers) as ann:
-            await ann.ask(type="ping")
+            await ann.exchange(type="ping")
             async with Client.open(f"{server.url}/ws", subprotocols=_browser("user:bo")) as bo:
                 assert bo.socket.subprotocol == "dws.v1.json"
                 await bo.send(type="send_by_conn_id", conn_id="ann", data="hi")
@@ -76,10 +76,10 @@ async def test_invalid_principal_id_closes_with_1008(
     async with serve(app) as server:
         headers = {"Authorization": "Bearer any"}
         async with Client.open(f"{server.url}/ws", additional_headers=headers) as client:
-            closed = (await client.closed()).rcvd
+            closed = (await client.wait_closed()).rcvd
             assert (closed.code, closed.reason) == (1008, "the id of the principal cannot be a connection id")
         async with Client.open(f"{server.url}/named", additional_headers=headers) as client:
-            assert (await client.ask(type="ping"))["type"] == "pong"
+            assert (await client.exchange(type="ping"))["type"] == "pong"
 
 
 async def test_missing_or_wrong_token_is_rejected_before_accept() -> None:
@@ -128,7 +128,7 @@ async def test_async_authenticator_object_is_accepted() -> None:
     async with serve(_app(manager)) as server:
         assert (await _refused(f"{server.url}/ws"))[0] == 401
         async with Client.open(f"{server.url}/ws", additional_headers={"x-company": "yes"}) as client:
-            assert (await client.ask(type="ping"))["type"] == "pong"
+            assert (await client.exchange(type="ping"))["type"] == "pong"
 
 
 def test_authenticator_without_verifier_is_rejected() -> None:
@@ -153,7 +153,7 @@ async def test_each_action_is_authorized(is_async: bool) -> None:
             {"type": "broadcast", "data": 1},
             {"type": "send_by_conn_id", "conn_id": ["me", "you"], "data": 1},
         ):
-            answer = await client.ask(**forbidden, id=1)
+            answer = await client.exchange(**forbidden, id=1)
             assert (answer["type"], answer["code"]) == ("error", "forbidden")
         await client.send(type="send", topic="mine/1", data="ok")
         assert (await client.receive())["data"] == "ok"
@@ -167,7 +167,7 @@ async def test_other_origin_is_rejected_by_default() -> None:
             assert (await _refused(url, origin=wrong))[0] == 403
         for right in ("https://app.example.com", server.http_url):
             async with Client.open(url, origin=right) as client:
-                assert (await client.ask(type="ping"))["type"] == "pong"
+                assert (await client.exchange(type="ping"))["type"] == "pong"
 
 
 async def test_token_in_cookie_or_query_is_ignored_by_default() -> None:
@@ -221,7 +221,7 @@ async def test_verifier_session_is_not_held_by_connection() -> None:
             Client.open(f"{server.url}/ws", additional_headers={"Authorization": "Bearer a"}) as a,
             Client.open(f"{server.url}/ws", additional_headers={"Authorization": "Bearer b"}) as b,
         ):
-            assert (await a.ask(type="ping"))["type"] == (await b.ask(type="ping"))["type"] == "pong"
+            assert (await a.exchange(type="ping"))["type"] == (await b.exchange(type="ping"))["type"] == "pong"
             assert pool.in_use == 0
     pool.database.close()
 
@@ -244,7 +244,7 @@ async def test_yield_dependency_is_held_by_connection() -> None:
                 await manager.receive(connection, message)
 
     async with serve(app) as server, Client.open(f"{server.url}/ws") as client:
-        await client.ask(type="ping")
+        await client.exchange(type="ping")
         assert held == ["open"]
     assert held == ["open", "closed"]
 

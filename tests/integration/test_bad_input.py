@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fastapi import WebSocket
 from support.apps import chat, chat_app
-from support.patience import HANG_S
 from support.servers import Client, serve
+from support.timeouts import HANG_S
 from websockets.exceptions import InvalidStatus
 
 from dws_core import (
@@ -30,7 +30,7 @@ from dws_core._topics.trie import MqttMatcher
 
 
 async def _still_works(client: Client) -> None:
-    assert await client.ask(type="ping", id="alive") == {"type": "pong", "id": "alive"}
+    assert await client.exchange(type="ping", id="alive") == {"type": "pong", "id": "alive"}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ async def test_unsupported_text_is_rejected_before_broker(text: str) -> None:
 
     manager, app = chat(topic_matcher=AnyTopic())
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
-        await client.ask(type="ping")
+        await client.exchange(type="ping")
         for call in (
             lambda: manager.publish("t", 1, key=text),
             lambda: manager.broadcast(1, key=text),
@@ -127,7 +127,7 @@ async def test_binary_frame_on_text_codec_closes_with_1003() -> None:
     _, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.socket.send(b"\x00")
-        assert (await client.closed()).rcvd.code == 1003
+        assert (await client.wait_closed()).rcvd.code == 1003
 
 
 async def test_oversized_message_closes_only_sender_with_1009() -> None:
@@ -135,14 +135,14 @@ async def test_oversized_message_closes_only_sender_with_1009() -> None:
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         async with Client.open(f"{server.url}/ws/b") as neighbour:
             await client.send(type="send", topic="t", data="é" * 60)
-            assert (await client.closed()).rcvd.code == 1009
+            assert (await client.wait_closed()).rcvd.code == 1009
             await _still_works(neighbour)
 
 
 async def test_data_over_broker_limit_is_too_large() -> None:
     _, app = chat("memory://?max_payload_bytes=100")
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
-        assert (await client.ask(type="send", topic="t", data="x" * 200, id=1))["code"] == "too-large"
+        assert (await client.exchange(type="send", topic="t", data="x" * 200, id=1))["code"] == "too-large"
         await _still_works(client)
 
 
@@ -152,8 +152,8 @@ async def test_filter_over_limit_is_rejected() -> None:
         await client.subscribe("a")
         await client.subscribe("b")
         await client.subscribe("b")
-        assert (await client.ask(type="subscribe", topic="c", id=1))["code"] == "too-many-filters"
-        await client.ask(type="unsubscribe", topic="a", id=2)
+        assert (await client.exchange(type="subscribe", topic="c", id=1))["code"] == "too-many-filters"
+        await client.exchange(type="unsubscribe", topic="a", id=2)
         await client.subscribe("c")
 
 
@@ -162,13 +162,13 @@ async def test_excess_messages_are_limited_then_flood_is_closed() -> None:
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         async with Client.open(f"{server.url}/ws/b") as neighbour:
             for _ in range(2):
-                assert (await client.ask(type="ping"))["type"] == "pong"
-            answer = await client.ask(type="ping", id=3)
+                assert (await client.exchange(type="ping"))["type"] == "pong"
+            answer = await client.exchange(type="ping", id=3)
             assert (answer["code"], answer["temporary"], answer["id"]) == ("rate-limited", True, 3)
             assert answer["retry_in_s"] > 0
             for _ in range(3):
                 await client.send(type="ping")
-            assert (await client.closed()).rcvd.code == 4503
+            assert (await client.wait_closed()).rcvd.code == 4503
             await _still_works(neighbour)
 
 
@@ -254,7 +254,7 @@ async def test_failing_handler_closes_connection_with_1011() -> None:
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as neighbour:
         async with Client.open(f"{server.url}/broken") as client:
             await client.send(type="ping")
-            assert (await client.closed()).rcvd.code == 1011
+            assert (await client.wait_closed()).rcvd.code == 1011
         await _still_works(neighbour)
 
 
@@ -279,7 +279,7 @@ class _Raising(BrokerInterface):
 async def test_broker_error_reply_hides_details() -> None:
     manager = WebSocketManager("chat", broker=_Raising())
     async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/a") as client:
-        answer = await client.ask(type="send", topic="t", data=1, id=1)
+        answer = await client.exchange(type="send", topic="t", data=1, id=1)
         assert (answer["type"], answer["id"]) == ("error", 1)
         assert "secret" not in answer["message"]
         await _still_works(client)

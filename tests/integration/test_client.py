@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from fastapi import FastAPI, WebSocket
 from support.apps import chat
-from support.clients import Gaps, client, take
+from support.clients import Gaps, client, receive_data
 from support.servers import HANG_S, serve
 
 from dws_core import (
@@ -69,11 +69,11 @@ async def test_each_subscription_receives_its_matches_once() -> None:
         async with alice.subscribe("#") as all_, alice.subscribe("a/+") as some, alice.subscribe("a/+") as same:
             for n, topic in enumerate(["a/1", "b", "a/2"]):
                 await alice.publish(topic, n)
-            assert await take(all_, 3) == [0, 1, 2]
-            assert await take(some, 2) == await take(same, 2) == [0, 2]
+            assert await receive_data(all_, 3) == [0, 1, 2]
+            assert await receive_data(some, 2) == await receive_data(same, 2) == [0, 2]
             same.close()
             await alice.publish("a/3", 3)
-            assert await take(some, 1) == [3]
+            assert await receive_data(some, 1) == [3]
             with pytest.raises(StopAsyncIteration):
                 await anext(same)
 
@@ -96,7 +96,7 @@ async def test_broadcasts_and_direct_messages_reach_inbox() -> None:
         await alice.broadcast("all")
         await alice.send_to(["b", "nobody"], "you")
         await alice.send_to("b", "you again")
-        assert await take(inbox, 3) == ["all", "you", "you again"]
+        assert await receive_data(inbox, 3) == ["all", "you", "you again"]
 
 
 async def test_repeated_key_is_delivered_once() -> None:
@@ -105,7 +105,7 @@ async def test_repeated_key_is_delivered_once() -> None:
         first = await alice.publish("t", 1, key="k")
         assert await alice.publish("t", 2, key="k") == first
         await alice.publish("t", 3)
-        assert await take(messages, 2) == [1, 3]
+        assert await receive_data(messages, 2) == [1, 3]
 
 
 async def test_refusal_is_raised_at_call() -> None:
@@ -131,7 +131,7 @@ async def test_publishes_over_rate_limit_are_all_stored() -> None:
         async with asyncio.TaskGroup() as publishes:
             for n in range(60):
                 publishes.create_task(alice.publish("t", n))
-        assert sorted(await take(messages, 60)) == list(range(60))
+        assert sorted(await receive_data(messages, 60)) == list(range(60))
 
 
 async def test_client_resumes_on_replacement_node() -> None:
@@ -144,14 +144,14 @@ async def test_client_resumes_on_replacement_node() -> None:
         messages = alice.subscribe("t")
         await alice.__aenter__()
         await manager.publish("t", "before")
-        assert await take(messages, 1) == ["before"]
+        assert await receive_data(messages, 1) == ["before"]
     async with other:
         assert not alice.connected
         await other.publish("t", "while away")
     try:
         async with serve(second, port=port):
             await alice.publish("t", "after")
-            assert await take(messages, 2) == ["while away", "after"]
+            assert await receive_data(messages, 2) == ["while away", "after"]
     finally:
         await alice.aclose()
     assert gaps == []
@@ -174,10 +174,10 @@ async def test_node_without_connect_is_supported() -> None:
         async with alice.subscribe("t") as messages:
             await alice.publish("t", 1)
             manager.active_connections[0].disconnect(4002)
-            await gaps.came()
+            await gaps.wait()
             assert gaps == [Gap(filters=("t",), reason="unavailable")]
             await alice.publish("t", 2)
-            assert await take(messages, 2) == [1, 2]
+            assert await receive_data(messages, 2) == [1, 2]
 
 
 async def test_token_is_requested_per_connection() -> None:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support.clients import Gaps, client, take
-from support.scripted import Peer, scripted
+from support.clients import Gaps, client, receive_data
+from support.scripted import ScriptedConnection, scripted
 from support.servers import HANG_S
 from websockets.exceptions import ConnectionClosed as SocketClosed
 
@@ -26,8 +26,8 @@ from dws_core.client import Gap, Subscription
 async def test_full_queue_stops_reading_and_loses_nothing() -> None:
     total = 3_000
 
-    async def node(peer: Peer) -> None:
-        await peer.welcome()
+    async def node(peer: ScriptedConnection) -> None:
+        await peer.accept_connect()
         for n in range(1, total + 1):
             await peer.message(n, n)
 
@@ -36,15 +36,15 @@ async def test_full_queue_stops_reading_and_loses_nothing() -> None:
         alice = client(url, queue_messages=10, on_gap=gaps)
         messages = alice.subscribe("t")
         async with alice:
-            assert await take(messages, 1) == [1]
+            assert await receive_data(messages, 1) == [1]
             assert int((alice.cursor or "").split(":")[2]) < 50
-            assert await take(messages, total - 1) == list(range(2, total + 1))
+            assert await receive_data(messages, total - 1) == list(range(2, total + 1))
         assert gaps == []
 
 
 async def test_client_that_replies_does_not_block_itself() -> None:
-    async def node(peer: Peer) -> None:
-        await peer.welcome()
+    async def node(peer: ScriptedConnection) -> None:
+        await peer.accept_connect()
         for n in range(1, 31):
             await peer.message(n, n)
         for _ in range(30):
@@ -61,8 +61,8 @@ async def test_client_that_replies_does_not_block_itself() -> None:
 
 
 async def test_overflow_while_waiting_for_reply_is_gap() -> None:
-    async def node(peer: Peer) -> None:
-        await peer.welcome()
+    async def node(peer: ScriptedConnection) -> None:
+        await peer.accept_connect()
         frame = await peer.receive("send")
         for n in range(1, 41):
             await peer.message(n, n)
@@ -75,18 +75,18 @@ async def test_overflow_while_waiting_for_reply_is_gap() -> None:
         async with alice:
             await alice.publish("reply", 1)
             assert gaps == [Gap(filters=("t",), reason="overflow")], "told once"
-            assert await take(messages, 30) == list(range(1, 31))
+            assert await receive_data(messages, 30) == list(range(1, 31))
 
 
 # -- closing and failing
 
 
 async def test_close_ends_iterations_and_pending_calls() -> None:
-    async def node(peer: Peer) -> None:
-        await peer.welcome()
+    async def node(peer: ScriptedConnection) -> None:
+        await peer.accept_connect()
         await peer.receive("send")
         asked.set()
-        assert await peer.gone() == 1000
+        assert await peer.wait_closed() == 1000
 
     asked = asyncio.Event()
     async with scripted(node) as url:
@@ -105,18 +105,18 @@ async def test_close_ends_iterations_and_pending_calls() -> None:
 
 
 async def test_close_does_not_wait_for_unread_messages() -> None:
-    async def node(peer: Peer) -> None:
-        await peer.welcome()
+    async def node(peer: ScriptedConnection) -> None:
+        await peer.accept_connect()
         with suppress(SocketClosed):
             for n in range(1, 3_001):
                 await peer.message(n, n)
-        assert await peer.gone() == 1000
+        assert await peer.wait_closed() == 1000
 
     async with scripted(node) as url:
         alice = client(url, queue_messages=1, connect_timeout_s=1_000)
         messages = alice.subscribe("t")
         async with asyncio.timeout(HANG_S), alice:
-            assert await take(messages, 1) == [1]
+            assert await receive_data(messages, 1) == [1]
 
 
 async def test_first_connection_times_out() -> None:
@@ -136,8 +136,8 @@ async def test_failing_token_function_is_retried() -> None:
             raise OSError("the token service is away")
         return "t"
 
-    async def node(peer: Peer) -> None:
-        await peer.welcome()
+    async def node(peer: ScriptedConnection) -> None:
+        await peer.accept_connect()
 
     async with scripted(node) as url, client(url, token=token):
         assert len(asked) == 3

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from services.chromium import ARGUMENTS, find_chromium
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 
 APP = Path(__file__).parents[2] / "examples/chat/app.py"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.apps import chat, chat_app
 from support.log_brokers import PlainBroker
-from support.resume import hello, missed, slow
+from support.resume import connect, receive_replay, slow_node
 from support.servers import Client, serve
 
 from dws_core import WebSocketManager
@@ -14,10 +14,10 @@ async def test_client_without_cursor_receives_only_new_messages() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            await hello(client, "t")
+            await connect(client, "t")
         await manager.publish("t", "missed")
         async with Client.open(f"{server.url}/ws/me") as client:
-            await hello(client, "t")
+            await connect(client, "t")
             await manager.publish("t", "new")
             assert (await client.receive())["data"] == "new"
 
@@ -27,19 +27,19 @@ async def test_message_before_connected_reply_may_repeat() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
+            cursor = (await connect(client, "t"))["cursor"]
         async with Client.open(f"{server.url}/ws/me") as client:
             await manager.broadcast("early")  # reaches every connection, also before its `connect`
             assert (await client.receive())["data"] == "early"
-            assert (await hello(client, "t", cursor=cursor))["recovered"] is True
-            assert await missed(client) == ["early"]
+            assert (await connect(client, "t", cursor=cursor))["recovered"] is True
+            assert await receive_replay(client) == ["early"]
 
 
 async def test_lost_memory_log_is_gap() -> None:
     async with serve(chat()[1]) as server, Client.open(f"{server.url}/ws/me") as client:
-        cursor = (await hello(client, "t"))["cursor"]
+        cursor = (await connect(client, "t"))["cursor"]
     async with serve(chat()[1]) as server, Client.open(f"{server.url}/ws/me") as client:
-        assert (await hello(client, "t", cursor=cursor))["recovered"] is False
+        assert (await connect(client, "t", cursor=cursor))["recovered"] is False
         assert (await client.receive())["reason"] == "epoch"
 
 
@@ -54,17 +54,17 @@ async def test_broker_without_log_delivers_repeated_key_again() -> None:
 
 async def test_message_before_gap_may_repeat() -> None:
     """The node that the client reconnects to is behind and cannot reach the broker to check its cursor."""
-    _, manager, first = slow("again")
-    broker, _, second = slow("again")
+    _, manager, first = slow_node("again")
+    broker, _, second = slow_node("again")
     async with serve(first) as a, serve(second) as b:
-        broker.sink.shut()
+        broker.sink.close_gate()
         async with Client.open(f"{a.url}/ws/me") as client:
-            await hello(client, "t")
+            await connect(client, "t")
             await manager.publish("t", "once more")
             cursor = (await client.receive())["pos"]
-        broker.away = True
+        broker.unavailable = True
         async with Client.open(f"{b.url}/ws/me") as client:
-            assert (await hello(client, "t", cursor=cursor))["recovered"] is False
+            assert (await connect(client, "t", cursor=cursor))["recovered"] is False
             assert (await client.receive())["reason"] == "unavailable"
-            broker.sink.let_through()
+            broker.sink.open_gate()
             assert (await client.receive())["data"] == "once more"

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Response
 from support.apps import chat
 from support.brokers import PlainBroker
 from support.log_brokers import SlowBroker
-from support.resume import hello, slow
+from support.resume import connect, slow_node
 from support.servers import Client, serve
 
 from dws_core import NodeHealth, WebSocketManager
@@ -28,14 +28,14 @@ async def test_node_is_ready_between_start_and_stop() -> None:
 @pytest.mark.parametrize("state", ["degraded", "blocked"])
 async def test_node_is_not_ready_while_broker_is_away(state: str) -> None:
     """Its connections stay open."""
-    broker, manager, app = slow()
+    broker, manager, app = slow_node()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-        cursor = (await hello(client, "t"))["cursor"]
+        cursor = (await connect(client, "t"))["cursor"]
         detail = "no answer from the broker for 3 s"
         broker.sink.on_state(state, detail)
         assert manager.health() == NodeHealth(started=True, broker=state, detail=detail, connections=1)  # type: ignore[arg-type]
         assert not manager.health().ready
-        assert (await client.ask(type="ping", id=1))["type"] == "pong"
+        assert (await client.exchange(type="ping", id=1))["type"] == "pong"
         broker.sink.on_state("live", "connected again")
         assert manager.health().ready
         await manager.publish("t", "still the same connection")
@@ -49,7 +49,7 @@ async def test_broken_tail_changes_health_until_reconnected() -> None:
     manager = WebSocketManager("chat", broker=broker)
     broken: list[str] = []
     async with manager:
-        broker.connecting = [ConnectionError("refused")]
+        broker.connect_errors = [ConnectionError("refused")]
         told = manager._runtime.tail_sink.on_state
 
         def on_state(state: str, detail: str) -> None:
@@ -57,7 +57,7 @@ async def test_broken_tail_changes_health_until_reconnected() -> None:
             broken.append(manager.health().broker)
 
         manager._runtime.tail_sink.on_state = on_state  # type: ignore[method-assign, assignment]
-        broker.break_off()
+        broker.end_deliveries()
         await manager.publish("t", 1)
         while "live" not in broken:
             await manager.publish("t", 1)
@@ -65,11 +65,11 @@ async def test_broken_tail_changes_health_until_reconnected() -> None:
 
 
 async def test_discontinuity_reaches_affected_connections() -> None:
-    broker, _, app = slow()
+    broker, _, app = slow_node()
     assert isinstance(broker, SlowBroker)
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/a") as ann, Client.open(f"{server.url}/ws/b") as bo:
-            await hello(ann, "t")
+            await connect(ann, "t")
             await bo.subscribe("#")
             broker.sink.on_discontinuity(0, GapReason.UNAVAILABLE, Head(partition=0, epoch="new", offset=7))
             for client, filters in ((ann, ["t"]), (bo, ["#"])):
@@ -79,7 +79,7 @@ async def test_discontinuity_reaches_affected_connections() -> None:
 
 
 async def test_readiness_route_reports_broker_state() -> None:
-    broker, manager, app = slow()
+    broker, manager, app = slow_node()
     assert isinstance(app, FastAPI)
 
     @app.get("/ready")

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from support.apps import chat
 from support.log_brokers import PlainBroker
-from support.patience import HANG_S
-from support.resume import hello, missed, slow
+from support.resume import connect, receive_replay, slow_node
 from support.servers import Client, serve
+from support.timeouts import HANG_S
 
 from dws_core import (
     BrokerClosed,
@@ -27,31 +27,31 @@ async def test_history_returns_last_messages_oldest_first() -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         receipts = [(await manager.publish(f"t/{n % 2}", n))[0] for n in range(10)]
-        answer = await client.ask(type="history", topic="t/1", limit=3, id="h")
+        answer = await client.exchange(type="history", topic="t/1", limit=3, id="h")
         position = [f"0:{receipt.epoch}:{receipt.offset}" for receipt in receipts]
         messages = [{"data": n, "pos": position[n]} for n in (5, 7, 9)]
         assert answer == {
             "type": "history", "id": "h", "topic": "t/1", "messages": messages, "cursor": position[9],
         }  # fmt: skip
-        assert len((await client.ask(type="history", topic="t/1", limit=99, id=1))["messages"]) == 5
-        assert (await client.ask(type="history", topic="never", limit=9, id=1))["messages"] == []
+        assert len((await client.exchange(type="history", topic="t/1", limit=99, id=1))["messages"]) == 5
+        assert (await client.exchange(type="history", topic="never", limit=9, id=1))["messages"] == []
 
 
 async def test_history_includes_messages_before_node_start() -> None:
     """The search also works if the broker has trimmed older messages."""
-    broker, _, app = slow("past")
-    _, manager, first = slow("past")
+    broker, _, app = slow_node("past")
+    _, manager, first = slow_node("past")
     async with serve(first):
         for n in range(400):  # the history of a topic has 300
             await manager.publish("t", n)
         async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-            answer = await client.ask(type="history", topic="t", limit=350, id=1)
+            answer = await client.exchange(type="history", topic="t", limit=350, id=1)
             assert [message["data"] for message in answer["messages"]] == list(range(100, 400))
             assert len(broker.reads) < 20
-            answer = await client.ask(type="history", topic="t", limit=2, id=1)
+            answer = await client.exchange(type="history", topic="t", limit=2, id=1)
             assert [message["data"] for message in answer["messages"]] == [398, 399]
-            broker.away = True
-            error = await client.ask(type="history", topic="t", limit=2, id=1)
+            broker.unavailable = True
+            error = await client.exchange(type="history", topic="t", limit=2, id=1)
             assert (error["code"], error["temporary"]) == ("unavailable", True)
 
 
@@ -61,7 +61,7 @@ async def test_history_requires_authorization() -> None:
 
     _, app = chat(authorize=authorize)
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-        assert (await client.ask(type="history", topic="t", limit=2, id=1))["code"] == "forbidden"
+        assert (await client.exchange(type="history", topic="t", limit=2, id=1))["code"] == "forbidden"
 
 
 # -- the policy
@@ -72,24 +72,24 @@ async def test_topic_without_history_has_no_position() -> None:
     manager, app = chat(history={"cursor/#": History.none()})
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "cursor/+", "chat/+"))["cursor"]
+            cursor = (await connect(client, "cursor/+", "chat/+"))["cursor"]
             await manager.publish("cursor/ann", 1)
             assert await client.receive() == {"type": "message", "topic": "cursor/ann", "data": 1}
         assert [receipt.offset for receipt in await manager.publish("cursor/ann", 2)] == [None]
         await manager.publish("chat/lobby", "kept")
         async with Client.open(f"{server.url}/ws/me") as client:
-            assert (await hello(client, "cursor/+", "chat/+", cursor=cursor))["recovered"] is True
-            assert await missed(client) == ["kept"]
+            assert (await connect(client, "cursor/+", "chat/+", cursor=cursor))["recovered"] is True
+            assert await receive_replay(client) == ["kept"]
         assert await manager.history("cursor/ann") == []
 
 
 async def test_history_size_applies_on_every_node() -> None:
-    broker, manager, app = slow(history={"short": History(size=3)})
+    broker, manager, app = slow_node(history={"short": History(size=3)})
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         for number in range(10):
             await manager.publish("short", number)
             await manager.publish("long", number)
-        answer = await client.ask(type="history", topic="short", limit=100, id=1)
+        answer = await client.exchange(type="history", topic="short", limit=100, id=1)
         assert [message["data"] for message in answer["messages"]] == [7, 8, 9]
         assert [message.data for message in await manager.history("short")] == [7, 8, 9]
         assert len(await manager.history("long")) == 10
@@ -97,7 +97,7 @@ async def test_history_size_applies_on_every_node() -> None:
 
 
 async def test_short_ttl_history_is_read_from_broker() -> None:
-    broker, manager, app = slow(history={"secret": History(ttl_s=0.05)})
+    broker, manager, app = slow_node(history={"secret": History(ttl_s=0.05)})
     async with serve(app):
         await manager.publish("secret", "gone soon")
         async with asyncio.timeout(HANG_S):
@@ -113,15 +113,15 @@ async def test_short_history_gives_same_answer_on_every_node(missed_messages: in
     _, second = chat("memory://short", history={"t": History(size=2)})
     async with serve(first) as a:
         async with Client.open(f"{a.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
+            cursor = (await connect(client, "t"))["cursor"]
         for number in range(missed_messages):
             await manager.publish("t", number)
         async with serve(second) as b:
             for server in (a, b):
                 async with Client.open(f"{server.url}/ws/me") as client:
-                    assert (await hello(client, "t", cursor=cursor))["recovered"] is recovered
+                    assert (await connect(client, "t", cursor=cursor))["recovered"] is recovered
                     if recovered:
-                        assert await missed(client) == [0, 1]
+                        assert await receive_replay(client) == [0, 1]
                     else:
                         assert (await client.receive())["reason"] == "trimmed"
 
@@ -130,13 +130,13 @@ async def test_expired_history_is_gap_despite_node_cache() -> None:
     manager, app = chat(history={"t": History(ttl_s=0.02)})
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
+            cursor = (await connect(client, "t"))["cursor"]
         await manager.publish("t", "gone soon")
         recovered, reason = True, ""
         async with asyncio.timeout(HANG_S):  # a node caches records for a minute
             while recovered:
                 async with Client.open(f"{server.url}/ws/me") as client:
-                    recovered = (await hello(client, "t", cursor=cursor))["recovered"]
+                    recovered = (await connect(client, "t", cursor=cursor))["recovered"]
                     reason = (await client.receive()).get("reason", "")
         assert reason == "trimmed"
 

@@ -17,10 +17,10 @@ from dws_core._tasks import Tasks
 async def test_shutdown_closes_every_connection_with_1012() -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as a, Client.open(f"{server.url}/ws/b") as b:
-        await a.ask(type="ping")
-        await b.ask(type="ping")
+        await a.exchange(type="ping")
+        await b.exchange(type="ping")
         await manager.shutdown()
-        assert (await a.closed()).rcvd.code == (await b.closed()).rcvd.code == 1012
+        assert (await a.wait_closed()).rcvd.code == (await b.wait_closed()).rcvd.code == 1012
         assert manager.active_connections == []
         await manager.startup()
 
@@ -95,7 +95,7 @@ async def test_outside_cancellation_is_not_swallowed() -> None:
 
     async with serve(app) as server, Client.open(f"{server.url}/ws") as client:
         (await running).cancel()
-        await client.closed()
+        await client.wait_closed()
     assert ended == ["cancelled"]
 
 

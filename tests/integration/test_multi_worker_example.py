@@ -19,9 +19,9 @@ from typing import Any, Self
 import pytest
 from services.redis import PrivateRedis, find_redis
 from support import signals
-from support.clients import Gaps, client, take
-from support.patience import HANG_S
+from support.clients import Gaps, client, receive_data
 from support.servers import Client
+from support.timeouts import HANG_S
 
 from dws_core.client import Subscription
 
@@ -221,7 +221,7 @@ async def publish(server: Workers, *data: object) -> None:
 
 async def all_take(listeners: list[Subscription], *data: object) -> None:
     """Check that each listener receives exactly these messages, in this order."""
-    taken = await asyncio.gather(*(take(listener, len(data)) for listener in listeners))
+    taken = await asyncio.gather(*(receive_data(listener, len(data)) for listener in listeners))
     assert taken == [list(data)] * len(listeners)
 
 
@@ -265,7 +265,7 @@ async def test_shutdown_closes_every_client_with_1012(redis: PrivateRedis) -> No
             for alice in clients:
                 await alice.subscribe("chat/#")
             server.process.send_signal(signal.SIGTERM)
-            closed = await asyncio.gather(*(alice.closed() for alice in clients))
+            closed = await asyncio.gather(*(alice.wait_closed() for alice in clients))
         assert [end.rcvd and end.rcvd.code for end in closed] == [1012] * len(clients)
         assert await asyncio.to_thread(server.process.wait, HANG_S) == 0
         assert len(server.said("Finished server process", WORKERS)) == WORKERS

@@ -17,7 +17,7 @@ async def test_message_reaches_subscribers_on_both_nodes() -> None:
         async with Client.open(f"{b.url}/ws/b") as bob:
             await alice.subscribe("chat/#")
             await bob.subscribe("chat/+")
-            assert (await bob.ask(type="send", topic="chat/1", data={"n": 1}))["data"] == {"n": 1}
+            assert (await bob.exchange(type="send", topic="chat/1", data={"n": 1}))["data"] == {"n": 1}
             got = await alice.receive()
     assert (got["type"], got["topic"], got["data"]) == ("message", "chat/1", {"n": 1})
     assert got["pos"].split(":")[0] == "0"
@@ -28,9 +28,9 @@ async def test_unsubscribe_stops_delivery() -> None:
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         await client.subscribe("secret")
         await client.subscribe("open")
-        assert (await client.ask(type="unsubscribe", topic="secret", id=1)) == {"type": "ack", "id": 1}
+        assert (await client.exchange(type="unsubscribe", topic="secret", id=1)) == {"type": "ack", "id": 1}
         await client.send(type="send", topic="secret", data="no")
-        assert (await client.ask(type="send", topic="open", data="yes"))["data"] == "yes"
+        assert (await client.exchange(type="send", topic="open", data="yes"))["data"] == "yes"
 
 
 async def test_broadcast_and_direct_messages_cross_nodes() -> None:
@@ -53,8 +53,8 @@ async def test_direct_message_reaches_all_connections_of_id() -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as phone:
         async with Client.open(f"{server.url}/ws/me") as laptop:
-            await phone.ask(type="ping")
-            await laptop.ask(type="ping")
+            await phone.exchange(type="ping")
+            await laptop.exchange(type="ping")
             await manager.send_to("me", 1)
             assert (await phone.receive())["data"] == (await laptop.receive())["data"] == 1
 
@@ -123,7 +123,7 @@ async def test_message_matching_two_filters_arrives_once() -> None:
         await client.subscribe("a/b")
         await client.send(type="send", topic="a/b", data=1)
         assert (await client.receive())["data"] == 1
-        assert (await client.ask(type="ping", id=9)) == {"type": "pong", "id": 9}
+        assert (await client.exchange(type="ping", id=9)) == {"type": "pong", "id": 9}
 
 
 async def test_repeated_key_is_delivered_once_on_any_node() -> None:
@@ -131,8 +131,8 @@ async def test_repeated_key_is_delivered_once_on_any_node() -> None:
     _, second = chat("memory://keys")
     async with serve(first) as a, serve(second) as b, Client.open(f"{a.url}/ws/a") as alice:
         async with Client.open(f"{b.url}/ws/b") as bob:
-            one = await alice.ask(type="send", topic="t", data=1, key="k", id=1)
-            two = await bob.ask(type="send", topic="t", data=2, key="k", id=2)
+            one = await alice.exchange(type="send", topic="t", data=1, key="k", id=1)
+            two = await bob.exchange(type="send", topic="t", data=2, key="k", id=2)
             assert one["pos"] == two["pos"]
 
 
@@ -142,4 +142,4 @@ async def test_lifespan_composes_with_that_of_user() -> None:
         await manager.publish("t", 1)
     app = chat_app(manager)
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
-        assert await client.ask(type="ping") == {"type": "pong"}
+        assert await client.exchange(type="ping") == {"type": "pong"}

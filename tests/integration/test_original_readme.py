@@ -163,7 +163,7 @@ async def test_authentication_after_accept_closes_with_1008() -> None:
         await WebSocketOAuth2PasswordBearer("/token")(ws)
 
     async with serve(app) as server, Client.open(server.url) as client:
-        assert (await client.closed()).rcvd.code == 1008
+        assert (await client.wait_closed()).rcvd.code == 1008
 
 
 def test_exception_has_connection_and_decorator_handles_it() -> None:
@@ -240,7 +240,7 @@ async def test_custom_broker_is_created_from_class() -> None:
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         assert isinstance(manager.broker, MyBroker)
         await client.subscribe("chat/#")
-        assert await client.ask(type="send", topic="chat/1", data=[1], id=1) in (
+        assert await client.exchange(type="send", topic="chat/1", data=[1], id=1) in (
             {"type": "ack", "id": 1},
             {"type": "message", "topic": "chat/1", "data": [1]},
         )
@@ -308,7 +308,7 @@ async def test_subscribe_functions_change_live_connection() -> None:
     app = _app(manager)
     _second_endpoint(app, manager)
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
-        await client.ask(type="ping")
+        await client.exchange(type="ping")
         connection = manager.active_connections[0]
         subscribe(connection, Message(data={}, typ="subscribe", topic="news/+"))
         assert connection.topics == {"news/+"}

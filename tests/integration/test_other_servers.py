@@ -62,7 +62,7 @@ async def test_chat_works_on_hypercorn() -> None:
         async with Client.open(f"{url}/ws/c", **soon) as c:
             (connection,) = [one for one in manager.active_connections if one.id == "c"]
             await connection.close(4500, "out")
-            closed = await c.closed()
+            closed = await c.wait_closed()
             assert closed.rcvd is not None
             assert (closed.rcvd.code, closed.rcvd.reason) == (4500, "out")
 

@@ -8,11 +8,11 @@ import pytest
 from support.proxies import (
     Gateway,
     Upstream,
-    before,
-    behind,
+    behind_gateway,
     bound_socket,
     closed_with,
     flood,
+    gateway_to,
     open_client,
     url_of,
 )
@@ -28,7 +28,7 @@ from dws_core import WebSocketProxy
 @pytest.mark.parametrize(("sent", "seen"), [(1000, 1000), (1001, 1001), (1011, 1011), (3000, 3000), (4999, 4999)])
 async def test_client_close_code_reaches_upstream(sent: int, seen: int) -> None:
     upstream = Upstream()
-    async with behind(upstream) as (url, front):
+    async with behind_gateway(upstream) as (url, front):
         async with open_client(url) as client:
             await client.close(sent, "reason ✓")
         assert await upstream.close() == Close(seen, "reason ✓")
@@ -41,14 +41,14 @@ async def test_upstream_close_code_reaches_client(accept: bool, code: int) -> No
     async def leave(socket: ServerConnection) -> None:
         await socket.close(code, "z" * 120 + "✓")
 
-    async with behind(leave, gateway={"accept": accept}) as (url, front), open_client(url) as client:
+    async with behind_gateway(leave, gateway={"accept": accept}) as (url, front), open_client(url) as client:
         assert await closed_with(client) == Close(code, "z" * 120 + "✓")
         await front.wait_ended()
 
 
 async def test_client_close_without_code_is_1000_for_upstream() -> None:
     upstream = Upstream()
-    async with behind(upstream) as (url, front), open_client(url) as client:
+    async with behind_gateway(upstream) as (url, front), open_client(url) as client:
         async with client.send_context():
             client.protocol.send_close()
         assert await upstream.close() == Close(1000, "")
@@ -60,14 +60,14 @@ async def test_upstream_close_without_code_is_1000_for_client() -> None:
         async with socket.send_context():
             socket.protocol.send_close()
 
-    async with behind(leave) as (url, front), open_client(url) as client:
+    async with behind_gateway(leave) as (url, front), open_client(url) as client:
         assert await closed_with(client) == Close(1000, "")
         await front.wait_ended()
 
 
 async def test_lost_client_is_1001_for_upstream() -> None:
     upstream = Upstream()
-    async with behind(upstream) as (url, front):
+    async with behind_gateway(upstream) as (url, front):
         client = await open_client(url)
         client.transport.abort()
         assert await upstream.close() == Close(1001, "the client's connection was lost")
@@ -77,7 +77,7 @@ async def test_lost_client_is_1001_for_upstream() -> None:
 
 async def test_lost_upstream_is_1014_for_client() -> None:
     upstream = Upstream()
-    async with behind(upstream) as (url, front), open_client(url) as client:
+    async with behind_gateway(upstream) as (url, front), open_client(url) as client:
         (await upstream.connection()).transport.abort()
         assert await closed_with(client) == Close(1014, "the upstream connection was lost")
         await front.wait_ended()
@@ -85,7 +85,7 @@ async def test_lost_upstream_is_1014_for_client() -> None:
 
 async def test_both_sides_may_be_lost_at_once() -> None:
     upstream = Upstream()
-    async with behind(upstream) as (url, front):
+    async with behind_gateway(upstream) as (url, front):
         client = await open_client(url)
         server = await upstream.connection()
         client.transport.abort()
@@ -97,7 +97,7 @@ async def test_both_sides_may_be_lost_at_once() -> None:
 
 async def test_lost_client_is_noticed_during_upstream_flood() -> None:
     upstream = Upstream(flood)
-    async with behind(upstream) as (url, front):
+    async with behind_gateway(upstream) as (url, front):
         client = await open_client(url)
         await client.recv()
         client.transport.abort()
@@ -112,7 +112,7 @@ async def test_lost_upstream_is_noticed_during_client_flood() -> None:
         await socket.recv()
         socket.transport.abort()
 
-    async with behind(vanish) as (url, front), open_client(url) as client:
+    async with behind_gateway(vanish) as (url, front), open_client(url) as client:
         with pytest.raises(ConnectionClosed):
             await flood(client)
         assert (client.close_code, client.close_reason) == (1014, "the upstream connection was lost")
@@ -128,7 +128,7 @@ async def test_upstream_without_pongs_is_lost() -> None:
         await release.wait()
         socket.transport.abort()
 
-    async with behind(deaf, gateway={"ping_interval_s": 0.1, "close_timeout_s": 0.2}) as (url, front):
+    async with behind_gateway(deaf, gateway={"ping_interval_s": 0.1, "close_timeout_s": 0.2}) as (url, front):
         async with open_client(url) as client:
             assert await closed_with(client) == Close(1014, "the upstream connection was lost")
             await front.wait_ended()
@@ -166,7 +166,7 @@ async def test_server_stops_while_both_sides_are_stalled() -> None:
 
 async def test_cancelled_endpoint_closes_both_sides() -> None:
     upstream = Upstream()
-    async with behind(upstream) as (url, front), open_client(url) as client:
+    async with behind_gateway(upstream) as (url, front), open_client(url) as client:
         await upstream.connection()
         assert front.task is not None
         front.task.cancel()
@@ -184,7 +184,7 @@ async def test_second_cancellation_does_not_wait_for_upstream() -> None:
         await release.wait()
         socket.transport.abort()
 
-    async with behind(deaf, gateway={"close_timeout_s": 60.0}) as (url, front), open_client(url) as client:
+    async with behind_gateway(deaf, gateway={"close_timeout_s": 60.0}) as (url, front), open_client(url) as client:
         assert front.task is not None
         front.task.cancel()
         await closed_with(client)  # the close is in progress, and the upstream does not answer
@@ -196,7 +196,7 @@ async def test_second_cancellation_does_not_wait_for_upstream() -> None:
 
 async def test_cancellation_during_upstream_handshake_ends_both() -> None:
     with bound_socket(listening=True) as endpoint:
-        async with before(endpoint, accept=True) as (url, front):
+        async with gateway_to(endpoint, accept=True) as (url, front):
             async with open_client(url) as client:
                 assert front.task is not None
                 front.task.cancel()
@@ -211,7 +211,7 @@ async def test_pump_failure_closes_both_sides_and_is_raised(monkeypatch: pytest.
 
     monkeypatch.setattr(WebSocketProxy, "_pump_to_client", broken)
     upstream = Upstream()
-    async with behind(upstream) as (url, front), open_client(url) as client:
+    async with behind_gateway(upstream) as (url, front), open_client(url) as client:
         assert await closed_with(client) == Close(1011, "the proxy failed")
         assert (await upstream.close() or Close(0, "")).code == 1011
         await front.wait_ended()

@@ -8,9 +8,9 @@ import pytest
 from support.proxies import (
     Gateway,
     Upstream,
-    before,
-    behind,
+    behind_gateway,
     echo,
+    gateway_to,
     open_client,
     url_of,
 )
@@ -21,7 +21,7 @@ from websockets.asyncio.server import serve as serve_websockets
 async def _seen(client: dict[str, str], *, scheme: str = "ws", **options: Any) -> dict[str, list[str]]:
     """Return the headers that the upstream receives for the given headers of the client."""
     upstream = Upstream()
-    async with behind(upstream, gateway=options) as (url, _):
+    async with behind_gateway(upstream, gateway=options) as (url, _):
         async with open_client(url, additional_headers=client, user_agent_header=None):
             request = (await upstream.connection()).request
             assert request is not None
@@ -89,7 +89,7 @@ async def test_extra_headers_override_all_others() -> None:
 async def test_url_credentials_are_sent_upstream() -> None:
     upstream = Upstream()
     async with serve_websockets(upstream, "127.0.0.1", 0) as server:
-        async with before(url_of(server).replace("//", "//ann:pw@")) as (url, _), open_client(url):
+        async with gateway_to(url_of(server).replace("//", "//ann:pw@")) as (url, _), open_client(url):
             request = (await upstream.connection()).request
     assert request is not None
     assert request.headers["Authorization"] == "Basic YW5uOnB3"
@@ -99,7 +99,7 @@ async def test_url_credentials_are_sent_upstream() -> None:
 async def test_compression_is_offered_only_if_enabled(compression: bool) -> None:
     upstream = Upstream()
     async with (
-        behind(upstream, gateway={"compression": compression}, compression="deflate") as (url, _),
+        behind_gateway(upstream, gateway={"compression": compression}, compression="deflate") as (url, _),
         open_client(url),
     ):
         assert bool((await upstream.connection()).protocol.extensions) is compression
@@ -109,6 +109,6 @@ async def test_environment_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch)
     for name in ["http_proxy", "https_proxy", "ws_proxy", "wss_proxy", "socks_proxy", "all_proxy"]:
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
-    async with behind(echo) as (url, _), open_client(url) as client:
+    async with behind_gateway(echo) as (url, _), open_client(url) as client:
         await client.send("direct")
         assert await client.recv() == "direct"

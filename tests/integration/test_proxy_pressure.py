@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from support.proxies import (
     Upstream,
-    behind,
+    behind_gateway,
     echo,
     flood,
     open_client,
@@ -61,7 +61,7 @@ async def test_client_that_stops_reading_blocks_upstream() -> None:
             sent += 1
 
     upstream = Upstream(flood)
-    async with behind(upstream) as (url, front):
+    async with behind_gateway(upstream) as (url, front):
         async with open_client(url) as client:
             stood = await _standstill(lambda: sent)
             for number in range(stood + 2):  # the last ones were not sent at the standstill
@@ -86,7 +86,7 @@ async def test_upstream_that_stops_reading_blocks_client() -> None:
             await client.send(sent.to_bytes(8) + bytes(CHUNK))
             sent += 1
 
-    async with behind(dawdle) as (url, front):
+    async with behind_gateway(dawdle) as (url, front):
         client = await open_client(url)
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(flood(client))
@@ -104,7 +104,7 @@ async def test_upstream_that_stops_reading_blocks_client() -> None:
 
 async def test_client_that_never_reads_again_is_closed() -> None:
     upstream = Upstream(flood)
-    async with behind(upstream, gateway={"stall_timeout_s": 0.2, "close_timeout_s": 0.2}) as (url, front):
+    async with behind_gateway(upstream, gateway={"stall_timeout_s": 0.2, "close_timeout_s": 0.2}) as (url, front):
         client = await open_client(url)
         assert await upstream.close() == Close(1001, "the client stopped reading")
         await front.wait_ended()
@@ -120,7 +120,7 @@ async def test_upstream_that_never_reads_again_is_closed() -> None:
         await release.wait()
         socket.transport.abort()
 
-    async with behind(deaf, gateway={"stall_timeout_s": 0.2, "close_timeout_s": 0.2}) as (url, front):
+    async with behind_gateway(deaf, gateway={"stall_timeout_s": 0.2, "close_timeout_s": 0.2}) as (url, front):
         async with open_client(url) as client:
             with pytest.raises(ConnectionClosed):
                 await flood(client)

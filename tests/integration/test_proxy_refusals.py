@@ -14,13 +14,13 @@ from fastapi import FastAPI, WebSocket
 from support.proxies import (
     Gateway,
     Upstream,
-    before,
-    behind,
+    behind_gateway,
     bound_socket,
     closed_with,
     echo,
+    gateway_to,
     open_client,
-    refused,
+    refused_handshake,
     url_of,
 )
 from support.servers import HANG_S, serve
@@ -47,10 +47,10 @@ async def test_unreachable_upstream_is_502_or_1014(
 ) -> None:
     """The status is 502 before the accept, the close code is 1014 after it. The log hides the URL's secrets."""
     with bound_socket(listening=False) as endpoint, caplog.at_level(logging.WARNING, "dws_core.proxy"):
-        async with before(endpoint.replace("//", "//u:hush@") + "?token=hush") as (url, front):
-            denied = await refused(url)
+        async with gateway_to(endpoint.replace("//", "//u:hush@") + "?token=hush") as (url, front):
+            denied = await refused_handshake(url)
             await front.wait_ended()
-        async with before(endpoint, accept=True) as (url, front), open_client(url) as client:
+        async with gateway_to(endpoint, accept=True) as (url, front), open_client(url) as client:
             closed = await closed_with(client)
             await front.wait_ended()
     assert denied.status_code == 502
@@ -63,10 +63,10 @@ async def test_unreachable_upstream_is_502_or_1014(
 async def test_slow_upstream_handshake_is_504_or_1013() -> None:
     """The status is 504 before the accept, the close code is 1013 after it."""
     with bound_socket(listening=True) as endpoint:
-        async with before(endpoint, connect_timeout_s=0.1) as (url, front):
-            denied = await refused(url)
+        async with gateway_to(endpoint, connect_timeout_s=0.1) as (url, front):
+            denied = await refused_handshake(url)
             await front.wait_ended()
-        async with before(endpoint, connect_timeout_s=0.1, accept=True) as (url, front), open_client(url) as client:
+        async with gateway_to(endpoint, connect_timeout_s=0.1, accept=True) as (url, front), open_client(url) as client:
             closed = await closed_with(client)
             await front.wait_ended()
     assert denied.status_code == 504
@@ -78,22 +78,25 @@ async def test_unknown_host_is_502(monkeypatch: pytest.MonkeyPatch) -> None:
         raise sockets.gaierror(sockets.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
-    async with before("ws://upstream.invalid/") as (url, _):
-        denied = await refused(url)
+    async with gateway_to("ws://upstream.invalid/") as (url, _):
+        denied = await refused_handshake(url)
     assert denied.status_code == 502
     assert b"invalid" not in denied.body
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE])
 async def test_upstream_refusal_is_502_with_its_status(status: HTTPStatus) -> None:
-    async with behind(echo, process_request=_status(status)) as (url, _):
-        denied = await refused(url)
+    async with behind_gateway(echo, process_request=_status(status)) as (url, _):
+        denied = await refused_handshake(url)
     assert denied.status_code == 502
     assert denied.body == f"the upstream refused the connection (HTTP {status})".encode()
 
 
 async def test_upstream_refusal_after_accept_is_1014() -> None:
-    async with behind(echo, gateway={"accept": True}, process_request=_status(HTTPStatus.FORBIDDEN)) as (url, front):
+    async with behind_gateway(echo, gateway={"accept": True}, process_request=_status(HTTPStatus.FORBIDDEN)) as (
+        url,
+        front,
+    ):
         async with open_client(url) as client:
             assert await closed_with(client) == Close(1014, "the upstream refused the connection (HTTP 403)")
         await front.wait_ended()
@@ -103,8 +106,8 @@ async def test_redirect_is_not_followed() -> None:
     elsewhere = Upstream()
     async with serve_websockets(elsewhere, "127.0.0.1", 0) as target:
         answer = _status(HTTPStatus.FOUND, Location=url_of(target))
-        async with behind(echo, process_request=answer) as (url, _):
-            assert (await refused(url)).status_code == 502
+        async with behind_gateway(echo, process_request=answer) as (url, _):
+            assert (await refused_handshake(url)).status_code == 502
     assert not elsewhere.connected.done()
 
 
@@ -115,8 +118,8 @@ async def test_upstream_without_http_is_502() -> None:
         writer.close()
 
     async with await asyncio.start_server(greet, "127.0.0.1", 0) as listener:
-        async with before(f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}/") as (url, _):
-            denied = await refused(url)
+        async with gateway_to(f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}/") as (url, _):
+            denied = await refused_handshake(url)
     assert denied.status_code == 502
     assert denied.body == b"the upstream's answer is not a WebSocket handshake"
 
@@ -130,7 +133,7 @@ async def test_refusal_is_403_without_denial_responses() -> None:
             await front.app(scope, receive, send)
 
         async with serve(without) as running:
-            assert (await refused(f"{running.url}/ws")).status_code == 403
+            assert (await refused_handshake(f"{running.url}/ws")).status_code == 403
             await front.wait_ended()
     assert front.failure is None
 
@@ -143,7 +146,7 @@ async def test_client_leaving_during_upstream_handshake_is_noticed() -> None:
         await answer.wait()
 
     upstream = Upstream()
-    async with behind(upstream, process_request=hesitate) as (url, front):
+    async with behind_gateway(upstream, process_request=hesitate) as (url, front):
         async with asyncio.TaskGroup() as group:
             opening = group.create_task(_opened(url))
             await asked.wait()

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.proxies import (
     Upstream,
-    before,
     closed_with,
     echo,
+    gateway_to,
     open_client,
-    refused,
+    refused_handshake,
     url_of,
 )
 from websockets.asyncio.server import serve as serve_websockets
@@ -58,13 +58,13 @@ async def test_tls_upstream_works(certificate: Path) -> None:
     upstream = Upstream()
     trusted = ssl.create_default_context(cafile=str(certificate))
     async with serve_websockets(echo, "127.0.0.1", 0, ssl=_server_tls(certificate)) as server:
-        async with before(url_of(server).replace("ws:", "wss:"), ssl=trusted) as (url, front):
+        async with gateway_to(url_of(server).replace("ws:", "wss:"), ssl=trusted) as (url, front):
             async with open_client(url) as client:
                 await client.send("x" * 200_000)
                 assert await client.recv() == "x" * 200_000
             await front.wait_ended()
     async with serve_websockets(upstream, "127.0.0.1", 0, ssl=_server_tls(certificate)) as server:
-        async with before(url_of(server).replace("ws:", "wss:"), ssl=trusted) as (url, front):
+        async with gateway_to(url_of(server).replace("ws:", "wss:"), ssl=trusted) as (url, front):
             client = await open_client(url)
             (await upstream.connection()).transport.abort()
             assert (await closed_with(client)).code == 1014
@@ -73,5 +73,5 @@ async def test_tls_upstream_works(certificate: Path) -> None:
 
 async def test_unknown_upstream_certificate_is_502(certificate: Path) -> None:
     async with serve_websockets(echo, "127.0.0.1", 0, ssl=_server_tls(certificate)) as server:
-        async with before(url_of(server).replace("ws:", "wss:")) as (url, _):
-            assert (await refused(url)).status_code == 502
+        async with gateway_to(url_of(server).replace("ws:", "wss:")) as (url, _):
+            assert (await refused_handshake(url)).status_code == 502

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 from dws_memory import MemoryBroker
 from support.apps import chat, chat_app
-from support.resume import hello, missed, slow
+from support.resume import connect, receive_replay, slow_node
 from support.servers import HANG_S, Client, serve
 
 from dws_core import BrokerError, BrokerUnavailable, Principal, WebSocketManager
@@ -31,7 +31,7 @@ async def test_client_resumes_after_node_restart() -> None:
     other, _ = chat("memory://again")
     async with other, serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
+            cursor = (await connect(client, "t"))["cursor"]
             await other.publish("t", 1)
             cursor = (await client.receive())["pos"]
             await manager.shutdown()
@@ -39,19 +39,19 @@ async def test_client_resumes_after_node_restart() -> None:
             await other.publish("t", n)
         await manager.startup()
         async with Client.open(f"{server.url}/ws/me") as client:
-            answer = await hello(client, "t", cursor=cursor)
+            answer = await connect(client, "t", cursor=cursor)
             assert (answer["recovered"], answer["cursor"]) == (True, cursor)
-            assert await missed(client) == [2, 3, 4]
+            assert await receive_replay(client) == [2, 3, 4]
             await other.publish("t", 5)
             assert (await client.receive())["data"] == 5
 
 
 async def test_interrupted_read_does_not_block_later_resumes() -> None:
-    broker, manager, app = slow("interrupted")
+    broker, manager, app = slow_node("interrupted")
     other, _ = chat("memory://interrupted")
     async with other, serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
+            cursor = (await connect(client, "t"))["cursor"]
         await manager.shutdown()
         await other.publish("t", 1)
         await manager.startup()
@@ -63,8 +63,8 @@ async def test_interrupted_read_does_not_block_later_resumes() -> None:
         broker.may_read.set()
         await manager.startup()
         async with Client.open(f"{server.url}/ws/me") as client:
-            assert (await hello(client, "t", cursor=cursor))["recovered"] is True
-            assert await missed(client) == [1]
+            assert (await connect(client, "t", cursor=cursor))["recovered"] is True
+            assert await receive_replay(client) == [1]
 
 
 async def test_restarted_node_is_not_ready_before_its_broker() -> None:
@@ -109,7 +109,7 @@ async def test_handshake_during_stop_closes_with_1012() -> None:
 
 async def _closing_code(url: str, headers: Mapping[str, str]) -> int | None:
     async with Client.open(url, additional_headers=headers) as client:
-        closed = await client.closed()
+        closed = await client.wait_closed()
     return closed.rcvd.code if closed.rcvd else None
 
 
@@ -192,7 +192,7 @@ async def test_broker_of_first_node_survives_second_node_start() -> None:
     """The start of the second node is rejected."""
     broker = MemoryBroker()
     async with WebSocketManager("chat", broker=broker) as first:
-        with pytest.raises(BrokerError, match="started already"):
+        with pytest.raises(BrokerError, match="already started"):
             await WebSocketManager("chat", broker=broker).startup()
         await first.publish("t", 1)
 
@@ -215,7 +215,7 @@ async def test_cancelled_stop_still_stops_broker() -> None:
     manager = WebSocketManager("chat", broker=broker)
     app = chat_app(manager)
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-        await client.ask(type="ping", id=1)
+        await client.exchange(type="ping", id=1)
         (connection,) = manager.active_connections
         closing = asyncio.Event()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.apps import chat, chat_app
 from support.log_brokers import PlainBroker
-from support.resume import hello, missed, offset_of, slow
+from support.resume import connect, offset_of, receive_replay, slow_node
 from support.servers import HANG_S, Client, serve
 
 from dws_core import Limits, WebSocketManager
@@ -28,7 +28,7 @@ async def test_client_changing_nodes_receives_missed_and_new(filter_: str) -> No
     _, second = chat("memory://hop")
     async with serve(first) as a:
         async with Client.open(f"{a.url}/ws/me") as client:
-            connected = await hello(client, filter_)
+            connected = await connect(client, filter_)
             assert connected == {
                 "type": "connected", "id": "hello", "conn_id": "me", "cursor": connected["cursor"],
                 "ping_s": connected["ping_s"],
@@ -40,10 +40,10 @@ async def test_client_changing_nodes_receives_missed_and_new(filter_: str) -> No
             if filter_ != "#":
                 await manager.publish("elsewhere", "foreign")
         async with serve(second) as b, Client.open(f"{b.url}/ws/me") as client:
-            answer = await hello(client, filter_, cursor=cursor)
+            answer = await connect(client, filter_, cursor=cursor)
             assert answer["recovered"] is True
             assert answer["cursor"] == cursor, "the position before the first of what follows"
-            assert await missed(client) == [2, 3, 4]
+            assert await receive_replay(client) == [2, 3, 4]
             await manager.publish("room/1", 5)
             assert (await client.receive())["data"] == 5
 
@@ -53,13 +53,13 @@ async def test_broadcasts_and_direct_messages_are_recovered() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client))["cursor"]
+            cursor = (await connect(client))["cursor"]
         await manager.broadcast("all")
         await manager.send_to("me", "you")
         await manager.send_to("another", "not you")
         await manager.publish("t", "no filter")
         async with Client.open(f"{server.url}/ws/me") as client:
-            assert (await hello(client, cursor=cursor))["recovered"] is True
+            assert (await connect(client, cursor=cursor))["recovered"] is True
             frames = [await client.receive() for _ in range(3)]
     assert [(f.get("data"), f.get("conn_id")) for f in frames] == [("all", None), ("you", "me"), (None, None)]
     assert [f["type"] for f in frames] == ["message", "message", "pos"]
@@ -69,13 +69,13 @@ async def test_connection_lost_during_replay_loses_nothing() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
+            cursor = (await connect(client, "t"))["cursor"]
         for n in range(10):
             await manager.publish("t", n)
         got: list[Any] = []
         for _ in range(4):
             async with Client.open(f"{server.url}/ws/me") as client:
-                cursor = (await hello(client, "t", cursor=cursor))["cursor"]
+                cursor = (await connect(client, "t", cursor=cursor))["cursor"]
                 for _ in range(2):
                     frame = await client.receive()
                     cursor = frame["pos"]
@@ -84,18 +84,18 @@ async def test_connection_lost_during_replay_loses_nothing() -> None:
 
 
 async def test_new_filter_starts_with_new_messages() -> None:
-    _, manager, app = slow(partitions=8)
+    _, manager, app = slow_node(partitions=8)
     there, elsewhere = _topics_in_different_partitions()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, there))["cursor"]
+            cursor = (await connect(client, there))["cursor"]
         await manager.publish(there, 1)
         await manager.publish(elsewhere, "before")
         async with Client.open(f"{server.url}/ws/me") as client:
-            answer = await hello(client, there, elsewhere, cursor=cursor)
+            answer = await connect(client, there, elsewhere, cursor=cursor)
             assert answer["recovered"] is True
             assert len(answer["cursor"].split(",")) >= 2
-            assert await missed(client) == [1]
+            assert await receive_replay(client) == [1]
             await manager.publish(elsewhere, "after")
             assert (await client.receive())["data"] == "after"
 
@@ -106,7 +106,7 @@ async def test_msgpack_client_resumes() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
+            cursor = (await connect(client, "t"))["cursor"]
         await manager.publish("t", {"n": 1})
         async with Client.open(f"{server.url}/ws/me", subprotocols=["dws.v1.msgpack"]) as client:
             data = {"filters": ["t"], "cursor": cursor}
@@ -121,7 +121,7 @@ async def test_msgpack_client_resumes() -> None:
 
 async def _gap(client: Client, *filters: str, cursor: str) -> str:
     """Resume with a cursor that cannot be resumed, and return the gap's reason."""
-    answer = await hello(client, *filters, cursor=cursor)
+    answer = await connect(client, *filters, cursor=cursor)
     assert answer["recovered"] is False
     gap = await client.receive()
     assert gap == {
@@ -146,7 +146,7 @@ async def test_replay_over_limit_is_too_many() -> None:
     manager, app = chat(limits=Limits(replay_messages=5))
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await hello(client, "t"))["cursor"]
+            cursor = (await connect(client, "t"))["cursor"]
         for n in range(6):
             await manager.publish("t", n)
         async with Client.open(f"{server.url}/ws/me") as client:
@@ -163,41 +163,41 @@ async def test_cursor_ahead_of_log_is_gap() -> None:
 
 
 async def test_cursor_ahead_of_node_waits_without_duplicates() -> None:
-    broker, _, app = slow("lag")
-    _, manager, fast = slow("lag")
+    broker, _, app = slow_node("lag")
+    _, manager, fast = slow_node("lag")
     async with serve(fast) as b, serve(app) as a:
-        broker.sink.shut()
+        broker.sink.close_gate()
         async with Client.open(f"{b.url}/ws/me") as client:
-            await hello(client, "t")
+            await connect(client, "t")
             for n in range(3):
                 await manager.publish("t", n)
             cursor = [(await client.receive())["pos"] for _ in range(3)][-1]
         async with Client.open(f"{a.url}/ws/me") as client:
-            answer = await hello(client, "t", cursor=cursor)
+            answer = await connect(client, "t", cursor=cursor)
             assert (answer["recovered"], answer["cursor"]) == (True, cursor)
             await manager.publish("t", 3)
-            broker.sink.let_through()
+            broker.sink.open_gate()
             frames = [await client.receive() for _ in range(2)]
             assert [frame.get("data") for frame in frames] == [3, None]
             assert offset_of(frames[1]["cursor"]) == offset_of(cursor) + 1
 
 
 async def test_unreadable_log_is_gap() -> None:
-    broker, _, app = slow("away")
-    _, manager, first = slow("away")
+    broker, _, app = slow_node("away")
+    _, manager, first = slow_node("away")
     async with serve(first):
         await manager.publish("t", 1)
         async with serve(app) as server:
-            broker.away = True
+            broker.unavailable = True
             async with Client.open(f"{server.url}/ws/me") as client:
-                epoch = (await hello(client))["cursor"].split(":")[1]
+                epoch = (await connect(client))["cursor"].split(":")[1]
             for cursor in (f"0:{epoch}:0", f"0:{epoch}:99"):  # one to read, one to confirm
                 async with Client.open(f"{server.url}/ws/me") as client:
                     assert await _gap(client, "t", cursor=cursor) == "unavailable"
 
 
 async def test_discontinuity_is_sent_to_affected_connections() -> None:
-    broker, manager, app = slow(partitions=8)
+    broker, manager, app = slow_node(partitions=8)
     there, elsewhere = _topics_in_different_partitions()
     number = partition_of(there, manager._settings.layout)
     async with serve(app) as server, AsyncExitStack() as stack:
@@ -208,7 +208,7 @@ async def test_discontinuity_is_sent_to_affected_connections() -> None:
         await one.subscribe(elsewhere)
         await one.subscribe("+/nothing")
         await other.subscribe(elsewhere)
-        await silent.ask(type="ping")
+        await silent.exchange(type="ping")
         head = Head(partition=number, epoch="new", offset=40)
         broker.sink.on_discontinuity(number, GapReason.TRIMMED, head)
         gap = {
@@ -218,24 +218,24 @@ async def test_discontinuity_is_sent_to_affected_connections() -> None:
             "cursor": f"{number}:new:40",
         }
         assert await one.receive() == gap
-        assert (await silent.ask(type="ping"))["type"] == "pong"
-        frame = await other.ask(type="ping")
+        assert (await silent.exchange(type="ping"))["type"] == "pong"
+        frame = await other.exchange(type="ping")
         while frame["type"] == "gap":  # if $all belongs to that partition
             assert frame["filters"] == []
             frame = await other.receive()
         assert frame["type"] == "pong"
         async with Client.open(f"{server.url}/ws/late") as late:
-            cursor = (await hello(late, there))["cursor"]
+            cursor = (await connect(late, there))["cursor"]
             assert f"{number}:new:40" in cursor.split(","), "the new baseline, before anything new has come"
 
 
 async def test_discontinuity_before_reply_is_one_gap() -> None:
-    broker, _, app = slow("late")
-    _, manager, first = slow("late")
+    broker, _, app = slow_node("late")
+    _, manager, first = slow_node("late")
     async with serve(first):
         await manager.publish("t", 1)
         async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-            epoch = (await client.ask(type="subscribe", topic="x", id=0))["cursor"].split(":")[1]
+            epoch = (await client.exchange(type="subscribe", topic="x", id=0))["cursor"].split(":")[1]
             broker.may_read.clear()
             await client.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{epoch}:0"})
             await asyncio.wait_for(broker.reading.wait(), HANG_S)
@@ -252,7 +252,7 @@ async def test_broker_without_history_is_unavailable_gap() -> None:
     manager = WebSocketManager("chat", broker=PlainBroker())
     async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/me") as client:
         assert await _gap(client, "t", cursor="0:e:5") == "unavailable"
-        error = await client.ask(type="history", topic="t", limit=5, id=1)
+        error = await client.exchange(type="history", topic="t", limit=5, id=1)
         assert (error["type"], error["code"]) == ("error", "unavailable")
         await manager.publish("t", 1)
         assert (await client.receive())["data"] == 1
@@ -267,11 +267,11 @@ async def test_connect_is_atomic_and_allowed_once() -> None:
 
     manager, app = chat(authorize=authorize, limits=Limits(filters=2))
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-        assert (await hello(client, "a", "secret"))["code"] == "forbidden"
-        assert (await hello(client, "a", "b", "c"))["code"] == "too-many-filters"
+        assert (await connect(client, "a", "secret"))["code"] == "forbidden"
+        assert (await connect(client, "a", "b", "c"))["code"] == "too-many-filters"
         assert manager.active_connections[0].topics == set()
-        assert (await hello(client, "a", "b"))["type"] == "connected"
-        assert (await hello(client, "a"))["code"] == "invalid-message"
+        assert (await connect(client, "a", "b"))["type"] == "connected"
+        assert (await connect(client, "a"))["code"] == "invalid-message"
         assert manager.active_connections[0].topics == {"a", "b"}
 
 
@@ -279,56 +279,56 @@ async def test_subscribe_with_cursor_resumes_one_filter() -> None:
     manager, app = chat()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            ack = await client.ask(type="subscribe", topic="t", id=1)
+            ack = await client.exchange(type="subscribe", topic="t", id=1)
             assert ack.keys() == {"type", "id", "cursor"}
         await manager.publish("t", 1)
         await manager.broadcast("all")
         async with Client.open(f"{server.url}/ws/me") as client:
-            answer = await client.ask(type="subscribe", topic="t", id=2, cursor=ack["cursor"])
+            answer = await client.exchange(type="subscribe", topic="t", id=2, cursor=ack["cursor"])
             assert answer == {"type": "ack", "id": 2, "cursor": ack["cursor"], "recovered": True}
-            assert await missed(client) == [1, "all"]
-            refused = await client.ask(type="subscribe", topic="u", id=3, cursor=ack["cursor"])
+            assert await receive_replay(client) == [1, "all"]
+            refused = await client.exchange(type="subscribe", topic="u", id=3, cursor=ack["cursor"])
             assert (refused["code"], refused["id"]) == ("invalid-message", 3)
             assert manager.active_connections[-1].topics == {"t"}
 
 
 async def test_subscribe_with_cursor_keeps_other_partitions_live() -> None:
-    _, manager, app = slow(partitions=8)
+    _, manager, app = slow_node(partitions=8)
     there, elsewhere = _topics_in_different_partitions()
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await client.ask(type="subscribe", topic=there, id=1))["cursor"]
+            cursor = (await client.exchange(type="subscribe", topic=there, id=1))["cursor"]
         await manager.publish(there, 1)
         async with Client.open(f"{server.url}/ws/me") as client:
             await client.subscribe(elsewhere)
             await manager.publish(elsewhere, "live")
             live = await client.receive()
-            answer = await client.ask(type="subscribe", topic=there, id=2, cursor=cursor)
+            answer = await client.exchange(type="subscribe", topic=there, id=2, cursor=cursor)
             assert answer["recovered"] is True
             assert live["pos"] in answer["cursor"].split(","), "what was live goes on where it is"
-            assert await missed(client) == [1]
+            assert await receive_replay(client) == [1]
 
 
 async def test_subscribe_with_cursor_repeats_no_other_partition() -> None:
-    _, manager, app = slow(partitions=8)
+    _, manager, app = slow_node(partitions=8)
     there, _ = _topics_in_different_partitions()
     beside = _topic_in(partition_of("$all", manager._settings.layout))
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-        cursor = (await hello(client, there, beside))["cursor"]
+        cursor = (await connect(client, there, beside))["cursor"]
         await manager.broadcast("once")
         await client.receive()
-        await client.ask(type="unsubscribe", topic=there, id=1)
-        assert (await client.ask(type="subscribe", topic=there, id=2, cursor=cursor))["recovered"] is True
-        assert await missed(client) == []
+        await client.exchange(type="unsubscribe", topic=there, id=1)
+        assert (await client.exchange(type="subscribe", topic=there, id=2, cursor=cursor))["recovered"] is True
+        assert await receive_replay(client) == []
 
 
 async def test_filters_change_after_replay() -> None:
-    broker, _, app = slow("order")
-    _, manager, first = slow("order")
+    broker, _, app = slow_node("order")
+    _, manager, first = slow_node("order")
     async with serve(first):
         await manager.publish("t", 1)
         async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-            epoch = (await client.ask(type="subscribe", topic="x", id=0))["cursor"].split(":")[1]
+            epoch = (await client.exchange(type="subscribe", topic="x", id=0))["cursor"].split(":")[1]
             broker.may_read.clear()
             await client.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{epoch}:0"})
             await client.send(type="subscribe", topic="u", id=2)
@@ -348,23 +348,23 @@ async def test_pos_keeps_cursor_of_quiet_topic_recent() -> None:
     manager, app = chat(limits=Limits(pos_interval_s=0.01, replay_messages=3))
     async with serve(app) as server:
         async with Client.open(f"{server.url}/ws/me") as client, Client.open(f"{server.url}/ws/bare") as bare:
-            await hello(client, "quiet")
+            await connect(client, "quiet")
             await bare.send(type="subscribe", topic="quiet")  # without an id it receives only messages
             receipts = [(await manager.publish("busy", n))[0] for n in range(10)]
             pos = await client.receive()
             while offset_of(pos["cursor"]) < (receipts[-1].offset or 0):
                 pos = await client.receive()
             assert pos["type"] == "pos"
-            assert (await bare.ask(type="ping"))["type"] == "pong"
+            assert (await bare.exchange(type="ping"))["type"] == "pong"
         async with Client.open(f"{server.url}/ws/me") as client:
-            assert (await hello(client, "#", cursor=pos["cursor"]))["recovered"] is True
-            assert await missed(client) == []
+            assert (await connect(client, "#", cursor=pos["cursor"]))["recovered"] is True
+            assert await receive_replay(client) == []
 
 
 async def test_stopping_node_sends_last_positions() -> None:
     manager, app = chat()
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-        await hello(client, "quiet")
+        await connect(client, "quiet")
         async with Client.open(f"{server.url}/ws/other") as other:
             await other.subscribe("busy")
             receipt = (await manager.publish("busy", 1))[0]
@@ -372,7 +372,7 @@ async def test_stopping_node_sends_last_positions() -> None:
         await manager.shutdown()
         pos = await client.receive()
         assert (pos["type"], offset_of(pos["cursor"])) == ("pos", receipt.offset)
-        assert (await client.closed()).rcvd.code == 1012  # type: ignore[union-attr]
+        assert (await client.wait_closed()).rcvd.code == 1012  # type: ignore[union-attr]
 
 
 def _topics_in_different_partitions() -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.apps import chat
-from support.resume import hello, missed, slow
+from support.resume import connect, receive_replay, slow_node
 from support.servers import HANG_S, Client, Server, serve
 
 from dws_core import Limits
@@ -40,7 +40,7 @@ class Roamer:
 
     async def _serve(self, client: Client) -> None:
         cursor = None if self._cursor is None else ",".join(self._cursor.values())
-        answer = await hello(client, *self.filters, cursor=cursor)
+        answer = await connect(client, *self.filters, cursor=cursor)
         assert answer.get("recovered", True) is True, await client.receive()
         self._cursor = {}
         self._merge(answer["cursor"])
@@ -61,7 +61,7 @@ class Roamer:
 
 async def test_roaming_clients_receive_each_message_once() -> None:
     topics, total = [f"t/{n}" for n in range(5)], 600
-    nodes = [slow("roam", partitions=4) for _ in range(2)]
+    nodes = [slow_node("roam", partitions=4) for _ in range(2)]
     roamers = [
         Roamer(number, filters, total * len(found) // len(topics))
         for number, (filters, found) in enumerate(
@@ -87,14 +87,14 @@ async def test_roaming_clients_receive_each_message_once() -> None:
 
 
 async def test_messages_during_replay_follow_it_once() -> None:
-    broker, _, app = slow("while")
-    _, manager, first = slow("while")
+    broker, _, app = slow_node("while")
+    _, manager, first = slow_node("while")
     async with serve(first):
         for n in range(3):
             await manager.publish("t", n)
         async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
             async with Client.open(f"{server.url}/ws/other") as other:
-                epoch = (await hello(other, "#"))["cursor"].split(":")[1]
+                epoch = (await connect(other, "#"))["cursor"].split(":")[1]
                 broker.may_read.clear()
                 await client.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{epoch}:0"})
                 await asyncio.wait_for(broker.reading.wait(), HANG_S)
@@ -104,21 +104,21 @@ async def test_messages_during_replay_follow_it_once() -> None:
                 assert [(await other.receive())["data"] for _ in range(4)] == [3, 4, 5, "all"], "others are served"
                 broker.may_read.set()
                 assert (await client.receive())["recovered"] is True
-                assert await missed(client) == [0, 1, 2, 3, 4, 5, "all"]
+                assert await receive_replay(client) == [0, 1, 2, 3, 4, 5, "all"]
     assert len(broker.reads) == 1
     assert (broker.reads[0].since, broker.reads[0].until) == (0, 3)
 
 
 async def test_clients_resuming_together_share_reads() -> None:
-    broker, _, app = slow("storm")
-    _, manager, first = slow("storm")
+    broker, _, app = slow_node("storm")
+    _, manager, first = slow_node("storm")
     count = 30
     async with serve(first):
         for n in range(20):
             await manager.publish("t", n)
         async with serve(app) as server, AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(Client.open(f"{server.url}/ws/{n}")) for n in range(count)]
-            epoch = (await clients[0].ask(type="subscribe", topic="x", id=1))["cursor"].split(":")[1]
+            epoch = (await clients[0].exchange(type="subscribe", topic="x", id=1))["cursor"].split(":")[1]
             broker.may_read.clear()
             for n, client in enumerate(clients):
                 data = {"filters": ["t"] if n % 2 else ["#"], "cursor": f"0:{epoch}:{n % 20}"}
@@ -129,7 +129,7 @@ async def test_clients_resuming_together_share_reads() -> None:
             broker.may_read.set()
             for n, client in enumerate(clients):
                 assert (await client.receive())["recovered"] is True
-                assert await missed(client) == [*range(n % 20, 20), "live"]
+                assert await receive_replay(client) == [*range(n % 20, 20), "live"]
     assert len(broker.reads) <= 3
 
 
@@ -137,17 +137,17 @@ async def _all_wait(server: Any, count: int) -> None:
     """Wait until the node has read the requests of all clients, by many round trips of another client."""
     async with Client.open(f"{server.url}/ws/last") as last:
         for _ in range(count):
-            await last.ask(type="ping")
+            await last.exchange(type="ping")
 
 
 async def test_pos_is_not_sent_before_replayed_messages() -> None:
-    broker, _, app = slow("pos", limits=Limits(pos_interval_s=0.01))
-    _, manager, first = slow("pos")
+    broker, _, app = slow_node("pos", limits=Limits(pos_interval_s=0.01))
+    _, manager, first = slow_node("pos")
     async with serve(first):
         await manager.publish("t", 1)
         async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
             async with Client.open(f"{server.url}/ws/other") as other:
-                epoch = (await hello(other, "x"))["cursor"].split(":")[1]
+                epoch = (await connect(other, "x"))["cursor"].split(":")[1]
                 broker.may_read.clear()
                 await client.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{epoch}:0"})
                 await asyncio.wait_for(broker.reading.wait(), HANG_S)
@@ -156,7 +156,7 @@ async def test_pos_is_not_sent_before_replayed_messages() -> None:
                     assert (await other.receive())["type"] == "pos", "the others hear of it"
                 broker.may_read.set()
                 assert (await client.receive())["type"] == "connected"
-                assert await missed(client) == [1, 2, 3]
+                assert await receive_replay(client) == [1, 2, 3]
 
 
 def _small_window(port: int) -> socket.socket:
@@ -175,7 +175,7 @@ async def test_replay_waits_for_slow_reader(ws: str, outbox_bytes: int) -> None:
     manager, app = chat(limits=limits)
     text, past, total = "x" * 15_000, 250, 260
     async with serve(app, ws=ws) as server, Client.open(f"{server.url}/ws/other") as other:
-        cursor = (await hello(other))["cursor"]
+        cursor = (await connect(other))["cursor"]
         for n in range(past):
             await manager.publish("t", f"{n} {text}")
         url, window = f"{server.url}/ws/me", _small_window(server.port)
@@ -185,8 +185,8 @@ async def test_replay_waits_for_slow_reader(ws: str, outbox_bytes: int) -> None:
             for n in range(past, total):
                 await manager.publish("t", f"{n} {text}")
             for _ in range(200):  # time for a faulty node that does not wait for its reader
-                await other.ask(type="ping")
+                await other.exchange(type="ping")
             assert (await client.receive())["recovered"] is True
-            got = await missed(client)
+            got = await receive_replay(client)
             assert [int(found.split(" ")[0]) for found in got] == list(range(total))
             assert (await client.receive())["id"] == "later"

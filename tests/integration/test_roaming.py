@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from support.patience import patience
 from support.processes import NodeProcess
 from support.roaming import Progress, Roamer, publish_all, publish_ends
+from support.timeouts import progress_timeout
 
 TOPICS = [f"t/{n}" for n in range(4)]
 FILTERS = {"#": TOPICS, "t/#": TOPICS, "t/+": TOPICS, "+/0": TOPICS[:1], "t/1": TOPICS[1:2], "t/2": TOPICS[2:3]}
@@ -39,16 +39,18 @@ async def run(
     """
     rng = random.Random(seed)
     total = count * len(TOPICS)
-    async with AsyncExitStack() as stack, patience() as note:
-        progress = Progress(note)
+    async with AsyncExitStack() as stack, progress_timeout() as on_progress:
+        progress = Progress(on_progress)
         nodes = [await stack.enter_async_context(NodeProcess.open(url, *patches)) for _ in range(2)]
         a, b = nodes
         urls = [node.url for node in nodes]
         async with asyncio.TaskGroup() as starting:
             starting.create_task(a.start())
             starting.create_task(b.start(die_after=rng.randint(total // 8, total // 4)))
-        note()
-        roamers = [Roamer(n, *wish, urls=urls, seed=seed, note=note) for n, wish in enumerate(FILTERS.items())]
+        on_progress()
+        roamers = [
+            Roamer(n, *wish, urls=urls, seed=seed, on_progress=on_progress) for n, wish in enumerate(FILTERS.items())
+        ]
         async with asyncio.TaskGroup() as everybody:
             for roamer in roamers:
                 everybody.create_task(roamer.roam())
@@ -65,7 +67,7 @@ async def run(
 
 
 async def kill_both(a: NodeProcess, b: NodeProcess, progress: Progress, when: int) -> None:
-    await b.died()
+    await b.wait_exited()
     await b.start()
     await progress.reach(when)
     await a.kill()
@@ -77,7 +79,7 @@ async def test_roaming_survives_node_kill(tmp_path: Path, patches: tuple[str, ..
     """Each client receives each message once and in order."""
     seed, count = new_seed(), 500
     roamers = await run(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", seed, count, *patches)
-    assert [fault for roamer in roamers for fault in roamer.faults(count)] == []
+    assert [fault for roamer in roamers for fault in roamer.violations(count)] == []
     assert all(roamer.hops > 3 for roamer in roamers)
 
 
@@ -93,5 +95,5 @@ async def test_roaming_survives_node_kill(tmp_path: Path, patches: tuple[str, ..
 async def test_roaming_test_detects_broken_rule(tmp_path: Path, patches: tuple[str, ...], kinds: set[str]) -> None:
     seed, count = new_seed(), 400
     roamers = await run(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", seed, count, *patches)
-    faults = [fault for roamer in roamers for fault in roamer.faults(count)]
+    faults = [fault for roamer in roamers for fault in roamer.violations(count)]
     assert {kind for kind in kinds if any(f": {kind} in " in fault for fault in faults)}, faults

@@ -29,7 +29,7 @@ async def test_cut_connections_lose_nothing_silently(tmp_path: Path) -> None:
     assert sum(outcome.hops) > 40, outcome
 
 
-@pytest.mark.parametrize(("patch", "problem"), [("forget-the-past", "lost"), ("ignore-keys", "twice")])
+@pytest.mark.parametrize(("patch", "problem"), [("forget-the-past", "lost"), ("ignore-keys", "repeated")])
 async def test_cut_test_detects_broken_node_rule(patch: str, problem: str, tmp_path: Path) -> None:
     outcome = await play(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", SEED, patch)
     assert outcome.problems, outcome

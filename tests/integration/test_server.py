@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 import uvicorn
-from support.protocol_pair import DEFLATE, OURS, App, Listener, open_side, ready
+from support.protocol_pair import DEFLATE, OURS, App, SinkListener, open_pair, ready_frame
 from support.raw_client import CLOSE, PING, PONG, TEXT, RawClient, RawFrame
 from support.servers import HANG_S, serve
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -30,27 +30,27 @@ async def test_ready_frames_before_accept_are_dropped() -> None:
         opening = RawClient.open(server.url)
         task = group.create_task(opening.__aenter__())
         side = await app.opened.get()
-        assert side.write(ready(b"early")) is False
+        assert side.write(ready_frame(b"early")) is False
         await side.accept()
         client = await task
-        assert side.write(ready(b"now")) is True
+        assert side.write(ready_frame(b"now")) is True
         assert await client.receive() == RawFrame(TEXT, b"now")
         side.done.set()
         await opening.__aexit__(None, None, None)
 
 
 async def test_ready_frames_and_server_frames_keep_order() -> None:
-    async with open_side() as (side, client, _):
-        assert side.write(ready(b"1") + ready(b"2"))
+    async with open_pair() as (side, client, _):
+        assert side.write(ready_frame(b"1") + ready_frame(b"2"))
         await side.send({"type": "websocket.send", "text": "3"})
-        assert side.write(ready(b"4"))
+        assert side.write(ready_frame(b"4"))
         assert [(await client.receive()).payload for _ in range(4)] == [b"1", b"2", b"3", b"4"]
 
 
 async def test_pings_are_answered_between_ready_frames() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         for number in range(20):
-            side.write(ready(b"x" * number))
+            side.write(ready_frame(b"x" * number))
             client.send(PING, b"p%d" % number)
         got = [await client.receive() for _ in range(40)]
         assert [frame.payload for frame in got if frame.opcode == PONG] == [b"p%d" % n for n in range(20)]
@@ -58,56 +58,56 @@ async def test_pings_are_answered_between_ready_frames() -> None:
 
 
 async def test_keepalive_pings_are_sent_between_ready_frames() -> None:
-    async with open_side(ws_ping_interval=0.01, ws_ping_timeout=HANG_S) as (side, client, _):
+    async with open_pair(ws_ping_interval=0.01, ws_ping_timeout=HANG_S) as (side, client, _):
         ping = await client.receive()
         assert ping.opcode == PING
-        side.write(ready(b"still here"))
+        side.write(ready_frame(b"still here"))
         client.send(PONG, ping.payload)
         kinds = [(await client.receive()).opcode for _ in range(2)]
         assert kinds == [TEXT, PING]
 
 
 async def test_ready_frames_after_application_close_are_dropped() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         await side.send({"type": "websocket.close", "code": 4001, "reason": "bye"})
-        assert side.write(ready(b"late")) is False
+        assert side.write(ready_frame(b"late")) is False
         assert await client.receive() == RawFrame(CLOSE, (4001).to_bytes(2, "big") + b"bye")
         client.send(CLOSE, (4001).to_bytes(2, "big"))
-        await client.ended()
+        await client.wait_ended()
 
 
 async def test_ready_frames_after_client_close_are_dropped() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         client.send(CLOSE, (1000).to_bytes(2, "big") + b"done")
         event = await side.next()
         assert (event["type"], event["code"], event["reason"]) == ("websocket.disconnect", 1000, "done")
-        assert side.write(ready(b"late")) is False
+        assert side.write(ready_frame(b"late")) is False
         assert await client.receive() == RawFrame(CLOSE, (1000).to_bytes(2, "big") + b"done")
-        await client.ended()
+        await client.wait_ended()
 
 
 async def test_ready_frames_after_lost_connection_are_dropped() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         client.writer.transport.abort()
         assert (await side.next())["type"] == "websocket.disconnect"
-        assert side.write(ready(b"late")) is False
+        assert side.write(ready_frame(b"late")) is False
         side.sink.abort()
 
 
 async def test_ready_frames_after_server_shutdown_are_dropped() -> None:
-    async with open_side() as (side, client, server):
+    async with open_pair() as (side, client, server):
         server.should_exit = True
         event = await side.next()
         assert event["code"] == 1012
-        assert side.write(ready(b"late")) is False
+        assert side.write(ready_frame(b"late")) is False
         assert await client.close_code() == 1012
 
 
 async def test_late_listener_is_closed_at_once() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         client.send(CLOSE, (1000).to_bytes(2, "big"))
         await side.next()
-        late = Listener()
+        late = SinkListener()
         side.sink.attach(late)
         assert late.closed
 
@@ -131,29 +131,29 @@ async def _refused(url: str) -> None:
 
 
 async def test_ready_frames_after_application_return_are_dropped() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         side.done.set()
-        await client.ended()
-        assert side.write(ready(b"late")) is False
+        await client.wait_ended()
+        assert side.write(ready_frame(b"late")) is False
 
 
 async def test_ready_frames_after_malformed_frame_are_dropped() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         client.send(TEXT, b"unmasked", mask=False)
         assert (await side.next())["code"] == 1002
-        assert side.write(ready(b"late")) is False
+        assert side.write(ready_frame(b"late")) is False
         assert await client.close_code() == 1002
 
 
 async def test_abort_drops_connection_without_close_frame() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         side.sink.abort()
         assert (await side.next())["type"] == "websocket.disconnect"
         assert await client.close_code() is None
 
 
 async def test_slow_reader_pauses_and_resumes_listener() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         frame = b"\x82\x7e" + (60_000).to_bytes(2, "big") + b"x" * 60_000
         sent = 0
         while side.write(frame):
@@ -161,7 +161,7 @@ async def test_slow_reader_pauses_and_resumes_listener() -> None:
             assert sent < 1_000, "the buffer never fills"
             await asyncio.sleep(0)
         assert side.sink.buffered_bytes() > 0
-        late = Listener()
+        late = SinkListener()
         side.sink.attach(late)
         assert late.paused, "a listener that comes later is told"
         assert not late.closed
@@ -172,11 +172,11 @@ async def test_slow_reader_pauses_and_resumes_listener() -> None:
 
 
 async def test_ready_frames_are_valid_with_compression() -> None:
-    async with open_side(DEFLATE) as (side, client, _):
+    async with open_pair(DEFLATE) as (side, client, _):
         assert "permessage-deflate" in client.head
-        side.write(ready(b"plain"))
+        side.write(ready_frame(b"plain"))
         await side.send({"type": "websocket.send", "text": "packed " * 20})
-        side.write(ready(b"plain again"))
+        side.write(ready_frame(b"plain again"))
         await side.send({"type": "websocket.send", "text": "packed " * 20})
         inflate = zlib.decompressobj(wbits=-12)
         texts = []
@@ -194,7 +194,7 @@ async def test_compressing_library_client_reads_ready_frames() -> None:
         side = await app.opened.get()
         await side.accept()
         client = await opening
-        side.write(ready(b"plain"))
+        side.write(ready_frame(b"plain"))
         await side.send({"type": "websocket.send", "text": "packed"})
         assert [await client.recv(), await client.recv()] == ["plain", "packed"]
         await client.send("to the server " * 50)
@@ -224,7 +224,7 @@ async def test_ready_frames_work_over_tls(tmp_path: Any) -> None:
             side = await app.opened.get()
             await side.accept()
             client = await task
-        side.write(ready(b"secret"))
+        side.write(ready_frame(b"secret"))
         assert await client.receive() == RawFrame(TEXT, b"secret")
         side.done.set()
         await opening.__aexit__(None, None, None)
@@ -278,7 +278,7 @@ def test_uvicorn_still_has_required_methods() -> None:
 
 
 async def test_uvicorn_still_has_required_attributes() -> None:
-    async with open_side() as (side, _client, _):
+    async with open_pair() as (side, _client, _):
         protocol = side.sink
         assert protocol.conn.state.name == "OPEN"
         assert not protocol.transport.is_closing()
@@ -292,8 +292,8 @@ class Impatient(WebSocketProtocol):
 
 
 async def test_client_that_reads_nothing_does_not_block_stop() -> None:
-    async with open_side(ws=Impatient) as (side, _, server):
-        while side.write(ready(b"x" * 100) * 10_000):
+    async with open_pair(ws=Impatient) as (side, _, server):
+        while side.write(ready_frame(b"x" * 100) * 10_000):
             pass
         side.done.set()
         async with asyncio.timeout(HANG_S):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.protocol_pair import open_side, ready
+from support.protocol_pair import open_pair, ready_frame
 from support.raw_client import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawFrame
 
 
 async def test_fragmented_message_with_ping_inside_arrives() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         client.send(TEXT, "grü".encode()[:3], fin=False)
         client.send(PING, b"in between")
         client.send(CONT, "grü".encode()[3:], fin=False)
@@ -21,7 +21,7 @@ async def test_fragmented_message_with_ping_inside_arrives() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
 async def test_messages_of_every_length_class_arrive(size: int) -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         client.send(BINARY, b"x" * size)
         assert (await side.next())["bytes"] == b"x" * size
 
@@ -50,31 +50,31 @@ async def test_messages_of_every_length_class_arrive(size: int) -> None:
 async def test_protocol_violation_closes_with_its_code(
     frames: list[tuple[int, bytes, dict[str, Any]]], code: int
 ) -> None:
-    async with open_side(ws_max_size=2_000) as (side, client, _):
+    async with open_pair(ws_max_size=2_000) as (side, client, _):
         for opcode, payload, how in frames:
             client.send(opcode, payload, **how)
         assert await client.close_code() == code
-        assert side.write(ready(b"late")) is False
+        assert side.write(ready_frame(b"late")) is False
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x00\xff", b"x" * 125])
 async def test_pong_has_payload_of_ping(payload: bytes) -> None:
-    async with open_side() as (_, client, _server):
+    async with open_pair() as (_, client, _server):
         client.send(PING, payload)
         assert await client.receive() == RawFrame(PONG, payload)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
 async def test_close_is_echoed_and_connection_ends(code: int) -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         client.send(CLOSE, code.to_bytes(2, "big"))
         assert await client.close_code() == code
-        await client.ended()
+        await client.wait_ended()
         assert (await side.next())["code"] == code
 
 
 async def test_empty_close_is_answered() -> None:
-    async with open_side() as (side, client, _):
+    async with open_pair() as (side, client, _):
         client.send(CLOSE)
         assert await client.close_code() == 1005
         assert (await side.next())["code"] == 1005

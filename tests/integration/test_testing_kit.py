@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket
 from support.apps import chat, chat_app
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 from websockets.exceptions import InvalidStatus
 
 from dws_core import BearerAuthenticator, BrokerUnavailable, Limits, Principal, WebSocketManager
@@ -49,8 +49,8 @@ async def test_assert_received_checks_order_and_skips_pos() -> None:
 @pytest.mark.parametrize(
     ("data", "topic", "complaint"),
     [
-        ("a", "t", r"expected message 1 of 1, 'b', but got 'a' on topic 't'"),
-        ("b", "u", r"expected message 1 of 1, 'b', on topic 't', but it came on 'u'"),
+        ("a", "t", r"expected message 1 of 1, 'b', but received 'a' on topic 't'"),
+        ("b", "u", r"expected message 1 of 1, 'b', on topic 't', but its topic is 'u'"),
     ],
 )
 async def test_unexpected_message_is_shown(data: str, topic: str, complaint: str) -> None:
@@ -65,11 +65,13 @@ async def test_unexpected_message_is_shown(data: str, topic: str, complaint: str
 async def test_missing_message_times_out_and_shows_received() -> None:
     _, app = chat()
     async with serve(app) as server, server.connect("/ws/alice", within_s=1.0) as alice:
-        with pytest.raises(AssertionError, match=r"waited 1\.0 s for a frame; no frame came before"):
+        with pytest.raises(AssertionError, match=r"waited 1\.0 s for a frame\. Received no frames"):
             await alice.receive()
         await alice.subscribe("t")
         await alice.publish("t", "first")
-        with pytest.raises(AssertionError, match=r"for message 2 of 2, 'second'; 3 frames came .*'first' on topic 't'"):
+        with pytest.raises(
+            AssertionError, match=r"for message 2 of 2, 'second'\. Received 3 frames .*'first' on topic 't'"
+        ):
             await alice.assert_received("first", "second")
 
 
@@ -77,7 +79,7 @@ async def test_unexpected_error_is_shown() -> None:
     _, app = chat()
     async with serve(app) as server, server.connect("/ws/alice") as alice:
         await alice.send(type="subscribe", topic="a#", id=1)
-        with pytest.raises(AssertionError, match="expected message 1 of 1, 'x', but got the error 'invalid-filter'"):
+        with pytest.raises(AssertionError, match="message 1 of 1, 'x', but received the error 'invalid-filter'"):
             await alice.assert_received("x")
         with pytest.raises(AssertionError, match="the node refused to publish to 'a/#': the error 'invalid-topic'"):
             await alice.publish("a/#", "x")
@@ -106,7 +108,7 @@ async def test_assert_nothing_received_shows_received(how: str) -> None:
         await manager.publish("chat/1", "one")
         await manager.send_to("alice", "two")
         by: Any = {} if how == "own topic" else {"topic": "chat/x", "publish": manager.publish}
-        shown = r"expected nothing, but got 2: 'one' on topic 'chat/1'; 'two' sent to the connection"
+        shown = r"expected nothing, but received 2: 'one' on topic 'chat/1'; 'two' sent to the connection"
         with pytest.raises(AssertionError, match=shown):
             await alice.assert_nothing_received(**by)
 
@@ -124,7 +126,7 @@ async def test_message_before_reply_is_not_overlooked() -> None:
 async def test_rejected_sentinel_is_explained() -> None:
     manager = WebSocketManager("chat", broker_url="memory://", authorize=lambda who, action, topic: topic == "mine")
     async with serve(chat_app(manager)) as server, server.connect("/ws/alice") as alice:
-        with pytest.raises(AssertionError, match=r"the sentinel could not be published: .*forbidden.*manager.publish"):
+        with pytest.raises(AssertionError, match=r"the sentinel was not published: .*forbidden.*manager.publish"):
             await alice.assert_nothing_received()
         await alice.subscribe("mine")
         await alice.assert_nothing_received(topic="mine", publish=manager.publish)
@@ -156,7 +158,9 @@ async def test_assert_closed_checks_close_code() -> None:
         async with server.connect("/ws/alice") as alice, server.connect("/ws/bob") as bob:
             await manager.shutdown()
             await alice.assert_closed(1012)
-            with pytest.raises(AssertionError, match="expected the close code 1000, but got closed with 1012"):
+            with pytest.raises(
+                AssertionError, match="expected the close code 1000, but the connection was closed with 1012"
+            ):
                 await bob.assert_closed(1000)
             with pytest.raises(AssertionError, match="waited for a frame, but the connection was closed with 1012"):
                 await bob.receive()
@@ -219,11 +223,11 @@ async def test_unreachable_broker_is_gap_on_its_node_only() -> None:
             await bob.assert_nothing_received()
             await bob.publish("t", "last")
             await alice.assert_received("last")
-            with pytest.raises(AssertionError, match="expected a gap because of epoch, but got 'last' on topic 't'"):
+            with pytest.raises(AssertionError, match="a gap with the reason epoch, but received 'last' on topic 't'"):
                 await bob.assert_gap("epoch")
             async with one.broker.unreachable():
                 pass
-            with pytest.raises(AssertionError, match="expected a gap because of epoch, but got a gap because of unav"):
+            with pytest.raises(AssertionError, match="the reason epoch, but received a gap with the reason unav"):
                 await alice.assert_gap("epoch")
 
 
@@ -232,7 +236,7 @@ async def test_unexpected_gap_is_shown() -> None:
         await alice.subscribe("t")
         async with node.broker.tail_cut():
             pass
-        with pytest.raises(AssertionError, match="but got a gap because of unavailable"):
+        with pytest.raises(AssertionError, match="but received a gap with the reason unavailable"):
             await alice.assert_received("x")
 
 

@@ -39,7 +39,7 @@ def find_chromium() -> str:
         subprocess.run(["apt-get", "install", "-y", "-qq", "chromium"], check=True, env=environment)
         found = _on_path()
     if found is None:
-        text = "no Chromium on PATH; enable with: apt-get install chromium"
+        text = "no Chromium on PATH. Fix: apt-get install chromium"
         if is_required():
             pytest.fail(text)
         pytest.skip(text)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, Literal
 
 import pytest
 from support import signals
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 
 _PAUSE_S: Final = 0.005
 _EMPTY: Final = '""'
@@ -37,7 +37,7 @@ def find_redis() -> str:
         subprocess.run(["apt-get", "install", "-y", "-qq", "redis-server"], check=True, env=environment)
         found = _on_path()
     if found is None:
-        text = "no redis-server on PATH; enable with: apt-get install redis-server"
+        text = "no redis-server on PATH. Fix: apt-get install redis-server"
         if is_required():
             pytest.fail(text)
         pytest.skip(text)
@@ -90,10 +90,10 @@ class PrivateRedis:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start the process, and return when it answers."""
+        """Start the process, and return when it replies to PING."""
         process = self.launch()
         until = time.monotonic() + HANG_S
-        while not self._answers(process.pid):
+        while not self._replies_as(process.pid):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError("Redis did not start:\n" + (self.folder / "log.txt").read_text()[-2000:])
             time.sleep(_PAUSE_S)
@@ -137,11 +137,11 @@ class PrivateRedis:
         packed = f"*{len(command)}\r\n" + "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
         with socket.create_connection(("127.0.0.1", self.port), timeout=HANG_S) as connection:
             connection.sendall(packed.encode())
-            with connection.makefile("rb") as answer:
-                return _read_answer(answer)
+            with connection.makefile("rb") as stream:
+                return _read_reply(stream)
 
-    def _answers(self, pid: int) -> bool:
-        """Tell whether this process answers, and not another one that has taken the port."""
+    def _replies_as(self, pid: int) -> bool:
+        """Return whether this process replies, and not another one that has taken the port."""
         try:
             return bool(
                 self.command("PING") == b"+PONG\r\n" and b"process_id:%d\r\n" % pid in self.command("INFO", "server")
@@ -150,12 +150,12 @@ class PrivateRedis:
             return False
 
 
-def _read_answer(stream: BinaryIO) -> bytes:
-    """Read one answer as it is, to its end (RESP2)."""
+def _read_reply(stream: BinaryIO) -> bytes:
+    """Return the complete bytes of one reply (RESP2)."""
     line = stream.readline()
     kind, size = line[:1], line[1:-2]
     if kind == b"$" and size != b"-1":
         return line + stream.read(int(size) + 2)
     if kind == b"*" and size != b"-1":
-        return line + b"".join(_read_answer(stream) for _ in range(int(size)))
+        return line + b"".join(_read_reply(stream) for _ in range(int(size)))
     return line

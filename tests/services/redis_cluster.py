@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from services.redis import PrivateRedis, free_port
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 
 SLOTS: Final = 16_384
 
@@ -39,7 +39,7 @@ class PrivateCluster:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the cluster."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
     def start(self) -> None:
@@ -53,7 +53,10 @@ class PrivateCluster:
             first_one = self.servers[0]
             bus = first_one.settings["cluster-port"]
             server.command("CLUSTER", "MEET", "127.0.0.1", str(first_one.port), bus)
-        until(lambda: all(self._knows_all(server) for server in self.servers), "the cluster's servers know each other")
+        until(
+            lambda: all(self._is_connected_to_all(server) for server in self.servers),
+            "every server is connected to all others",
+        )
         for replica in self.replicas:
             replica.command("CLUSTER", "REPLICATE", self.id_of(self.servers[0]))
             until(lambda r=replica: b"master_link_status:up" in r.command("INFO", "replication"), "the replica follows")
@@ -77,8 +80,8 @@ class PrivateCluster:
         assert target.command("CLUSTER", "SETSLOT", str(slot), "IMPORTING", source_id) == b"+OK\r\n"
         assert source.command("CLUSTER", "SETSLOT", str(slot), "MIGRATING", target_id) == b"+OK\r\n"
         while keys := _texts(source.command("CLUSTER", "GETKEYSINSLOT", str(slot), "100")):
-            answer = source.command("MIGRATE", "127.0.0.1", str(target.port), "", "0", "60000", "KEYS", *keys)
-            assert answer in (b"+OK\r\n", b"+NOKEY\r\n"), answer
+            reply = source.command("MIGRATE", "127.0.0.1", str(target.port), "", "0", "60000", "KEYS", *keys)
+            assert reply in (b"+OK\r\n", b"+NOKEY\r\n"), reply
         for server in (target, source, *self.primaries):
             assert server.command("CLUSTER", "SETSLOT", str(slot), "NODE", target_id) == b"+OK\r\n"
 
@@ -91,11 +94,11 @@ class PrivateCluster:
         return b"cluster_state:ok" in server.command("CLUSTER", "INFO")
 
     def remove(self) -> None:
-        """End all and remove their folders."""
+        """Stop all servers, and remove their folders."""
         for server in self.servers:
             server.remove()
 
-    def _knows_all(self, server: PrivateRedis) -> bool:
+    def _is_connected_to_all(self, server: PrivateRedis) -> bool:
         nodes = server.command("CLUSTER", "NODES")
         known = sum(b" connected" in line and b"handshake" not in line for line in nodes.splitlines())
         return bool(known == len(self.servers))
@@ -112,7 +115,7 @@ class PrivateSentinel:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the sentinel and its service."""
         return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/main/0"
 
     def start(self) -> None:
@@ -120,16 +123,17 @@ class PrivateSentinel:
         self.primary.start()
         self.replica.start()
         self.sentinel.start()
-        ask = self.sentinel.command
-        assert ask("SENTINEL", "MONITOR", "main", "127.0.0.1", str(self.primary.port), "1") == b"+OK\r\n"
-        assert (
-            ask("SENTINEL", "SET", "main", "down-after-milliseconds", "500", "failover-timeout", "3000") == b"+OK\r\n"
+        command = self.sentinel.command
+        assert command("SENTINEL", "MONITOR", "main", "127.0.0.1", str(self.primary.port), "1") == b"+OK\r\n"
+        options = ("down-after-milliseconds", "500", "failover-timeout", "3000")
+        assert command("SENTINEL", "SET", "main", *options) == b"+OK\r\n"
+        until(
+            lambda: b"num-slaves\r\n$1\r\n1" in command("SENTINEL", "MASTER", "main"), "the sentinel finds the replica"
         )
-        until(lambda: b"num-slaves\r\n$1\r\n1" in ask("SENTINEL", "MASTER", "main"), "the sentinel knows the replica")
         until(lambda: b"master_link_status:up" in self.replica.command("INFO", "replication"), "the replica follows")
 
     def remove(self) -> None:
-        """End all and remove their folders."""
+        """Stop all processes, and remove their folders."""
         for server in (self.sentinel, self.replica, self.primary):
             server.remove()
 
@@ -139,11 +143,11 @@ def until(happened: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + HANG_S
     while not happened():
         if time.monotonic() > end:
-            raise TimeoutError(f"it never came that {what}")
+            raise TimeoutError(f"waited {HANG_S:.0f} s until {what}")
         time.sleep(0.02)  # the servers send no notification
 
 
-def _texts(answer: bytes) -> list[str]:
-    """Return the bulk strings of an answer."""
-    parts = answer.split(b"\r\n")
+def _texts(reply: bytes) -> list[str]:
+    """Return the bulk strings of a reply."""
+    parts = reply.split(b"\r\n")
     return [parts[n + 1].decode() for n, part in enumerate(parts[:-1]) if part.startswith(b"$") and part != b"$-1"]

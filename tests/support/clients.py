@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from support.patience import HANG_S, patience
+from support.timeouts import HANG_S, progress_timeout
 
 from dws_core._log.backoff import Backoff
 from dws_core.client import Client, Gap, Subscription
@@ -17,10 +17,10 @@ def client(url: str, **kwargs: Any) -> Client:
     return Client(url, proxy=False, **options)
 
 
-async def take(subscription: Subscription, count: int) -> list[Any]:
+async def receive_data(subscription: Subscription, count: int) -> list[Any]:
     """Return the data of the next messages."""
     taken: list[Any] = []
-    async with patience() as progress:
+    async with progress_timeout() as progress:
         while len(taken) < count:
             taken.append((await anext(subscription)).data)
             progress()
@@ -32,13 +32,13 @@ class Gaps(list[Gap]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._came = asyncio.Event()
+        self._arrived = asyncio.Event()
 
     def __call__(self, gap: Gap) -> None:
         self.append(gap)
-        self._came.set()
+        self._arrived.set()
 
-    async def came(self) -> None:
+    async def wait(self) -> None:
         """Wait for a gap."""
         async with asyncio.timeout(HANG_S):
-            await self._came.wait()
+            await self._arrived.wait()

@@ -16,12 +16,12 @@ _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER value that closes a socket with a reset, without waiting."""
 
 
-class _Over(Exception):
+class _ConnectionEnded(Exception):
     """The connection has ended, or was cut."""
 
 
-class Door:
-    """Passes each connection to the next node, and cuts it after some bytes to the client.
+class CuttingProxy:
+    """A proxy that forwards each connection to the next node, and cuts it after some bytes to the client.
 
     Args:
         nodes: Nodes to connect to, in turn.
@@ -34,7 +34,7 @@ class Door:
         self._nodes = nodes
         self._bytes_each = bytes_each
         self._turn = 0
-        self._shut = False
+        self._blocked = False
         self._tasks = Tasks()
         self._open: set[socket.socket] = set()
 
@@ -46,30 +46,30 @@ class Door:
     async def __aenter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
-        self._tasks.spawn(self._accept(), name="a door")
+        self._tasks.spawn(self._accept(), name="a cutting proxy")
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self._tasks.stop()
         self._listener.close()
 
-    def shut(self) -> None:
+    def block(self) -> None:
         """Refuse new connections, and close the open ones."""
-        self._shut = True
+        self._blocked = True
         for client in self._open:
             client.shutdown(socket.SHUT_RDWR)
 
-    def unlock(self) -> None:
+    def unblock(self) -> None:
         """Accept connections again."""
-        self._shut = False
+        self._blocked = False
 
     async def _accept(self) -> None:
         while True:
             client, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-            if self._shut:
+            if self._blocked:
                 client.close()
             else:
-                self._tasks.spawn(self._pass(client), name="a connection through a door")
+                self._tasks.spawn(self._pass(client), name="a connection through a cutting proxy")
 
     async def _pass(self, client: socket.socket) -> None:
         self._turn += 1
@@ -85,7 +85,7 @@ class Door:
                 async with asyncio.TaskGroup() as pumps:
                     pumps.create_task(_pump(client, node, 2**62))
                     pumps.create_task(_pump(node, client, next(self._bytes_each)))
-            except* (OSError, _Over):
+            except* (OSError, _ConnectionEnded):
                 self.breaks += 1  # the client will reconnect
             finally:
                 self._open.discard(client)
@@ -96,4 +96,4 @@ async def _pump(source: socket.socket, sink: socket.socket, room: int) -> None:
     while room > 0 and (data := await loop.sock_recv(source, min(room, 65_536))):
         await loop.sock_sendall(sink, data)
         room -= len(data)
-    raise _Over
+    raise _ConnectionEnded

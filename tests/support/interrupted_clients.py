@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from support.apps import HISTORY
 from support.clients import client
-from support.cutting_proxy import Door
-from support.patience import HANG_S, patience
+from support.cutting_proxy import CuttingProxy
 from support.processes import NodeProcess
+from support.timeouts import HANG_S, progress_timeout
 
 from dws_core._topics.filters import matches_filter
 from dws_core.client import Client, Gap, Message, Subscription
@@ -33,15 +33,15 @@ class Entry(NamedTuple):
     n: int
 
 
-class World:
-    """The published messages, the problems found, and whether the play has ended.
+class PlayState:
+    """The published messages, the problems found, and whether the test has ended.
 
     Attributes:
-        note: Called for each sign of progress.
+        on_progress: Function that is called after each progress.
     """
 
     def __init__(self) -> None:
-        self.note: Callable[[], None] = lambda: None
+        self.on_progress: Callable[[], None] = lambda: None
         self.stored: list[Entry] = []
         self.problems: list[str] = []
         self.over = asyncio.Event()
@@ -49,11 +49,11 @@ class World:
         self._more = asyncio.Event()
 
     def publish(self, entry: Entry) -> None:
-        self.note()
+        self.on_progress()
         self.stored.append(entry)
         self._more.set()
 
-    async def more(self, count: int) -> None:
+    async def wait_for_more(self, count: int) -> None:
         """Wait until this many more messages are stored."""
         wanted = len(self.stored) + count
         while len(self.stored) < wanted:
@@ -67,9 +67,9 @@ class World:
     async def publisher(self, url: str, topics: Sequence[str]) -> None:
         async with client(f"{url}/ws/publisher") as publisher, asyncio.TaskGroup() as chains:
             for topic in topics:
-                chains.create_task(self._chain(publisher, topic))
+                chains.create_task(self._publish_until_enough(publisher, topic))
 
-    async def _chain(self, publisher: Client, topic: str) -> None:
+    async def _publish_until_enough(self, publisher: Client, topic: str) -> None:
         n = -1
         while not self.enough.is_set():
             n += 1
@@ -82,7 +82,7 @@ class World:
         self.publish(Entry(_offset(position), topic, n))
 
 
-class Track:
+class SubscriptionTrack:
     """The messages that one subscription received."""
 
     def __init__(self, roamer: Roamer, subscription: Subscription) -> None:
@@ -93,8 +93,8 @@ class Track:
         self._last: dict[str, int] = defaultdict(lambda: -1)
         self._open = {topic for topic in TOPICS if matches_filter(topic, self.filter)}
 
-    async def follow(self) -> None:
-        """Take messages up to the last of each topic."""
+    async def receive_all(self) -> None:
+        """Receive messages up to the last one of each topic."""
         while self._open:
             self._take(await anext(self._subscription))
 
@@ -105,12 +105,12 @@ class Track:
         entry = Entry(_offset(message.position), message.topic, data["n"])
         last = self._last[entry.topic]
         if entry.n <= last:
-            self._roamer.problem(f"{self.filter}: {entry} twice or out of order, after {last}")
+            self._roamer.problem(f"{self.filter}: {entry} is repeated or out of order, after {last}")
         elif entry.n > last + 1 and not self._roamer.gaps:
-            self._roamer.problem(f"{self.filter}: lost what is before {entry}, after {last}, and no gap")
+            self._roamer.problem(f"{self.filter}: lost messages between {last} and {entry}, and received no gap")
         self._last[entry.topic] = entry.n
         self.got.append(entry)
-        self._roamer.has_news()
+        self._roamer.report_progress()
         if data["last"]:
             self._open.discard(entry.topic)
 
@@ -126,10 +126,10 @@ class Track:
                     return
                 missing.append(next_.offset)
             if missing and (not ends or not missing[-1] <= ends.pop(0) < entry.offset):
-                self._roamer.problem(f"{self.filter}: lost {len(missing)} before {entry}, and no gap")
+                self._roamer.problem(f"{self.filter}: lost {len(missing)} messages before {entry}, and received no gap")
 
 
-class Told(NamedTuple):
+class ReceivedGap(NamedTuple):
     """A gap and its end."""
 
     reason: str
@@ -139,109 +139,111 @@ class Told(NamedTuple):
 class Roamer:
     """A client of the library that connects through a cutting proxy."""
 
-    def __init__(self, number: int, filters: tuple[str, ...], door: Door, world: World) -> None:
-        self.gaps: list[Told] = []
+    def __init__(self, number: int, filters: tuple[str, ...], proxy: CuttingProxy, state: PlayState) -> None:
+        self.gaps: list[ReceivedGap] = []
         self.ready = asyncio.Event()
-        self.news = asyncio.Event()
-        self.door = door
+        self.progress = asyncio.Event()
+        self.proxy = proxy
         self._name = f"roamer {number}"
-        self._world = world
-        self._client = client(f"{door.url}/ws/r{number}", on_gap=self._on_gap)
-        self._tracks = [Track(self, self._client.subscribe(filter_)) for filter_ in filters]
+        self._state = state
+        self._client = client(f"{proxy.url}/ws/r{number}", on_gap=self._on_gap)
+        self._tracks = [SubscriptionTrack(self, self._client.subscribe(filter_)) for filter_ in filters]
 
     async def roam(self) -> None:
         async with self._client, asyncio.TaskGroup() as readers:
             self.ready.set()
             for track in self._tracks:
-                readers.create_task(track.follow())
+                readers.create_task(track.receive_all())
         for track in self._tracks:
-            track.check(self._world.stored)
+            track.check(self._state.stored)
 
     def problem(self, text: str) -> None:
-        self._world.problem(f"{self._name}, {text}")
+        self._state.problem(f"{self._name}, {text}")
 
-    def has_news(self) -> None:
-        self._world.note()
-        self.news.set()
+    def report_progress(self) -> None:
+        self._state.on_progress()
+        self.progress.set()
 
     def _on_gap(self, gap: Gap) -> None:
         assert self._client.cursor is not None
-        self.gaps.append(Told(gap.reason, _offset(self._client.cursor)))
-        self.has_news()
+        self.gaps.append(ReceivedGap(gap.reason, _offset(self._client.cursor)))
+        self.report_progress()
 
 
 class Outcome(NamedTuple):
-    """The result of a play."""
+    """The result of a test."""
 
     seed: int
     problems: list[str]
-    gaps: list[list[Told]]
+    gaps: list[list[ReceivedGap]]
     hops: list[int]
     messages: int
 
 
 async def play(broker_url: str, seed: int, *patches: str) -> Outcome:
     """Run six roaming clients, two publishers and two nodes that are killed. The seed determines the cuts."""
-    world = World()
+    state = PlayState()
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(NodeProcess.open(broker_url, *patches)) for _ in range(2)]
         async with asyncio.TaskGroup() as starting:
             for node in nodes:
                 starting.create_task(node.start())
-        lives = [_lives(random.Random(seed + number)) for number in range(len(FILTERS) + 2)]
+        cuts = [_random_cuts(random.Random(seed + number)) for number in range(len(FILTERS) + 2)]
         asleep = len(FILTERS) - 1
-        lives[asleep] = chain(_lives_of_the_sleeper(), lives[asleep])
-        doors = [await stack.enter_async_context(Door(nodes, some)) for some in lives]
-        roamers = [Roamer(*one, world) for one in zip(range(len(FILTERS)), FILTERS, doors, strict=False)]
+        cuts[asleep] = chain(_sleeper_cuts(), cuts[asleep])
+        proxies = [await stack.enter_async_context(CuttingProxy(nodes, some)) for some in cuts]
+        roamers = [Roamer(*one, state) for one in zip(range(len(FILTERS)), FILTERS, proxies, strict=False)]
         try:
-            await _until_over(world, _all(world, nodes, roamers, doors[len(FILTERS) :]))
+            await _until_over(state, _run_all(state, nodes, roamers, proxies[len(FILTERS) :]))
         except TimeoutError:
-            world.problem(f"nothing happened for {HANG_S:.0f} s")
-    gaps, hops = [roamer.gaps for roamer in roamers], [door.hops for door in doors]
-    return Outcome(seed, world.problems, gaps, hops, len(world.stored))
+            state.problem(f"no progress for {HANG_S:.0f} s")
+    gaps, hops = [roamer.gaps for roamer in roamers], [proxy.hops for proxy in proxies]
+    return Outcome(seed, state.problems, gaps, hops, len(state.stored))
 
 
-async def _until_over(world: World, playing: Any) -> None:
-    """Play to the end, or to the first problem."""
-    async with patience() as world.note, asyncio.TaskGroup() as group:
+async def _until_over(state: PlayState, playing: Any) -> None:
+    """Run to the end, or to the first problem."""
+    async with progress_timeout() as state.on_progress, asyncio.TaskGroup() as group:
         game = group.create_task(playing)
-        game.add_done_callback(lambda _: world.over.set())
-        await world.over.wait()
+        game.add_done_callback(lambda _: state.over.set())
+        await state.over.wait()
         game.cancel()
 
 
-async def _all(world: World, nodes: Sequence[NodeProcess], roamers: Sequence[Roamer], doors: Sequence[Door]) -> None:
+async def _run_all(
+    state: PlayState, nodes: Sequence[NodeProcess], roamers: Sequence[Roamer], proxies: Sequence[CuttingProxy]
+) -> None:
     async with asyncio.TaskGroup() as group:
         for roamer in roamers:
             group.create_task(roamer.roam())
         for roamer in roamers:
             await roamer.ready.wait()
-        for door, topics in zip(doors, (TOPICS[:2], TOPICS[2:]), strict=True):
-            group.create_task(world.publisher(door.url, topics))
-        await _troubles(world, nodes, roamers[-1])
+        for proxy, topics in zip(proxies, (TOPICS[:2], TOPICS[2:]), strict=True):
+            group.create_task(state.publisher(proxy.url, topics))
+        await _cause_faults(state, nodes, roamers[-1])
 
 
-async def _troubles(world: World, nodes: Sequence[NodeProcess], sleeper: Roamer) -> None:
-    await world.more(100)
-    sleeper.door.shut()
+async def _cause_faults(state: PlayState, nodes: Sequence[NodeProcess], sleeper: Roamer) -> None:
+    await state.wait_for_more(100)
+    sleeper.proxy.block()
     for node in nodes:
-        await world.more(100)
+        await state.wait_for_more(100)
         await node.kill()
         await node.start()
-    await world.more(2 * HISTORY["short"].size * len(TOPICS))
-    sleeper.news.clear()
-    sleeper.door.unlock()
-    await sleeper.news.wait()
-    await world.more(100)
-    world.enough.set()
+    await state.wait_for_more(2 * HISTORY["short"].size * len(TOPICS))
+    sleeper.progress.clear()
+    sleeper.proxy.unblock()
+    await sleeper.progress.wait()
+    await state.wait_for_more(100)
+    state.enough.set()
 
 
-def _lives_of_the_sleeper() -> Iterator[int]:
+def _sleeper_cuts() -> Iterator[int]:
     """Keep the first connection. Cut each one after the sleep a little later in its reply and its gap."""
     return chain([2**40], range(100, 800, 20))
 
 
-def _lives(chance: random.Random) -> Iterator[int]:
+def _random_cuts(chance: random.Random) -> Iterator[int]:
     """Return the numbers of bytes after which connections break: in the handshake, in a replay, or in live traffic."""
     while True:
         yield chance.randrange(150, 1_500) if chance.random() < 0.3 else chance.randrange(2_000, 20_000)

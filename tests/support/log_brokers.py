@@ -26,29 +26,29 @@ class GatedSink:
 
     def __init__(self, sink: TailSink) -> None:
         self._sink = sink
-        self._kept: list[Callable[[], None]] = []
+        self._held: list[Callable[[], None]] = []
         self.open = True
 
     def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Sequence[Record]) -> None:
-        self._tell(lambda: self._sink.on_records(partition, epoch, lo, hi, records))
+        self._forward(lambda: self._sink.on_records(partition, epoch, lo, hi, records))
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *arguments: self._tell(lambda: getattr(self._sink, name)(*arguments))
+        return lambda *arguments: self._forward(lambda: getattr(self._sink, name)(*arguments))
 
-    def _tell(self, call: Callable[[], None]) -> None:
+    def _forward(self, call: Callable[[], None]) -> None:
         if self.open:
             call()
         else:
-            self._kept.append(call)
+            self._held.append(call)
 
-    def shut(self) -> None:
+    def close_gate(self) -> None:
         """Keep all events from now on."""
         self.open = False
 
-    def let_through(self) -> None:
+    def open_gate(self) -> None:
         """Open the gate, and pass on the kept events."""
         self.open = True
-        kept, self._kept = self._kept, []
+        kept, self._held = self._held, []
         for call in kept:
             call()
 
@@ -60,12 +60,12 @@ class SlowBroker(MemoryBroker):
 
     def __init__(self, name: str = "", *, partitions: int = 1) -> None:
         super().__init__(name)
-        self.partitions = partitions  # type: ignore[misc]  # this object's own
+        self.partitions = partitions  # type: ignore[misc]  # overrides the class attribute
         self.reads: list[ReadSpan] = []
         self.may_read = asyncio.Event()
         self.may_read.set()
         self.reading = asyncio.Event()
-        self.away = False
+        self.unavailable = False
 
     async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
         self.sink = GatedSink(sink)
@@ -75,13 +75,13 @@ class SlowBroker(MemoryBroker):
         self.reads.append(span)
         self.reading.set()
         await self.may_read.wait()
-        if self.away:
-            raise BrokerUnavailable("away, for the test")
+        if self.unavailable:
+            raise BrokerUnavailable("the test makes this broker unavailable.")
         return await super().read(span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
-        if self.away:
-            raise BrokerUnavailable("away, for the test")
+        if self.unavailable:
+            raise BrokerUnavailable("the test makes this broker unavailable.")
         return await super().heads(partitions)
 
 
@@ -99,10 +99,10 @@ class PlainBroker(BrokerInterface):
         self._queue.put_nowait(None)
 
     async def subscribe(self, channel: str) -> None:
-        """There is one channel."""
+        """Do nothing, because there is one channel."""
 
     async def unsubscribe(self, channel: str) -> None:
-        """There is one channel."""
+        """Do nothing, because there is one channel."""
 
     async def publish(self, channel: str, message: Any) -> None:
         """Deliver to this node only."""

@@ -1,4 +1,4 @@
-"""One node in its own process: `python node_script.py FD URL`, serving on an inherited listening socket.
+"""One node in a separate process: `python node_script.py FD URL` serves on an inherited listening socket.
 
 For tests only. `--die-after N` kills the process after N stored publishes, before the last reply is sent.
 `--patch NAME` breaks a rule, so that a test can show that it detects this. Only `read-all-from-the-broker` breaks none.

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 from uvicorn.main import STARTUP_FAILURE
 
 _SCRIPT = Path(__file__).with_name("node_script.py")
@@ -46,8 +46,8 @@ class NodeProcess:
         """
         async with asyncio.timeout(4 * HANG_S):
             while not await self.launch(die_after=die_after):
-                await self.died()
-                assert self.returncode == STARTUP_FAILURE, "the node did not start; see its output"
+                await self.wait_exited()
+                assert self.returncode == STARTUP_FAILURE, "the node did not start, see its output"
 
     async def launch(self, *, die_after: int = 0) -> bool:
         """Start the node once, and return whether it serves. If it does not, it has exited."""
@@ -68,7 +68,7 @@ class NodeProcess:
         """The exit code, or `None` while the node runs."""
         return None if self._process is None else self._process.returncode
 
-    async def died(self) -> None:
+    async def wait_exited(self) -> None:
         """Wait until the process has exited."""
         if self._process is not None:
             await self._process.wait()
@@ -77,4 +77,4 @@ class NodeProcess:
         """Kill the process with SIGKILL, if it still runs."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
-        await self.died()
+        await self.wait_exited()

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from support.patience import HANG_S
 from support.raw_client import RawClient
 from support.servers import Server, serve
+from support.timeouts import HANG_S
 
 OURS = "dws_core.server:WebSocketProtocol"
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12\r\n"
 
 
-def ready(payload: bytes) -> bytes:
+def ready_frame(payload: bytes) -> bytes:
     return bytes((0x81, len(payload))) + payload
 
 
@@ -23,17 +23,17 @@ class App:
     """An application that passes scope, receive and send of each connection to the test, and waits for its end."""
 
     def __init__(self) -> None:
-        self.opened: asyncio.Queue[Side] = asyncio.Queue()
+        self.opened: asyncio.Queue[AppSide] = asyncio.Queue()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             return
-        side = Side(scope, receive, send)
+        side = AppSide(scope, receive, send)
         self.opened.put_nowait(side)
         await side.done.wait()
 
 
-class Listener:
+class SinkListener:
     def __init__(self) -> None:
         self.paused = False
         self.closed = False
@@ -47,11 +47,11 @@ class Listener:
         self.resumed.set()
 
     def close(self) -> None:
-        assert not self.closed, "the end is told once"
+        assert not self.closed, "close() must be called once only"
         self.closed = True
 
 
-class Side:
+class AppSide:
     """The application's side of one connection."""
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -59,7 +59,7 @@ class Side:
         self.receive: Callable[[], Awaitable[dict[str, Any]]] = receive
         self.send: Callable[[dict[str, Any]], Awaitable[None]] = send
         self.done = asyncio.Event()
-        self.listener = Listener()
+        self.listener = SinkListener()
         self._write = self.sink.attach(self.listener)
 
     def write(self, data: bytes) -> bool:
@@ -79,7 +79,7 @@ class Side:
 
 
 @asynccontextmanager
-async def open_side(headers: str = "", **config: Any) -> AsyncIterator[tuple[Side, RawClient, Server]]:
+async def open_pair(headers: str = "", **config: Any) -> AsyncIterator[tuple[AppSide, RawClient, Server]]:
     """Open an accepted connection, and yield both sides."""
     app = App()
     settings = {"ws": OURS, "lifespan": "off", "ws_per_message_deflate": bool(headers), **config}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from support.patience import HANG_S
 from support.servers import serve
+from support.timeouts import HANG_S
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
@@ -83,7 +83,7 @@ def url_of(server: Server) -> str:
 
 
 @asynccontextmanager
-async def behind(
+async def behind_gateway(
     handler: Handler, *, gateway: dict[str, Any] | None = None, **server: Any
 ) -> AsyncIterator[tuple[str, Gateway]]:
     """Serve the handler and a gateway in front of it. Yield the URL for clients, and the gateway."""
@@ -95,7 +95,7 @@ async def behind(
 
 
 @asynccontextmanager
-async def before(endpoint: str, **options: Any) -> AsyncIterator[tuple[str, Gateway]]:
+async def gateway_to(endpoint: str, **options: Any) -> AsyncIterator[tuple[str, Gateway]]:
     """Serve a gateway in front of any endpoint, which need not be a WebSocket server."""
     front = Gateway(endpoint, **options)
     async with serve(front.app) as running:
@@ -126,7 +126,7 @@ async def flood(socket: ClientConnection | ServerConnection) -> None:
         await socket.send(bytes(65_536))
 
 
-async def refused(url: str, **options: Any) -> Response:
+async def refused_handshake(url: str, **options: Any) -> Response:
     async with asyncio.timeout(HANG_S):
         with pytest.raises(InvalidStatus) as error:
             await open_client(url, **options)
@@ -140,7 +140,7 @@ async def echo(socket: ServerConnection) -> None:
 
 @contextmanager
 def bound_socket(*, listening: bool) -> Iterator[str]:
-    """Reserve a port that refuses connections, or one that accepts them and never answers."""
+    """Reserve a port that refuses connections, or one that accepts them and never replies."""
     with sockets.socket() as held:
         held.bind(("127.0.0.1", 0))
         if listening:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from support.patience import HANG_S, patience
+from support.timeouts import HANG_S, progress_timeout
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -104,9 +104,9 @@ class RawClient:
             if frame.opcode == CLOSE:
                 return int.from_bytes(frame.payload[:2], "big") if frame.payload else 1005
 
-    async def ended(self) -> None:
+    async def wait_ended(self) -> None:
         """Read until the server has ended the TCP connection."""
-        async with patience() as progress:
+        async with progress_timeout() as progress:
             try:
                 while await self.reader.read(65_536):
                     progress()

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Final
 
 from dws_redis import RedisBroker
-from support.patience import HANG_S, patience
+from support.timeouts import HANG_S, progress_timeout
 
 from dws_core.plugin import (
     BrokerError,
@@ -23,12 +23,12 @@ from dws_core.plugin import (
     Record,
 )
 
-KEPT: Final = History(size=100_000, ttl_s=600)
+HISTORY: Final = History(size=100_000, ttl_s=600)
 _AGAIN_S: Final = 0.5
 """How long an end may take before another one is published. It does not have to be enough."""
 
 
-class Silent:
+class IgnoringSink:
     """A sink that ignores all events."""
 
     def __getattr__(self, name: str) -> object:
@@ -41,9 +41,9 @@ class Node:
     def __init__(self, url: str, layout: Layout, number: int) -> None:
         self.broker = RedisBroker.from_url(BrokerURL.parse(url))
         self.layout = layout
-        self.heard: dict[int, list[tuple[int | None, bytes]]] = {0: [], 1: []}
+        self.received: dict[int, list[tuple[int | None, bytes]]] = {0: [], 1: []}
         self.losses: list[GapReason] = []
-        self.whole_since = {0: 0, 1: 0}  # number of records received before the last gap
+        self.received_before_gap = {0: 0, 1: 0}  # number of records received before the last gap
         self.heads: dict[int, Head] = {}  # where the log continued after it
         self.states: list[str] = []
         self.changed = asyncio.Event()
@@ -54,12 +54,12 @@ class Node:
         await self.broker.set_interest(frozenset({0, 1}))
 
     def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Record]) -> None:
-        self.heard[partition] += [(record.offset, record.payload) for record in records]
+        self.received[partition] += [(record.offset, record.payload) for record in records]
         self.changed.set()
 
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
         self.losses.append(reason)
-        self.whole_since[partition] = len(self.heard[partition])
+        self.received_before_gap[partition] = len(self.received[partition])
         self.heads[partition] = head
         self.changed.set()
 
@@ -72,19 +72,19 @@ class Node:
 
     async def until(self, happened: Callable[[], bool]) -> None:
         """Wait until something has happened. Fail if nothing is received for too long."""
-        news = self._news
-        async with patience() as progress:
+        counts = self._counts
+        async with progress_timeout() as progress:
             while not happened():
                 self.changed.clear()
                 await self.changed.wait()
-                if self._news != news:
+                if self._counts != counts:
                     progress()
-                news = self._news
+                counts = self._counts
 
     @property
-    def _news(self) -> tuple[int, ...]:
+    def _counts(self) -> tuple[int, ...]:
         """The numbers of received items. Heartbeats do not count, because they never stop."""
-        return (*map(len, self.heard.values()), len(self.losses), len(self.states))
+        return (*map(len, self.received.values()), len(self.losses), len(self.states))
 
 
 @asynccontextmanager
@@ -124,28 +124,28 @@ class Load:
             payloads = [b"%s %d-%d" % (self.name, partition, number + n) for n in range(20)]
             number += 20
             futures = [
-                self.node.broker.publish(partition, f"t/{partition}", payload, history=KEPT, deadline_s=HANG_S)
+                self.node.broker.publish(partition, f"t/{partition}", payload, history=HISTORY, deadline_s=HANG_S)
                 for payload in payloads
             ]
-            for payload, answer in zip(payloads, await asyncio.gather(*futures, return_exceptions=True), strict=True):
-                self._count(partition, payload, answer)
+            for payload, result in zip(payloads, await asyncio.gather(*futures, return_exceptions=True), strict=True):
+                self._count(partition, payload, result)
 
-    def _count(self, partition: int, payload: bytes, answer: Receipt | BaseException) -> None:
-        if isinstance(answer, Receipt):
+    def _count(self, partition: int, payload: bytes, result: Receipt | BaseException) -> None:
+        if isinstance(result, Receipt):
             self.acked[partition].append(payload)
-            self.receipts[partition].append((answer.epoch, answer.offset or 0, payload))
-        elif isinstance(answer, PublishOutcomeUnknown):
+            self.receipts[partition].append((result.epoch, result.offset or 0, payload))
+        elif isinstance(result, PublishOutcomeUnknown):
             self.unknown.add(payload)
-        elif isinstance(answer, BrokerError):
+        elif isinstance(result, BrokerError):
             self.refused += 1
         else:
-            raise answer
+            raise result
         self.progress.set()
 
-    async def more(self, count: int) -> None:
+    async def wait_for_acks(self, count: int) -> None:
         """Wait until this many more messages are acknowledged."""
         goal = self._stored + count
-        async with patience() as progress:
+        async with progress_timeout() as progress:
             while (stored := self._stored) < goal:
                 self.progress.clear()
                 await self.progress.wait()
@@ -157,47 +157,49 @@ class Load:
         return sum(map(len, self.acked.values()))
 
 
-async def everything_came(sender: Node, listener: Node) -> None:
+async def wait_for_end(sender: Node, listener: Node) -> None:
     """Publish end markers until the listener receives one, because a marker before a gap may be lost."""
     for partition in (0, 1):
         async with asyncio.timeout(HANG_S):
             for number in count():
                 end = b"end %d" % number
-                await sender.broker.publish(partition, "end", end, history=KEPT, deadline_s=HANG_S)
+                await sender.broker.publish(partition, "end", end, history=HISTORY, deadline_s=HANG_S)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_AGAIN_S):
                         await listener.until(
-                            lambda p=partition, e=end: any(heard == e for _, heard in listener.heard[p])
+                            lambda p=partition, e=end: any(received == e for _, received in listener.received[p])
                         )
                     break
 
 
 def messages(listener: Node, partition: int, name: bytes = b"load") -> list[bytes]:
     """Return the received messages of a load."""
-    return [payload for _, payload in listener.heard[partition] if payload.startswith(name + b" ")]
+    return [payload for _, payload in listener.received[partition] if payload.startswith(name + b" ")]
 
 
 def check(load: Load, listener: Node) -> None:
     """Check that every acknowledged message arrived once and in order."""
     for partition in (0, 1):
-        heard = messages(listener, partition, load.name)
-        offsets = [offset or 0 for offset, _ in listener.heard[partition]]
-        assert offsets == sorted(set(offsets)), "in order, each place once"
-        assert len(heard) == len(set(heard)), "nothing twice"
-        assert [payload for payload in heard if payload not in load.unknown] == load.acked[partition], "nothing missing"
+        received = messages(listener, partition, load.name)
+        offsets = [offset or 0 for offset, _ in listener.received[partition]]
+        assert offsets == sorted(set(offsets)), "offsets must be in order and unique"
+        assert len(received) == len(set(received)), "no message may be repeated"
+        assert [payload for payload in received if payload not in load.unknown] == load.acked[partition], (
+            "no acknowledged message may be missing"
+        )
 
 
-def check_behind_the_last_gap(load: Load, listener: Node) -> None:
+def check_after_last_gap(load: Load, listener: Node) -> None:
     """Check that no message arrived twice or out of order, and that none is missing after the last gap."""
     for partition in (0, 1):
-        heard = messages(listener, partition, load.name)
-        assert heard == sorted(set(heard), key=_number), "in order, nothing twice"
+        received = messages(listener, partition, load.name)
+        assert received == sorted(set(received), key=_number), "messages must be in order and unique"
         due = load.acked[partition]
         if (head := listener.heads.get(partition)) is not None:
-            places = load.receipts[partition]
-            due = [payload for epoch, offset, payload in places if epoch == head.epoch and offset > head.offset]
-        behind = {payload for _, payload in listener.heard[partition][listener.whole_since[partition] :]}
-        assert [payload for payload in heard if payload in behind and payload not in load.unknown] == due
+            receipts = load.receipts[partition]
+            due = [payload for epoch, offset, payload in receipts if epoch == head.epoch and offset > head.offset]
+        after_gap = {payload for _, payload in listener.received[partition][listener.received_before_gap[partition] :]}
+        assert [payload for payload in received if payload in after_gap and payload not in load.unknown] == due
 
 
 def _number(payload: bytes) -> int:

@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Relay:
-    """Passes connections to a port of this machine.
+    """Forwards connections to a port of this machine.
 
     Attributes:
         port: Port that the relay listens on.
-        swallowing: Whether to drop all data from the server.
+        dropping_replies: Whether to drop all data from the server.
     """
 
     def __init__(self) -> None:
         self.port = 0
-        self.swallowing = False
+        self.dropping_replies = False
         self._open: set[asyncio.StreamWriter] = set()
 
     @classmethod
@@ -30,8 +30,8 @@ class Relay:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
             relay._open |= {writer, to_server}
             async with asyncio.TaskGroup() as group:
-                group.create_task(relay._pump(reader, to_server, answers=False))
-                group.create_task(relay._pump(from_server, writer, answers=True))
+                group.create_task(relay._pump(reader, to_server, are_replies=False))
+                group.create_task(relay._pump(from_server, writer, are_replies=True))
             relay._open -= {writer, to_server}
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -47,9 +47,9 @@ class Relay:
         for writer in self._open:
             writer.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, are_replies: bool) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
-                if not (answers and self.swallowing):
+                if not (are_replies and self.dropping_replies):
                     writer.write(data)
         writer.transport.abort()

@@ -11,15 +11,15 @@ from support.servers import Client
 from dws_core import WebSocketManager
 
 
-async def hello(client: Client, *filters: str, cursor: str | None = None) -> Any:
+async def connect(client: Client, *filters: str, cursor: str | None = None) -> Any:
     """Send `connect`, and return the reply."""
     data: dict[str, Any] = {"filters": list(filters)}
     if cursor is not None:
         data["cursor"] = cursor
-    return await client.ask(type="connect", id="hello", data=data)
+    return await client.exchange(type="connect", id="hello", data=data)
 
 
-async def missed(client: Client) -> list[Any]:
+async def receive_replay(client: Client) -> list[Any]:
     """Return the data of all messages up to the `pos` that ends a replay. A gap is returned as its reason."""
     found: list[Any] = []
     while (frame := await client.receive())["type"] != "pos":
@@ -27,7 +27,7 @@ async def missed(client: Client) -> list[Any]:
     return found
 
 
-def slow(name: str = "", *, partitions: int = 1, **kwargs: Any) -> tuple[SlowBroker, WebSocketManager, Any]:
+def slow_node(name: str = "", *, partitions: int = 1, **kwargs: Any) -> tuple[SlowBroker, WebSocketManager, Any]:
     """Return a node on a broker that the test can slow down."""
     broker = SlowBroker(name, partitions=partitions)
     manager = WebSocketManager("chat", broker=broker, **kwargs)

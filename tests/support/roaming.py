@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 
 from support.clients import client
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 
 from dws_core.client import Gap, Message
 
@@ -16,24 +16,24 @@ END = "end"
 """Payload that ends every topic. It is published repeatedly until every roamer has received it."""
 
 _PUBLISH_S = 10 * HANG_S
-"""How long a client tries to publish: longer than the test waits for progress of any kind."""
+"""Timeout of a publish, longer than the test waits for progress."""
 
 
 class Progress:
     """Counts acknowledged messages, and lets tasks wait for a number.
 
     Args:
-        note: Called for each sign of progress.
+        on_progress: Function that is called after each progress.
     """
 
-    def __init__(self, note: Callable[[], None]) -> None:
-        self.note = note
+    def __init__(self, on_progress: Callable[[], None]) -> None:
+        self.on_progress = on_progress
         self.count = 0
         self._waiting: list[tuple[int, asyncio.Event]] = []
 
     def step(self) -> None:
         """Count one message."""
-        self.note()
+        self.on_progress()
         self.count += 1
         for number, event in self._waiting:
             if self.count >= number:
@@ -51,7 +51,7 @@ class Roamer:
     """A client that changes its node after a few messages, and resumes from the last message that it handled.
 
     Args:
-        note: Called for each message that it did not have.
+        on_progress: Function that is called for each new message.
 
     Attributes:
         got: Received data by topic.
@@ -69,7 +69,7 @@ class Roamer:
         *,
         urls: list[str],
         seed: int,
-        note: Callable[[], None],
+        on_progress: Callable[[], None],
     ) -> None:
         self.number = number
         self.topics = topics
@@ -79,7 +79,7 @@ class Roamer:
         self.started = asyncio.Event()
         self.settled = False
         self._filter = filter_
-        self._note = note
+        self._on_progress = on_progress
         self._urls = urls
         self._rng = random.Random(f"{seed} {number}")
         self._cursor: str | None = None
@@ -110,13 +110,13 @@ class Roamer:
         self._cursor = message.position  # of the only partition
         if message.data == END and message.topic in self._ended:
             return
-        self._note()
+        self._on_progress()
         if message.data == END:
             self._ended.add(message.topic)
         else:
             self.got[message.topic].append(message.data)
 
-    def faults(self, count: int) -> list[str]:
+    def violations(self, count: int) -> list[str]:
         """Return the faults, given that each topic should be `0 … count - 1`, once and in order."""
         found = [f"roamer {self.number}: gap {gap}" for gap in self.gaps]
         for topic in self.topics:

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 from websockets.asyncio.server import ServerConnection, serve
 
 
-class Peer:
+class ScriptedConnection:
     """One connection of the client under test."""
 
     def __init__(self, socket: ServerConnection) -> None:
@@ -29,7 +29,7 @@ class Peer:
         assert frame["type"] == type_, frame
         return frame
 
-    async def welcome(self, cursor: str = "0:e:0", **members: Any) -> dict[str, Any]:
+    async def accept_connect(self, cursor: str = "0:e:0", **members: Any) -> dict[str, Any]:
         """Receive the first message, reply to it, and return its data."""
         hello = await self.receive("connect")
         await self.send(type="connected", id=hello["id"], conn_id="me", cursor=cursor, ping_s=20, **members)
@@ -40,14 +40,14 @@ class Peer:
         """Deliver a message."""
         await self.send(type="message", topic=topic, data=data, pos=f"0:e:{offset}")
 
-    async def gone(self) -> int:
+    async def wait_closed(self) -> int:
         """Wait until the client has closed, and return the close code."""
         async with asyncio.timeout(HANG_S):
             await self.socket.wait_closed()
         return self.socket.close_code or 0
 
 
-Script: TypeAlias = Callable[[Peer], Awaitable[None]]
+Script: TypeAlias = Callable[[ScriptedConnection], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -66,7 +66,7 @@ async def scripted(*scripts: Script) -> AsyncIterator[str]:
             await socket.close(4500, "no more scripts")
             return
         try:
-            await scripts[number](Peer(socket))
+            await scripts[number](ScriptedConnection(socket))
         except BaseException as error:
             played[number].set_exception(error)
             raise

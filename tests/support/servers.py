@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from support.patience import HANG_S, patience
+from support.timeouts import HANG_S, progress_timeout
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -25,14 +25,14 @@ class Client(AppClient):
         async with connect(url, **{"proxy": None, "open_timeout": HANG_S, **kwargs}) as socket:
             yield cls(socket, within_s=HANG_S)
 
-    async def ask(self, **members: Any) -> Any:
+    async def exchange(self, **members: Any) -> Any:
         """Send a message, and return the next received message."""
         await self.send(**members)
         return await self.receive()
 
-    async def closed(self) -> ConnectionClosed:
+    async def wait_closed(self) -> ConnectionClosed:
         """Wait until the server closes. Messages before that are dropped."""
-        async with patience() as progress:
+        async with progress_timeout() as progress:
             try:
                 while True:
                     await self.socket.recv()

@@ -1,6 +1,7 @@
-"""Signals that have acted when the call returns.
+"""Signals that have taken effect when the call returns.
 
-`os.kill` returns as soon as the kernel has noted the signal. The process may run on for a while, longer on a busy machine.
+`os.kill` returns as soon as the kernel has recorded the signal. The process may continue for a while,
+longer on a busy machine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 
 _PROC: Final = Path("/proc")
 _PAUSE_S: Final = 0.001

@@ -19,25 +19,25 @@ from websockets.typing import Origin, Subprotocol
 
 from dws_core.plugin import JSON
 
-_NEWS: Final = frozenset({"message", "gap", "error"})
-"""Types of frames that assertions look at; the others answer or tell positions."""
+_ASSERTED_TYPES: Final = frozenset({"message", "gap", "error"})
+"""Types of frames that assertions check. The other types are replies and positions."""
 
-_SHOWN: Final = 5
+_MAX_SHOWN: Final = 5
 
 
 class AppClient:
-    """Speaks the client protocol in JSON, frame by frame, and never waits for ever.
+    """A test client that sends and receives single frames of the client protocol in JSON, with a timeout for each wait.
 
-    Every wait ends after `within_s` seconds by an `AssertionError` that shows what came. For what a client does by itself
-    (reconnect, resume, repeat) use `dws_core.client.Client`; both talk to the same server.
+    After `within_s` seconds, a wait raises an `AssertionError` that shows the received frames. This client does not
+    reconnect, resume or retry. To test that, use `dws_core.client.Client`, which works with the same server.
 
     Args:
         socket: An open connection.
-        within_s: Seconds for each wait.
+        within_s: Timeout of each wait, in seconds.
 
     Attributes:
         socket: The connection, of the package `websockets`.
-        frames: Every frame that came, decoded.
+        frames: All received frames, decoded.
 
     Example:
         ```python
@@ -53,9 +53,9 @@ class AppClient:
         self.socket: ClientConnection = socket
         self.frames: list[Any] = []
         self._within_s = within_s
-        self._kept: deque[Any] = deque()  # came while something else was awaited
+        self._unread: deque[Any] = deque()  # frames that arrived before an awaited reply
         self._ids = count(1)
-        self._reads = True
+        self._is_reading = True
 
     @classmethod
     @asynccontextmanager
@@ -70,30 +70,31 @@ class AppClient:
         receive_buffer_bytes: int | None = None,
         within_s: float = 10.0,
     ) -> AsyncIterator[Self]:
-        """Connect; close at the end of the block.
+        """Connect, and close at the end of the block.
 
         Args:
             url: `ws://host:port/path`.
-            token: Sent as `Authorization: Bearer`.
+            token: Token for the header field `Authorization: Bearer`. If None, none is sent.
             headers: Further header fields.
-            origin: The `Origin` header, as a browser's page sends it.
-            subprotocols: What is offered; frames are read as JSON whatever is chosen.
-            receive_buffer_bytes: Of the socket: a small one makes a client that does not read felt soon.
-            within_s: Seconds for each wait, the handshake included.
+            origin: Value of the `Origin` header field, which browsers send.
+            subprotocols: Offered subprotocols. Frames are decoded as JSON regardless of the selected one.
+            receive_buffer_bytes: Size of the socket's receive buffer. With a small one, the node notices soon that the
+                client does not read. If None, the default of the system.
+            within_s: Timeout of each wait, the handshake included, in seconds.
 
         Raises:
-            websockets.exceptions.InvalidStatus: The handshake was refused; `.response.status_code` says how.
+            websockets.exceptions.InvalidStatus: The handshake was refused. `.response.status_code` is the HTTP status.
         """
         fields = dict(headers or {})
         if token is not None:
             fields["Authorization"] = f"Bearer {token}"
         connection = await connect(
             url,
-            sock=await _dial(url, receive_buffer_bytes, within_s),
+            sock=await _open_socket(url, receive_buffer_bytes, within_s),
             additional_headers=fields,
             origin=None if origin is None else Origin(origin),
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
-            compression=None,  # sizes in tests are sizes on the wire
+            compression=None,  # so that sizes in tests are sizes on the wire
             open_timeout=within_s,
             close_timeout=within_s,
             max_size=None,
@@ -104,22 +105,22 @@ class AppClient:
         finally:
             await client.close()
 
-    # -- talking
+    # -- requests
 
     async def send(self, **members: Any) -> None:
-        """Send a frame as it is."""
+        """Send a frame unchanged."""
         await self.socket.send(json.dumps(members))
 
     async def request(self, **members: Any) -> Any:
-        """Send a frame with an id and return the frame that answers it; what comes before it is kept."""
+        """Send a frame with an id and return the reply. Frames that arrive before the reply are kept."""
         members.setdefault("id", f"r{next(self._ids)}")
         await self.send(**members)
-        while (frame := await self._read(f"the answer to {members}")).get("id") != members["id"]:
-            self._kept.append(frame)
+        while (frame := await self._read(f"the reply to {members}")).get("id") != members["id"]:
+            self._unread.append(frame)
         return frame
 
     async def subscribe(self, filter_: str) -> None:
-        """Subscribe; from then on nothing that is published is missed.
+        """Subscribe to a filter. Every later publish is received.
 
         Raises:
             AssertionError: The node refuses.
@@ -127,7 +128,7 @@ class AppClient:
         _expect_ack(await self.request(type="subscribe", topic=filter_), f"subscribe to {filter_!r}")
 
     async def unsubscribe(self, filter_: str) -> None:
-        """Take a filter back.
+        """Unsubscribe from a filter.
 
         Raises:
             AssertionError: The node refuses.
@@ -135,7 +136,7 @@ class AppClient:
         _expect_ack(await self.request(type="unsubscribe", topic=filter_), f"unsubscribe from {filter_!r}")
 
     async def publish(self, topic: str, data: JSON) -> None:
-        """Publish as this client; return when the broker has it.
+        """Publish as this client. Return when the broker has stored the message.
 
         Raises:
             AssertionError: The node refuses.
@@ -143,12 +144,12 @@ class AppClient:
         _expect_ack(await self.request(type="send", topic=topic, data=data), f"publish to {topic!r}")
 
     async def receive(self) -> Any:
-        """Return the next frame, of whatever type.
+        """Return the next frame of any type.
 
         Raises:
-            AssertionError: None came in time, or the connection is closed.
+            AssertionError: No frame arrived in time, or the connection is closed.
         """
-        return self._kept.popleft() if self._kept else await self._read("a frame")
+        return self._unread.popleft() if self._unread else await self._read("a frame")
 
     # -- assertions
 
@@ -156,35 +157,35 @@ class AppClient:
         """Check that the next messages have these data, in this order.
 
         Args:
-            *data: One for each message.
-            topic: Where all of them were published; None: anywhere.
+            *data: Data of each message.
+            topic: Topic of all messages. If None, the topics are not checked.
 
         Raises:
-            AssertionError: Another message, an error or a gap came; or nothing in time.
+            AssertionError: Another message, an error or a gap arrived, or nothing in time.
         """
         for number, expected in enumerate(data, 1):
             wanted = f"message {number} of {len(data)}, {expected!r}"
-            frame = await self._next_news(wanted)
+            frame = await self._next_asserted(wanted)
             if frame["type"] != "message" or frame.get("data") != expected:
-                raise AssertionError(f"expected {wanted}, but got {_show(frame)}")
+                raise AssertionError(f"expected {wanted}, but received {_show(frame)}")
             if topic is not None and frame.get("topic") != topic:
-                raise AssertionError(f"expected {wanted}, on topic {topic!r}, but it came on {frame.get('topic')!r}")
+                raise AssertionError(f"expected {wanted}, on topic {topic!r}, but its topic is {frame.get('topic')!r}")
 
     async def assert_nothing_received(
         self, *, topic: str | None = None, publish: Callable[[str, str], Awaitable[object]] | None = None
     ) -> None:
-        """Check that no message, error or gap has come that no assertion has taken.
+        """Check that no further message, error or gap has arrived.
 
-        Proven by a sentinel, without waiting: a message is published after all that might come, and must come first. Publish
-        what must not arrive, await it, then call this.
+        Publish the message that must not arrive, await the publish, and then call this. It publishes a sentinel, which
+        must be the next message. No time is spent waiting.
 
         Args:
-            topic: Where the sentinel is published; this client must be subscribed to it. None: a topic of its own. On a
-                broker with several partitions choose one that is in the partition of what must not come.
-            publish: Who publishes it, for example `manager.publish`; None: this client.
+            topic: Topic of the sentinel, to which this client must be subscribed. If None, a new topic. On a broker
+                with several partitions, choose a topic in the partition of the message that must not arrive.
+            publish: Function that publishes the sentinel, for example `manager.publish`. If None, this client does.
 
         Raises:
-            AssertionError: Something came, or the sentinel did not.
+            AssertionError: A frame arrived, or the sentinel did not.
         """
         sentinel = f"sentinel-{secrets.token_hex(8)}"
         name = topic or f"dws-testing/{sentinel}"
@@ -193,94 +194,102 @@ class AppClient:
                 await self.subscribe(name)
             await (publish or self.publish)(name, sentinel)
         except AssertionError as error:
-            fix = "Fix: give a topic that it is subscribed to, and publish=manager.publish"
-            raise AssertionError(f"the sentinel could not be published: {error}. {fix}") from error
-        came = []
-        while (frame := await self._next_news("the sentinel")).get("data") != sentinel:
-            came.append(frame)
+            fix = "Fix: pass the topic of a subscription of this client, and publish=manager.publish"
+            raise AssertionError(f"the sentinel was not published: {error}. {fix}") from error
+        frames = []
+        while (frame := await self._next_asserted("the sentinel")).get("data") != sentinel:
+            frames.append(frame)
         if topic is None:
             await self.unsubscribe(name)
-        if came:
-            raise AssertionError(f"expected nothing, but got {len(came)}: {'; '.join(map(_show, came[:_SHOWN]))}")
+        if frames:
+            shown = "; ".join(map(_show, frames[:_MAX_SHOWN]))
+            raise AssertionError(f"expected nothing, but received {len(frames)}: {shown}")
 
     async def assert_gap(self, reason: str | None = None) -> None:
-        """Check that what comes next is the news that messages may have been lost.
+        """Check that the next frame is a gap.
+
+        Args:
+            reason: Reason of the gap. If None, the reason is not checked.
 
         Raises:
-            AssertionError: Something else came; or nothing in time.
+            AssertionError: Another frame arrived, or nothing in time.
         """
-        frame = await self._next_news("a gap")
+        frame = await self._next_asserted("a gap")
         if frame["type"] != "gap" or reason not in (None, frame["reason"]):
-            raise AssertionError(f"expected a gap{f' because of {reason}' if reason else ''}, but got {_show(frame)}")
+            wanted = f"a gap with the reason {reason}" if reason else "a gap"
+            raise AssertionError(f"expected {wanted}, but received {_show(frame)}")
 
     async def assert_closed(self, code: int) -> None:
-        """Check that the node closes with this code; 1006: the connection ends without a close frame.
+        """Check that the node closes the connection with this code. Earlier frames are only added to `frames`.
 
-        Frames that come before it are only kept in `frames`.
+        Args:
+            code: The close code. 1006 means that the connection ends without a close frame.
 
         Raises:
-            AssertionError: It closes with another one, or not in time.
+            AssertionError: The node closes with another code, or not in time.
         """
         try:
             async with asyncio.timeout(self._within_s):
                 while True:
                     self.frames.append(json.loads(await self.socket.recv()))
         except TimeoutError:
-            raise AssertionError(f"the connection was not closed in {self._within_s} s; {self._so_far()}") from None
+            raise AssertionError(f"the connection was not closed in {self._within_s} s. {self._history()}") from None
         except ConnectionClosed as error:
             if _code(error) != code:
-                raise AssertionError(f"expected the close code {code}, but got {_describe(error)}") from error
+                raise AssertionError(
+                    f"expected the close code {code}, but the connection was {_describe(error)}"
+                ) from error
 
-    # -- behaving badly
+    # -- misbehaviour
 
     def stop_reading(self) -> None:
-        """Be slow: read nothing more, pings neither. What the node sends fills the buffers of both systems."""
-        self._reads = False
+        """Act like a slow client: read no frames and no pings, so that the buffers of both systems become full."""
+        self._is_reading = False
         self.socket.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again, from where it stopped."""
-        self._reads = True
+        """Continue to read."""
+        self._is_reading = True
         self.socket.transport.resume_reading()
 
     def vanish(self) -> None:
-        """Be dead: the connection ends without a close frame, as when a process is killed."""
+        """Act like a killed process: end the connection without a close frame."""
         self.socket.transport.abort()
 
     async def close(self) -> None:
-        """Close with 1000; one that does not read is only dropped."""
-        if not self._reads:
+        """Close with 1000. After `stop_reading`, end the connection without a close frame."""
+        if not self._is_reading:
             self.socket.transport.abort()
         await self.socket.close()
 
-    # -- inside
+    # -- internals
 
     async def _read(self, wanted: str) -> Any:
         try:
             async with asyncio.timeout(self._within_s):
                 frame = json.loads(await self.socket.recv())
         except TimeoutError:
-            raise AssertionError(f"waited {self._within_s} s for {wanted}; {self._so_far()}") from None
+            raise AssertionError(f"waited {self._within_s} s for {wanted}. {self._history()}") from None
         except ConnectionClosed as error:
-            text = f"waited for {wanted}, but the connection was {_describe(error)}; {self._so_far()}"
+            text = f"waited for {wanted}, but the connection was {_describe(error)}. {self._history()}"
             raise AssertionError(text) from error
         self.frames.append(frame)
         return frame
 
-    async def _next_news(self, wanted: str) -> Any:
+    async def _next_asserted(self, wanted: str) -> Any:
         while True:
-            frame = self._kept.popleft() if self._kept else await self._read(wanted)
-            if frame.get("type") in _NEWS:
+            frame = self._unread.popleft() if self._unread else await self._read(wanted)
+            if frame.get("type") in _ASSERTED_TYPES:
                 return frame
 
-    def _so_far(self) -> str:
-        shown = "; ".join(map(_show, self.frames[-_SHOWN:]))
-        return f"{len(self.frames)} frames came before, the last ones: {shown}" if shown else "no frame came before"
+    def _history(self) -> str:
+        shown = "; ".join(map(_show, self.frames[-_MAX_SHOWN:]))
+        return f"Received {len(self.frames)} frames before, the last ones: {shown}" if shown else "Received no frames"
 
 
-def _expect_ack(answer: Any, what: str) -> None:
-    if answer.get("type") != "ack":
-        raise AssertionError(f"the node refused to {what}: {_show(answer)}")
+def _expect_ack(reply: Any, request: str) -> None:
+    if reply.get("type") != "ack":
+        raise AssertionError(f"the node refused to {request}: {_show(reply)}")
 
 
 def _show(frame: Any) -> str:
@@ -288,7 +297,7 @@ def _show(frame: Any) -> str:
         case {"type": "message", "data": data}:
             return f"{data!r} on topic {frame['topic']!r}" if "topic" in frame else f"{data!r} sent to the connection"
         case {"type": "gap", "reason": reason}:
-            return f"a gap because of {reason}"
+            return f"a gap with the reason {reason}"
         case {"type": "error", "code": code, "message": message}:
             return f"the error {code!r} ({message})"
     return repr(frame)
@@ -303,17 +312,17 @@ def _code(error: ConnectionClosed) -> int:
     return 1006 if error.rcvd is None else error.rcvd.code
 
 
-async def _dial(url: str, receive_buffer_bytes: int | None, within_s: float) -> socket.socket:
-    """Open the TCP connection by hand: with its buffer, and past the proxies of the environment."""
+async def _open_socket(url: str, receive_buffer_bytes: int | None, within_s: float) -> socket.socket:
+    """Open the TCP connection with a receive buffer of this size, without the proxies of the environment."""
     parts = urlsplit(url)
-    dialled = socket.socket()
+    opened = socket.socket()
     try:
         if receive_buffer_bytes is not None:
-            dialled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        dialled.setblocking(False)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        opened.setblocking(False)
         async with asyncio.timeout(within_s):
-            await asyncio.get_running_loop().sock_connect(dialled, (parts.hostname, parts.port or 80))
+            await asyncio.get_running_loop().sock_connect(opened, (parts.hostname, parts.port or 80))
     except BaseException:
-        dialled.close()
+        opened.close()
         raise
-    return dialled
+    return opened

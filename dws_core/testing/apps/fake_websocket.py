@@ -1,4 +1,4 @@
-"""Fakes for the tests of applications."""
+"""A fake WebSocket for tests of applications."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from fastapi import WebSocket
 class FakeWebSocket(WebSocket):
     """A real `WebSocket` whose client is the test.
 
-    The application's side is Starlette's own. The test's side: `client_sends…` and `client_leaves` queue what the
-    client does; `frames`, `accepted`, `subprotocol`, `close_code` show what the application did; `next_frame` waits
-    for it. Close the `gate` to let the client stop reading: a send then waits until the gate opens.
+    The application uses it like any WebSocket of Starlette. The test acts as the client. `client_sends`,
+    `client_sends_json` and `client_leaves` queue actions of the client. `frames`, `accepted`, `subprotocol` and
+    `close_code` contain the actions of the application, and `next_frame` waits for its next frame. Clear the `gate` to
+    simulate a client that does not read. A send then waits until the gate is set.
 
     Args:
         path: Path of the request.
         headers: Header fields of the handshake.
         query_string: Query of the request, without the question mark.
-        subprotocols: What the client offers.
-        host: The `Host` header; also the address the client sees.
+        subprotocols: Subprotocols that the client offers.
+        host: The `Host` header field, and the host part of the server's address.
 
     Attributes:
         sent: The ASGI messages that the application sent.
-        gate: An event; cleared, the client does not read.
+        gate: Event that lets sends continue. While it is cleared, the client does not read.
 
     Example:
         ```python
@@ -69,8 +70,8 @@ class FakeWebSocket(WebSocket):
         self._frames: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._from_client: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._from_client.put_nowait({"type": "websocket.connect"})
-        self._gone = False
-        super().__init__(scope, receive=self._from_client.get, send=self._take)
+        self._disconnected = False
+        super().__init__(scope, receive=self._from_client.get, send=self._on_sent)
 
     def client_sends(self, frame: str | bytes) -> None:
         """Queue a text or binary frame of the client."""
@@ -82,8 +83,8 @@ class FakeWebSocket(WebSocket):
         self.client_sends(json.dumps(value))
 
     def client_leaves(self, code: int = 1000, reason: str = "") -> None:
-        """Queue the client's close frame; what the application sends from now on fails as on a broken connection."""
-        self._gone = True
+        """Queue the client's close frame. From now on, sends of the application fail like on a broken connection."""
+        self._disconnected = True
         self.gate.set()
         self._from_client.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
 
@@ -99,35 +100,35 @@ class FakeWebSocket(WebSocket):
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol that the application chose; None: none."""
+        """The subprotocol that the application selected, or None."""
         return self._last("websocket.accept", "subprotocol")  # type: ignore[no-any-return]  # of ASGI: str or None
 
     @property
     def close_code(self) -> int | None:
-        """The code that the application closed with; None: it did not."""
+        """The close code of the application, or None if it has not closed."""
         return self._last("websocket.close", "code")  # type: ignore[no-any-return]  # of ASGI: int
 
     @property
     def refused_with(self) -> int | None:
-        """The HTTP status that the handshake was refused with; None: it was not."""
+        """The HTTP status of a refused handshake, or None if it was not refused."""
         return self._last("websocket.http.response.start", "status")  # type: ignore[no-any-return]  # of ASGI: int
 
     async def next_frame(self, *, within_s: float = 10.0) -> str | bytes:
         """Wait for the next frame that the application sends.
 
         Raises:
-            TimeoutError: None came in time.
+            TimeoutError: No frame arrived in time.
         """
         async with asyncio.timeout(within_s):
             return await self._frames.get()
 
     async def next_json(self, *, within_s: float = 10.0) -> Any:
-        """Wait for the next frame and read it as JSON."""
+        """Wait for the next frame and decode it as JSON."""
         return json.loads(await self.next_frame(within_s=within_s))
 
-    async def _take(self, message: Mapping[str, Any]) -> None:
+    async def _on_sent(self, message: Mapping[str, Any]) -> None:
         await self.gate.wait()
-        if self._gone:
+        if self._disconnected:
             raise OSError("the client of this FakeWebSocket has left")
         self.sent.append(dict(message))
         if message["type"] == "websocket.send":

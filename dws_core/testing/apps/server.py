@@ -19,10 +19,7 @@ _STOP_S = 10.0
 
 
 class Server(uvicorn.Server):
-    """A uvicorn in the test's event loop. It leaves the process's signals alone and says when it listens.
-
-    Made by `serve`.
-    """
+    """A uvicorn server in the test's event loop, without signal handlers. Use `serve` to create it."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -37,12 +34,12 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """Where WebSockets are opened, without a path."""
+        """URL for WebSocket connections, without a path."""
         return f"ws://127.0.0.1:{self.port}"
 
     @property
     def http_url(self) -> str:
-        """Where HTTP requests go, without a path."""
+        """URL for HTTP requests, without a path."""
         return f"http://127.0.0.1:{self.port}"
 
     def connect(self, path: str = "/ws", **options: Any) -> AbstractAsyncContextManager[AppClient]:
@@ -51,16 +48,16 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave them to pytest."""
+        """Capture no signals, because pytest handles them."""
         yield
 
     async def startup(self, sockets: Any = None) -> None:
-        """Say that the server listens."""
+        """Start to listen, and let `start` return."""
         await super().startup(sockets)
         self._listening.set()
 
     async def start(self) -> None:
-        """Serve in the background; return when it listens.
+        """Serve in the background. Return when the server listens.
 
         Raises:
             RuntimeError: The application did not start.
@@ -71,17 +68,19 @@ class Server(uvicorn.Server):
         await asyncio.wait({listening, task}, return_when=asyncio.FIRST_COMPLETED)
         listening.cancel()
         if task.done():
-            raise RuntimeError("the server did not start: most likely the application's lifespan failed; see the log")
+            raise RuntimeError(
+                "the server did not start, probably because the application's lifespan failed. Fix: read the log"
+            )
 
     async def stop(self) -> None:
-        """Stop as a deploy does: the application shuts down, its connections are closed. Again: nothing happens."""
+        """Stop like a deployment does: shut down the application and close its connections. Idempotent."""
         self.should_exit = True
         if self._task is not None:
             async with asyncio.timeout(_STOP_S):
                 await asyncio.shield(self._task)
 
     async def _run(self) -> None:
-        with suppress(SystemExit):  # uvicorn's way to say that the start failed
+        with suppress(SystemExit):  # uvicorn raises it if the start failed
             await self.serve()
 
 
@@ -90,8 +89,8 @@ async def serve(app: ASGIApp, **settings: Any) -> AsyncIterator[Server]:
     """Serve an application until the block ends.
 
     Args:
-        app: Any ASGI application. Its lifespan runs, that of a manager included.
-        **settings: Of `uvicorn.Config`, for example `ws="dws_core.server:WebSocketProtocol"`.
+        app: Any ASGI application. Its lifespan runs, and with it that of a manager.
+        **settings: Settings of `uvicorn.Config`, for example `ws="dws_core.server:WebSocketProtocol"`.
 
     Raises:
         RuntimeError: The application did not start.
@@ -116,8 +115,8 @@ class RunningNode:
     """One of several nodes in this process.
 
     Attributes:
-        server: Serves the node's application.
-        broker: The node's own way to the log that all nodes share: cut it, freeze it, let it refuse.
+        server: The server of the node's application.
+        broker: The node's broker, with faults that affect only this node. All nodes share one log.
     """
 
     server: Server
@@ -125,12 +124,12 @@ class RunningNode:
 
     @property
     def url(self) -> str:
-        """Where WebSockets are opened, without a path."""
+        """URL for WebSocket connections, without a path."""
         return self.server.url
 
     @property
     def http_url(self) -> str:
-        """Where HTTP requests go, without a path."""
+        """URL for HTTP requests, without a path."""
         return self.server.http_url
 
     def connect(self, path: str = "/ws", **options: Any) -> AbstractAsyncContextManager[AppClient]:
@@ -145,10 +144,11 @@ async def serve_nodes(
     """Serve several nodes of one channel in this process.
 
     Args:
-        make_app: Builds the application of a node on its broker: `WebSocketManager("chat", broker=broker)`.
-        count: How many nodes.
-        broker_url: What they share; None: a log in memory that nobody else has.
-        **settings: Of `uvicorn.Config`.
+        make_app: Function that builds the application of a node with a broker, which it passes to
+            `WebSocketManager("chat", broker=broker)`.
+        count: Number of nodes.
+        broker_url: URL of the broker that all nodes share. If None, a new log in memory.
+        **settings: Settings of `uvicorn.Config`.
 
     Raises:
         RuntimeError: An application did not start.

@@ -1,1 +1,1 @@
-"""Failures on demand: a broker wrapper with switches, and the faults a plugin's tests provide."""
+"""Faults on demand: a broker that fails on command, and the faults that a plugin's tests provide."""

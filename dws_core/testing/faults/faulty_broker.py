@@ -1,4 +1,4 @@
-"""`FaultyBroker`: any log, with a switch for each trouble."""
+"""`FaultyBroker`: any log, with faults on command."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from dws_core.plugin import (
 )
 from dws_core.testing.faults.faulty_tail import FaultyTail
 
-_FIX = "this is a FaultyBroker; leave the `with` block of the fault"
+_FIX = "leave the `with` block of the fault of this FaultyBroker"
 
 
 class FaultyBroker(LogBroker):
-    """A broker that fails when it is told to, for the tests of applications and plugins.
+    """A broker that fails on command, for tests of applications and plugins.
 
-    It stands in front of another log and passes everything on. Each fault is a `with` block: it begins at once and ends
-    with the block. Faults may be nested; what one node's broker suffers, the others at the same URL do not.
+    It wraps another log and forwards all calls. Each fault is a `with` block. The fault starts immediately and ends
+    with the block. Faults may be nested. A fault affects only the node of this broker, not other nodes at the same URL.
 
     Args:
-        broker: A `LogBroker`, or a URL to make one of.
+        broker: A `LogBroker`, or the URL of one.
 
     Attributes:
-        broker: The one that stands behind.
+        broker: The wrapped broker.
 
     Raises:
-        ConfigurationError: It is no `LogBroker`.
+        ConfigurationError: The broker is not a `LogBroker`.
 
     Example:
         ```python
@@ -54,7 +54,7 @@ class FaultyBroker(LogBroker):
         ...
         async with broker.unreachable():
             with pytest.raises(BrokerUnavailable):
-                await manager.publish("chat/lobby", "nobody hears this")
+                await manager.publish("chat/lobby", "not delivered")
         ```
     """
 
@@ -65,30 +65,35 @@ class FaultyBroker(LogBroker):
         inner = create_broker(broker) if isinstance(broker, str) else broker
         if not isinstance(inner, LogBroker):
             raise ConfigurationError(
-                f"FaultyBroker needs a LogBroker, not {type(inner).__name__}.", fix='give it one, or "memory://test"'
+                f"FaultyBroker needs a LogBroker, not {type(inner).__name__}.",
+                fix='pass a LogBroker, or the URL of one, such as "memory://test"',
             )
         self.broker: LogBroker = inner
-        self.capabilities = inner.capabilities  # type: ignore[misc]  # as the one behind has it
-        self.partitions = inner.partitions  # type: ignore[misc]  # as above
+        self.capabilities = inner.capabilities  # type: ignore[misc]  # overrides the class attribute
+        self.partitions = inner.partitions  # type: ignore[misc]  # overrides the class attribute
         self._tail = FaultyTail()
         self._thawed = asyncio.Event()
         self._thawed.set()
-        self._away = False
+        self._unreachable = False
         self._refusal: type[BrokerUnavailable | BrokerOverloaded] | None = None
-        self._unanswered: bool | None = None  # whether what gets no answer is stored; None: answers come
+        self._lost_replies_stored: bool | None = None  # None while replies arrive
         self._delay_s = 0.0
-        self._waiting: deque[Callable[[], None]] = deque()  # publishes that are handed over later, in order
+        self._delayed: deque[Callable[[], None]] = deque()  # publishes for later, in order
 
     @classmethod
     def from_url(cls, url: BrokerURL) -> Self:
-        """Build in front of the broker of a URL."""
+        """Wrap the broker of a URL."""
         return cls(str(url))
 
     # -- faults
 
     @contextmanager
     def refusing(self, *, overloaded: bool = False) -> Iterator[None]:
-        """Refuse publishes: `BrokerUnavailable`, or `BrokerOverloaded`; certainly not stored. Messages arrive."""
+        """Refuse publishes, which are certainly not stored. Messages still arrive.
+
+        Args:
+            overloaded: Whether publishes raise `BrokerOverloaded` instead of `BrokerUnavailable`.
+        """
         self._refusal = BrokerOverloaded if overloaded else BrokerUnavailable
         try:
             yield
@@ -97,20 +102,20 @@ class FaultyBroker(LogBroker):
 
     @contextmanager
     def losing_answers(self, *, stored: bool) -> Iterator[None]:
-        """Answer publishes by `PublishOutcomeUnknown`.
+        """Let publishes raise `PublishOutcomeUnknown`.
 
         Args:
-            stored: Whether they are stored and delivered all the same.
+            stored: Whether the messages are nevertheless stored and delivered.
         """
-        self._unanswered = stored
+        self._lost_replies_stored = stored
         try:
             yield
         finally:
-            self._unanswered = None
+            self._lost_replies_stored = None
 
     @contextmanager
     def delaying(self, delay_s: float) -> Iterator[None]:
-        """Hand publishes over after so many seconds, in order. Those that wait at the end of the block still do."""
+        """Delay publishes by `delay_s` seconds, in order. The end of the block does not shorten the delay."""
         self._delay_s = delay_s
         try:
             yield
@@ -119,35 +124,35 @@ class FaultyBroker(LogBroker):
 
     @asynccontextmanager
     async def tail_cut(self, reason: GapReason = GapReason.UNAVAILABLE) -> AsyncIterator[None]:
-        """Keep from the node what is stored meanwhile; at the end of the block it is told the gap, with this reason.
+        """Drop all messages to the node. At the end of the block, the node receives a gap with this reason.
 
-        Publishes and reads go on. Use it by `async with`: to come back, it asks where the log is by then.
+        Publishes and reads continue. Use `async with`, because the end of the block reads the current end of the log.
         """
         self._tail.cut()
         try:
             yield
         finally:
             tailed = self._tail.partitions
-            self._tail.mend(reason, await self.broker.heads(tailed) if tailed else {})
+            self._tail.reconnect(reason, await self.broker.heads(tailed) if tailed else {})
 
     @asynccontextmanager
     async def unreachable(self, reason: GapReason = GapReason.UNAVAILABLE) -> AsyncIterator[None]:
-        """Cut everything: publishes and reads raise `BrokerUnavailable`, nothing arrives; a gap at the end.
+        """Cut the node off. Publishes and reads raise `BrokerUnavailable`, and no message arrives.
 
-        Use it by `async with`.
+        At the end of the block, the node receives a gap with this reason. Use `async with`.
         """
-        self._away = True
+        self._unreachable = True
         async with self.tail_cut(reason):
             try:
                 yield
             finally:
-                self._away = False
+                self._unreachable = False
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Let everything wait: publishes (until their deadline), reads, and what arrives. Then it goes on, no gap.
+        """Delay all publishes, reads and messages until the end of the block. There is no gap.
 
-        A publish whose deadline passes has an unknown outcome, and is stored when the block ends.
+        A publish whose deadline passes raises `PublishOutcomeUnknown`, and is stored when the block ends.
         """
         self._thawed.clear()
         self._tail.hold()
@@ -155,31 +160,31 @@ class FaultyBroker(LogBroker):
             yield
         finally:
             self._thawed.set()
-            while self._waiting:
-                self._waiting.popleft()()
+            while self._delayed:
+                self._delayed.popleft()()
             self._tail.release()
 
     # -- a LogBroker
 
     async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
-        """Start the broker behind."""
-        await self._pass()
-        self._tail.begin(sink)
+        """Start the wrapped broker."""
+        await self._wait_or_fail()
+        self._tail.start(sink)
         await self.broker.start(node=node, layout=layout, sink=self._tail)
 
     async def stop(self, *, drain_s: float = 5.0) -> None:
-        """Stop the broker behind; what waits for the end of a fault fails."""
-        self._waiting.clear()
-        self._tail.end()
+        """Stop the wrapped broker. Publishes that wait for the end of a fault fail."""
+        self._delayed.clear()
+        self._tail.release_all()
         await self.broker.stop(drain_s=drain_s)
-        self._tail.forget()
+        self._tail.stop()
 
     async def set_interest(self, partitions: frozenset[int]) -> Mapping[int, Head]:
-        """Tail these."""
-        await self._pass()
-        self._tail.tune(partitions)
+        """Tail exactly these partitions."""
+        await self._wait_or_fail()
+        self._tail.set_partitions(partitions)
         heads = await self.broker.set_interest(partitions)
-        self._tail.baseline(heads)
+        self._tail.set_baselines(heads)
         return heads
 
     def publish(
@@ -192,49 +197,49 @@ class FaultyBroker(LogBroker):
         key: str | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
-        """Publish, unless a fault stands in the way."""
+        """Publish, unless a fault prevents it."""
 
         def forward() -> asyncio.Future[Receipt]:
             return self.broker.publish(partition, topic, payload, history=history, key=key, deadline_s=deadline_s)
 
-        if self._away:
+        if self._unreachable:
             return _failed(_unavailable())
         if self._refusal is not None:
-            return _failed(self._refusal("publishes are refused.", fix=_FIX))
-        if self._unanswered is not None:
-            if self._unanswered:
-                forward().add_done_callback(_retrieve)
+            return _failed(self._refusal("a fault refuses publishes.", fix=_FIX))
+        if self._lost_replies_stored is not None:
+            if self._lost_replies_stored:
+                forward().add_done_callback(_mark_retrieved)
             return _failed(PublishOutcomeUnknown(topic, fix=_FIX))
-        if self._waiting or self._delay_s or not self._thawed.is_set():
+        if self._delayed or self._delay_s or not self._thawed.is_set():
             return self._publish_later(forward, topic, deadline_s)
         return forward()
 
     async def read(self, span: ReadSpan) -> ReadResult:
-        """Read, unless a fault stands in the way."""
-        await self._pass()
+        """Read, unless a fault prevents it."""
+        await self._wait_or_fail()
         return await self.broker.read(span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
-        """Ask the broker behind."""
-        await self._pass()
+        """Return the current ends of the logs, unless a fault prevents it."""
+        await self._wait_or_fail()
         return await self.broker.heads(partitions)
 
     async def send_control(self, payload: bytes) -> None:
-        """Send through the broker behind."""
-        await self._pass()
+        """Send a control message, unless a fault prevents it."""
+        await self._wait_or_fail()
         await self.broker.send_control(payload)
 
     async def forget(self, topic: str) -> None:
-        """Let the broker behind forget."""
-        await self._pass()
+        """Drop the history of a topic, unless a fault prevents it."""
+        await self._wait_or_fail()
         await self.broker.forget(topic)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} in front of {self.broker!r}>"
+        return f"<{type(self).__name__} of {self.broker!r}>"
 
-    async def _pass(self) -> None:
-        """Wait where a fault says so, or fail."""
-        if self._away:
+    async def _wait_or_fail(self) -> None:
+        """Wait for the end of `frozen`. Raise during `unreachable`."""
+        if self._unreachable:
             raise _unavailable()
         await self._thawed.wait()
 
@@ -242,22 +247,24 @@ class FaultyBroker(LogBroker):
         self, forward: Callable[[], asyncio.Future[Receipt]], topic: str, deadline_s: float
     ) -> asyncio.Future[Receipt]:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Receipt] = loop.create_future()
-        timer = loop.call_later(deadline_s, _fail, answer, PublishOutcomeUnknown(topic, fix=_FIX))
-        answer.add_done_callback(lambda _: timer.cancel())
-        self._tail.at_end(lambda: _fail(answer, BrokerClosed("the broker was stopped while a publish waited.")))
-        self._waiting.append(lambda: forward().add_done_callback(lambda done: _pass_on(done, answer)))
+        result: asyncio.Future[Receipt] = loop.create_future()
+        timer = loop.call_later(deadline_s, _fail, result, PublishOutcomeUnknown(topic, fix=_FIX))
+        result.add_done_callback(lambda _: timer.cancel())
+        self._tail.on_stop(
+            lambda: _fail(result, BrokerClosed("the broker was stopped while a fault delayed this publish."))
+        )
+        self._delayed.append(lambda: forward().add_done_callback(lambda done: _copy_result(done, result)))
         if self._thawed.is_set():
-            loop.call_later(self._delay_s, self._hand_over_one)
-        return answer
+            loop.call_later(self._delay_s, self._publish_next)
+        return result
 
-    def _hand_over_one(self) -> None:
-        if self._waiting and self._thawed.is_set():
-            self._waiting.popleft()()
+    def _publish_next(self) -> None:
+        if self._delayed and self._thawed.is_set():
+            self._delayed.popleft()()
 
 
 def _unavailable() -> BrokerUnavailable:
-    return BrokerUnavailable("the broker cannot be reached.", fix=_FIX)
+    return BrokerUnavailable("a fault makes the broker unreachable.", fix=_FIX)
 
 
 def _failed(error: Exception) -> asyncio.Future[Receipt]:
@@ -271,19 +278,19 @@ def _fail(future: asyncio.Future[Receipt], error: Exception) -> None:
         future.set_exception(error)
 
 
-def _retrieve(done: asyncio.Future[Receipt]) -> None:
-    """Take an outcome that nobody is told, so that asyncio does not complain of it."""
+def _mark_retrieved(done: asyncio.Future[Receipt]) -> None:
+    """Retrieve an unused outcome, so that asyncio does not log it."""
     if not done.cancelled():
         done.exception()
 
 
-def _pass_on(done: asyncio.Future[Receipt], answer: asyncio.Future[Receipt]) -> None:
-    _retrieve(done)
-    if answer.done():
+def _copy_result(done: asyncio.Future[Receipt], result: asyncio.Future[Receipt]) -> None:
+    _mark_retrieved(done)
+    if result.done():
         return
     if done.cancelled():
-        answer.cancel()
+        result.cancel()
     elif (error := done.exception()) is not None:
-        answer.set_exception(error)
+        result.set_exception(error)
     else:
-        answer.set_result(done.result())
+        result.set_result(done.result())

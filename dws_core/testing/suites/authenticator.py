@@ -1,4 +1,4 @@
-"""The suite for authenticators."""
+"""The conformance suite for authenticators."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dws_core.testing.suites.conformance import Conformance
 
 @pytest.mark.anyio
 class AuthenticatorConformance(Conformance):
-    """What every authenticator must do.
+    """Tests that every authenticator must pass.
 
-    Needs the fixtures `authenticator` and `valid_handshake`, `expired_handshake`, `malformed_handshake`; override
+    Requires the fixtures `authenticator`, `valid_handshake`, `expired_handshake` and `malformed_handshake`. Override
     `secrets_of` if the secret is neither a bearer token nor a cookie.
     """
 
@@ -27,26 +27,26 @@ class AuthenticatorConformance(Conformance):
 
     @pytest.fixture
     def valid_handshake(self) -> Handshake:
-        """What somebody shows who may come in."""
+        """A handshake with valid credentials."""
         raise NotImplementedError("the suite needs a fixture 'valid_handshake'. Fix: define it in your subclass")
 
     @pytest.fixture
     def expired_handshake(self) -> Handshake:
-        """What was good once."""
+        """A handshake with expired credentials."""
         raise NotImplementedError("the suite needs a fixture 'expired_handshake'. Fix: define it in your subclass")
 
     @pytest.fixture
     def malformed_handshake(self) -> Handshake:
-        """What never was any good: nonsense where the secret should be."""
+        """A handshake with malformed text in place of the secret."""
         raise NotImplementedError("the suite needs a fixture 'malformed_handshake'. Fix: define it in your subclass")
 
     @pytest.fixture
     def missing_handshake(self) -> Handshake:
-        """A handshake with nothing to show."""
+        """A handshake without credentials."""
         return Handshake(path="/ws", headers={"host": "localhost"})
 
     def secrets_of(self, handshake: Handshake) -> set[str]:
-        """Return the texts of a handshake that must not be repeated anywhere."""
+        """Return the secrets of a handshake, which must not appear in logs and errors."""
         authorization = handshake.headers.get("authorization", "").rpartition(" ")[2]
         cookies = handshake.cookies.values()
         return {text for text in (handshake.token, authorization, *cookies, *handshake.secrets.values()) if text}
@@ -95,10 +95,10 @@ class AuthenticatorConformance(Conformance):
     async def test_concurrent_handshakes_do_not_mix(
         self, authenticator: Authenticator, valid_handshake: Handshake, malformed_handshake: Handshake
     ) -> None:
-        shown = [valid_handshake, malformed_handshake] * 10
-        answers = await asyncio.gather(*map(authenticator.authenticate, shown), return_exceptions=True)
-        assert all(isinstance(answer, Principal) for answer in answers[::2])
-        assert all(isinstance(answer, AuthenticationFailed) for answer in answers[1::2])
+        handshakes = [valid_handshake, malformed_handshake] * 10
+        results = await asyncio.gather(*map(authenticator.authenticate, handshakes), return_exceptions=True)
+        assert all(isinstance(result, Principal) for result in results[::2])
+        assert all(isinstance(result, AuthenticationFailed) for result in results[1::2])
 
     async def _expect_refusal(
         self, authenticator: Authenticator, handshake: Handshake, caplog: pytest.LogCaptureFixture
@@ -113,7 +113,7 @@ class AuthenticatorConformance(Conformance):
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
-    """Collect an error and what it came from: all of it ends up in a traceback."""
+    """Return an error and its causes, which all appear in a traceback."""
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)

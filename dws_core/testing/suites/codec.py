@@ -1,4 +1,4 @@
-"""The suite for codecs."""
+"""The conformance suite for codecs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from dws_core.plugin import JSON, Codec, CodecError
 from dws_core.testing.suites.conformance import Conformance
 
-_SECRET = "open-sesame"  # noqa: S105 -- made up
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2: what a subprotocol's name may consist of
+_SECRET = "open-sesame"  # noqa: S105 -- not a real secret
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2: a token, the syntax of a subprotocol's name
 
 _VALUES: list[JSON] = [
     None,
@@ -43,7 +43,7 @@ _VALUES: list[JSON] = [
 
 
 class CodecConformance(Conformance):
-    """What every codec must do. Needs one fixture, `codec`: the object under test."""
+    """Tests that every codec must pass. Requires one fixture, `codec`."""
 
     @pytest.fixture
     def codec(self) -> Codec:
@@ -62,7 +62,7 @@ class CodecConformance(Conformance):
         assert _same(codec.decode(encoded), value)
 
     def test_random_values_round_trip(self, codec: Codec) -> None:
-        rng = random.Random(2024)  # noqa: S311 -- the same ones in every run
+        rng = random.Random(2024)  # noqa: S311 -- the same values in every run
         for _ in range(300):
             value = _random_value(rng, depth=4)
             assert _same(codec.decode(codec.encode(value)), value), value
@@ -93,14 +93,14 @@ class CodecConformance(Conformance):
             assert _SECRET not in str(caught.value)
 
     def test_garbage_raises_only_codec_error(self, codec: Codec) -> None:
-        rng = random.Random(2025)  # noqa: S311 -- as above
+        rng = random.Random(2025)  # noqa: S311 -- the same values in every run
         garbage: list[bytes | str] = [b"", "", b"\xff" * 20, b"\xc1", b"{]", "[" * 100_000, b"\x91" * 100_000, "\ud800"]
         garbage += [rng.randbytes(rng.randrange(1, 60)) for _ in range(300)]
         for data in garbage:
             try:
-                codec.decode(data)  # some of it may mean something
+                codec.decode(data)  # some of the data may be valid
             except CodecError as error:
-                assert error.codec == codec.name  # noqa: PT017 -- whether it raises is the codec's choice
+                assert error.codec == codec.name  # noqa: PT017 -- a codec may accept the data
 
     def test_unsupported_value_raises_codec_error(self, codec: Codec) -> None:
         circular: list[JSON] = []
@@ -127,7 +127,7 @@ class CodecConformance(Conformance):
 
 
 def _same(one: JSON, other: JSON) -> bool:
-    """Compare so that `True` is not 1, and 1.0 is not 1."""
+    """Compare values and types, so that `True` and 1.0 differ from 1."""
     if type(one) is not type(other):
         return False
     if isinstance(one, list):

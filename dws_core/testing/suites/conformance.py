@@ -1,4 +1,4 @@
-"""What all suites share: nobody opts out in silence."""
+"""The base class of all suites. It detects replaced and unmarked standard tests."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from dws_core.testing.suites.selection import MARK, UNKNOWN, LeftOut, constant, is_of_author, left_out
 
-KEEPER: Final = "test_every_standard_test_is_kept"
+GUARD_TEST: Final = "test_every_standard_test_is_kept"
 
 
 class Conformance:
-    """Base of the suites. Subclass one, give it its fixtures, and its tests are yours.
+    """Base class of the suites. Subclass a suite and define its fixtures to run its tests.
 
-    A standard test may be replaced only by one that says why: `@pytest.mark.xfail(reason="…", strict=True)`. Strict:
-    the day it passes, the mark must go.
+    You may replace a standard test only by one with the mark `@pytest.mark.xfail(reason="…", strict=True)`. Because the
+    mark is strict, a test that passes again fails until you remove the mark.
     """
 
     @pytest.fixture
@@ -27,7 +27,7 @@ class Conformance:
         return "asyncio"
 
     def test_every_standard_test_is_kept(self) -> None:
-        """Each test of the suite is there, or marked as a known limit with its reason."""
+        """Every test of the suite exists, or is marked as a known limitation with a reason."""
         wrong = [f"{name}: {why}" for name, why in _replaced(type(self))]
         assert not wrong, (
             f"{type(self).__qualname__} replaces standard tests. Fix: remove them, or mark them with "
@@ -61,9 +61,9 @@ class Conformance:
         return None
 
     @classmethod
-    def keeps_its_keeper(cls) -> bool:
-        """Say whether the test above is the one that runs."""
-        return getattr(cls, KEEPER) is getattr(Conformance, KEEPER)
+    def keeps_guard_test(cls) -> bool:
+        """Return whether a subclass has not replaced `test_every_standard_test_is_kept`."""
+        return getattr(cls, GUARD_TEST) is getattr(Conformance, GUARD_TEST)
 
 
 def _replaced(cls: type) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,8 @@
-"""A node as the broker suite sees it: one broker, tuned in to one channel, and what it heard.
+"""The nodes of the broker suite: a broker that subscribes to one channel, and its received messages.
 
-The same tests run for both kinds of brokers through `Peer`. What is not heard is proven by a sentinel: publish what
-must not arrive, then what must; when the second is there, the first is not coming. Nothing here sleeps.
+The same tests run for both kinds of brokers through `Peer`. A sentinel proves that a message was not received: publish
+the message that must not arrive, then one that must. When the second has arrived, the first will not. Nothing here
+sleeps, except to poll.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ from typing import TypeVar
 
 from dws_core.plugin import (
     BrokerInterface,
-    BrokerState,
     Delivery,
-    GapReason,
     Head,
     History,
     Layout,
@@ -29,110 +28,18 @@ from dws_core.plugin import (
     TopicMatch,
     partition_of,
 )
+from dws_core.testing.suites.recording_sink import RecordingSink
 from dws_core.testing.suites.waiting import limited
 
 T = TypeVar("T")
 
 
-class RecordingSink:
-    """A `TailSink` that keeps what it was told and checks what holds for every broker.
-
-    Attributes:
-        records: In the order they came.
-        controls: Senders and payloads of control messages.
-        states: In the order they came.
-        lost: Discontinuities; a healthy broker tells none.
-        faults: What broke the contract of `TailSink`.
-        wanted: The partitions that the node tails.
-        epochs: Of the partitions that the node tails, as it was told last.
-    """
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.controls: list[tuple[bytes, bytes]] = []
-        self.states: list[BrokerState] = []
-        self.lost: list[tuple[int, GapReason, Head]] = []
-        self.faults: list[str] = []
-        self.wanted: frozenset[int] = frozenset()
-        self.epochs: dict[int, str] = {}
-        self.changed = asyncio.Event()
-        self._watermarks: dict[int, tuple[Offset, Offset]] = {}  # partition: where it began, where it is
-
-    @property
-    def marks(self) -> dict[int, tuple[str, Offset]]:
-        """Epoch and watermark of each partition."""
-        return {p: (self.epochs[p], watermark) for p, (_, watermark) in self._watermarks.items()}
-
-    def tune(self, wanted: frozenset[int]) -> None:
-        """Note what the node is about to tail."""
-        self.wanted = wanted
-        self._watermarks = {p: w for p, w in self._watermarks.items() if p in wanted}
-        self.epochs = {p: epoch for p, epoch in self.epochs.items() if p in wanted}
-
-    def take_losses(self) -> set[GapReason]:
-        """Return why the node lost its place since the last call; a test that expects it."""
-        reasons = {reason for _, reason, _ in self.lost}
-        self.lost.clear()
-        return reasons
-
-    def baseline(self, heads: dict[int, Head]) -> None:
-        """Compare the answer of `set_interest` with what came meanwhile, if anything did."""
-        if heads.keys() != self.wanted:
-            self.faults.append(f"set_interest({set(self.wanted)}) answered with heads of {set(heads)}")
-        for partition, head in heads.items():
-            began, _ = self._watermarks.setdefault(partition, (head.offset, head.offset))
-            self._note_epoch(partition, head.epoch)
-            if began > head.offset:
-                self.faults.append(f"partition {partition} began at {began}, its baseline is {head.offset}")
-
-    def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
-        self._note_call("on_records")
-        if partition not in self.wanted:
-            return
-        began, watermark = self._watermarks.get(partition, (lo, lo))
-        self._note_epoch(partition, epoch)
-        if lo != watermark:
-            self.faults.append(f"partition {partition}: range ({lo}, {hi}] follows the watermark {watermark}")
-        last = lo
-        for record in records:
-            if record.offset is not None:
-                if not last < record.offset <= hi:
-                    self.faults.append(f"partition {partition}: offset {record.offset} after {last} in ({lo}, {hi}]")
-                last = record.offset
-        self._watermarks[partition] = (began, hi)
-        self.records += records
-
-    def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
-        self._note_call("on_discontinuity")
-        self.lost.append((partition, reason, head))
-        self.epochs[partition] = head.epoch
-        self._watermarks[partition] = (head.offset, head.offset)
-
-    def on_control(self, sender: bytes, payload: bytes) -> None:
-        self._note_call("on_control")
-        self.controls.append((sender, payload))
-
-    def on_state(self, state: BrokerState, detail: str) -> None:
-        self._note_call("on_state")
-        self.states.append(state)
-
-    def _note_epoch(self, partition: int, epoch: str) -> None:
-        known = self.epochs.setdefault(partition, epoch)
-        if known != epoch:
-            self.faults.append(f"partition {partition}: epoch {epoch} follows {known} without a discontinuity")
-
-    def _note_call(self, name: str) -> None:
-        if "closed" in self.states:
-            self.faults.append(f"{name} was called after the state 'closed'")
-        self.changed.set()
-
-
 class Peer(ABC):
-    """A broker, tuned in to one channel.
+    """A broker that subscribes to one channel.
 
     Args:
-        channel: Its channel.
-        hang_limit_s: Number of seconds without any news after which a wait fails.
+        channel: Name of the channel.
+        hang_limit_s: Number of seconds without any progress after which a wait fails.
     """
 
     def __init__(self, channel: str, hang_limit_s: float) -> None:
@@ -142,86 +49,88 @@ class Peer(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect and tune in."""
+        """Connect and subscribe."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Disconnect; twice is no error."""
+        """Disconnect. Idempotent."""
 
     @abstractmethod
-    async def tune_in(self) -> None:
-        """Hear the channel from now on."""
+    async def subscribe(self) -> None:
+        """Receive the channel from now on."""
 
     @abstractmethod
-    async def tune_out(self) -> None:
-        """Hear it no more."""
+    async def unsubscribe(self) -> None:
+        """Stop receiving the channel."""
 
     @abstractmethod
     async def publish(self, payload: bytes) -> None:
-        """Publish to the channel, to the end."""
+        """Publish to the channel, and return when the broker has the message."""
 
     @property
     @abstractmethod
-    def heard(self) -> list[bytes]:
-        """The payloads that arrived, in order."""
+    def received(self) -> list[bytes]:
+        """The received payloads, in order."""
 
     @property
-    def faults(self) -> list[str]:
-        """How the broker broke its contract so far."""
+    def violations(self) -> list[str]:
+        """Violations of the broker's contract so far."""
         return []
 
     @abstractmethod
-    async def _listen(self) -> None:
-        """Return when something may have arrived."""
+    async def _wait_for_message(self) -> None:
+        """Return when a message may have arrived."""
 
     @property
     @abstractmethod
-    def _news(self) -> object:
-        """A value that is different after each arrival."""
+    def _arrivals(self) -> object:
+        """A value that changes with each arrival."""
 
     async def within(self, awaited: Awaitable[T]) -> T:
-        """Await something that must not hang."""
-        async with limited(self._hang_limit_s, lambda: f"the broker did not answer within {self._hang_limit_s} s"):
+        """Await a call that must not hang."""
+        hung = f"the broker's call did not finish within {self._hang_limit_s} s"
+        async with limited(self._hang_limit_s, lambda: hung):
             return await awaited
 
     async def until(self, happened: Callable[[], bool], what: str) -> None:
-        """Wait until something has happened. Each arrival restarts the time limit."""
+        """Wait until a condition is true. Check it after each arrival, which restarts the time limit."""
 
         def failure() -> str:
-            return f"waited {self._hang_limit_s} s without news for {what}; arrived: {_shorten(self.heard)}"
+            waited = f"waited {self._hang_limit_s} s without an arrival for {what}"
+            return f"{waited}. Received {_summarize(self.received)}"
 
         async with limited(self._hang_limit_s, failure) as progress:
             while not happened():
-                news = self._news
-                await self._listen()
-                if self._news != news:
+                before = self._arrivals
+                await self._wait_for_message()
+                if self._arrivals != before:
                     progress()
 
-    async def until_asked(self, ask: Callable[[], Awaitable[bool]], what: str) -> None:
-        """Ask again and again until the answer is yes: for what nobody tells."""
+    async def poll_until(self, happened: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Poll a condition until it is true. Use it for changes inside a broker that cause no event."""
         async with limited(self._hang_limit_s, lambda: f"waited {self._hang_limit_s} s for {what}"):
-            while not await ask():  # noqa: ASYNC110 -- it happens inside a broker, which tells nobody
+            while not await happened():  # noqa: ASYNC110 -- the broker sends no event
                 await asyncio.sleep(0.01)
 
-    async def hear(self, count: int) -> list[bytes]:
-        """Return the next payloads."""
-        await self.until(lambda: len(self.heard) >= self._taken + count, f"{count} more messages")
-        return self._take(self._taken + count)
+    async def receive(self, count: int) -> list[bytes]:
+        """Wait for the next payloads and return them."""
+        await self.until(lambda: len(self.received) >= self._taken + count, f"{count} more messages")
+        return self._take_received(self._taken + count)
 
-    async def hear_until(self, sentinel: bytes) -> list[bytes]:
-        """Return the payloads that come before one."""
-        await self.until(lambda: sentinel in self.heard[self._taken :], f"the message {sentinel[:40]!r}")
-        return self._take(self.heard.index(sentinel, self._taken) + 1)[:-1]
+    async def receive_until(self, sentinel: bytes) -> list[bytes]:
+        """Wait for a payload and return all payloads before it."""
+        await self.until(lambda: sentinel in self.received[self._taken :], f"the message {sentinel[:40]!r}")
+        return self._take_received(self.received.index(sentinel, self._taken) + 1)[:-1]
 
-    def _take(self, end: int) -> list[bytes]:
-        taken = self.heard[self._taken : end]
+    def _take_received(self, end: int) -> list[bytes]:
+        taken = self.received[self._taken : end]
         self._taken = end
-        assert self.faults == []
+        assert self.violations == []
         return taken
 
 
 class PlainPeer(Peer):
-    """A `BrokerInterface`. It reads only while a test waits."""
+    """A peer for a `BrokerInterface`. It receives only while a test waits."""
 
     def __init__(self, broker: BrokerInterface, channel: str, hang_limit_s: float) -> None:
         super().__init__(channel, hang_limit_s)
@@ -231,29 +140,29 @@ class PlainPeer(Peer):
 
     async def open(self) -> None:
         await self.within(self.broker.connect())
-        await self.tune_in()
+        await self.subscribe()
 
     async def close(self) -> None:
         await self.within(self.broker.disconnect())
 
-    async def tune_in(self) -> None:
+    async def subscribe(self) -> None:
         await self.within(self.broker.subscribe(self.channel))
 
-    async def tune_out(self) -> None:
+    async def unsubscribe(self) -> None:
         await self.within(self.broker.unsubscribe(self.channel))
 
     async def publish(self, payload: bytes) -> None:
         await self.within(self.broker.publish(self.channel, payload))
 
     @property
-    def heard(self) -> list[bytes]:
+    def received(self) -> list[bytes]:
         return [delivery.payload for delivery in self.deliveries]
 
-    async def _listen(self) -> None:
+    async def _wait_for_message(self) -> None:
         self.deliveries.append(await self.next())
 
     @property
-    def _news(self) -> object:
+    def _arrivals(self) -> object:
         return len(self.deliveries)
 
     async def next(self) -> Delivery:
@@ -263,14 +172,14 @@ class PlainPeer(Peer):
         try:
             return await anext(self._incoming)
         except asyncio.CancelledError:
-            self._incoming = None  # a generator does not survive it; what it would have given must
+            self._incoming = None  # the cancellation ends the generator, but the next one must lose no message
             raise
         except StopAsyncIteration:
             raise AssertionError("deliveries() ended on a connected broker") from None
 
 
 class LogPeer(Peer):
-    """A `LogBroker` with a recording sink, tuned in to all partitions of its channel."""
+    """A peer for a `LogBroker`, with a recording sink that tails all partitions of the channel."""
 
     def __init__(self, broker: LogBroker, channel: str, hang_limit_s: float, *, partitions: int = 0) -> None:
         super().__init__(channel, hang_limit_s)
@@ -281,25 +190,25 @@ class LogPeer(Peer):
 
     async def open(self) -> None:
         await self.start()
-        await self.tune_in()
+        await self.subscribe()
 
     async def start(self) -> None:
-        """Start, and tail nothing yet."""
+        """Start without tailing a partition."""
         await self.within(self.broker.start(node=self.id, layout=self.layout, sink=self.sink))
 
     async def close(self) -> None:
         await self.within(self.broker.stop())
 
-    async def tune_in(self) -> None:
+    async def subscribe(self) -> None:
         await self.tail(*range(self.layout.partitions))
 
-    async def tune_out(self) -> None:
+    async def unsubscribe(self) -> None:
         await self.tail()
 
     async def tail(self, *partitions: int) -> None:
         """Tail exactly these partitions."""
-        self.sink.tune(frozenset(partitions))
-        self.sink.baseline(dict(await self.within(self.broker.set_interest(frozenset(partitions)))))
+        self.sink.expect_interest(frozenset(partitions))
+        self.sink.check_baseline(dict(await self.within(self.broker.set_interest(frozenset(partitions)))))
 
     async def publish(self, payload: bytes) -> None:
         await self.send("t", payload)
@@ -326,7 +235,7 @@ class LogPeer(Peer):
         return self.broker.publish(partition, topic, payload, history=kept, key=key, deadline_s=deadline_s)
 
     async def send_all(self, topics: Sequence[str], *, history: History | None = None) -> list[Receipt]:
-        """Publish to each topic its place in the row, some hundred at once, and wait for the receipts."""
+        """Publish the index of each topic to it, up to 500 at once, and wait for the receipts."""
         receipts: list[Receipt] = []
         for start in range(0, len(topics), 500):
             some = enumerate(topics[start : start + 500], start)
@@ -335,11 +244,11 @@ class LogPeer(Peer):
         return receipts
 
     async def head(self, topic: str) -> Head:
-        """Ask where the partition of a topic ends."""
+        """Return the end of the partition of a topic."""
         partition = partition_of(topic, self.layout)
         return (await self.within(self.broker.heads([partition])))[partition]
 
-    async def missed(
+    async def read_after(
         self,
         topics: Collection[str] | TopicMatch,
         since: Offset,
@@ -350,45 +259,37 @@ class LogPeer(Peer):
         limit: int = 20_000,
         max_bytes: int = 10_000_000,
     ) -> ReadResult:
-        """Read what came behind an offset, as far as the log goes."""
+        """Read the records after an offset, up to `until` or the end of the log."""
         if until is None:
             until = (await self.within(self.broker.heads([partition])))[partition].offset
-        read = self.broker.read(
-            ReadSpan(
-                partition=partition,
-                since=since,
-                until=until,
-                epoch=epoch,
-                topics=topics,
-                limit=limit,
-                max_bytes=max_bytes,
-            )
+        span = ReadSpan(
+            partition=partition, since=since, until=until, epoch=epoch, topics=topics, limit=limit, max_bytes=max_bytes
         )
-        return await self.within(read)
+        return await self.within(self.broker.read(span))
 
     @property
-    def heard(self) -> list[bytes]:
+    def received(self) -> list[bytes]:
         return [record.payload for record in self.sink.records]
 
     @property
     def records(self) -> list[Record]:
-        """What arrived, in order."""
+        """The received records, in order."""
         return self.sink.records
 
     @property
-    def faults(self) -> list[str]:
-        return [*self.sink.faults, *(f"discontinuity {lost}" for lost in self.sink.lost)]
+    def violations(self) -> list[str]:
+        return [*self.sink.violations, *(f"discontinuity {lost}" for lost in self.sink.discontinuities)]
 
-    async def _listen(self) -> None:
+    async def _wait_for_message(self) -> None:
         self.sink.changed.clear()
         await self.sink.changed.wait()
 
     @property
-    def _news(self) -> object:
-        sink = self.sink  # empty ranges do not count
-        return len(sink.records), len(sink.controls), len(sink.states), len(sink.lost), sink.marks
+    def _arrivals(self) -> object:
+        sink = self.sink  # ranges without records do not count
+        return len(sink.records), len(sink.controls), len(sink.states), len(sink.discontinuities), sink.positions
 
 
-def _shorten(heard: list[bytes]) -> str:
-    shown = [payload[:20] for payload in heard[-5:]]
-    return f"{len(heard)} messages, the last ones {shown}"
+def _summarize(received: list[bytes]) -> str:
+    shown = [payload[:20] for payload in received[-5:]]
+    return f"{len(received)} messages, the last ones {shown}"

@@ -1,4 +1,4 @@
-"""Publishes one message from another process, for the broker suite.
+"""Publishes one message from a separate process, for the broker suite.
 
 Usage: `python -m dws_core.testing.suites.publisher_process URL CHANNEL TEXT`.
 """

@@ -1,7 +1,8 @@
-"""Clients that go from node to node, as the core serves them, in a form so small that it is plainly right.
+"""Clients that move from node to node: a model of the core's recovery, small enough to be obviously correct.
 
-The rule: a client that comes with a place takes the node's watermark; the history serves what lies up to it, the tail
-what comes behind it. Its place moves on with the watermark, also where nothing for it came.
+A client attaches to a node with its cursor and uses the node's watermark as the boundary. It reads the records up to
+the watermark from the history, and receives the records after it from the tail. Its cursor advances with the watermark,
+even if no record is for this client.
 """
 
 from __future__ import annotations
@@ -10,61 +11,62 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
 from dws_core.plugin import GapReason, Head, Offset, ReadResult, Record
-from dws_core.testing.suites.peers import LogPeer, RecordingSink
+from dws_core.testing.suites.peers import LogPeer
+from dws_core.testing.suites.recording_sink import RecordingSink
 
 Sent: TypeAlias = tuple[int, Offset, str, bytes]
-"""A record as its publisher knows it: partition, offset, topic, payload."""
+"""A published record: partition, offset, topic, payload."""
 
 
 class RoamingSink(RecordingSink):
-    """A node with clients. It can be made slow: what is held is heard by nobody until it is released."""
+    """The sink of a node with clients. It can hold events back, to simulate a slow node."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clients: list[Roamer] = []
-        self._slow = False
+        self._holding = False
         self._held: list[Callable[[], None]] = []
 
     def hold(self) -> None:
-        """Be slow."""
-        self._slow = True
+        """Hold all events from now on."""
+        self._holding = True
 
     def release(self) -> None:
-        """Hear what was held, and everything that follows."""
-        self._slow = False
+        """Process the held events, and all later ones immediately."""
+        self._holding = False
         held, self._held = self._held, []
         for call in held:
             call()
 
     def on_records(self, partition: int, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record]) -> None:
-        if self._slow:
+        if self._holding:
             self._held.append(lambda: self.on_records(partition, epoch, lo, hi, records))
             return
         super().on_records(partition, epoch, lo, hi, records)
         for client in tuple(self.clients):
-            client.hear(partition, epoch, hi, records)
+            client.on_records(partition, epoch, hi, records)
 
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
-        if self._slow:
+        if self._holding:
             self._held.append(lambda: self.on_discontinuity(partition, reason, head))
             return
         super().on_discontinuity(partition, reason, head)
         for client in tuple(self.clients):
-            client.lose(partition, reason, head.epoch, head.offset)
+            client.on_discontinuity(partition, reason, head.epoch, head.offset)
 
 
 class Roamer:
-    """A client.
+    """A client that moves from node to node.
 
     Args:
-        topics: What it wants: topics, or a function as for `LogBroker.read`.
+        topics: The wanted topics, or a function as for `LogBroker.read`.
 
     Attributes:
-        cursor: Its place in each partition.
-        gaps: What it was told about losses.
-        hops: How often it has come to a node.
-        recovered: How many messages it was given that came while it was away.
-        wants: Whether it wants the messages of a topic.
+        cursor: Epoch and offset in each partition.
+        gaps: Reasons of the received gaps.
+        hops: Number of times that it has attached to a node.
+        recovered: Number of messages that it has read from the history.
+        wants: Function that returns whether it wants the messages of a topic.
     """
 
     def __init__(self, topics: Collection[str] | Callable[[str], bool]) -> None:
@@ -74,24 +76,24 @@ class Roamer:
         self.recovered = 0
         self._topics = topics
         self.wants: Callable[[str], bool] = topics if callable(topics) else topics.__contains__
-        self._base: dict[int, Offset] = {}  # where its last answer, or gap, put it
-        self._got: dict[int, list[tuple[Offset, bytes]]] = {}
+        self._base: dict[int, Offset] = {}  # first position, or that of the last gap
+        self._received: dict[int, list[tuple[Offset, bytes]]] = {}
         self._sink: RoamingSink | None = None
-        self._held: list[Callable[[], None]] | None = None  # while the history is being read
+        self._held: list[Callable[[], None]] | None = None  # events that arrive while it reads the history
 
     @property
     def count(self) -> int:
-        """How many messages it has."""
-        return sum(map(len, self._got.values()))
+        """The number of received messages."""
+        return sum(map(len, self._received.values()))
 
     async def attach(self, peer: LogPeer) -> None:
-        """Come to a node with the cursor; cancelled, it has got nothing."""
+        """Attach to a node with the cursor. If the call is cancelled, it has received nothing."""
         sink = peer.sink
         assert isinstance(sink, RoamingSink)
         self._sink, self._held = sink, []
         sink.clients.append(self)
-        marks = sink.marks
-        found = {partition: await self._missed(peer, partition, *mark) for partition, mark in marks.items()}
+        marks = sink.positions
+        found = {partition: await self._read_missed(peer, partition, *mark) for partition, mark in marks.items()}
         for partition, result in found.items():
             epoch, offset = marks[partition]
             if result.gap is not None:
@@ -100,55 +102,55 @@ class Roamer:
                 self.cursor.setdefault(partition, (epoch, offset))
                 self._base.setdefault(partition, offset)
                 self.recovered += len(result.records)
-                self._take(partition, epoch, offset, result.records)
+                self._add(partition, epoch, offset, result.records)
         held, self._held = self._held, None
         for call in held:
             call()
         self.hops += 1
 
     def detach(self) -> None:
-        """Leave the node."""
+        """Detach from the node."""
         if self._sink is not None:
             self._sink.clients.remove(self)
         self._sink = self._held = None
 
-    def hear(self, partition: int, epoch: str, hi: Offset, records: Sequence[Record]) -> None:
-        """Take what the node's tail brings."""
-        self._in_turn(lambda: self._take(partition, epoch, hi, records))
+    def on_records(self, partition: int, epoch: str, hi: Offset, records: Sequence[Record]) -> None:
+        """Receive records from the node's tail."""
+        self._run_in_order(lambda: self._add(partition, epoch, hi, records))
 
-    def lose(self, partition: int, reason: GapReason, epoch: str, offset: Offset) -> None:
-        """Take a discontinuity of the node's tail."""
-        self._in_turn(lambda: self._rebase(partition, epoch, offset, reason))
+    def on_discontinuity(self, partition: int, reason: GapReason, epoch: str, offset: Offset) -> None:
+        """Receive a discontinuity from the node's tail."""
+        self._run_in_order(lambda: self._rebase(partition, epoch, offset, reason))
 
     def check(self, sent: Sequence[Sent]) -> None:
-        """Compare with what was published: since its base it must have all that it wants, once, in order."""
+        """Check that it has received all wanted records after its base, once and in order."""
         for partition, base in self._base.items():
             wanted = sorted(
                 (o, data) for p, o, topic, data in sent if p == partition and o > base and self.wants(topic)
             )
-            assert self._got.get(partition, []) == wanted, f"partition {partition} from {base}, gaps {self.gaps}"
+            assert self._received.get(partition, []) == wanted, f"partition {partition} from {base}, gaps {self.gaps}"
 
-    def _in_turn(self, call: Callable[[], None]) -> None:
+    def _run_in_order(self, call: Callable[[], None]) -> None:
         if self._held is None:
             call()
         else:
             self._held.append(call)
 
-    async def _missed(self, peer: LogPeer, partition: int, epoch: str, watermark: Offset) -> ReadResult:
+    async def _read_missed(self, peer: LogPeer, partition: int, epoch: str, watermark: Offset) -> ReadResult:
         own_epoch, since = self.cursor.get(partition, (epoch, watermark))
-        if own_epoch == epoch and since >= watermark:  # a quicker node has served it
+        if own_epoch == epoch and since >= watermark:  # a faster node has already delivered these
             return ReadResult()
-        return await peer.missed(self._topics, since, epoch=own_epoch, until=watermark, partition=partition)
+        return await peer.read_after(self._topics, since, epoch=own_epoch, until=watermark, partition=partition)
 
-    def _take(self, partition: int, epoch: str, hi: Offset, records: Sequence[Record]) -> None:
+    def _add(self, partition: int, epoch: str, hi: Offset, records: Sequence[Record]) -> None:
         _, last = self.cursor[partition]
         for record in records:
             if record.offset is not None and record.offset > last and self.wants(record.topic):
-                self._got.setdefault(partition, []).append((record.offset, record.payload))
+                self._received.setdefault(partition, []).append((record.offset, record.payload))
         self.cursor[partition] = (epoch, max(last, hi))
 
     def _rebase(self, partition: int, epoch: str, offset: Offset, reason: GapReason) -> None:
         self.gaps.append(reason)
         self.cursor[partition] = (epoch, offset)
         self._base[partition] = offset
-        self._got[partition] = []
+        self._received[partition] = []

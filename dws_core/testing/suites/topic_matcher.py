@@ -1,4 +1,4 @@
-"""The suite for topic languages. Its examples are MQTT's; for another language override the fixtures."""
+"""The conformance suite for topic languages, with examples of MQTT. Override the fixtures for another language."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dws_core.plugin import InvalidFilter, InvalidTopic, TopicMatcher
 from dws_core.testing.suites.conformance import Conformance
 from dws_core.testing.suites.selection import needs
 
-_EXAMPLES = [  # filter, topic, whether it matches: MQTT 5.0 §4.7.1 and §4.7.2, and their corners
+_EXAMPLES = [  # filter, topic, whether it matches: MQTT 5.0 §4.7.1 and §4.7.2, and edge cases
     ("sport/tennis/player1/#", "sport/tennis/player1", True),
     ("sport/tennis/player1/#", "sport/tennis/player1/ranking", True),
     ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", True),
@@ -40,9 +40,9 @@ _EXAMPLES = [  # filter, topic, whether it matches: MQTT 5.0 §4.7.1 and §4.7.2
 
 
 class TopicMatcherConformance(Conformance):
-    """What every topic language must do. Needs one fixture, `matcher`: the object under test.
+    """Tests that every topic language must pass. Requires one fixture, `matcher`.
 
-    The other fixtures describe MQTT filters (MQTT 5.0 §4.7). A plugin with another language gives its own.
+    The other fixtures describe MQTT filters (MQTT 5.0 §4.7). Override them for a plugin with another language.
     """
 
     @pytest.fixture
@@ -52,7 +52,7 @@ class TopicMatcherConformance(Conformance):
 
     @pytest.fixture
     def examples(self) -> Sequence[tuple[str, str, bool]]:
-        """Filter, topic, and whether it matches: the examples of the language's specification."""
+        """The examples of the language's specification: filter, topic, and whether the topic matches."""
         return _EXAMPLES
 
     @pytest.fixture
@@ -73,12 +73,12 @@ class TopicMatcherConformance(Conformance):
 
     @pytest.fixture
     def invalid_topics(self) -> Sequence[str]:
-        """Topics that one may not publish to."""
+        """Topics that the language does not allow."""
         return ["", "a\0b", "a/#", "+", "a/+/b", "a+b", "\udfff/a", "x" * 100_000]
 
     @pytest.fixture
     def reference(self) -> Callable[[str, str], bool] | None:
-        """Say naively whether a topic matches a filter: `reference(topic, filter)`; None: no such test."""
+        """A naive `reference(topic, filter)` that returns whether a topic matches. If None, its test is skipped."""
         return _naive
 
     def test_examples_of_specification_match(
@@ -151,7 +151,7 @@ class TopicMatcherConformance(Conformance):
     def test_index_is_correct_after_random_changes(
         self, matcher: TopicMatcher, topics: Sequence[str], filters: Sequence[str]
     ) -> None:
-        rng = random.Random(2024)  # noqa: S311 -- the same ones in every run
+        rng = random.Random(2024)  # noqa: S311 -- the same changes in every run
         index, model = matcher.index(), set[tuple[str, int]]()
         some = rng.sample(list(dict.fromkeys(filters)), min(40, len(set(filters))))
         for _ in range(600):
@@ -177,17 +177,17 @@ class TopicMatcherConformance(Conformance):
 
 
 def _words(*levels: str) -> list[str]:
-    """Join up to three of the levels in all ways; an empty text is no topic."""
+    """Return all topics of one to three of these levels, without the empty text."""
     return ["/".join(word) for n in (1, 2, 3) for word in itertools.product(levels, repeat=n) if word != ("",)]
 
 
 def _some_pairs(filters: Sequence[str], topics: Sequence[str]) -> list[tuple[str, str]]:
     pairs = list(itertools.product(dict.fromkeys(filters), dict.fromkeys(topics)))
-    return random.Random(2024).sample(pairs, min(len(pairs), 5000))  # noqa: S311 -- the same ones in every run
+    return random.Random(2024).sample(pairs, min(len(pairs), 5000))  # noqa: S311 -- the same pairs in every run
 
 
 def _naive(topic: str, filter_: str) -> bool:
-    """MQTT 5.0 §4.7, level by level."""
+    """Compare a topic and a filter level by level (MQTT 5.0 §4.7)."""
     if topic.startswith("$") and filter_[0] in "+#":
         return False
 

@@ -159,10 +159,10 @@ async def test_acknowledged_messages_survive_kill_9(node: Node, path: Path) -> N
     await process.wait()
     await node.publish("t", b"end", size=10**6)
     await node.until(lambda: node.records and node.records[-1].payload == b"end")
-    heard = [(record.payload, record.offset) for record in node.records]
-    assert heard[: len(acknowledged)] == acknowledged
-    assert [payload for payload, _ in heard[:-1]] == [b"%d" % n for n in range(len(heard) - 1)]
-    assert await node.read(0, ["t"]) == [offset for _, offset in heard]
+    received = [(record.payload, record.offset) for record in node.records]
+    assert received[: len(acknowledged)] == acknowledged
+    assert [payload for payload, _ in received[:-1]] == [b"%d" % n for n in range(len(received) - 1)]
+    assert await node.read(0, ["t"]) == [offset for _, offset in received]
 
 
 async def test_node_waits_for_concurrent_file_creation(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

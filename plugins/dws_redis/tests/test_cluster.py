@@ -12,7 +12,7 @@ from dws_redis._format import Names
 from redis.crc import key_slot
 from services.redis import PrivateRedis
 from services.redis_cluster import PrivateCluster
-from support.redis_load import Load, Silent, check, check_behind_the_last_gap, everything_came, two_nodes
+from support.redis_load import IgnoringSink, Load, check, check_after_last_gap, two_nodes, wait_for_end
 
 from dws_core.plugin import BrokerMisconfigured, BrokerURL, GapReason, Layout
 from dws_core.testing import BrokerConformance, BrokerFaults
@@ -98,7 +98,7 @@ def test_partitions_divide_the_slots_evenly(partitions: int) -> None:
     slots = [key_slot(names.base(number).encode()) for number in range(partitions)]
     assert [slot * partitions // 16_384 for slot in slots] == list(range(partitions))
     for number in range(partitions):
-        others = (names.pushes(number), names.control(number), names.base(number) + "h:a{b}")
+        others = (names.push_channel(number), names.control_channel(number), names.base(number) + "h:a{b}")
         assert {key_slot(other.encode()) for other in others} == {slots[number]}
 
 
@@ -131,11 +131,11 @@ async def test_slot_move_under_load_loses_nothing(cluster: PrivateCluster) -> No
         async with asyncio.TaskGroup() as group:
             for partition in (0, 1):
                 group.create_task(load.run(partition))
-            await load.more(200)
+            await load.wait_for_acks(200)
             await asyncio.to_thread(cluster.move_slot, slot, source, target)
-            await load.more(400)
+            await load.wait_for_acks(400)
             load.stopping = True
-        await everything_came(sender, listener)
+        await wait_for_end(sender, listener)
         check(load, listener)
         assert listener.losses == []
         assert (load.unknown, load.refused) == (set(), 0)
@@ -153,14 +153,14 @@ async def test_failover_to_replica_is_epoch_gap() -> None:
             async with asyncio.TaskGroup() as group:
                 for partition in (0, 1):
                     group.create_task(load.run(partition))
-                await load.more(200)
+                await load.wait_for_acks(200)
                 cluster.primaries[0].kill()  # holds partition 0
                 await listener.until(lambda: bool(listener.losses))
-                await load.more(200)
+                await load.wait_for_acks(200)
                 load.stopping = True
-            await everything_came(sender, listener)
+            await wait_for_end(sender, listener)
             assert listener.losses == [GapReason.EPOCH]
-            check_behind_the_last_gap(load, listener)
+            check_after_last_gap(load, listener)
             assert set(listener.heads) == {0}, "no harm to the others"
     finally:
         cluster.remove()
@@ -174,4 +174,4 @@ async def test_url_scheme_must_match_cluster_mode(cluster: PrivateCluster, redis
     ):
         broker = RedisBroker.from_url(BrokerURL.parse(url))
         with pytest.raises(BrokerMisconfigured, match=fix):
-            await broker.start(node=b"12345678", layout=LAYOUT, sink=Silent())  # type: ignore[arg-type]
+            await broker.start(node=b"12345678", layout=LAYOUT, sink=IgnoringSink())  # type: ignore[arg-type]

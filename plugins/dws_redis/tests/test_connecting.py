@@ -14,8 +14,8 @@ import pytest
 import trustme
 from dws_redis._scripts import ALL
 from services.redis import PrivateRedis, free_port
-from support.patience import HANG_S
-from support.redis_load import KEPT, Load, Node, check, everything_came, two_nodes
+from support.redis_load import HISTORY, Load, Node, check, two_nodes, wait_for_end
+from support.timeouts import HANG_S
 
 from dws_core.plugin import BrokerError, BrokerUnavailable, History, Layout, ReadSpan
 
@@ -25,12 +25,12 @@ QUICK = "?probe_s=200ms&dead_s=1s"
 
 async def each_hears_the_other(first: Node, second: Node) -> None:
     """Publish from both nodes, and wait until both received exactly these messages."""
-    before = [payload for _, payload in second.heard[0]]
+    before = [payload for _, payload in second.received[0]]
     for node, payload in ((first, b"ping"), (second, b"pong" * 10_000)):
-        await node.broker.publish(0, "t", payload, history=KEPT)
+        await node.broker.publish(0, "t", payload, history=HISTORY)
     for node in (first, second):
-        await node.until(lambda n=node: len(n.heard[0]) >= len(before) + 2)  # type: ignore[misc]
-        assert [payload for _, payload in node.heard[0]] == [*before, b"ping", b"pong" * 10_000]
+        await node.until(lambda n=node: len(n.received[0]) >= len(before) + 2)  # type: ignore[misc]
+        assert [payload for _, payload in node.received[0]] == [*before, b"ping", b"pong" * 10_000]
 
 
 async def refused_start(url: str) -> str:
@@ -73,8 +73,8 @@ async def test_nodes_connect_over_tls_and_reconnect(authority: trustme.CA, tmp_p
         async with two_nodes(f"{url}&ssl_ca_file={tmp_path}/ca.pem", LAYOUT) as (first, second):
             await each_hears_the_other(first, second)
             for node in (first, second):
-                node.broker._node._holder(0).commands.abort()  # type: ignore[union-attr]
-                node.broker._node._holder(0).tail._subscription.abort()  # type: ignore[union-attr]
+                node.broker._node._shard_of(0).commands.abort()  # type: ignore[union-attr]
+                node.broker._node._shard_of(0).tail._subscription.abort()  # type: ignore[union-attr]
             for node in (first, second):
                 await node.until(lambda n=node: "degraded" in n.states and n.states[-1] == "live")  # type: ignore[misc]
             await each_hears_the_other(first, second)
@@ -195,8 +195,8 @@ async def everything(redis: PrivateRedis, url: str, prefix: str = "dws", *, dead
         first, second = (node.broker for node in nodes)
         await first.publish(0, "old", b"x", history=History(size=1, ttl_s=0.001))
         while b"old" in redis.command("ZRANGE", base + "i", "0", "-1"):  # until it is forgotten
-            await first.publish(0, "t", b"x", history=KEPT)
-        for history in (KEPT, History.none()):
+            await first.publish(0, "t", b"x", history=HISTORY)
+        for history in (HISTORY, History.none()):
             await first.publish(0, "t", b"x", history=history)
             await first.publish(0, "t", b"x", history=history, key=f"k{history.size}")
             assert (await second.publish(0, "t", b"x", history=history, key=f"k{history.size}")).duplicate
@@ -304,16 +304,16 @@ async def test_temporarily_blocked_user_loses_no_message(
         async with asyncio.TaskGroup() as group:
             for partition in (0, 1):
                 group.create_task(load.run(partition))
-            await load.more(100)
+            await load.wait_for_acks(100)
             bar(redis)
             for node in (sender, listener):
                 await node.until(lambda n=node: n.states[-1] == "degraded")  # type: ignore[misc]
-            with pytest.raises(BrokerUnavailable, match="did not take it in time"):
-                await sender.broker.publish(0, "t", b"refused", history=KEPT, deadline_s=0.1)
+            with pytest.raises(BrokerUnavailable, match="did not accept the publish in time"):
+                await sender.broker.publish(0, "t", b"refused", history=HISTORY, deadline_s=0.1)
             let_ann_again(redis)
-            await load.more(100)
+            await load.wait_for_acks(100)
             load.stopping = True
-        await everything_came(sender, listener)
+        await wait_for_end(sender, listener)
         check(load, listener)
         assert (load.unknown, load.refused, listener.losses) == (set(), 0, [])
         for node in (sender, listener):

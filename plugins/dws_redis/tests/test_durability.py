@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 from services.redis import PrivateRedis
-from support.redis_load import KEPT, Node, everything_came, two_nodes
+from support.redis_load import HISTORY, Node, two_nodes, wait_for_end
 
 from dws_core.plugin import GapReason, Layout, ReadSpan, Receipt
 
@@ -76,12 +76,12 @@ async def after(
         if halfway is not None:
             halfway()
         *_, last = [await publish(sender, payload) for payload in payloads()[COUNT // 2 :]]
-        await listener.until(lambda: len(listener.heard[0]) == COUNT)
+        await listener.until(lambda: len(listener.received[0]) == COUNT)
         restart()
         for node in (sender, listener):
             await node.until(lambda n=node: "degraded" in n.states and n.states[-1] == "live")  # type: ignore[misc]
-        await everything_came(sender, listener)
-        heard = [payload for _, payload in listener.heard[0] if not payload.startswith(b"end")]
+        await wait_for_end(sender, listener)
+        heard = [payload for _, payload in listener.received[0] if not payload.startswith(b"end")]
         assert heard == payloads(), "each once, in order"
         return Outcome(
             kept=await kept(sender), announced=set(listener.losses), said_later=await said(listener, first, last)
@@ -89,7 +89,7 @@ async def after(
 
 
 async def publish(node: Node, payload: bytes) -> Receipt:
-    return await node.broker.publish(0, "t", payload, history=KEPT)
+    return await node.broker.publish(0, "t", payload, history=HISTORY)
 
 
 async def kept(node: Node) -> int:

@@ -14,8 +14,8 @@ from dws_redis._connection import Wire
 from dws_redis._shard import Shard
 from integration.test_roaming import new_seed
 from services.redis import PrivateRedis
-from support.patience import HANG_S
-from support.redis_load import KEPT, Load, Node, check, check_behind_the_last_gap, everything_came, two_nodes
+from support.redis_load import HISTORY, Load, Node, check, check_after_last_gap, two_nodes, wait_for_end
+from support.timeouts import HANG_S
 
 from dws_core.plugin import GapReason, Layout
 
@@ -42,38 +42,38 @@ async def under_load(redis: PrivateRedis, trouble: Callable[[Load], Awaitable[No
         async with asyncio.TaskGroup() as group:
             for partition in (0, 1):
                 group.create_task(load.run(partition))
-            await load.more(200)
+            await load.wait_for_acks(200)
             await trouble(load)
-            await load.more(200)
+            await load.wait_for_acks(200)
             load.stopping = True
-        await everything_came(sender, listener)
+        await wait_for_end(sender, listener)
         return load, listener
 
 
 async def kill_tails(redis: PrivateRedis, load: Load) -> None:
     for _ in range(5):
         redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-        await load.more(100)
+        await load.wait_for_acks(100)
 
 
 async def kill_commands(redis: PrivateRedis, load: Load) -> None:
     for _ in range(5):
         redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await load.more(100)
+        await load.wait_for_acks(100)
 
 
 async def kill_all(redis: PrivateRedis, load: Load) -> None:
     for _ in range(5):
         redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-        await load.more(100)
+        await load.wait_for_acks(100)
 
 
 async def kill_9(redis: PrivateRedis, load: Load) -> None:
     for _ in range(2):
         redis.kill()
         redis.start()
-        await load.more(100)
+        await load.wait_for_acks(100)
 
 
 @pytest.mark.anyio
@@ -94,15 +94,15 @@ async def test_frozen_redis_is_noticed_and_loses_nothing(with_aof: PrivateRedis)
         async with asyncio.TaskGroup() as group:
             for partition in (0, 1):
                 group.create_task(load.run(partition))
-            await load.more(200)
+            await load.wait_for_acks(200)
             with_aof.freeze()
             try:
                 await listener.until(lambda: listener.states[-1] == "degraded")
             finally:
                 with_aof.thaw()
-            await load.more(200)
+            await load.wait_for_acks(200)
             load.stopping = True
-        await everything_came(sender, listener)
+        await wait_for_end(sender, listener)
         check(load, listener)
         assert listener.losses == []
         await listener.until(lambda: listener.states[-1] == "live")
@@ -119,14 +119,14 @@ async def test_silent_command_connection_is_replaced(
             for partition in (0, 1):
                 group.create_task(load.run(partition))
                 group.create_task(others.run(partition))  # so that the log always has traffic
-            await load.more(200)
-            silent = sender.broker._node._holder(0).commands  # type: ignore[union-attr]
+            await load.wait_for_acks(200)
+            silent = sender.broker._node._shard_of(0).commands  # type: ignore[union-attr]
             silent._wire._transport.pause_reading()  # type: ignore[union-attr, attr-defined]
             async with asyncio.timeout(HANG_S):
                 await silent.lost.wait()  # type: ignore[union-attr]
-            await load.more(200)
+            await load.wait_for_acks(200)
             load.stopping = others.stopping = True
-        await everything_came(sender, listener)
+        await wait_for_end(sender, listener)
         check(load, listener)
         check(others, listener)
         assert (load.unknown, load.refused, listener.losses) == (set(), 0, [])
@@ -136,7 +136,7 @@ async def test_silent_command_connection_is_replaced(
 async def test_redis_without_its_data_has_new_epoch(server: PrivateRedis) -> None:
     load, listener = await under_load(server, lambda load: kill_9(server, load))
     assert set(listener.losses) == {GapReason.EPOCH}
-    check_behind_the_last_gap(load, listener)
+    check_after_last_gap(load, listener)
 
 
 @pytest.mark.anyio
@@ -146,7 +146,7 @@ async def test_redis_with_older_data_is_gap(server: PrivateRedis) -> None:
     async def set_back(load: Load) -> None:
         assert b"OK" in server.command("SAVE")
         shutil.copy(server.folder / "dump.rdb", server.folder / "older.rdb")
-        await load.more(300)
+        await load.wait_for_acks(300)
         server.kill()
         shutil.copy(server.folder / "older.rdb", server.folder / "dump.rdb")
         server.start()
@@ -154,7 +154,7 @@ async def test_redis_with_older_data_is_gap(server: PrivateRedis) -> None:
     load, listener = await under_load(server, set_back)
     assert listener.losses, "it is said"
     assert set(listener.losses) <= {GapReason.EPOCH, GapReason.AHEAD}
-    check_behind_the_last_gap(load, listener)
+    check_after_last_gap(load, listener)
 
 
 @pytest.mark.anyio
@@ -164,13 +164,13 @@ async def test_slow_reading_node_reconnects_and_catches_up() -> None:
     redis.start()
     try:
         async with near(redis) as (sender, listener):
-            wire = listener.broker._node._holder(0).tail._subscription._wire  # type: ignore[union-attr]
+            wire = listener.broker._node._shard_of(0).tail._subscription._wire  # type: ignore[union-attr]
             wire._transport.pause_reading()  # type: ignore[union-attr, attr-defined]
             payloads = [b"%d " % number + b"x" * 20_000 for number in range(600)]
-            futures = [sender.broker.publish(0, "t", payload, history=KEPT) for payload in payloads]
+            futures = [sender.broker.publish(0, "t", payload, history=HISTORY) for payload in payloads]
             await asyncio.gather(*futures)
-            await listener.until(lambda: len(listener.heard[0]) == len(payloads))
-            assert [payload for _, payload in listener.heard[0]] == payloads
+            await listener.until(lambda: len(listener.received[0]) == len(payloads))
+            assert [payload for _, payload in listener.received[0]] == payloads
             assert listener.losses == []
             assert "degraded" in listener.states
     finally:
@@ -198,7 +198,7 @@ async def silence_tail(redis: PrivateRedis, load: Load) -> None:
 
 async def silence(load: Load, choose: Callable[[Shard], Wire | None]) -> None:
     """Stop reading on a connection until the node closes it."""
-    shard = load.node.broker._node._holder(0)  # type: ignore[union-attr]
+    shard = load.node.broker._node._shard_of(0)  # type: ignore[union-attr]
     if shard is not None and (wire := choose(shard)) is not None:
         wire._transport.pause_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(HANG_S):
@@ -225,12 +225,12 @@ async def test_random_faults_lose_and_repeat_nothing(
                 sys.stdout.write(f"{trouble.__name__}\n")
                 await trouble(with_aof, chance.choice(loads))
                 for _ in range(chance.randrange(3)):  # if 0, the next fault follows at once
-                    await loads[0].more(20)
+                    await loads[0].wait_for_acks(20)
             for load in loads:
-                await load.more(100)
+                await load.wait_for_acks(100)
                 load.stopping = True
-        await everything_came(one, other)
-        await everything_came(other, one)
+        await wait_for_end(one, other)
+        await wait_for_end(other, one)
         for load in loads:
             assert (load.unknown, load.refused) == (set(), 0)
             for node in (one, other):

@@ -10,8 +10,8 @@ import pytest
 from dws_redis._connection import Commands, Lost
 from dws_redis._scripts import ALL
 from services.redis import PrivateRedis
-from support.patience import HANG_S
-from support.redis_load import KEPT, Node, two_nodes
+from support.redis_load import HISTORY, Node, two_nodes
+from support.timeouts import HANG_S
 
 from dws_core.plugin import BrokerUnavailable, GapReason, Layout
 
@@ -38,9 +38,9 @@ async def test_temporary_refusal_keeps_order(server: PrivateRedis) -> None:
 
         commands.send = send  # type: ignore[method-assign]
         payloads = [b"%d" % number for number in range(200)]
-        await asyncio.gather(*(sender.broker.publish(0, "t", payload, history=KEPT) for payload in payloads))
-        await listener.until(lambda: len(listener.heard[0]) == len(payloads))
-        assert [payload for _, payload in listener.heard[0]] == payloads
+        await asyncio.gather(*(sender.broker.publish(0, "t", payload, history=HISTORY) for payload in payloads))
+        await listener.until(lambda: len(listener.received[0]) == len(payloads))
+        assert [payload for _, payload in listener.received[0]] == payloads
 
 
 @pytest.mark.anyio
@@ -48,10 +48,10 @@ async def test_expired_publishes_free_queue_space(server: PrivateRedis) -> None:
     async with two_nodes(server.url + "?max_queue_bytes=1MiB", LAYOUT) as (sender, listener):
         server.kill()
         await sender.until(lambda: sender.states[-1] == "degraded")
-        futures = [sender.broker.publish(0, "t", b"x" * 100_000, history=KEPT, deadline_s=0.1) for _ in range(10)]
+        futures = [sender.broker.publish(0, "t", b"x" * 100_000, history=HISTORY, deadline_s=0.1) for _ in range(10)]
         for answer in await asyncio.gather(*futures, return_exceptions=True):
             assert isinstance(answer, BrokerUnavailable), answer
-        late = [sender.broker.publish(0, "t", b"y" * 100_000, history=KEPT, deadline_s=HANG_S) for _ in range(8)]
+        late = [sender.broker.publish(0, "t", b"y" * 100_000, history=HISTORY, deadline_s=HANG_S) for _ in range(8)]
         server.start()
         for answer in await asyncio.gather(*late, return_exceptions=True):
             assert not isinstance(answer, BaseException), answer
@@ -65,7 +65,7 @@ async def test_expired_publishes_empty_queue(server: PrivateRedis, count: int) -
     async with two_nodes(server.url, LAYOUT) as (sender, _):
         server.kill()
         await sender.until(lambda: sender.states[-1] == "degraded")
-        futures = [sender.broker.publish(0, "t", b"", history=KEPT, deadline_s=0.1) for _ in range(count)]
+        futures = [sender.broker.publish(0, "t", b"", history=HISTORY, deadline_s=0.1) for _ in range(count)]
         await asyncio.gather(*futures, return_exceptions=True)
         publisher = sender.broker._node.publisher  # type: ignore[union-attr]
         assert (publisher._queue.waiting_bytes, publisher._unanswered) == (0, {})
@@ -77,7 +77,7 @@ async def test_resent_batch_is_stored_once(
 ) -> None:
     """This also holds if other publishes expired between its messages."""
     async with two_nodes(server.url + "?dead_s=120s", LAYOUT) as (sender, listener):
-        publish = partial(sender.broker.publish, 0, "t", history=KEPT)
+        publish = partial(sender.broker.publish, 0, "t", history=HISTORY)
         server.freeze()
         try:
             kept = [publish(b"first", deadline_s=HANG_S)]
@@ -92,8 +92,8 @@ async def test_resent_batch_is_stored_once(
             lose_the_answer_to(b"b", sender)
             server.thaw()
         receipts = await asyncio.gather(*kept)
-        await listener.until(lambda: len(listener.heard[0]) >= 3)
-        heard = [payload for _, payload in listener.heard[0] if payload != b"late"]
+        await listener.until(lambda: len(listener.received[0]) >= 3)
+        heard = [payload for _, payload in listener.received[0] if payload != b"late"]
         assert heard == [b"first", b"a", b"b"]
         offsets = [receipt.offset or 0 for receipt in receipts]
         assert offsets == sorted(set(offsets))
@@ -102,16 +102,16 @@ async def test_resent_batch_is_stored_once(
 def lose_the_answer_to(payload: bytes, node: Node) -> None:
     """Cut the connection once, when the reply to the batch with this message arrives, and lose the reply."""
     publisher = node.broker._node.publisher  # type: ignore[union-attr]
-    answered = publisher._answered
+    answered = publisher._on_reply
 
     def lose(commands: Commands, batch: Any, sent: tuple[Any, ...], answer: Any) -> None:
         if any(item.payload == payload for item in sent) and not isinstance(answer, Lost):
-            publisher._answered = answered  # type: ignore[method-assign]
+            publisher._on_reply = answered  # type: ignore[method-assign]
             commands.abort()
         else:
             answered(commands, batch, sent, answer)
 
-    publisher._answered = lose  # type: ignore[method-assign]
+    publisher._on_reply = lose  # type: ignore[method-assign]
 
 
 @pytest.mark.anyio
@@ -119,7 +119,7 @@ async def test_many_expired_publishes_do_not_block_loop(server: PrivateRedis) ->
     async with two_nodes(server.url, LAYOUT) as (sender, _):
         server.kill()
         await sender.until(lambda: sender.states[-1] == "degraded")
-        futures = [sender.broker.publish(0, "t", b"", history=KEPT, deadline_s=0.1) for _ in range(5_000)]
+        futures = [sender.broker.publish(0, "t", b"", history=HISTORY, deadline_s=0.1) for _ in range(5_000)]
         turns = set()
 
         def count(done: int) -> None:

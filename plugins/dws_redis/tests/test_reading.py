@@ -15,7 +15,7 @@ from dws_redis import RedisBroker
 from dws_redis._connection import Commands
 from dws_redis._reader import Reader
 from services.redis import PrivateRedis
-from support.redis_load import Silent
+from support.redis_load import IgnoringSink
 
 from dws_core.plugin import BrokerURL, GapReason, History, Layout, ReadResult, ReadSpan, Record
 
@@ -77,7 +77,7 @@ class Log:
 async def a_log(redis: PrivateRedis) -> AsyncIterator[Log]:
     channel = f"reading{next(NUMBERS)}"
     broker = RedisBroker.from_url(BrokerURL.parse(redis.url + "?partitions=1&probe_s=10s&dead_s=20s"))
-    await broker.start(node=b"12345678", layout=Layout(channel=channel, partitions=1), sink=Silent())  # type: ignore[arg-type]
+    await broker.start(node=b"12345678", layout=Layout(channel=channel, partitions=1), sink=IgnoringSink())  # type: ignore[arg-type]
     try:
         yield Log(redis, broker, channel)
     finally:

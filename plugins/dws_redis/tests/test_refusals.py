@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from services.redis import PrivateRedis
-from support.patience import HANG_S
-from support.redis_load import KEPT, Node, two_nodes
+from support.redis_load import HISTORY, Node, two_nodes
 from support.relay import Relay
+from support.timeouts import HANG_S
 
 from dws_core.plugin import (
     BrokerError,
@@ -72,7 +72,7 @@ async def test_publish_refused_before_write_is_not_stored(
 ) -> None:
     async with two_nodes(server.url, LAYOUT) as (sender, _):
         trouble(server)
-        assert await outcome(sender.broker.publish(0, "t", b"refused", history=KEPT)) is error
+        assert await outcome(sender.broker.publish(0, "t", b"refused", history=HISTORY)) is error
         assert stored(server, b"refused") == 0
 
 
@@ -83,14 +83,14 @@ async def test_half_finished_publish_is_unknown_outcome(
     """The message is stored and delivered later."""
     async with two_nodes(server.url + QUICK, LAYOUT) as (sender, listener):
         no_right_inside(server)
-        answer = await outcome(sender.broker.publish(0, "t", b"halfway", history=KEPT))
+        answer = await outcome(sender.broker.publish(0, "t", b"halfway", history=HISTORY))
         assert answer is PublishOutcomeUnknown
         assert stored(server, b"halfway") == 1
         server.command("ACL", "SETUSER", "default", "+publish")
         for number in range(3):
-            await sender.broker.publish(0, "t", b"then %d" % number, history=KEPT)
-        await listener.until(lambda: len(listener.heard[0]) == 4)
-        offsets, payloads = zip(*listener.heard[0], strict=True)
+            await sender.broker.publish(0, "t", b"then %d" % number, history=HISTORY)
+        await listener.until(lambda: len(listener.received[0]) == 4)
+        offsets, payloads = zip(*listener.received[0], strict=True)
         assert payloads == (b"halfway", b"then 0", b"then 1", b"then 2")
         assert list(offsets) == sorted(set(offsets)), "no place is given twice"
         assert listener.losses == []
@@ -108,17 +108,17 @@ async def test_stored_publish_is_acknowledged_when_repeated(
     async with Relay.to(server.port) as relay:
         url = f"redis://127.0.0.1:{relay.port}/0{QUICK}"
         async with two_nodes(url, LAYOUT) as (sender, listener):
-            relay.swallowing = True
-            future = sender.broker.publish(0, "t", b"once", history=KEPT, deadline_s=HANG_S)
+            relay.dropping_replies = True
+            future = sender.broker.publish(0, "t", b"once", history=HISTORY, deadline_s=HANG_S)
             async with asyncio.timeout(HANG_S):
                 while not await asyncio.to_thread(stored, server, b"once"):
                     pass
             trouble(server)
-            relay.swallowing = False
+            relay.dropping_replies = False
             relay.cut()
             receipt = await outcome(future)
             assert getattr(receipt, "offset", None) == 1, receipt
-            await listener.until(lambda: bool(listener.heard[0]))
+            await listener.until(lambda: bool(listener.received[0]))
             assert stored(server, b"once") == 1
 
 
@@ -127,14 +127,14 @@ async def test_repeat_refused_after_eviction_is_unknown_outcome(server: PrivateR
     async with Relay.to(server.port) as relay:
         url = f"redis://127.0.0.1:{relay.port}/0{QUICK}"
         async with two_nodes(url, LAYOUT) as (sender, _):
-            relay.swallowing = True
-            future = sender.broker.publish(0, "t", b"once", history=KEPT, deadline_s=HANG_S)
+            relay.dropping_replies = True
+            future = sender.broker.publish(0, "t", b"once", history=HISTORY, deadline_s=HANG_S)
             async with asyncio.timeout(HANG_S):
                 while not await asyncio.to_thread(stored, server, b"once"):
                     pass
             no_memory(server)
             server.command("DEL", f"{BASE}r:{sender.id.hex()}")  # the record of the first attempt, as if evicted
-            relay.swallowing = False
+            relay.dropping_replies = False
             relay.cut()
             assert await outcome(future) is PublishOutcomeUnknown
 
@@ -146,7 +146,7 @@ async def test_repeat_refused_after_eviction_is_unknown_outcome(server: PrivateR
 async def test_freed_memory_is_noticed_without_publishes(server: PrivateRedis) -> None:
     async with two_nodes(server.url + QUICK, LAYOUT) as (sender, _):
         no_memory(server)
-        assert await outcome(sender.broker.publish(0, "t", b"x", history=KEPT)) is BrokerOverloaded
+        assert await outcome(sender.broker.publish(0, "t", b"x", history=HISTORY)) is BrokerOverloaded
         assert sender.states[-1] == "blocked"
         memory(server)
         await sender.until(lambda: sender.states[-1] == "live")
@@ -158,7 +158,7 @@ async def test_reconnect_to_full_redis_is_blocked_then_live(
 ) -> None:
     async with two_nodes(server.url + QUICK, LAYOUT) as (sender, _):
         no_memory(server)
-        assert await outcome(sender.broker.publish(0, "t", b"x", history=KEPT)) is BrokerOverloaded
+        assert await outcome(sender.broker.publish(0, "t", b"x", history=HISTORY)) is BrokerOverloaded
         for kind in ("pubsub", "normal"):
             server.command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
         await sender.until(lambda: sender.states[-2:] == ["degraded", "blocked"])

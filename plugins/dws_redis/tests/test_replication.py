@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from services.redis import PrivateRedis
 from services.redis_cluster import until
-from support.patience import HANG_S
-from support.redis_load import KEPT, Node, two_nodes
+from support.redis_load import HISTORY, Node, two_nodes
+from support.timeouts import HANG_S
 
 from dws_core.plugin import BrokerError, GapReason, History, Layout, ReadSpan, Receipt
 
@@ -55,13 +55,13 @@ def cut(redis: PrivateRedis) -> None:
 
 
 async def publish(node: Node, *payloads: bytes) -> list[Receipt]:
-    return [await node.broker.publish(0, "t", payload, history=KEPT, deadline_s=HANG_S) for payload in payloads]
+    return [await node.broker.publish(0, "t", payload, history=HISTORY, deadline_s=HANG_S) for payload in payloads]
 
 
 async def told_of_it(listener: Node, old: Receipt, new: list[Receipt], payloads: list[bytes]) -> None:
     """Check that the listener receives a gap and the new messages, and that a read from an old position is a gap."""
-    await listener.until(lambda: [p for _, p in listener.heard[0]][-len(payloads) :] == payloads)
-    heard = [payload for _, payload in listener.heard[0]]
+    await listener.until(lambda: [p for _, p in listener.received[0]][-len(payloads) :] == payloads)
+    heard = [payload for _, payload in listener.received[0]]
     assert len(heard) == len(set(heard)), "nothing twice"
     assert set(listener.losses) == {GapReason.EPOCH}
     assert {receipt.epoch for receipt in new}.isdisjoint({old.epoch})
@@ -93,7 +93,7 @@ async def test_server_that_was_briefly_replica_has_new_epoch(
         await asyncio.to_thread(until, lambda: b"both 1" in entries(second), "the replica has it")
         second.command("REPLICAOF", "NO", "ONE")
         *_, old = await publish(sender, b"lost 0", b"lost 1", b"lost 2")
-        await listener.until(lambda: len(listener.heard[0]) == 5)
+        await listener.until(lambda: len(listener.received[0]) == 5)
         await follow(first, second)  # and discards its own messages
         if connections == "are cut":
             cut(first)
@@ -117,7 +117,7 @@ async def test_server_with_data_of_lagging_replica_has_new_epoch(first: PrivateR
         await asyncio.to_thread(until, lambda: b"both 1" in entries(second), "the replica has it")
         second.kill()
         *_, old = await publish(sender, b"lost 0", b"lost 1", b"lost 2")
-        await listener.until(lambda: len(listener.heard[0]) == 5)
+        await listener.until(lambda: len(listener.received[0]) == 5)
         first.kill()
         shutil.rmtree(first.folder / "appendonlydir")
         shutil.copytree(second.folder / "appendonlydir", first.folder / "appendonlydir")

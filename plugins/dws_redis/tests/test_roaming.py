@@ -56,6 +56,6 @@ async def test_roaming_survives_redis_faults() -> None:
     finally:
         redis.remove()
     for roamer in roamers:  # a client that resumed while Redis was unavailable received a gap
-        assert roamer.gaps or not roamer.faults(COUNT)
+        assert roamer.gaps or not roamer.violations(COUNT)
         assert {gap.reason for gap in roamer.gaps} <= {"unavailable"}
     assert all(roamer.hops > 1 for roamer in roamers)

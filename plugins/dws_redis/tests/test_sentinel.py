@@ -10,11 +10,11 @@ from typing import Final
 
 import pytest
 from dws_redis import RedisBroker
-from dws_redis._topology import _doubt
+from dws_redis._topology import _reason_to_distrust
 from services.redis import PrivateRedis, free_port
 from services.redis_cluster import PrivateSentinel, until
-from support.patience import HANG_S
-from support.redis_load import KEPT, Load, Silent, check_behind_the_last_gap, everything_came, two_nodes
+from support.redis_load import HISTORY, IgnoringSink, Load, check_after_last_gap, two_nodes, wait_for_end
+from support.timeouts import HANG_S
 
 from dws_core.plugin import BrokerError, BrokerMisconfigured, BrokerUnavailable, BrokerURL, GapReason, Layout
 
@@ -31,19 +31,19 @@ async def test_sentinels_lead_to_new_primary() -> None:
             async with asyncio.TaskGroup() as group:
                 for partition in (0, 1):
                     group.create_task(load.run(partition))
-                await load.more(200)
+                await load.wait_for_acks(200)
                 servers.primary.kill()
                 await listener.until(lambda: bool(listener.losses))
-                await load.more(200)
+                await load.wait_for_acks(200)
                 load.stopping = True
-            await everything_came(sender, listener)
+            await wait_for_end(sender, listener)
             assert set(listener.losses) == {GapReason.EPOCH}
-            check_behind_the_last_gap(load, listener)
-            receipt = await sender.broker.publish(0, "t", b"after", history=KEPT)
+            check_after_last_gap(load, listener)
+            receipt = await sender.broker.publish(0, "t", b"after", history=HISTORY)
             servers.primary.start()  # it restarts and follows the new primary
             follows = lambda: b"role:slave" in servers.primary.command("INFO", "replication")  # noqa: E731 -- for until
             await asyncio.to_thread(until, follows, "the old one follows")
-            again = await sender.broker.publish(0, "t", b"after that", history=KEPT)
+            again = await sender.broker.publish(0, "t", b"after that", history=HISTORY)
             assert again.epoch == receipt.epoch
     finally:
         servers.remove()
@@ -72,7 +72,7 @@ async def start(url: str) -> None:
     """Start a broker and stop it."""
     broker = RedisBroker.from_url(BrokerURL.parse(url))
     async with asyncio.timeout(HANG_S):
-        await broker.start(node=b"12345678", layout=LAYOUT, sink=Silent())  # type: ignore[arg-type]
+        await broker.start(node=b"12345678", layout=LAYOUT, sink=IgnoringSink())  # type: ignore[arg-type]
         await broker.stop()
 
 
@@ -174,7 +174,7 @@ async def test_silent_sentinels_are_named_in_error(greets: bool) -> None:
         await mute.until(lambda: mute.left == 3)
     assert sorted(mute.asked) == sorted(ports)
     for port in ports:
-        assert re.search(rf"127.0.0.1:{port} (does not answer|cannot be reached)", refusal)
+        assert re.search(rf"127.0.0.1:{port} (does not reply|cannot be reached)", refusal)
 
 
 @pytest.mark.anyio
@@ -185,7 +185,7 @@ async def test_unknown_service_error_lists_each_reply(redis: PrivateRedis) -> No
         assert "'another'" in refusal
         assert refusal.count("No such master") == 2
         for port in ports:
-            assert f"127.0.0.1:{port}" in refusal.partition("that works: ")[2]
+            assert f"127.0.0.1:{port}" in refusal.partition("working server for ")[2]
         assert "hush" not in refusal
 
 
@@ -214,7 +214,7 @@ async def test_sentinel_that_reports_server_down_is_rejected() -> None:
             redis.kill()
             is_down = lambda: b"s_down" in sentinel.command("SENTINEL", "MASTER", "main")  # noqa: E731 -- for until
             await asyncio.to_thread(until, is_down, "the sentinel notices")
-            assert "says that it is down" in await refused(of_sentinels([sentinel.port]))
+            assert "reports that the server is down" in await refused(of_sentinels([sentinel.port]))
     finally:
         redis.remove()
 
@@ -242,6 +242,6 @@ WORKS: Final = {b"flags": b"master", b"num-other-sentinels": b"2", b"quorum": b"
     ],
 )
 def test_doubtful_sentinel_reply_is_rejected(told: dict[bytes, bytes], doubt: str) -> None:
-    found = _doubt(WORKS | told)
+    found = _reason_to_distrust(WORKS | told)
     assert doubt in found
     assert bool(found) == bool(doubt)

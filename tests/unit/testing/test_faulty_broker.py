@@ -88,7 +88,7 @@ async def test_refused_publish_is_not_stored(
         await sound.send("t", b"from elsewhere")
     await faulty.send("t", b"end")
     for node in nodes:
-        assert await node.hear_until(b"end") == [b"from elsewhere"]
+        assert await node.receive_until(b"end") == [b"from elsewhere"]
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -99,7 +99,7 @@ async def test_lost_answer_is_unknown_outcome(nodes: tuple[LogPeer, LogPeer], st
             await faulty.send("t", b"perhaps", key="k")
     assert (await faulty.send("t", b"perhaps", key="k")).duplicate is stored
     await faulty.send("t", b"end")
-    assert await sound.hear_until(b"end") == [b"perhaps"]
+    assert await sound.receive_until(b"end") == [b"perhaps"]
 
 
 async def test_lost_answer_hides_failure_too(nodes: tuple[LogPeer, LogPeer]) -> None:
@@ -118,7 +118,7 @@ async def test_delayed_publishes_keep_order_after_delay(nodes: tuple[LogPeer, Lo
     assert not any(future.done() for future in late)
     await asyncio.gather(*late)
     await faulty.send("t", b"end")
-    assert await sound.hear_until(b"end") == [b"meanwhile", *(b"%d" % number for number in range(6))]
+    assert await sound.receive_until(b"end") == [b"meanwhile", *(b"%d" % number for number in range(6))]
 
 
 async def test_delay_beyond_deadline_is_unknown_outcome(nodes: tuple[LogPeer, LogPeer]) -> None:
@@ -126,25 +126,25 @@ async def test_delay_beyond_deadline_is_unknown_outcome(nodes: tuple[LogPeer, Lo
     with faults_of(faulty).delaying(0.02):
         with pytest.raises(PublishOutcomeUnknown):
             await faulty.submit("t", b"late", deadline_s=0.001)
-    assert await sound.hear(1) == [b"late"]
+    assert await sound.receive(1) == [b"late"]
 
 
 async def test_cut_tail_reports_gap_and_continues_after_it(nodes: tuple[LogPeer, LogPeer]) -> None:
     faulty, sound = nodes
     await sound.send("t", b"before")
-    await faulty.hear(1)
+    await faulty.receive(1)
     async with faults_of(faulty).tail_cut(GapReason.TRIMMED):
         await faulty.send("t", b"stored, not heard")
         missed = await sound.send("t", b"missed")
         await sound.broker.send_control(b"missed as well")
-        await sound.hear(3)
+        await sound.receive(3)
         assert faulty.sink.states[-1] == "degraded"
-    ((partition, reason, head),) = faulty.sink.lost
+    ((partition, reason, head),) = faulty.sink.discontinuities
     assert (partition, reason, head.offset, head.epoch) == (0, GapReason.TRIMMED, missed.offset, missed.epoch)
     assert faulty.sink.states[-1] == "live"
     assert faulty.sink.take_losses() == {GapReason.TRIMMED}
     await sound.send("t", b"after")
-    assert await faulty.hear(1) == [b"after"]
+    assert await faulty.receive(1) == [b"after"]
     assert faulty.sink.controls == []
 
 
@@ -184,7 +184,7 @@ async def test_unreachable_broker_rejects_all_and_recovers(nodes: tuple[LogPeer,
         await sound.send("t", b"missed")
     assert faulty.sink.take_losses() == {GapReason.UNAVAILABLE}
     await faulty.send("t", b"again")
-    assert await sound.hear_until(b"again") == [b"missed"]
+    assert await sound.receive_until(b"again") == [b"missed"]
 
 
 async def test_frozen_broker_waits_and_continues(nodes: tuple[LogPeer, LogPeer]) -> None:
@@ -196,18 +196,18 @@ async def test_frozen_broker_waits_and_continues(nodes: tuple[LogPeer, LogPeer])
         with pytest.raises(PublishOutcomeUnknown):
             await late
         await sound.send("t", b"first")
-        await sound.hear(1)
+        await sound.receive(1)
         assert not head.done()
         assert not any(future.done() for future in waiting)
-        assert faulty.heard == []
+        assert faulty.received == []
         assert faulty.sink.states[-1] == "degraded"
     await asyncio.gather(*waiting)
     assert (await head).epoch
     await sound.send("t", b"end")
     for node in nodes:
-        heard = await node.hear_until(b"end")
+        heard = await node.receive_until(b"end")
         assert heard[-4:] == [b"0", b"1", b"2", b"late"]
-    assert faulty.faults == []
+    assert faulty.violations == []
     assert faulty.sink.states[-1] == "live"
 
 
@@ -224,7 +224,7 @@ async def test_stop_during_fault_ends_all_waits() -> None:
     async with faults_of(node).tail_cut():
         pass
     assert node.sink.states[-1] == "closed"
-    assert node.faults == []
+    assert node.violations == []
 
 
 async def test_partitions_chosen_during_cut_start_after_it() -> None:
@@ -236,10 +236,10 @@ async def test_partitions_chosen_during_cut_start_after_it() -> None:
         await node.tail(0)
         await node.tail(1)
         await sound.broker.publish(1, "t", b"missed", history=History())
-        await sound.hear(1)
-    assert [(lost[0], lost[2].offset) for lost in node.sink.lost] == [(1, 1)]
+        await sound.receive(1)
+    assert [(lost[0], lost[2].offset) for lost in node.sink.discontinuities] == [(1, 1)]
     node.sink.take_losses()
     await sound.broker.publish(1, "t", b"heard", history=History())
-    assert await node.hear(1) == [b"heard"]
+    assert await node.receive(1) == [b"heard"]
     await node.close()
     await sound.close()

@@ -20,87 +20,87 @@ CountOperations = Callable[[], Awaitable[int]]
 
 
 class OpenPeer(Protocol):
-    """Opens another node; it is closed when the test ends."""
+    """Opens another node, which is closed at the end of the test."""
 
     async def __call__(self, channel: str | None = None, *, partitions: int = 0) -> Any:
-        """Return a `LogPeer` or a `PlainPeer` that is tuned in.
+        """Return a subscribed `LogPeer` or `PlainPeer`.
 
         Args:
-            channel: None: the test's own.
-            partitions: Of a log; 0: as many as the broker wants.
+            channel: Name of the channel. If None, the channel of the test.
+            partitions: Number of partitions of a log. If 0, the number that the broker asks for.
         """
         ...
 
 
 @pytest.mark.anyio
 class BrokerBase(Conformance):
-    """Give `broker_url`; override the others where they do not fit.
+    """The fixtures of the suite. `broker_url` is required. Override others if necessary.
 
     Attributes:
-        broker: The class of the broker at the URL. It selects the tests. If None, it is found through `broker_url`, which
-            works if that fixture uses no fixtures from outside the class.
+        broker: Class of the broker at the URL, which selects the tests. If None, it is found through `broker_url`. That
+            works if this fixture uses no fixtures from outside the class.
     """
 
     broker: ClassVar[type[BrokerInterface] | type[LogBroker] | None] = None
 
     @pytest.fixture
     def broker_url(self) -> str:
-        """URL of a running broker. Two brokers that are made from it must be two nodes of one system."""
+        """URL of a running broker. Two brokers with this URL must be two nodes of one system."""
         raise NotImplementedError("the suite needs a fixture 'broker_url'. Fix: define it in your subclass")
 
     @pytest.fixture
     def sever(self) -> Sever | None:
-        """An async function that cuts the live connections of all brokers at the URL; None: no such test."""
+        """Async function that cuts the open connections of all brokers at the URL. If None, its tests are left out."""
         return None
 
     @pytest.fixture
     def fault(self) -> BrokerFaults | None:
-        """What can be done to the broker at the URL; None: nothing, and the tests that need it are skipped."""
+        """The faults that can be caused in the broker at the URL. If None, the tests that need them are left out."""
         return None
 
     @pytest.fixture
     def count_operations(self) -> CountOperations | None:
-        """An async function that says how many requests the broker has had; None: no such test."""
+        """Async function that returns how many requests the broker has received. If None, its test is left out."""
         return None
 
     @pytest.fixture
     def unreachable_url(self) -> str | None:
-        """A URL with a password, where no broker answers; None: no such test."""
+        """A URL with a password at which no broker responds. If None, its test is left out."""
         return None
 
     @pytest.fixture
     def hang_limit_s(self) -> float:
-        """Number of seconds without any news after which what a test waits for counts as lost."""
+        """Number of seconds without any progress after which a wait fails."""
         return 30.0
 
     @pytest.fixture
     def broker_spec(self, broker_url: str) -> BrokerSpec:
-        """The record of the plugin that handles the URL, as it is installed."""
-        create_broker(broker_url)  # where no plugin has the scheme, this says so, and why
+        """The record of the installed plugin that handles the URL."""
+        create_broker(broker_url)  # raises a helpful error if no plugin offers the scheme
         return PluginRegistry().broker_spec(BrokerURL.parse(broker_url).scheme, where=broker_url)
 
     @pytest.fixture
     def broker_class(self, broker_spec: BrokerSpec) -> type[BrokerInterface] | type[LogBroker]:
-        """What the record loads."""
+        """The class that the record loads."""
         return broker_spec.load()
 
     @pytest.fixture
     def make_broker(
         self, broker_class: type[BrokerInterface] | type[LogBroker], broker_url: str
     ) -> Callable[[], BrokerInterface | LogBroker]:
-        """Build a broker of the URL; it is not connected."""
+        """A function that builds a broker without connecting it."""
         return lambda: broker_class.from_url(BrokerURL.parse(broker_url))
 
     @pytest.fixture
     def channel(self) -> str:
-        """A channel that nobody else uses."""
+        """A unique channel name."""
         return f"dws-test-{secrets.token_hex(6)}"
 
     @pytest.fixture
     def make_peer(
         self, make_broker: Callable[[], BrokerInterface | LogBroker], channel: str, hang_limit_s: float
     ) -> Callable[..., Any]:
-        """Build a node; it is not open."""
+        """A function that builds a node without opening it."""
 
         def make(name: str | None = None, *, partitions: int = 0) -> Peer:
             broker = make_broker()
@@ -112,7 +112,7 @@ class BrokerBase(Conformance):
 
     @pytest.fixture
     async def open_peer(self, make_peer: Callable[..., Peer]) -> AsyncIterator[OpenPeer]:
-        """Open nodes; they are closed, and checked once more, when the test ends."""
+        """A function that opens a node. All nodes are checked and closed at the end of the test."""
         opened: list[Peer] = []
 
         async def open_(channel: str | None = None, *, partitions: int = 0) -> Peer:
@@ -124,7 +124,7 @@ class BrokerBase(Conformance):
         yield open_
         for peer in opened:
             await peer.close()
-        assert not [fault for peer in opened for fault in peer.faults]
+        assert not [fault for peer in opened for fault in peer.violations]
 
     @classmethod
     def find_broker(cls) -> object:

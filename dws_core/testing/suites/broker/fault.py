@@ -1,4 +1,4 @@
-"""Broker suite, logs only: what a plugin's tests can do to its broker, and what must not come of it."""
+"""Broker suite, logs only: faults that a plugin's tests cause in its broker."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _TEMPORARY = (BrokerUnavailable, BrokerOverloaded, PublishOutcomeUnknown)
 
 
 _CUTS = [(("cut_tail",), 20), (("cut_commands",), 20), (("cut_tail", "cut_commands"), 20), (("restart",), 3)]
-"""Faults that happen together, and how often."""
+"""Concurrent faults, and their number of rounds."""
 
 
 class BrokerFaultTests(BrokerBase):
-    """Collected if the fixture `fault` implements the methods."""
+    """Faults lose and repeat nothing. A test is collected if the fixture `fault` implements its faults."""
 
     @pytest.mark.parametrize(
         ("names", "rounds"),
@@ -51,13 +51,13 @@ class BrokerFaultTests(BrokerBase):
         async def publish(first: int) -> None:
             for number in range(first, first + 10):
                 await _insist(a, b"%d" % number)
-                await asyncio.sleep(0)  # some brokers answer at once: the trouble must find them at work
+                await asyncio.sleep(0)  # some brokers resolve immediately, but the fault must happen during publishes
 
         for number in range(rounds):
             await asyncio.gather(*(getattr(fault, name)() for name in names), publish(number * 10))
         await _insist(a, b"end")
         for node in (a, b):
-            assert await node.hear_until(b"end") == [b"%d" % number for number in range(rounds * 10)]
+            assert await node.receive_until(b"end") == [b"%d" % number for number in range(rounds * 10)]
 
     @needs("log", "recovery", faults=("wipe",))
     async def test_wiped_log_starts_new_epoch_on_every_node(self, open_peer: OpenPeer, fault: BrokerFaults) -> None:
@@ -65,7 +65,7 @@ class BrokerFaultTests(BrokerBase):
         b: LogPeer = await open_peer()
         old = await a.send("t", b"old")
         for node in (a, b):
-            await node.hear(1)
+            await node.receive(1)
         await fault.wipe()
         new = await _insist(a, b"new")
         assert new.epoch != old.epoch
@@ -74,12 +74,14 @@ class BrokerFaultTests(BrokerBase):
             for number in range(a.layout.partitions):
                 await node.until(_lost(node, number), "a discontinuity")
             assert node.sink.take_losses() == {GapReason.EPOCH}
-            result = await node.missed(["t"], old.offset or 0, epoch=old.epoch, partition=partition)
+            result = await node.read_after(["t"], old.offset or 0, epoch=old.epoch, partition=partition)
             assert result == ReadResult(gap=GapReason.EPOCH)
             assert (await node.head("t")).epoch == new.epoch
         await _insist(a, b"newer")
         for node in (a, b):
-            assert (await node.hear_until(b"newer"))[-1:] in ([b"new"], []), "what was stored before the new baseline"
+            assert (await node.receive_until(b"newer"))[-1:] in ([b"new"], []), (
+                "records before the new baseline are not delivered"
+            )
 
     @needs("log", "recovery", faults=("freeze", "thaw"))
     async def test_frozen_broker_is_noticed_and_loses_nothing(self, open_peer: OpenPeer, fault: BrokerFaults) -> None:
@@ -98,7 +100,7 @@ class BrokerFaultTests(BrokerBase):
         await _insist(a, b"end")
         for node in (a, b):
             await node.until(_live(node), "the state 'live'")
-            assert await node.hear_until(b"end") == [b"before", b"meanwhile"]
+            assert await node.receive_until(b"end") == [b"before", b"meanwhile"]
 
     @needs("log", faults=("take_down", "bring_up"))
     async def test_unreachable_broker_fails_fast_and_recovers(
@@ -125,7 +127,7 @@ class BrokerFaultTests(BrokerBase):
             await node.until(_live(node), "the state 'live'")
         await _insist(a, b"again")
         for node in (a, b):
-            await node.until(_heard(node, b"again"), "a message after the trouble")
+            await node.until(_heard(node, b"again"), "a message after the fault")
             if broker_class.capabilities.durable == "none":
                 node.sink.take_losses()
 
@@ -139,15 +141,15 @@ def _live(node: LogPeer) -> Callable[[], bool]:
 
 
 def _lost(node: LogPeer, partition: int) -> Callable[[], bool]:
-    return lambda: partition in {lost[0] for lost in node.sink.lost}
+    return lambda: partition in {lost[0] for lost in node.sink.discontinuities}
 
 
 def _heard(node: LogPeer, payload: bytes) -> Callable[[], bool]:
-    return lambda: payload in node.heard
+    return lambda: payload in node.received
 
 
 async def _insist(node: LogPeer, payload: bytes) -> Receipt:
-    """Publish as an application does that must: again under the same key, until it is stored."""
+    """Publish repeatedly with the same key until the message is stored."""
     receipts: list[Receipt] = []
 
     async def stored() -> bool:
@@ -156,7 +158,7 @@ async def _insist(node: LogPeer, payload: bytes) -> Receipt:
         return bool(receipts)
 
     try:
-        await node.until_asked(stored, f"the receipt of {payload!r}")
+        await node.poll_until(stored, f"the receipt of {payload!r}")
     except BrokerError as error:
-        raise AssertionError(f"a passing trouble is no {type(error).__name__}") from error
+        raise AssertionError(f"a temporary fault must not raise {type(error).__name__}: {error}") from error
     return receipts[0]

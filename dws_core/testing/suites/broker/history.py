@@ -1,4 +1,4 @@
-"""Broker suite, logs only: what is read back, and the gaps that say what cannot be."""
+"""Broker suite, logs only: reads from the history, and gaps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dws_core.testing.suites.peers import LogPeer
 from dws_core.testing.suites.selection import needs
 
 _NOISE = 10_000
-"""Messages of other topics, as design and users expect them in a busy partition."""
+"""Number of messages of other topics, for a busy partition."""
 
 
 class BrokerHistoryTests(BrokerBase):
-    """Everything, or a gap; never a part."""
+    """A read returns all records or a gap, and never a part of the records."""
 
     @needs("log", "recovery")
     async def test_read_returns_all_records_after_any_offset(self, open_peer: OpenPeer) -> None:
@@ -25,7 +25,7 @@ class BrokerHistoryTests(BrokerBase):
         places = [start.offset, *(receipt.offset or 0 for receipt in sent)]
         for node in (a, b):
             for number, since in enumerate(places):
-                result = await node.missed(["t"], since, epoch=start.epoch)
+                result = await node.read_after(["t"], since, epoch=start.epoch)
                 assert result.gap is None
                 assert _payloads(result) == [b"%d" % n for n in (0, 2, 3, 5) if n >= number]
 
@@ -35,11 +35,11 @@ class BrokerHistoryTests(BrokerBase):
         a, b = await _open_two(open_peer)
         places = await a.send_all(["t"] * 10, history=History(size=5))
         for node in (a, b):
-            result = await node.missed(["t"], _offset(places[4]), epoch=places[0].epoch)
+            result = await node.read_after(["t"], _offset(places[4]), epoch=places[0].epoch)
             assert (result.gap, _payloads(result)) == (None, [b"5", b"6", b"7", b"8", b"9"])
-            result = await node.missed(["t"], _offset(places[3]), epoch=places[0].epoch)
+            result = await node.read_after(["t"], _offset(places[3]), epoch=places[0].epoch)
             assert result == ReadResult(gap=GapReason.TRIMMED)
-            assert (await node.missed(lambda _: True, 0, epoch=places[0].epoch)).gap is GapReason.TRIMMED
+            assert (await node.read_after(lambda _: True, 0, epoch=places[0].epoch)).gap is GapReason.TRIMMED
 
     @needs("log", "recovery", "per_topic_retention")
     async def test_expired_record_is_gap_only_if_missed(self, open_peer: OpenPeer) -> None:
@@ -49,19 +49,19 @@ class BrokerHistoryTests(BrokerBase):
         for node in (a, b):
 
             async def is_gone(node: LogPeer = node) -> bool:
-                result = await node.missed(["t"], _offset(start), epoch=start.epoch)
+                result = await node.read_after(["t"], _offset(start), epoch=start.epoch)
                 return result == ReadResult(gap=GapReason.TRIMMED)
 
-            await node.until_asked(is_gone, "the end of a message that is kept for 0.05 s")
-            assert await node.missed(["t"], _offset(last), epoch=last.epoch) == ReadResult()
+            await node.poll_until(is_gone, "the expiry of a message after 0.05 s")
+            assert await node.read_after(["t"], _offset(last), epoch=last.epoch) == ReadResult()
 
     @needs("log", "recovery")
     async def test_offset_of_other_epoch_is_gap(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         sent = await a.send("t", b"x")
         for node in (a, b):
-            assert await node.missed(["t"], 0, epoch="0foreign0") == ReadResult(gap=GapReason.EPOCH)
-            assert await node.missed(["t"], _offset(sent), epoch="0foreign0") == ReadResult(gap=GapReason.EPOCH)
+            assert await node.read_after(["t"], 0, epoch="0foreign0") == ReadResult(gap=GapReason.EPOCH)
+            assert await node.read_after(["t"], _offset(sent), epoch="0foreign0") == ReadResult(gap=GapReason.EPOCH)
 
     @needs("log", "recovery")
     async def test_offset_beyond_head_is_gap(self, open_peer: OpenPeer) -> None:
@@ -69,7 +69,7 @@ class BrokerHistoryTests(BrokerBase):
         sent = await a.send("t", b"x")
         for node in (a, b):
             since = _offset(sent) + 1000
-            result = await node.missed(["t"], since, epoch=sent.epoch, until=since + 1)
+            result = await node.read_after(["t"], since, epoch=sent.epoch, until=since + 1)
             assert result == ReadResult(gap=GapReason.AHEAD)
 
     @needs("log", "recovery")
@@ -81,24 +81,24 @@ class BrokerHistoryTests(BrokerBase):
         start = await a.send("quiet", b"before")
         await a.send("quiet", b"missed")
         await a.send_all([f"noise/{number % 7}" for number in range(_NOISE)], history=noise)
-        result = await b.missed(["quiet"], _offset(start), epoch=start.epoch)
+        result = await b.read_after(["quiet"], _offset(start), epoch=start.epoch)
         assert (result.gap, _payloads(result)) == (None, [b"missed"])
-        assert (await b.missed(["never"], _offset(start), epoch=start.epoch)) == ReadResult()
+        assert (await b.read_after(["never"], _offset(start), epoch=start.epoch)) == ReadResult()
 
     @needs("log", "recovery")
     async def test_read_from_watermark_returns_nothing(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         await a.send_all([f"noise/{number % 7}" for number in range(_NOISE)], history=History(size=5))
         head = await a.head("t")
-        await b.until(lambda: b.sink.marks[0] == (head.epoch, head.offset), "the watermark to reach the head")
-        assert await b.missed(lambda _: True, head.offset, epoch=head.epoch) == ReadResult()
+        await b.until(lambda: b.sink.positions[0] == (head.epoch, head.offset), "the watermark to reach the head")
+        assert await b.read_after(lambda _: True, head.offset, epoch=head.epoch) == ReadResult()
 
     @needs("log", "recovery")
     async def test_wildcard_read_finds_new_topics(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         start = await a.send("room/old", b"x")
         await a.send_all(["room/old", "room/new", "elsewhere", "room/newer"])
-        result = await b.missed(lambda topic: topic.startswith("room/"), _offset(start), epoch=start.epoch)
+        result = await b.read_after(lambda topic: topic.startswith("room/"), _offset(start), epoch=start.epoch)
         found = [(record.topic, record.payload) for record in result.records]
         assert found == [("room/old", b"0"), ("room/new", b"1"), ("room/newer", b"3")]
 
@@ -109,7 +109,7 @@ class BrokerHistoryTests(BrokerBase):
         for _ in range(10):
             await a.send("t", b"x" * 100)
         for limit, max_bytes, complete in ((10, 1000, True), (9, 1000, False), (10, 999, False)):
-            result = await b.missed(["t"], start.offset, epoch=start.epoch, limit=limit, max_bytes=max_bytes)
+            result = await b.read_after(["t"], start.offset, epoch=start.epoch, limit=limit, max_bytes=max_bytes)
             if complete:
                 assert (result.gap, len(result.records)) == (None, 10)
             else:
@@ -119,15 +119,15 @@ class BrokerHistoryTests(BrokerBase):
     async def test_empty_topic_has_position_to_resume_from(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
         head = await b.head("new")
-        assert await b.missed(["new"], head.offset, epoch=head.epoch) == ReadResult()
+        assert await b.read_after(["new"], head.offset, epoch=head.epoch) == ReadResult()
         await a.send("new", b"first")
-        result = await b.missed(["new"], head.offset, epoch=head.epoch)
+        result = await b.read_after(["new"], head.offset, epoch=head.epoch)
         assert (result.gap, _payloads(result)) == (None, [b"first"])
 
     @needs("log", "recovery")
     async def test_read_during_publishes_is_complete(self, open_peer: OpenPeer) -> None:
         a, b = await _open_two(open_peer)
-        rng = random.Random(2024)  # noqa: S311 -- the same ones in every run
+        rng = random.Random(2024)  # noqa: S311 -- the same values in every run
         stored: list[tuple[int, str, bytes]] = []
         start = await a.send("t/0", b"before")
 
@@ -144,7 +144,7 @@ class BrokerHistoryTests(BrokerBase):
                 since = rng.choice(stored)[0] if stored else _offset(start)
                 until = stored[-1][0] if stored else since
                 expected = [(o, p) for o, t, p in stored if since < o <= until and t == "t/1"]
-                result = await b.missed(["t/1"], since, epoch=start.epoch, until=until)
+                result = await b.read_after(["t/1"], since, epoch=start.epoch, until=until)
                 assert result.gap is None
                 assert [(record.offset, record.payload) for record in result.records] == expected
 
@@ -159,21 +159,23 @@ class BrokerHistoryTests(BrokerBase):
         sent = await a.send_all(["t", "other", "t"])
         await a.within(a.broker.forget("t"))
         for node in (a, b):
-            assert (await node.missed(["t"], _offset(start), epoch=start.epoch)) == ReadResult(gap=GapReason.TRIMMED)
-            assert (await node.missed(["t"], _offset(sent[2]), epoch=start.epoch)) == ReadResult()
-            assert _payloads(await node.missed(["other"], _offset(start), epoch=start.epoch)) == [b"1"]
+            assert (await node.read_after(["t"], _offset(start), epoch=start.epoch)) == ReadResult(
+                gap=GapReason.TRIMMED
+            )
+            assert (await node.read_after(["t"], _offset(sent[2]), epoch=start.epoch)) == ReadResult()
+            assert _payloads(await node.read_after(["other"], _offset(start), epoch=start.epoch)) == [b"1"]
         await a.send("t", b"after")
-        result = await b.missed(["t"], _offset(sent[2]), epoch=start.epoch)
+        result = await b.read_after(["t"], _offset(sent[2]), epoch=start.epoch)
         assert (result.gap, _payloads(result)) == (None, [b"after"])
 
 
 async def _open_two(open_peer: OpenPeer) -> tuple[LogPeer, LogPeer]:
-    """Open two nodes with all topics in one partition, where they can be in each other's way."""
+    """Open two nodes with a single partition, so that all topics share one log."""
     return await open_peer(partitions=1), await open_peer(partitions=1)
 
 
 def _offset(receipt: Receipt) -> int:
-    assert receipt.offset is not None, "a topic with history has a place"
+    assert receipt.offset is not None, "a message with history has an offset"
     return receipt.offset
 
 

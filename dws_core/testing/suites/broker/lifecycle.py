@@ -1,4 +1,4 @@
-"""Broker suite: starting, stopping, and what must not be left behind."""
+"""Broker suite: start, stop and leaks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dws_core.testing.suites.selection import needs
 
 
 class BrokerLifecycleTests(BrokerBase):
-    """From start to stop, and no further."""
+    """Brokers work between start and stop only, and leave nothing behind."""
 
     async def test_publish_before_start_raises_broker_closed(self, make_peer: Callable[..., Peer]) -> None:
         with pytest.raises(BrokerClosed):
@@ -53,7 +53,7 @@ class BrokerLifecycleTests(BrokerBase):
             peer = make_peer()
             await peer.open()
             await peer.publish(b"x")
-            await peer.hear(1)
+            await peer.receive(1)
             await peer.close()
             assert asyncio.all_tasks() - before == set()
             del peer
@@ -107,9 +107,9 @@ class BrokerLifecycleTests(BrokerBase):
         stopped, other = await open_peer(), await open_peer()
         await stopped.close()
         await other.publish(b"after the stop")
-        assert await other.hear(1) == [b"after the stop"]
-        assert stopped.heard == []
-        assert stopped.faults == []
+        assert await other.receive(1) == [b"after the stop"]
+        assert stopped.received == []
+        assert stopped.violations == []
 
     @needs("log")
     async def test_stop_sends_queue_and_completes_every_publish(self, open_peer: OpenPeer) -> None:
@@ -119,7 +119,7 @@ class BrokerLifecycleTests(BrokerBase):
         assert all(future.done() for future in futures)
         stored = [b"%d" % n for n, future in enumerate(futures) if future.exception() is None]
         assert len(stored) == len(futures), [repr(f.exception()) for f in futures if f.exception()][:3]
-        assert await other.hear(len(stored)) == stored
+        assert await other.receive(len(stored)) == stored
 
     @needs("log", "recovery")
     async def test_stop_completes_every_read(self, open_peer: OpenPeer) -> None:
@@ -147,7 +147,7 @@ class BrokerLifecycleTests(BrokerBase):
                 await peer.close()
                 assert asyncio.all_tasks() - before == set()
             del peer, starting
-            await asyncio.sleep(0)  # what was closed goes in the next tick
+            await asyncio.sleep(0)  # closed transports are released in the next tick
             gc.collect()
         assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
 
@@ -166,7 +166,7 @@ class BrokerLifecycleTests(BrokerBase):
                 with contextlib.suppress(asyncio.CancelledError):
                     await stopping
                 await peer.close()
-                if left := asyncio.all_tasks() - before:  # what has been told to end may still be at it
+                if left := asyncio.all_tasks() - before:  # tasks that are ending may need more time
                     await peer.within(asyncio.wait(left))
             del peer, stopping
             await asyncio.sleep(0)
@@ -179,23 +179,23 @@ class BrokerLifecycleTests(BrokerBase):
         sender.submit("t", b"cancelled").cancel()
         await sender.close()
         await other.publish(b"after the stop")
-        assert await other.hear_until(b"after the stop") == [b"cancelled"]
+        assert await other.receive_until(b"after the stop") == [b"cancelled"]
 
     @needs("log")
     async def test_cancelled_set_interest_does_not_affect_others(self, open_peer: OpenPeer) -> None:
         peer: LogPeer = await open_peer()
         everything = frozenset(range(peer.layout.partitions))
         for turns in (0, 1, 2, 5):
-            await peer.tune_out()
+            await peer.unsubscribe()
             setting = asyncio.ensure_future(peer.broker.set_interest(everything))  # noqa: TID251 -- awaited below
             for _ in range(turns):
                 await asyncio.sleep(0)
             setting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await setting
-            await peer.tune_in()
+            await peer.subscribe()
             await peer.publish(b"%d" % turns)
-            assert await peer.hear(1) == [b"%d" % turns]
+            assert await peer.receive(1) == [b"%d" % turns]
 
     @needs("log", fixture="count_operations")
     async def test_idle_node_stays_within_promised_rate(
@@ -206,9 +206,11 @@ class BrokerLifecycleTests(BrokerBase):
     ) -> None:
         await open_peer()
         before, began = await count_operations(), time.monotonic()
-        await asyncio.sleep(2.0)  # a rate needs time
+        await asyncio.sleep(2.0)  # a rate is measured over a time
         rate = (await count_operations() - before) / (time.monotonic() - began)
-        assert rate <= broker_class.capabilities.idle_ops_per_s + 1.0, "what the count itself needs is forgiven"
+        assert rate <= broker_class.capabilities.idle_ops_per_s + 1.0, (
+            "the tolerance covers the requests of the count itself"
+        )
 
     @needs("log")
     async def test_different_partition_count_is_rejected(
@@ -224,4 +226,4 @@ class BrokerLifecycleTests(BrokerBase):
 
 async def _read_all(peer: LogPeer, receipt: Receipt) -> ReadResult:
     partition = partition_of("t", peer.layout)
-    return await peer.missed(["t"], 0, epoch=receipt.epoch, until=receipt.offset, partition=partition)
+    return await peer.read_after(["t"], 0, epoch=receipt.epoch, until=receipt.offset, partition=partition)

@@ -110,7 +110,7 @@ class BrokerLostConnectionTests(BrokerBase):
         await late.open()
         try:
             await late.publish(b"late")
-            await late.hear_until(b"late")
+            await late.receive_until(b"late")
         finally:
             await late.close()
 
@@ -171,7 +171,7 @@ class RecoveringNode:
                 raise self._failure
             return happened()
 
-        await self.peer.until_asked(ask, what)
+        await self.peer.poll_until(ask, what)
 
     async def insist(self, payload: bytes) -> None:
         """Publish until the broker has it."""
@@ -183,7 +183,7 @@ class RecoveringNode:
                 return False
             return True
 
-        await self.peer.until_asked(stored, f"the broker to accept {payload!r}")
+        await self.peer.poll_until(stored, f"the broker to accept {payload!r}")
 
 
 @asynccontextmanager

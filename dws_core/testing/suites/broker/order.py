@@ -1,4 +1,4 @@
-"""Broker suite: order, positions, and many at once."""
+"""Broker suite: order, positions and concurrency."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dws_core.testing.suites.selection import needs
 
 
 class BrokerOrderTests(BrokerBase):
-    """What one publisher says arrives in order; a log has one order for all."""
+    """Messages of one publisher arrive in order. A log has the same order on all nodes."""
 
     async def test_thousand_messages_arrive_in_order(
         self, open_peer: OpenPeer, broker_class: type[BrokerInterface] | type[LogBroker]
@@ -23,11 +23,11 @@ class BrokerOrderTests(BrokerBase):
         sent = [b"%d" % number for number in range(1000)]
         for payload in sent:
             await a.publish(payload)
-        heard = await b.hear(1000)
+        received = await b.receive(1000)
         if getattr(broker_class.capabilities, "ordering", "total") == "none":
-            assert sorted(heard) == sorted(sent)
+            assert sorted(received) == sorted(sent)
         else:
-            assert heard == sent
+            assert received == sent
 
     async def test_concurrent_publishers_lose_nothing(self, open_peer: OpenPeer) -> None:
         nodes = [await open_peer() for _ in range(3)]
@@ -41,17 +41,17 @@ class BrokerOrderTests(BrokerBase):
             for publisher in range(10):
                 group.create_task(publish(publisher))
         for node in nodes:
-            heard = await node.hear(len(sent))
-            assert set(heard) == sent
+            received = await node.receive(len(sent))
+            assert set(received) == sent
             for publisher in range(10):
-                own = [payload for payload in heard if payload.startswith(b"%d-" % publisher)]
+                own = [payload for payload in received if payload.startswith(b"%d-" % publisher)]
                 assert own == sorted(own, key=lambda payload: int(payload.partition(b"-")[2]))
 
     @needs("plain", "ordering=total")
     async def test_all_nodes_see_one_order_if_promised(self, open_peer: OpenPeer) -> None:
         nodes: list[Peer] = [await open_peer() for _ in range(2)]
         await asyncio.gather(*(node.publish(b"%d-%d" % (i, n)) for n in range(50) for i, node in enumerate(nodes)))
-        assert await nodes[0].hear(100) == await nodes[1].hear(100)
+        assert await nodes[0].receive(100) == await nodes[1].receive(100)
 
     @needs("plain")
     async def test_cancelled_receive_loses_nothing(self, open_peer: OpenPeer) -> None:
@@ -62,15 +62,15 @@ class BrokerOrderTests(BrokerBase):
                 async with asyncio.timeout(0):
                     await b.next()
             await a.publish(b"%d" % number)
-            assert await b.hear(1) == [b"%d" % number]
+            assert await b.receive(1) == [b"%d" % number]
 
     @needs("plain")
     async def test_node_that_does_not_read_delays_no_other(self, open_peer: OpenPeer) -> None:
-        await open_peer()  # it never reads
+        await open_peer()  # this node never reads
         a, b = await open_peer(), await open_peer()
         for number in range(500):
             await a.publish(b"%d" % number + b"x" * 1000)
-        assert len(await b.hear(500)) == 500
+        assert len(await b.receive(500)) == 500
 
     @needs("log")
     async def test_all_nodes_see_one_order_with_growing_offsets(self, open_peer: OpenPeer) -> None:
@@ -86,17 +86,17 @@ class BrokerOrderTests(BrokerBase):
 
         receipts = await asyncio.gather(*(publish(publisher) for publisher in range(10)))
         for node in nodes:
-            await node.hear(200)
+            await node.receive(200)
             for partition in range(node.layout.partitions):
-                heard = [
+                received = [
                     (partition, record.offset, record.payload)
                     for record in node.records
                     if partition_of(record.topic, node.layout) == partition
                 ]
-                offsets = [offset or 0 for _, offset, _ in heard]
+                offsets = [offset or 0 for _, offset, _ in received]
                 assert all(first < second for first, second in pairwise(offsets))
-                told = [entry for done in receipts for entry in done if entry[0] == partition]
-                assert heard == sorted(told, key=lambda entry: entry[1] or 0), "receipts name the places"
+                acknowledged = [entry for done in receipts for entry in done if entry[0] == partition]
+                assert received == sorted(acknowledged, key=lambda entry: entry[1] or 0), "receipts contain the offsets"
 
     @needs("log")
     @pytest.mark.parametrize("count", [1, 63, 64, 65, 1000])
@@ -107,7 +107,7 @@ class BrokerOrderTests(BrokerBase):
         receipts = await a.within(asyncio.gather(*(a.submit("t", payload) for payload in sent)))
         offsets = [receipt.offset for receipt in receipts]
         for node in (a, b):
-            assert await node.hear(count) == sent
+            assert await node.receive(count) == sent
             assert [record.offset for record in node.records] == offsets
 
     @needs("log")
@@ -128,7 +128,7 @@ class BrokerOrderTests(BrokerBase):
 
     @needs("log")
     async def test_ranges_are_contiguous_while_interest_changes(self, open_peer: OpenPeer) -> None:
-        talker: LogPeer = await open_peer(partitions=3)
+        sender: LogPeer = await open_peer(partitions=3)
         listener: LogPeer = await open_peer(partitions=3)
         topics = [f"t{number % 30}" for number in range(300)]
 
@@ -136,9 +136,9 @@ class BrokerOrderTests(BrokerBase):
             for partitions in ((0,), (0, 1), (2,), (), (1, 2), (0, 1, 2)) * 5:
                 await listener.tail(*partitions)
 
-        await asyncio.gather(talker.send_all(topics), come_and_go())
-        sent = await talker.send_all([f"end/{number}" for number in range(9)])
-        await listener.until(lambda: _heard(listener, "end/") >= 9, "what came after the last choice")
+        await asyncio.gather(sender.send_all(topics), come_and_go())
+        sent = await sender.send_all([f"end/{number}" for number in range(9)])
+        await listener.until(lambda: _heard(listener, "end/") >= 9, "the messages after the last set_interest()")
         ends = {(record.topic, record.offset) for record in listener.records if record.topic.startswith("end/")}
         assert ends == {(f"end/{number}", receipt.offset) for number, receipt in enumerate(sent)}
 
@@ -150,18 +150,18 @@ class BrokerOrderTests(BrokerBase):
         futures = [a.submit("t", b"%d" % number, history=kinds[number % 3 == 0]) for number in range(100)]
         await a.within(asyncio.gather(*futures))
         for node in (a, b):
-            assert await node.hear(100) == [b"%d" % number for number in range(100)]
+            assert await node.receive(100) == [b"%d" % number for number in range(100)]
 
     @needs("log")
     async def test_last_set_interest_wins(self, open_peer: OpenPeer) -> None:
-        talker: LogPeer = await open_peer(partitions=1)
+        sender: LogPeer = await open_peer(partitions=1)
         node: LogPeer = await open_peer(partitions=1)
         await node.tail()
-        node.sink.tune(frozenset({0}))
+        node.sink.expect_interest(frozenset({0}))
         choices = [frozenset({0}), frozenset[int](), frozenset({0})]
         await node.within(asyncio.gather(*map(node.broker.set_interest, choices)))
-        await talker.send("t", b"heard")
-        assert await node.hear(1) == [b"heard"]
+        await sender.send("t", b"heard")
+        assert await node.receive(1) == [b"heard"]
 
 
 def _heard(peer: LogPeer, start: str) -> int:

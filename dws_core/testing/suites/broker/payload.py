@@ -1,4 +1,4 @@
-"""Broker suite: what is published is what arrives."""
+"""Broker suite: payloads and topics arrive unchanged."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ _TOPICS = [
 
 
 def _payloads() -> list[bytes]:
-    rng = random.Random(20_24)  # noqa: S311 -- the same ones in every run
+    rng = random.Random(20_24)  # noqa: S311 -- the same payloads in every run
     fixed = [b"", b"\0", b"\0\0a\0", bytes(range(256)), b"\xff\xfe\xfa", b"\r\n", b"{", "é🙂".encode()]
     return fixed + [rng.randbytes(rng.randrange(1, 4096)) for _ in range(30)]
 
 
 class BrokerPayloadTests(BrokerBase):
-    """Bytes and names, unchanged; sizes, bounded."""
+    """Payloads and names arrive unchanged. The size limit is enforced."""
 
     async def test_any_bytes_arrive_unchanged(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
         sent = _payloads()
         for payload in sent:
             await a.publish(payload)
-        assert _differences(sent, await b.hear(len(sent))) == []
+        assert _differences(sent, await b.receive(len(sent))) == []
 
     async def test_payload_limit_is_exact(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
         limit = a.broker.capabilities.max_payload_bytes
-        largest = random.Random(1).randbytes(limit)  # noqa: S311 -- as above
+        largest = random.Random(1).randbytes(limit)  # noqa: S311 -- the same payload in every run
         with pytest.raises(PayloadTooLarge) as caught:
             await a.publish(largest + b"x")
         assert (caught.value.size_bytes, caught.value.limit_bytes) == (limit + 1, limit)
         await a.publish(largest)
-        assert _differences([largest], await b.hear(1)) == []
+        assert _differences([largest], await b.receive(1)) == []
 
     @needs("plain")
     async def test_messages_of_many_channels_do_not_mix(self, open_peer: OpenPeer, channel: str) -> None:
@@ -63,7 +63,7 @@ class BrokerPayloadTests(BrokerBase):
             await b.within(b.broker.subscribe(name))
         for name in names:
             await a.within(a.broker.publish(name, name.encode()))
-        await b.hear(len(names))
+        await b.receive(len(names))
         assert {(d.channel, d.payload.decode()) for d in b.deliveries} == {(name, name) for name in names}
 
     @needs("log")
@@ -74,7 +74,7 @@ class BrokerPayloadTests(BrokerBase):
         topics.append("t" * b.broker.capabilities.max_topic_bytes)
         for topic in topics:
             await a.send(topic, topic.encode())
-        await b.hear(len(topics))
+        await b.receive(len(topics))
         assert [(r.topic, r.payload.decode()) for r in _sorted(b)] == sorted((t, t) for t in topics)
 
     @needs("log")
@@ -83,25 +83,27 @@ class BrokerPayloadTests(BrokerBase):
         b: LogPeer = await open_peer()
         for number in range(5):
             await a.send("t", b"%d" % number)
-        await b.hear(5)
+        await b.receive(5)
         assert {r.publisher for r in b.records} == {a.id}
         seqs = [r.seq for r in b.records]
         assert seqs == sorted(set(seqs))
         assert seqs[0] >= 1
-        assert all(r.ts_ms > 1_500_000_000_000 for r in b.records), "milliseconds since 1970"
+        assert all(r.ts_ms > 1_500_000_000_000 for r in b.records), "ts_ms must be in milliseconds since 1970"
 
 
-def _differences(sent: list[bytes], heard: list[bytes]) -> list[str]:
-    """Say where payloads differ: a whole diff of long random bytes takes a test runner minutes."""
-    pairs = enumerate(zip(sent, heard, strict=True))
+def _differences(sent: list[bytes], received: list[bytes]) -> list[str]:
+    """Describe where payloads differ. pytest needs minutes for a complete diff of long random bytes."""
+    pairs = enumerate(zip(sent, received, strict=True))
     return [f"payload {number}: {_difference(a, b)}" for number, (a, b) in pairs if a != b]
 
 
-def _difference(sent: bytes, heard: bytes) -> str:
-    at = next((n for n, (a, b) in enumerate(zip(sent, heard, strict=False)) if a != b), min(len(sent), len(heard)))
-    return f"{heard[at : at + 20]!r} instead of {sent[at : at + 20]!r} at byte {at} of {len(sent)}"
+def _difference(sent: bytes, received: bytes) -> str:
+    at = next(
+        (n for n, (a, b) in enumerate(zip(sent, received, strict=False)) if a != b), min(len(sent), len(received))
+    )
+    return f"{received[at : at + 20]!r} instead of {sent[at : at + 20]!r} at byte {at} of {len(sent)}"
 
 
 def _sorted(peer: LogPeer) -> list[Record]:
-    """Partitions come in any order among each other."""
+    """Return the records sorted by topic, because the order between partitions is undefined."""
     return sorted(peer.records, key=lambda record: (record.topic, record.payload))

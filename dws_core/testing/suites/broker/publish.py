@@ -1,4 +1,4 @@
-"""Broker suite, logs only: publishing once, and reading what is stored."""
+"""Broker suite, logs only: each publish is stored once and can be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dws_core.testing.suites.selection import needs
 
 
 class BrokerPublishTests(BrokerBase):
-    """One publish, one record."""
+    """Each publish stores one record."""
 
     @needs("log")
     async def test_repeated_key_is_stored_once_on_any_node(self, open_peer: OpenPeer) -> None:
@@ -23,13 +23,13 @@ class BrokerPublishTests(BrokerBase):
         b: LogPeer = await open_peer()
         first = await a.send("t", b"first", key="k")
         assert not first.duplicate
-        await b.hear(1)
+        await b.receive(1)
         for node in (b, a):
             repeat = await node.send("t", b"repeat", key="k")
             assert (repeat.epoch, repeat.offset, repeat.duplicate) == (first.epoch, first.offset, True)
         await a.send("t", b"end")
         for node, before in ((a, [b"first"]), (b, [])):
-            assert await node.hear_until(b"end") == before
+            assert await node.receive_until(b"end") == before
 
     @needs("log")
     async def test_concurrent_repeats_are_delivered_once(self, open_peer: OpenPeer) -> None:
@@ -37,7 +37,7 @@ class BrokerPublishTests(BrokerBase):
         await asyncio.gather(*(node.send("t", b"once", key="k") for node in nodes * 10))
         await nodes[0].send("t", b"end")
         for node in nodes:
-            assert await node.hear_until(b"end") == [b"once"]
+            assert await node.receive_until(b"end") == [b"once"]
 
     @needs("log")
     async def test_key_applies_to_one_topic_and_channel(self, open_peer: OpenPeer, channel: str) -> None:
@@ -46,8 +46,8 @@ class BrokerPublishTests(BrokerBase):
         receipts = [await node.send(t, b"x", key="k") for node, t in ((a, "t"), (a, "t/u"), (stranger, "t"))]
         receipts.append(await a.send("t", b"x", key="other"))
         assert not any(receipt.duplicate for receipt in receipts)
-        await a.hear(3)
-        await stranger.hear(1)
+        await a.receive(3)
+        await stranger.receive(1)
 
     @needs("log")
     async def test_cancelled_publish_is_stored_in_order(self, open_peer: OpenPeer) -> None:
@@ -59,22 +59,22 @@ class BrokerPublishTests(BrokerBase):
         for future in futures[1::2]:
             await a.within(future)
         await a.send("t", b"end")
-        assert await b.hear_until(b"end") == [b"%d" % number for number in range(10)]
+        assert await b.receive_until(b"end") == [b"%d" % number for number in range(10)]
 
     @needs("log")
     async def test_cancelled_publisher_blocks_no_other(self, open_peer: OpenPeer) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
 
-        async def publish_for_ever() -> None:
+        async def publish_forever() -> None:
             for number in count():
                 await a.submit("t", b"%d" % number)
 
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(publish_for_ever(), 0.001)
+            await asyncio.wait_for(publish_forever(), 0.001)
         await a.send("t", b"end")
-        heard = await b.hear_until(b"end")
-        assert heard == [b"%d" % number for number in range(len(heard))]
+        received = await b.receive_until(b"end")
+        assert received == [b"%d" % number for number in range(len(received))]
 
     @needs("log")
     async def test_repeat_after_unknown_outcome_is_stored_once(self, open_peer: OpenPeer) -> None:
@@ -87,7 +87,7 @@ class BrokerPublishTests(BrokerBase):
             await nodes[number % 2].send("t", payload, key=key)
         await nodes[0].send("t", b"end")
         for node in nodes:
-            assert await node.hear_until(b"end") == [b"%d" % number for number in range(20)]
+            assert await node.receive_until(b"end") == [b"%d" % number for number in range(20)]
 
     @needs("log")
     async def test_key_outlives_its_record(self, open_peer: OpenPeer) -> None:
@@ -98,7 +98,7 @@ class BrokerPublishTests(BrokerBase):
         again = await b.send("t", b"again", history=History(size=1), key="k")
         assert (again.offset, again.duplicate) == (first.offset, True)
         await a.send("t", b"end")
-        assert await b.hear_until(b"end") == [b"first", b"second"]
+        assert await b.receive_until(b"end") == [b"first", b"second"]
 
     @needs("log")
     async def test_key_applies_without_history(self, open_peer: OpenPeer) -> None:
@@ -107,7 +107,7 @@ class BrokerPublishTests(BrokerBase):
         assert [(receipt.offset, receipt.duplicate) for receipt in receipts] == [(None, False), (None, True)]
         await nodes[0].send("t", b"end")
         for node in nodes:
-            assert await node.hear_until(b"end") == [b"once"]
+            assert await node.receive_until(b"end") == [b"once"]
 
     @needs("log", "recovery")
     async def test_stored_records_can_be_read(self, open_peer: OpenPeer) -> None:
@@ -147,7 +147,7 @@ class BrokerPublishTests(BrokerBase):
                 since=since,
                 until=until,
                 epoch=epoch,
-                topics=topics,  # type: ignore[arg-type]  # a list or a function, as the tests say
+                topics=topics,  # type: ignore[arg-type]  # a list or a function
                 limit=1000,
                 max_bytes=1_000_000,
             )

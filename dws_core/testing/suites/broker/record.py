@@ -1,4 +1,4 @@
-"""Broker suite: what the plugin offers, and how it treats its URL."""
+"""Broker suite: the plugin's record and the broker's URL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dws_core.testing.suites.broker.base import BrokerBase
 from dws_core.testing.suites.peers import Peer
 from dws_core.testing.suites.selection import needs
 
-_SECRET = "open-sesame"  # noqa: S105 -- made up
+_SECRET = "open-sesame"  # noqa: S105 -- not a real secret
 
 _FOREIGN_IMPORTS = """
 import sys
@@ -28,7 +28,7 @@ print(*sorted(names - set(sys.stdlib_module_names) - {{"{package}", "dws_core"}}
 
 
 class BrokerRecordTests(BrokerBase):
-    """The record, and the broker's URL."""
+    """The plugin's record describes its broker, and errors hide the password of the URL."""
 
     def test_record_offers_scheme_of_url(self, broker_spec: BrokerSpec, broker_url: str) -> None:
         assert BrokerURL.parse(broker_url).scheme in broker_spec.schemes
@@ -53,11 +53,11 @@ class BrokerRecordTests(BrokerBase):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
         script = _FOREIGN_IMPORTS.format(module=module, package=package)
-        run = subprocess.run(  # noqa: S603 -- this interpreter, this text
+        run = subprocess.run(  # noqa: S603 -- a fixed script in this interpreter
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
         )
         assert run.returncode == 0, run.stderr
-        assert run.stdout.split() == [], "load what is slow in the function that the record's `load` names"
+        assert run.stdout.split() == [], "import slow modules in the function `load` of the record instead"
 
     def test_broker_repr_hides_password(
         self, broker_class: type[BrokerInterface] | type[LogBroker], broker_url: str
@@ -77,7 +77,7 @@ class BrokerRecordTests(BrokerBase):
         url = dataclasses.replace(url, options={**url.options, "no_such_option": "1"})
         with pytest.raises(InvalidBrokerURL, match="no_such_option") as caught:
             broker_class.from_url(url)
-        assert "valid" in caught.value.fix, "url.read_options(…) lists them"
+        assert "valid" in caught.value.fix, "use url.read_options(…), which lists the valid options"
 
     @needs(fixture="unreachable_url")
     async def test_unreachable_broker_error_hides_password(
@@ -89,7 +89,7 @@ class BrokerRecordTests(BrokerBase):
     ) -> None:
         url = BrokerURL.parse(unreachable_url)
         peer = make_peer()
-        peer.broker = broker_class.from_url(url)  # type: ignore[attr-defined]  # both kinds have it
+        peer.broker = broker_class.from_url(url)  # type: ignore[attr-defined]  # both kinds of peers have it
         with pytest.raises(BrokerError) as caught:
             await peer.open()
         assert type(caught.value).__name__ == "BrokerUnavailable"

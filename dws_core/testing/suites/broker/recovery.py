@@ -19,11 +19,11 @@ MakePeer: TypeAlias = Callable[..., LogPeer]
 Step: TypeAlias = tuple[str | int, ...]
 
 _ROUNDS: Final = 60
-"""How often each publisher publishes at least. Where clients change nodes slowly, it goes on until all have done so."""
+"""Minimum number of rounds of each publisher. If clients change nodes slowly, it continues until all have done so."""
 
 
 class BrokerRecoveryTests(BrokerBase):
-    """Exactly once, in order, on whichever node; or a gap that says so."""
+    """Clients receive each record once and in order on any node, or a gap."""
 
     @needs("log", "recovery")
     async def test_clients_changing_nodes_receive_each_record_once(self, make_peer: MakePeer) -> None:
@@ -31,38 +31,38 @@ class BrokerRecoveryTests(BrokerBase):
         async with _open_nodes(make_peer) as nodes:
             clients = [Roamer([f"room/{n}"]) for n in range(3)]
             clients += [Roamer(lambda topic: topic.startswith("room/")) for _ in range(3)]
-            for client in clients:  # from here on, all of them want everything
+            for client in clients:  # from now on, every record must reach its clients
                 await client.attach(nodes[0])
-            await _publish_while_they_hop(nodes, clients)
+            await MovingClients(nodes, clients).run()
 
     @needs("log", "recovery")
     def test_roaming_clients_receive_every_record_or_gap(self, make_peer: MakePeer) -> None:
         pytest.importorskip("hypothesis", reason="needs hypothesis: pip install 'dws-core[testing]'")
-        from dws_core.testing.suites.strategies import STORIES, always  # noqa: PLC0415 -- the suite works without hypothesis
+        from dws_core.testing.suites.strategies import SCENARIOS, check_all  # noqa: PLC0415 -- optional
 
         with asyncio.Runner() as runner:
             nodes = _open_nodes(make_peer)
             world = World(runner.run(nodes.__aenter__()))
 
             try:
-                always(STORIES, lambda story: runner.run(world.play(*story)))
-                assert world.recovered > len(world.nodes), "the stories are of some use"
+                check_all(SCENARIOS, lambda scenario: runner.run(world.play(*scenario)))
+                assert world.recovered > len(world.nodes), "the scenarios must cause recoveries"
             finally:
                 runner.run(nodes.__aexit__(None, None, None))
 
 
 class World:
-    """Two nodes and three clients, and the steps that may happen to them. Each story has topics of its own."""
+    """Two nodes and three clients, and the steps of a scenario. Each scenario has its own topics."""
 
     def __init__(self, nodes: list[LogPeer]) -> None:
         self.nodes = nodes
-        self.stories = 0
+        self.scenarios = 0
         self.recovered = 0
 
     async def play(self, size: int, steps: list[Step]) -> None:
-        """Play a story; `size` is that of the topics' history."""
-        self.stories += 1
-        name, self.history, self.sent = f"story/{self.stories}/", History(size=size), list[Sent]()
+        """Run the steps of a scenario with this history size, and check the clients."""
+        self.scenarios += 1
+        name, self.history, self.sent = f"scenario/{self.scenarios}/", History(size=size), list[Sent]()
         self.topics = [f"{name}{letter}" for letter in "abc"]
         self.clients = [Roamer([self.topics[0]]), Roamer(self.topics[:2]), Roamer(lambda t: t.startswith(name))]
         self.coming: dict[int, asyncio.Task[None]] = {}
@@ -76,7 +76,7 @@ class World:
         for client in self.clients:
             client.check(self.sent)
             self.recovered += client.recovered
-            assert size < len(self.sent) or not client.gaps, f"a gap {client.gaps} although everything was kept"
+            assert size < len(self.sent) or not client.gaps, f"a gap {client.gaps}, but no record was dropped"
 
     async def publish(self, node: int, topic: int, count: int) -> None:
         """Publish through a node."""
@@ -84,37 +84,37 @@ class World:
             await _publish(self.nodes[node], self.topics[topic], self.sent, history=self.history)
 
     async def attach(self, client: int, node: int) -> None:
-        """Begin to come to a node; what follows happens meanwhile."""
+        """Start to attach a client to a node, concurrently with the next steps."""
         await self.detach(client)
         coming = self.clients[client].attach(self.nodes[node])
         self.coming[client] = asyncio.get_running_loop().create_task(coming)
 
     async def wait(self, client: int) -> None:
-        """Let a client arrive."""
+        """Wait until a client is attached."""
         if client in self.coming:
             await self.coming[client]
 
     async def tick(self) -> None:
-        """Let a little happen."""
+        """Run one tick of the event loop."""
         await asyncio.sleep(0)
 
     async def detach(self, client: int) -> None:
-        """Lose the connection, perhaps before the answer."""
+        """Detach a client, possibly before it is attached."""
         if (coming := self.coming.pop(client, None)) is not None:
             coming.cancel()
             await asyncio.wait({coming})
             self.clients[client].detach()
 
     async def hold(self, node: int) -> None:
-        """Make a node slow."""
+        """Hold back the events of a node."""
         _sink(self.nodes[node]).hold()
 
     async def release(self, node: int) -> None:
-        """Make it quick again."""
+        """Deliver the held events of a node."""
         _sink(self.nodes[node]).release()
 
     async def settle(self) -> None:
-        """Let everybody have everything."""
+        """Deliver all records to all nodes and clients."""
         for node in self.nodes:
             _sink(node).release()
             await _until_heard(node)
@@ -123,50 +123,64 @@ class World:
             await self.wait(number)
 
 
-async def _publish_while_they_hop(nodes: list[LogPeer], clients: list[Roamer]) -> None:
-    sent: list[Sent] = []
-    over = False
+class MovingClients:
+    """Clients that change nodes while publishers publish to both nodes."""
 
-    def enough() -> bool:
-        return all(client.hops > 3 and client.recovered > 0 for client in clients)
+    def __init__(self, nodes: list[LogPeer], clients: list[Roamer]) -> None:
+        self._nodes = nodes
+        self._clients = clients
+        self._sent: list[Sent] = []
+        self._published = False
 
-    def or_over(happened: Callable[[], bool]) -> Callable[[], bool]:
-        return lambda: over or happened()
+    async def run(self) -> None:
+        """Publish all messages while the clients move. Then check the clients."""
+        async with asyncio.TaskGroup() as group:
+            for number, client in enumerate(self._clients):
+                group.create_task(self._move(client, number))
+            async with asyncio.TaskGroup() as publishers:
+                for publisher in range(2):
+                    publishers.create_task(self._publish(publisher))
+            self._published = True
+            ends = (_publish(self._nodes[0], f"end/{number}", self._sent) for number in range(100))
+            await asyncio.gather(*ends)  # these messages end the waits of the clients
+        for node in self._nodes:
+            await _until_heard(node)
+        self._check()
 
-    async def hop(client: Roamer, turn: int) -> None:
-        while not over:
+    async def _publish(self, publisher: int) -> None:
+        for number in range(10 * _ROUNDS):
+            if number >= _ROUNDS and self._moved_enough():
+                break
+            node, topic = self._nodes[number % 2], f"room/{(publisher + number) % 4}"
+            await asyncio.gather(*(_publish(node, topic, self._sent) for _ in range(5)))
+
+    async def _move(self, client: Roamer, turn: int) -> None:
+        while not self._published:
             client.detach()
-            heard = len(nodes[0].records)
-            await nodes[0].until(
-                or_over(lambda: any(client.wants(r.topic) for r in nodes[0].records[heard:])),  # noqa: B023 -- awaited here
-                "a message for a client that is away",
-            )
-            had, turn = client.count, turn + 1
-            await client.attach(nodes[turn % 2])
-            await nodes[turn % 2].until(or_over(lambda: client.count > had), "a message for a client that has come")  # noqa: B023 -- awaited here
+            await self._wait_for_wanted(client, self._nodes[0])
+            turn += 1
+            await client.attach(self._nodes[turn % 2])
+            await self._wait_for_delivery(client, self._nodes[turn % 2])
 
-    async with asyncio.TaskGroup() as group:
-        for number, client in enumerate(clients):
-            group.create_task(hop(client, number))
-        async with asyncio.TaskGroup() as publishers:
-            for publisher in range(2):
-                publishers.create_task(_publish_rounds(nodes, publisher, sent, enough))
-        over = True
-        await asyncio.gather(*(_publish(nodes[0], f"end/{number}", sent) for number in range(100)))  # wakes every node
-    for node in nodes:
-        await _until_heard(node)
-    for client in clients:
-        client.check(sent)
-        assert client.gaps == []
-    assert enough(), [(client.hops, client.recovered) for client in clients]
+    async def _wait_for_wanted(self, client: Roamer, node: LogPeer) -> None:
+        start = len(node.records)
+        await node.until(
+            lambda: self._published or any(client.wants(record.topic) for record in node.records[start:]),
+            "a message for a detached client",
+        )
 
+    async def _wait_for_delivery(self, client: Roamer, node: LogPeer) -> None:
+        before = client.count
+        await node.until(lambda: self._published or client.count > before, "a message for an attached client")
 
-async def _publish_rounds(nodes: list[LogPeer], publisher: int, sent: list[Sent], enough: Callable[[], bool]) -> None:
-    for number in range(10 * _ROUNDS):
-        if number >= _ROUNDS and enough():
-            break
-        node, topic = nodes[number % 2], f"room/{(publisher + number) % 4}"
-        await asyncio.gather(*(_publish(node, topic, sent) for _ in range(5)))
+    def _moved_enough(self) -> bool:
+        return all(client.hops > 3 and client.recovered > 0 for client in self._clients)
+
+    def _check(self) -> None:
+        for client in self._clients:
+            client.check(self._sent)
+            assert client.gaps == []
+        assert self._moved_enough(), [(client.hops, client.recovered) for client in self._clients]
 
 
 async def _publish(node: LogPeer, topic: str, sent: list[Sent], *, history: History | None = None) -> None:
@@ -177,10 +191,10 @@ async def _publish(node: LogPeer, topic: str, sent: list[Sent], *, history: Hist
 
 
 async def _until_heard(node: LogPeer) -> None:
-    """Wait until a node has heard all that is stored."""
+    """Wait until a node has received all stored records."""
     heads = await node.within(node.broker.heads(range(node.layout.partitions)))
     await node.until(
-        lambda: all(node.sink.marks[p][1] >= head.offset for p, head in heads.items()),
+        lambda: all(node.sink.positions[p][1] >= head.offset for p, head in heads.items()),
         "the watermark to reach the head",
     )
 
@@ -196,7 +210,7 @@ async def _open_nodes(make_peer: MakePeer) -> AsyncIterator[list[LogPeer]]:
     finally:
         for node in nodes:
             await node.close()
-    assert not [fault for node in nodes for fault in node.faults]
+    assert not [fault for node in nodes for fault in node.violations]
 
 
 def _sink(node: LogPeer) -> RoamingSink:

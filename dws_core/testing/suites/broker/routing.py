@@ -1,4 +1,4 @@
-"""Broker suite: who hears what."""
+"""Broker suite: messages reach the right nodes."""
 
 from __future__ import annotations
 
@@ -25,73 +25,73 @@ _LOOK_ALIKES = [
     ("{}ünï-©", "{}un"),
     ("{}-" + "n" * 170, "{}-" + "n" * 169),
 ]
-"""Channel names that are literal, with a second one that they match if somebody takes them for a pattern."""
+"""Pairs of channel names. If a broker treats the first one as a pattern, it matches the second one."""
 
 
 class BrokerRoutingTests(BrokerBase):
-    """Everybody who should, nobody else, and once."""
+    """Every subscribed node receives a message once, and no other node receives it."""
 
     async def test_every_node_receives_publish_once(self, open_peer: OpenPeer) -> None:
         nodes = [await open_peer() for _ in range(3)]
         await nodes[0].publish(b"hello")
         await nodes[0].publish(b"end")
-        for node in nodes:  # the first of them is the publisher
-            assert await node.hear_until(b"end") == [b"hello"]
+        for node in nodes:  # the first node is the publisher
+            assert await node.receive_until(b"end") == [b"hello"]
 
     async def test_nodes_receive_from_each_other(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
         await a.publish(b"from a")
-        assert await b.hear(1) == [b"from a"]
+        assert await b.receive(1) == [b"from a"]
         await b.publish(b"from b")
-        assert await a.hear(2) == [b"from a", b"from b"]
+        assert await a.receive(2) == [b"from a", b"from b"]
 
     async def test_node_misses_nothing_once_subscribed(self, open_peer: OpenPeer) -> None:
-        talker, listener = await open_peer(), await open_peer()
+        sender, listener = await open_peer(), await open_peer()
         for number in range(200):
-            await listener.tune_out()
-            await listener.tune_in()
-            await talker.publish(b"%d" % number)
-            assert await listener.hear_until(b"%d" % number) == []
+            await listener.unsubscribe()
+            await listener.subscribe()
+            await sender.publish(b"%d" % number)
+            assert await listener.receive_until(b"%d" % number) == []
 
     async def test_channels_are_separate(self, open_peer: OpenPeer, channel: str) -> None:
         one, two = await open_peer(), await open_peer(f"{channel}-2")
         for other, node in ((two, one), (one, two)):
             await other.publish(b"of another channel")
             await node.publish(b"end")
-        assert await one.hear_until(b"end") == []
-        assert await two.hear_until(b"end") == [b"of another channel"]
+        assert await one.receive_until(b"end") == []
+        assert await two.receive_until(b"end") == [b"of another channel"]
 
     @pytest.mark.parametrize(("name", "look_alike"), _LOOK_ALIKES)
     async def test_channel_name_is_literal(self, open_peer: OpenPeer, channel: str, name: str, look_alike: str) -> None:
         node, other = await open_peer(name.format(channel)), await open_peer(look_alike.format(channel))
         await other.publish(b"not for you")
         await node.publish(b"end")
-        assert await node.hear_until(b"end") == []
-        assert await other.hear(1) == [b"not for you"]
+        assert await node.receive_until(b"end") == []
+        assert await other.receive(1) == [b"not for you"]
 
     @needs("plain")
     async def test_unsubscribed_node_receives_nothing(self, open_peer: OpenPeer) -> None:
-        talker, listener = await open_peer(), await open_peer()
-        await listener.tune_out()
-        await talker.publish(b"not for you")
-        await listener.tune_in()
-        await talker.publish(b"end")
-        assert await listener.hear_until(b"end") == []
+        sender, listener = await open_peer(), await open_peer()
+        await listener.unsubscribe()
+        await sender.publish(b"not for you")
+        await listener.subscribe()
+        await sender.publish(b"end")
+        assert await listener.receive_until(b"end") == []
 
     @needs("plain")
     async def test_repeated_subscribe_delivers_once(self, open_peer: OpenPeer) -> None:
         node: PlainPeer = await open_peer()
-        await node.tune_in()
+        await node.subscribe()
         await node.publish(b"once")
         await node.publish(b"end")
-        assert await node.hear_until(b"end") == [b"once"]
+        assert await node.receive_until(b"end") == [b"once"]
 
     @needs("plain")
     async def test_unsubscribe_without_subscription_is_no_error(self, open_peer: OpenPeer, channel: str) -> None:
         node: PlainPeer = await open_peer()
         await node.broker.unsubscribe(f"{channel}-unknown")
-        await node.tune_out()
-        await node.tune_out()
+        await node.unsubscribe()
+        await node.unsubscribe()
 
     @needs("plain")
     async def test_delivery_names_its_channel(self, open_peer: OpenPeer, channel: str) -> None:
@@ -99,7 +99,7 @@ class BrokerRoutingTests(BrokerBase):
         for name in (f"{channel}-2", f"{channel}-3"):
             await node.within(node.broker.subscribe(name))
             await node.within(node.broker.publish(name, name.encode()))
-        await node.hear(2)
+        await node.receive(2)
         assert sorted((d.channel, d.payload.decode()) for d in node.deliveries) == [
             (f"{channel}-2", f"{channel}-2"),
             (f"{channel}-3", f"{channel}-3"),
@@ -109,10 +109,10 @@ class BrokerRoutingTests(BrokerBase):
     async def test_partition_without_interest_is_not_received(self, open_peer: OpenPeer) -> None:
         node: LogPeer = await open_peer(partitions=2)
         await node.tail(1)
-        node.sink.wanted = frozenset({0, 1})  # listens to whatever comes
+        node.sink.wanted = frozenset({0, 1})  # the sink must not filter
         for partition, payload in ((0, b"not for you"), (1, b"end")):
             await node.within(node.broker.publish(partition, "t", payload, history=History()))
-        assert await node.hear_until(b"end") == []
+        assert await node.receive_until(b"end") == []
 
     @needs("log")
     async def test_control_message_reaches_all_nodes_of_channel(self, open_peer: OpenPeer, channel: str) -> None:
@@ -132,7 +132,7 @@ class BrokerRoutingTests(BrokerBase):
         kept = [await a.send("kept", b"1"), await a.send("gone", b"2", history=History.none()), await a.send("kept")]
         assert kept[1].offset is None
         for node in (a, b):
-            await node.hear(3)
+            await node.receive(3)
             assert [(r.topic, r.offset) for r in node.records] == [
                 ("kept", kept[0].offset),
                 ("gone", None),
@@ -155,7 +155,7 @@ class BrokerRoutingTests(BrokerBase):
         await a.publish(b"after")
         await a.publish(b"end")
         for node in (a, b):
-            assert await node.hear_until(b"end") == [b"before", b"after"]
+            assert await node.receive_until(b"end") == [b"before", b"after"]
 
 
 async def _hear_another_process(node: LogPeer | PlainPeer, broker_url: str) -> None:
@@ -167,5 +167,5 @@ async def _hear_another_process(node: LogPeer | PlainPeer, broker_url: str) -> N
         node.channel,
         "from another process",
     )
-    assert await node.within(process.wait()) == 0, "the other process says why"
-    assert await node.hear(1) == [b"from another process"]
+    assert await node.within(process.wait()) == 0, "the other process failed, see its output"
+    assert await node.receive(1) == [b"from another process"]

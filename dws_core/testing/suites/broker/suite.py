@@ -1,4 +1,4 @@
-"""The broker suite, put together from its parts."""
+"""The broker suite, assembled from its parts."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class BrokerConformance(
     BrokerFaultTests,
     BrokerLostConnectionTests,
 ):
-    """What every broker must do, whoever wrote it.
+    """Tests that every broker must pass.
 
-    Works for a `BrokerInterface` and for a `LogBroker`; what the plugin's record promises selects the tests. Needs one
-    fixture, `broker_url`. Optional: `fault`, `sever`, `count_operations`, `unreachable_url`, `hang_limit_s`, and the class
-    attribute `broker`, which selects the tests if the URL depends on other fixtures.
+    Works for a `BrokerInterface` and for a `LogBroker`. The capabilities in the plugin's record select the tests.
+    Requires one fixture, `broker_url`. Optional are the fixtures `fault`, `sever`, `count_operations`,
+    `unreachable_url` and `hang_limit_s`, and the class attribute `broker`, which selects the tests if the URL depends
+    on other fixtures.
 
     Example:
         ```python

@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from dws_sqlite._broker import SQLiteBroker
 
 CAPABILITIES: Final = LogCapabilities(durable="process", exact_gap=True, idle_ops_per_s=2.0)
-"""What is promised: said once, for the record below and for the class."""
+"""Guarantees of the broker. The plugin record below and the class share them."""
 
 
 def _load() -> type[SQLiteBroker]:
-    from dws_sqlite._broker import SQLiteBroker  # noqa: PLC0415 -- when the scheme is used, not before
+    from dws_sqlite._broker import SQLiteBroker  # noqa: PLC0415 -- imported only when the scheme is used
 
     return SQLiteBroker
 
 
 @hookimpl
 def dws_register_brokers() -> Iterable[BrokerSpec]:
-    """Offer `sqlite:///path/to/file`."""
+    """Register `sqlite:///path/to/file`."""
     yield BrokerSpec(
         schemes=("sqlite",),
         load=_load,

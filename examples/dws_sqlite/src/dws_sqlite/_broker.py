@@ -1,4 +1,4 @@
-"""`SQLiteBroker`: what the core calls. The file is `_store.py`, what is new in it comes through `_tail.py`."""
+"""`SQLiteBroker`: the interface that the core calls. `_store.py` uses the file, and `_tail.py` delivers new rows."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from dws_sqlite._store import CONTROL, Draft, Store
 from dws_sqlite._tail import Tail
 from dws_sqlite._worker import Worker
 
-Waiting: TypeAlias = tuple[Draft, asyncio.Future[Receipt]]
+QueuedPublish: TypeAlias = tuple[Draft, asyncio.Future[Receipt]]
 
-_MAX_WAITING_BYTES: Final = 67_108_864
+_MAX_QUEUED_BYTES: Final = 67_108_864
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SQLiteOptions:
-    """What a `sqlite://` URL may set; the README says what it means."""
+    """The options of a `sqlite://` URL. The README explains them."""
 
     poll_s: float = 1.0
     busy_s: float = 5.0
@@ -50,8 +50,8 @@ class SQLiteBroker(LogBroker):
     """Partition logs in a table of one SQLite file.
 
     Args:
-        path: The file; it is made where it is missing, its folder is not.
-        options: How to use it.
+        path: Path of the file. A missing file is created, a missing folder is not.
+        options: Options of the URL. If None, the defaults.
     """
 
     capabilities = CAPABILITIES
@@ -69,18 +69,18 @@ class SQLiteBroker(LogBroker):
         return cls("/" + url.path.lstrip("/"), url.read_options(SQLiteOptions))
 
     async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
-        """Open the file and begin to look at its end."""
+        """Open the file and start to tail it."""
         options = self._options
         self._node, self._sink, self._seq = node, sink, 0
         self._loop = asyncio.get_running_loop()
         self._unanswered: set[asyncio.Future[Receipt]] = set()
-        self._coalescer: Coalescer[Waiting] = Coalescer(
+        self._coalescer: Coalescer[QueuedPublish] = Coalescer(
             self._write, call_soon=self._loop.call_soon, max_items=1000, max_in_flight=1
         )
         with contextlib.ExitStack() as undo:
             self._worker = Worker(self._path)
             undo.callback(self._worker.close)
-            opened: list[Store] = []  # filled in the thread: who is cancelled meanwhile must find it, too
+            opened: list[Store] = []  # filled in the thread, so that a cancelled start can close the file
             undo.callback(self._worker.submit, _close, opened)
             await self._worker.run(
                 lambda: opened.append(Store(self._path, layout, options.busy_s, options.synchronous))
@@ -94,7 +94,7 @@ class SQLiteBroker(LogBroker):
         sink.on_state("live", f"file {self._path}")
 
     async def stop(self, *, drain_s: float = 5.0) -> None:
-        """Write what waits, fail what could not be written, close the file."""
+        """Write the queued publishes within `drain_s` seconds, fail the rest, and close the file."""
         if not self._live:
             return
         self._live = False
@@ -111,7 +111,7 @@ class SQLiteBroker(LogBroker):
             self._sink.on_state("closed", "stopped")
 
     async def set_interest(self, partitions: frozenset[int]) -> Mapping[int, Head]:
-        """Hand these partitions to the sink. All share one place in the file: where the tail is."""
+        """Deliver these partitions to the sink. All share one position in the file, that of the tail."""
         self._check_live()
         self._tail.partitions = partitions
         return self._heads(partitions, self._tail.seen)
@@ -126,14 +126,16 @@ class SQLiteBroker(LogBroker):
         key: str | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
-        """Queue for the next transaction: what is published in a tick, or while one is being written, is one."""
+        """Queue for the next transaction. It stores all messages of a tick, or of the time that a write takes."""
         limit = self.capabilities.max_payload_bytes
         if not self._live:
             return _failed(_closed())
         if len(payload) > limit:
             return _failed(PayloadTooLarge(len(payload), limit, where="SQLite broker"))
-        if self._coalescer.waiting_bytes > _MAX_WAITING_BYTES:
-            return _failed(BrokerOverloaded("too much waits for the SQLite file.", fix="publish less at once"))
+        if self._coalescer.waiting_bytes > _MAX_QUEUED_BYTES:
+            return _failed(
+                BrokerOverloaded(f"{_MAX_QUEUED_BYTES} bytes wait for the SQLite file.", fix="publish less at once")
+            )
         self._seq += 1
         draft = Draft(
             partition=partition,
@@ -148,24 +150,24 @@ class SQLiteBroker(LogBroker):
         return self._submit(draft, deadline_s)
 
     async def read(self, span: ReadSpan) -> ReadResult:
-        """Read in the worker thread; a function `topics` is called there."""
+        """Read in the worker thread. If `topics` is a function, it is called in that thread."""
         self._check_live()
         if span.epoch != self._store.epoch:
             return ReadResult(gap=GapReason.EPOCH)
         return await self._worker.run(self._store.read, span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
-        """Say where the file ends: offsets have holes, so that is the end of every partition."""
+        """Return the end of the file. Because offsets may have holes, it is the end of every partition."""
         self._check_live()
         return self._heads(partitions, await self._worker.run(self._store.end))
 
     async def send_control(self, payload: bytes) -> None:
-        """Send it the way of messages, in a partition of its own."""
+        """Store the control message like other messages, in a separate partition."""
         self._check_live()
         await self._submit(Draft(partition=CONTROL, topic="", payload=payload, publisher=self._node, seq=0), 10.0)
 
     async def forget(self, topic: str) -> None:
-        """Take a topic's history away."""
+        """Drop the history of a topic."""
         self._check_live()
         await self._worker.run(self._store.forget, topic)
 
@@ -178,28 +180,27 @@ class SQLiteBroker(LogBroker):
 
     def _submit(self, draft: Draft, deadline_s: float) -> asyncio.Future[Receipt]:
         stored: asyncio.Future[Receipt] = self._loop.create_future()
-        answer: asyncio.Future[Receipt] = (
-            self._loop.create_future()
-        )  # the caller may cancel it: the message goes its way
-        timer = self._loop.call_later(deadline_s, _too_late, answer, draft.topic)
+        # The caller may cancel the returned future. The message is still stored.
+        returned: asyncio.Future[Receipt] = self._loop.create_future()
+        timer = self._loop.call_later(deadline_s, _expire, returned, draft.topic)
         self._unanswered.add(stored)
         stored.add_done_callback(self._unanswered.discard)
-        stored.add_done_callback(lambda stored: _pass_on(stored, answer))
-        answer.add_done_callback(lambda _: timer.cancel())
+        stored.add_done_callback(lambda stored: _copy_result(stored, returned))
+        returned.add_done_callback(lambda _: timer.cancel())
         self._coalescer.add(0, (draft, stored), len(draft.payload))
-        return answer
+        return returned
 
-    def _write(self, _: int, batch: list[Waiting]) -> None:
+    def _write(self, _: int, batch: list[QueuedPublish]) -> None:
         job = self._worker.submit(self._store.append, [draft for draft, _ in batch])
-        job.add_done_callback(lambda job: self._written(job, [future for _, future in batch]))
+        job.add_done_callback(lambda job: self._on_written(job, [future for _, future in batch]))
 
-    def _written(
+    def _on_written(
         self, job: asyncio.Future[tuple[list[Receipt], list[int]]], futures: list[asyncio.Future[Receipt]]
     ) -> None:
         self._coalescer.answered(0)
         if (error := job.exception()) is not None:
             for future in futures:
-                _fail(future, self._worker.wrap(error))  # rolled back: certainly not stored
+                _fail(future, self._worker.wrap(error))  # the transaction was rolled back, so nothing is stored
             return
         receipts, ports = job.result()
         for future, receipt in zip(futures, receipts, strict=True):
@@ -214,7 +215,9 @@ def _close(opened: list[Store]) -> None:
 
 
 def _closed() -> BrokerClosed:
-    return BrokerClosed("the SQLite broker is not started.", fix="call start() first, and nothing after stop()")
+    return BrokerClosed(
+        "the SQLite broker is not started.", fix="call start() first, and do not use the broker after stop()"
+    )
 
 
 def _failed(error: Exception) -> asyncio.Future[Receipt]:
@@ -228,15 +231,15 @@ def _fail(future: asyncio.Future[Receipt], error: Exception) -> None:
         future.set_exception(error)
 
 
-def _pass_on(stored: asyncio.Future[Receipt], answer: asyncio.Future[Receipt]) -> None:
+def _copy_result(stored: asyncio.Future[Receipt], returned: asyncio.Future[Receipt]) -> None:
     error = stored.exception()
-    if answer.done():
+    if returned.done():
         return
     if error is not None:
-        answer.set_exception(error)
+        returned.set_exception(error)
     else:
-        answer.set_result(stored.result())
+        returned.set_result(stored.result())
 
 
-def _too_late(future: asyncio.Future[Receipt], topic: str) -> None:
+def _expire(future: asyncio.Future[Receipt], topic: str) -> None:
     _fail(future, PublishOutcomeUnknown(topic))

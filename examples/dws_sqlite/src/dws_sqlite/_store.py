@@ -1,4 +1,4 @@
-"""The file. Everything in here runs in the broker's worker thread; nothing knows of an event loop."""
+"""The file. All code of this module runs in the broker's worker thread and uses no event loop."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any, Final
 from dws_core.plugin import GapReason, Layout, LayoutMismatch, Offset, ReadResult, ReadSpan, Receipt, Record
 
 GRACE_S: Final = 60.0
-"""No row is deleted before this age, whatever its history says: every node must have had the time to see it."""
+"""Minimum age of a deleted row in seconds, regardless of its history, so that every node has the time to read it."""
 
 CONTROL: Final = -1
 """Partition of control messages."""
 
-_PAUSE_S: Final = 0.01
+_RETRY_S: Final = 0.01
 _KEY_MS: Final = 60_000
 _GRACE_MS: Final = int(GRACE_S * 1000)
 _MAX_DROPPED: Final = 10_000
 
-# `size` is 0 for what has no history: ephemeral messages and control messages. They live for the grace only.
+# Rows without history, that is ephemeral and control messages, have a `size` of 0. They are kept for `GRACE_S` only.
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS channels (channel TEXT PRIMARY KEY, partitions INT, shard_levels INT) WITHOUT ROWID;
@@ -51,7 +51,7 @@ _FIELDS: Final = "id, partition, topic, payload, ts_ms, publisher, seq, key, siz
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A message on its way into the file."""
+    """A message that is not stored yet."""
 
     partition: int
     topic: str
@@ -67,7 +67,7 @@ class Store:
     """One channel in the file.
 
     Raises:
-        LayoutMismatch: The channel is there with another layout.
+        LayoutMismatch: The file has this channel with another layout.
         sqlite3.Error: The file cannot be opened.
     """
 
@@ -81,7 +81,7 @@ class Store:
                 for statement in _split(_SCHEMA):
                     self._db.execute(statement)
                 self._one("INSERT OR IGNORE INTO meta VALUES ('epoch', ?), ('floor', 0)", secrets.token_hex(8))
-                self._check(layout)
+                self._check_layout(layout)
             self.epoch: str = self._one("SELECT value FROM meta WHERE name = 'epoch'")
         except BaseException:
             self._db.close()
@@ -92,7 +92,7 @@ class Store:
         self._db.close()
 
     def join(self, node: bytes, port: int) -> None:
-        """Say where a node can be nudged; repeat it before the grace is over. Also tidies up."""
+        """Store the port of a node, and delete old rows. Call it again before `GRACE_S` has passed."""
         now = _now_ms()
         with self._transaction():
             self._one("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?)", node, self._channel, port, now)
@@ -105,22 +105,22 @@ class Store:
                 self._one("UPDATE meta SET value = max(value, ?) WHERE name = 'floor'", limit)
 
     def leave(self, node: bytes) -> None:
-        """Take a node out of the list."""
+        """Delete the port of a node."""
         self._one("DELETE FROM nodes WHERE id = ?", node)
 
     def append(self, drafts: Sequence[Draft]) -> tuple[list[Receipt], list[int]]:
-        """Store messages in one transaction; return their receipts, and the ports of the channel's nodes."""
+        """Store messages in one transaction. Return their receipts, and the ports of the channel's nodes."""
         with self._transaction():
             receipts = [self._append(draft, _now_ms()) for draft in drafts]
         ports = self._db.execute("SELECT port FROM nodes WHERE channel = ?", (self._channel,))
         return receipts, [port for (port,) in ports]
 
     def end(self) -> Offset:
-        """Return the highest offset that was ever given out in the file."""
+        """Return the highest offset that was ever assigned in the file."""
         return self._one("SELECT seq FROM sqlite_sequence WHERE name = 'messages'") or 0
 
     def after(self, seen: Offset, limit: int) -> tuple[Offset, list[tuple[int, Record]]]:
-        """Return how far this answer goes, and the channel's messages behind `seen`, with their partitions."""
+        """Return the offset that this read has reached, and the messages after `seen` with their partitions."""
         with self._transaction("DEFERRED"):
             rows = self._db.execute(
                 f"SELECT {_FIELDS} FROM messages WHERE id > ? AND channel = ? ORDER BY id LIMIT ?",
@@ -130,7 +130,7 @@ class Store:
         return end, [(row[1], _record(row)) for row in rows]
 
     def read(self, span: ReadSpan) -> ReadResult:
-        """Return all records of a span, or a gap. The caller has compared the epoch. See `LogBroker.read`."""
+        """Return all records of a span, or a gap. The caller has checked the epoch. See `LogBroker.read`."""
         since, wanted = span.since, span.topics if callable(span.topics) else frozenset(span.topics).__contains__
         self._db.create_function("wanted", 1, wanted)
         with self._transaction("DEFERRED"):
@@ -150,15 +150,15 @@ class Store:
             return _select(rows, span.until, span.limit, span.max_bytes)
 
     def forget(self, topic: str) -> None:
-        """Take a topic's history away. The rows stay for the grace: some node may not have seen them."""
+        """Drop the history of a topic. The rows are kept for `GRACE_S`, because some node may not have read them."""
         with self._transaction():
             self._one(
                 "INSERT INTO dropped SELECT channel, topic, partition, max(id) FROM messages WHERE channel = ? AND "
                 "topic = ? AND size > 0 GROUP BY channel, topic, partition ON CONFLICT DO UPDATE SET id = excluded.id",
                 *(self._channel, topic),
             )
-            gone = "UPDATE messages SET size = 0, expires_ms = ts_ms WHERE channel = ? AND topic = ?"
-            self._one(gone, self._channel, topic)
+            statement = "UPDATE messages SET size = 0, expires_ms = ts_ms WHERE channel = ? AND topic = ?"
+            self._one(statement, self._channel, topic)
 
     def _append(self, draft: Draft, now: int) -> Receipt:
         place = (self._channel, draft.topic, draft.key)
@@ -185,7 +185,7 @@ class Store:
         return Receipt(epoch=self.epoch, offset=offset)
 
     def _use_write_ahead_log(self, busy_s: float) -> None:
-        # SQLite does not wait here by itself: of two nodes that open a new file at once, one is told that it is locked.
+        # SQLite does not wait here. If two nodes open a new file at the same time, one of them gets SQLITE_BUSY.
         until = time.monotonic() + busy_s
         while True:
             try:
@@ -194,9 +194,9 @@ class Store:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
                     raise
-                time.sleep(_PAUSE_S)
+                time.sleep(_RETRY_S)
 
-    def _check(self, layout: Layout) -> None:
+    def _check_layout(self, layout: Layout) -> None:
         mine = (layout.partitions, layout.shard_levels)
         self._one("INSERT OR IGNORE INTO channels VALUES (?, ?, ?)", layout.channel, *mine)
         stored = self._db.execute(
@@ -206,7 +206,7 @@ class Store:
             raise LayoutMismatch(
                 f"channel {layout.channel!r} has partitions={stored[0]}, shard_levels={stored[1]} in the file, not "
                 f"partitions={mine[0]}, shard_levels={mine[1]}.",
-                fix="give all nodes the same layout, or use another file",
+                fix="use the same layout on all nodes of the channel, or use another file",
             )
 
     def _one(self, statement: str, *values: Any) -> Any:
@@ -215,7 +215,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
-        # IMMEDIATE: who will write takes the lock at once; taking it later can fail although nobody is in the way.
+        # IMMEDIATE takes the write lock at the start. Taking it later in a transaction can fail without any conflict.
         self._db.execute(f"BEGIN {kind}")
         try:
             yield
@@ -226,7 +226,11 @@ class Store:
 
 
 def _select(rows: Iterator[Any], until: Offset, limit: int, max_bytes: int) -> ReadResult:
-    """Choose from a topic's rows, newest first: as many as its newest one allows, unless one of them is too old."""
+    """Return the records of rows that come newest first.
+
+    The newest row of a topic states how many rows the topic keeps. A row beyond that number, or a row that has expired,
+    is a gap.
+    """
     now, found, room = _now_ms(), list[Record](), max_bytes
     left: dict[str, int] = {}
     for row in rows:

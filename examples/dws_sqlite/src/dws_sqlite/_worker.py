@@ -1,4 +1,4 @@
-"""One thread for all of SQLite: the event loop never waits for the file, and jobs run in the order they were given."""
+"""One thread for all calls of SQLite. The event loop never waits for the file, and jobs run in order."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Ts = TypeVarTuple("Ts")
 
 
 class Worker:
-    """The thread, as the event loop sees it.
+    """Runs jobs in the thread for an event loop.
 
     Args:
-        path: The file, for error texts.
+        path: Path of the file, for error messages.
     """
 
     def __init__(self, path: str) -> None:
@@ -27,14 +27,14 @@ class Worker:
         self._thread = ThreadPoolExecutor(1, "dws-sqlite")
 
     def submit(self, job: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Run a job; the future may fail with what the job raised."""
+        """Run a job. The future fails with the exception of the job."""
         return self._loop.run_in_executor(self._thread, job, *args)
 
     async def run(self, job: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a job and wait for it.
 
         Raises:
-            BrokerUnavailable: SQLite said no.
+            BrokerUnavailable: SQLite raised an error.
         """
         try:
             return await self.submit(job, *args)
@@ -42,7 +42,7 @@ class Worker:
             raise self.wrap(error) from error
 
     def wrap(self, error: BaseException) -> BrokerUnavailable:
-        """Return our error for one of SQLite's."""
+        """Return the dws error for an error of SQLite."""
         wrapped = BrokerUnavailable(
             f"broker sqlite://{self._path} cannot be used: {error}.", fix="check that the folder exists and is writable"
         )
@@ -50,5 +50,5 @@ class Worker:
         return wrapped
 
     def close(self) -> None:
-        """End the thread; nothing may be running."""
+        """End the thread. No job may be running."""
         self._thread.shutdown()

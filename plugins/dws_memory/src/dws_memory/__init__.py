@@ -1,7 +1,8 @@
-"""The broker that needs no server: logs in the memory of one process. The model of a dws plugin.
+"""The broker that needs no server: logs in the memory of one process. A model for other dws plugins.
 
-A plugin is a package with an entry point in the group `dws_core` that names this module. dws imports it whenever it
-looks for plugins, so nothing slow is imported here: the broker follows when a `memory://` URL is used.
+A plugin is a package with an entry point in the group `dws_core` that names this module. dws imports this module
+whenever it looks for plugins, so the module imports nothing slow. The broker itself is imported when a `memory://` URL
+is used.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ CAPABILITIES: Final = LogCapabilities(
     partition_interest=True,
     idle_ops_per_s=0.0,
 )
-"""What is promised: said once, for the record below and for the class."""
+"""Guarantees of the broker. The plugin record below and the class share them."""
 
 
 def _load() -> type[MemoryBroker]:
-    from dws_memory._broker import MemoryBroker  # noqa: PLC0415 -- when the scheme is used, not before
+    from dws_memory._broker import MemoryBroker  # noqa: PLC0415 -- imported only when the scheme is used
 
     return MemoryBroker
 
 
 @hookimpl
 def dws_register_brokers() -> Iterable[BrokerSpec]:
-    """Offer `memory://` and `memory://name`."""
+    """Register `memory://` and `memory://name`."""
     yield BrokerSpec(
         schemes=("memory",),
         load=_load,

@@ -1,10 +1,11 @@
-"""`MemoryBroker`: one node's way to a log in this process.
+"""`MemoryBroker`: connects one node to a log in this process.
 
-Three parts, as in every broker: *what is stored* is `_log.py`; *how a node hears of it* is `_node.py`; this one is what
-the core calls.
+Like every broker, this one has three parts. `_log.py` stores the records, `_node.py` delivers them to a node, and this
+module implements the interface that the core calls.
 
-Nodes of one log may live on different event loops in different threads (test clients do that), hence the lock. It
-guards the log, its readers and the list of nodes; it is never held while the sink, which is foreign code, runs.
+Nodes of one log may run on different event loops in different threads (test clients do that), so the log has a lock.
+The lock guards the log, its readers and the list of nodes. It is never held while the sink runs, because the sink is
+foreign code.
 """
 
 from __future__ import annotations
@@ -37,24 +38,25 @@ from dws_core.plugin import (
 from dws_memory import CAPABILITIES
 from dws_memory._log import Log
 from dws_memory._node import Node
-from dws_memory._worker_check import warn_of_siblings
+from dws_memory._worker_check import warn_if_other_worker
 
-_BURST: Final = 256
-"""Every so many publishes one is answered in the next loop tick. All others are answered at once, and awaiting what is
-done does not suspend: a loop that only publishes would let nobody else run, the readers of its messages included."""
+_SUSPEND_EVERY: Final = 256
+"""Every 256th publish of a partition resolves in the next tick of the event loop, all others immediately. Awaiting a
+resolved future does not suspend, so a loop that only publishes would otherwise never let another task run. Such a task
+may be the reader of these messages."""
 
-# A log lives as long as a broker object that uses it; then its name begins anew, with another epoch.
-_shared: WeakValueDictionary[tuple[str, str], Log] = WeakValueDictionary()
-_shared_lock = threading.Lock()
+# A log lives as long as a broker object that uses it. After that, its name starts again with a new epoch.
+_shared_logs: WeakValueDictionary[tuple[str, str], Log] = WeakValueDictionary()
+_find_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryOptions:
-    """What a `memory://` URL may set.
+    """The options of a `memory://` URL.
 
     Attributes:
-        max_payload_bytes: Largest payload in bytes.
-        key_ttl_s: Seconds for which a repeat of a key is recognised.
+        max_payload_bytes: Maximum payload size, in bytes.
+        key_ttl_s: How long a repeated key is recognised, in seconds.
     """
 
     max_payload_bytes: int = 1_048_576
@@ -65,10 +67,11 @@ class MemoryBroker(LogBroker):
     """Logs in the memory of this process.
 
     Args:
-        name: Brokers of one name and one channel share a log, as long as one of them exists. Empty: a log of its own.
-        max_payload_bytes: Largest payload in bytes.
-        key_ttl_s: Seconds for which a repeat of a key is recognised.
-        clock: Seconds, for TTLs; brokers of one log need the same.
+        name: Name of the log. Brokers with the same name and channel share a log, as long as one of them exists. If
+            empty, the broker has its own log.
+        max_payload_bytes: Maximum payload size, in bytes.
+        key_ttl_s: How long a repeated key is recognised, in seconds.
+        clock: Function that returns the time in seconds, for TTLs. All brokers of a log must use the same clock.
     """
 
     capabilities = CAPABILITIES
@@ -82,32 +85,34 @@ class MemoryBroker(LogBroker):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.capabilities = replace(self.capabilities, max_payload_bytes=max_payload_bytes)  # type: ignore[misc]  # this object's own
+        self.capabilities = replace(self.capabilities, max_payload_bytes=max_payload_bytes)  # type: ignore[misc]
         self._max_payload_bytes = max_payload_bytes
         self._key_ttl_s = key_ttl_s
         self._clock = clock
-        self._own: dict[tuple[str, str], Log] = {}  # the log of a broker without name
-        self._node: Node | None = None  # while it is started
-        self._log: Log | None = None  # kept when stopped: the log lives as long as this object
+        self._own_logs: dict[tuple[str, str], Log] = {}  # used if the broker has no name
+        self._node: Node | None = None  # set while the broker is started
+        self._log: Log | None = None  # kept after a stop, because the log lives as long as this object
 
     @classmethod
     def from_url(cls, url: BrokerURL) -> Self:
         """Build from `memory://` or `memory://name`, with the options of `MemoryOptions`."""
         if url.path or len(url.hosts) > 1 or (url.hosts and url.hosts[0][1] is not None):
-            raise InvalidBrokerURL(f"broker URL {url} says more than a name.", fix="write memory:// or memory://name")
+            raise InvalidBrokerURL(
+                f"broker URL {url} contains more than a name.", fix="write memory:// or memory://name"
+            )
         return cls(url.name, **asdict(url.read_options(MemoryOptions)))
 
     async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
-        """Join the log of this name and channel. Never fails to connect: there is nothing to connect to."""
+        """Join the log of this name and channel. Makes no connection, so it never raises `BrokerUnavailable`."""
         if self._node is not None:
-            raise BrokerError("this memory broker is started already.", fix="use one broker object for each node")
-        self._log = _find_log(_shared if self.name else self._own, self.name, layout)
+            raise BrokerError("this memory broker is already started.", fix="use one broker object for each node")
+        self._log = _find_log(_shared_logs if self.name else self._own_logs, self.name, layout)
         self._node = Node(node, self._log, sink, asyncio.get_running_loop())
-        warn_of_siblings(self.name, layout.channel)
+        warn_if_other_worker(self.name, layout.channel)
         sink.on_state("live", "in this process")
 
     async def stop(self, *, drain_s: float = 5.0) -> None:
-        """Leave the log. What was published is stored already; what waits for this node's sink is handed to it now."""
+        """Leave the log. Pass all pending records to this node's sink first. Published messages are already stored."""
         if (node := self._node) is None:
             return
         self._node = None
@@ -127,7 +132,7 @@ class MemoryBroker(LogBroker):
         key: str | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
-        """Store and deliver in one step under the lock. The future is done already, but for one in `_BURST`."""
+        """Store and deliver in one step under the lock. See `_SUSPEND_EVERY` for when the future resolves."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
         node = self._node
@@ -150,14 +155,14 @@ class MemoryBroker(LogBroker):
                 ts_ms=time.time_ns() // 1_000_000,
                 now=self._clock(),
             )
-        if seq % _BURST:
+        if seq % _SUSPEND_EVERY:
             future.set_result(receipt)
         else:
-            loop.call_soon(_answer, future, receipt)
+            loop.call_soon(_resolve, future, receipt)
         return future
 
     async def read(self, span: ReadSpan) -> ReadResult:
-        """Read what was missed, or say why it cannot be had."""
+        """Return all records of a span, or a gap."""
         log = self._started().log
         with log.lock:
             found = log.partitions[span.partition]
@@ -166,7 +171,7 @@ class MemoryBroker(LogBroker):
             return found.read(span, now=self._clock())
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
-        """Say where the logs end now."""
+        """Return the current ends of the logs."""
         log = self._started().log
         with log.lock:
             return {number: log.partitions[number].head for number in partitions}
@@ -192,23 +197,25 @@ class MemoryBroker(LogBroker):
 
 
 def _closed() -> BrokerClosed:
-    return BrokerClosed("the memory broker is not started.", fix="call start() first, and nothing after stop()")
+    return BrokerClosed(
+        "the memory broker is not started.", fix="call start() first, and do not use the broker after stop()"
+    )
 
 
-def _answer(future: asyncio.Future[Receipt], receipt: Receipt) -> None:
+def _resolve(future: asyncio.Future[Receipt], receipt: Receipt) -> None:
     if not future.done():
         future.set_result(receipt)
 
 
 def _find_log(logs: MutableMapping[tuple[str, str], Log], name: str, layout: Layout) -> Log:
-    with _shared_lock:
+    with _find_lock:
         log = logs.get((name, layout.channel))
         if log is None:
             log = logs[name, layout.channel] = Log(layout)
     if log.layout != layout:
         raise LayoutMismatch(
             f"channel {layout.channel!r} of memory://{name} has {_describe(log.layout)}, not {_describe(layout)}.",
-            fix="start all nodes of a channel with the same partitions and shard_levels",
+            fix="start all nodes of the channel with the same partitions and shard_levels",
         )
     return log
 
@@ -218,4 +225,4 @@ def _describe(layout: Layout) -> str:
 
 
 InMemoryBroker = MemoryBroker
-"""Its name in the original library."""
+"""The name of `MemoryBroker` in the original library."""

@@ -1,11 +1,12 @@
-"""What is stored: the partition logs of one channel. No event loop in here; the caller holds the lock.
+"""The storage: the partition logs of one channel. Uses no event loop. The caller holds the lock.
 
-Memory is proportional to the records that are kept, whatever was ever published:
+Memory is proportional to the number of kept records, not to the number of records ever published:
 
-- a topic's records go by the size and the TTL of its history;
-- a topic without records is remembered by its last offset only, to answer exactly "nothing was missed", and only
-  `_MAX_GONE` such topics are: behind the oldest forgotten one lies the *floor*, up to which the answer is a gap;
-- a key is forgotten after its window.
+- A topic's records are dropped by the size and the TTL of its history.
+- Of a topic without records, only the last offset is kept, so that a read can return "nothing was missed" exactly. At
+  most `_MAX_EMPTY_TOPICS` such topics are kept. The *floor* is the highest offset among those that were forgotten. A
+  read of an unknown topic from below the floor returns a gap.
+- A key is forgotten after its window.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ from typing import Protocol
 
 from dws_core.plugin import GapReason, Head, History, Layout, Offset, ReadResult, ReadSpan, Receipt, Record, TopicMatch
 
-_MAX_GONE = 10_000
+_MAX_EMPTY_TOPICS = 10_000
 
 
 class Reader(Protocol):
-    """Who wants the records of a partition as they come."""
+    """Receives every new record of a partition."""
 
     def add(self, record: Record) -> None:
-        """Take a record; called with the lock held, from any thread."""
+        """Receive a record. Called with the lock held, from any thread."""
         ...
 
 
-class Listener(Protocol):
-    """A node of the channel, as the others see it."""
+class ControlReceiver(Protocol):
+    """A node of the channel, as the other nodes see it."""
 
-    def hear(self, sender: bytes, payload: bytes) -> None:
-        """Take a control message; called with the lock held, from any thread."""
+    def receive_control(self, sender: bytes, payload: bytes) -> None:
+        """Receive a control message. Called with the lock held, from any thread."""
         ...
 
 
 class _Topic:
-    """One topic's records, oldest first, each with the time at which it expires."""
+    """The records of one topic, oldest first, each with the time at which it expires."""
 
     __slots__ = ("last", "records")
 
@@ -61,7 +62,7 @@ class _Topic:
 
     @property
     def last_dropped(self) -> Offset:
-        """Offset of the newest record that is not kept; 0: all are."""
+        """Offset of the newest record that was dropped, 0 if none was."""
         return (self.records[0][1].prev or 0) if self.records else self.last
 
 
@@ -72,16 +73,16 @@ class Partition:
         self.number = number
         self.epoch = epoch
         self.end: Offset = 0
-        self.readers: tuple[Reader, ...] = ()  # replaced, never changed: publishing iterates over it
+        self.readers: tuple[Reader, ...] = ()  # replaced, never changed, because publish() iterates over it
         self._floor: Offset = 0
         self._topics: OrderedDict[str, _Topic] = OrderedDict()  # least recently published first
-        self._gone: OrderedDict[str, Offset] = OrderedDict()  # topics without records: their last offset
-        self._due: list[tuple[float, str]] = []  # heap: when to look at a topic, one entry for each of `_topics`
+        self._empty_topics: OrderedDict[str, Offset] = OrderedDict()  # the last offset of each topic without records
+        self._due: list[tuple[float, str]] = []  # heap of the times to check a topic, one entry for each of `_topics`
         self._receipts: OrderedDict[tuple[str, str], tuple[float, Receipt]] = OrderedDict()
 
     @property
     def head(self) -> Head:
-        """Where the log ends. Each topic has its own beginning, so `first` says nothing here."""
+        """The end of the log. `first` stays 0, because each topic has its own beginning."""
         return Head(partition=self.number, epoch=self.epoch, offset=self.end)
 
     def publish(
@@ -97,7 +98,7 @@ class Partition:
         ts_ms: int,
         now: float,
     ) -> Receipt:
-        """Store a message and hand it to the readers, as `LogBroker.publish` says."""
+        """Store a message and pass it to the readers. See `LogBroker.publish`."""
         if key is not None and (first := self._first_receipt(topic, key, now)) is not None:
             return first
         stored = self._topic(topic, history, now) if history.size else None
@@ -121,15 +122,15 @@ class Partition:
         return receipt
 
     def _topic(self, name: str, history: History, now: float) -> _Topic:
-        """Find or add a topic that is about to get the next offset."""
+        """Return the topic, added if necessary, and assign the next offset."""
         if self._due and self._due[0][0] <= now:
             self.expire(now)
         self.end += 1
         if (topic := self._topics.get(name)) is not None:
             self._topics.move_to_end(name)
             return topic
-        # Of a topic that is not remembered, the floor is the highest offset that its last record can have had.
-        topic = self._topics[name] = _Topic(self._gone.pop(name, self._floor))
+        # The last record of a forgotten topic had an offset of at most the floor.
+        topic = self._topics[name] = _Topic(self._empty_topics.pop(name, self._floor))
         heappush(self._due, (now + history.ttl_s, name))
         return topic
 
@@ -141,7 +142,7 @@ class Partition:
         return found and Receipt(epoch=found[1].epoch, offset=found[1].offset, duplicate=True)
 
     def expire(self, now: float) -> None:
-        """Drop what is too old, of the topics that are due."""
+        """Drop the expired records of all topics that are due for a check."""
         while self._due and self._due[0][0] <= now:
             _, name = heappop(self._due)
             topic = self._topics[name]
@@ -150,21 +151,21 @@ class Partition:
                 heappush(self._due, (topic.records[-1][0], name))
             else:
                 del self._topics[name]
-                self._remember(name, topic.last)
+                self._keep_last_offset(name, topic.last)
 
-    def _remember(self, name: str, last: Offset) -> None:
-        self._gone[name] = last
-        if len(self._gone) > _MAX_GONE:
-            _, forgotten = self._gone.popitem(last=False)
+    def _keep_last_offset(self, name: str, last: Offset) -> None:
+        self._empty_topics[name] = last
+        if len(self._empty_topics) > _MAX_EMPTY_TOPICS:
+            _, forgotten = self._empty_topics.popitem(last=False)
             self._floor = max(self._floor, forgotten)
 
     def forget(self, name: str) -> None:
-        """Drop a topic's records. That they were there is known until they would have expired."""
+        """Drop a topic's records. Their last offset is kept, so that reads of them return a gap."""
         if (topic := self._topics.get(name)) is not None:
             topic.records.clear()
 
     def read(self, span: ReadSpan, *, now: float) -> ReadResult:
-        """Return all records of a span, or a gap. The caller has compared the epoch. See `LogBroker.read`."""
+        """Return all records of a span, or a gap. The caller has checked the epoch. See `LogBroker.read`."""
         since, until = span.since, span.until
         if self.end < since:
             return ReadResult(gap=GapReason.AHEAD)
@@ -173,14 +174,14 @@ class Partition:
         self.expire(now)
         found: list[Record] = []
         room = span.max_bytes
-        for topic in self._since(since, span.topics):
+        for topic in self._changed_since(since, span.topics):
             if topic is None:
                 return ReadResult(gap=GapReason.TRIMMED)
             topic.drop_expired(now)
             if topic.last_dropped > since:
                 return ReadResult(gap=GapReason.TRIMMED)
             for _, record in reversed(topic.records):
-                offset = record.offset or 0  # never 0: everything that is kept has a place
+                offset = record.offset or 0  # never 0, because every kept record has an offset
                 if offset <= since:
                     break
                 if offset <= until:
@@ -191,14 +192,14 @@ class Partition:
         found.sort(key=lambda record: record.offset or 0)
         return ReadResult(records=tuple(found))
 
-    def _since(self, since: Offset, topics: Collection[str] | TopicMatch) -> Iterator[_Topic | None]:
-        """Find the wanted topics that changed after an offset. None: one of them has no records any more."""
+    def _changed_since(self, since: Offset, topics: Collection[str] | TopicMatch) -> Iterator[_Topic | None]:
+        """Yield the wanted topics that changed after an offset. Yield None for a topic without records."""
         if callable(topics):
-            if self._floor > since or any(last > since and topics(name) for name, last in self._gone.items()):
+            if self._floor > since or any(last > since and topics(name) for name, last in self._empty_topics.items()):
                 yield None
             for name, topic in reversed(self._topics.items()):
                 if topic.last <= since:
-                    break  # those before it were published to earlier still
+                    break  # all remaining topics changed even earlier
                 if topics(name):
                     yield topic
             return
@@ -206,7 +207,7 @@ class Partition:
             known = self._topics.get(name)
             if known is not None and known.last > since:
                 yield known
-            elif known is None and self._gone.get(name, self._floor) > since:
+            elif known is None and self._empty_topics.get(name, self._floor) > since:
                 yield None
 
 
@@ -217,5 +218,5 @@ class Log:
         epoch = secrets.token_hex(8)
         self.layout = layout
         self.lock = threading.Lock()
-        self.nodes: tuple[Listener, ...] = ()
+        self.nodes: tuple[ControlReceiver, ...] = ()
         self.partitions = tuple(Partition(number, epoch) for number in range(layout.partitions))

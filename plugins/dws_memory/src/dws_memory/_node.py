@@ -1,4 +1,4 @@
-"""How a node hears of what is stored: its tails, flushed to its sink once for each tick of its event loop."""
+"""The delivery to one node: its tails, flushed to its sink once per tick of its event loop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Final
 from dws_core.plugin import GapReason, Head, Record, TailSink
 from dws_memory._log import Log, Partition
 
-_MAX_BEHIND: Final = 262_144
-"""Records that may wait for a node whose event loop does not run. Then it is told a gap: memory stays bounded."""
+_MAX_PENDING: Final = 262_144
+"""Maximum number of records that wait for a node whose event loop does not run. Beyond that, they are dropped and the
+node receives a gap, so that memory stays bounded."""
 
 
 class _Tail:
-    """What a node has not heard yet of one partition."""
+    """The records of one partition that the node's sink has not received yet."""
 
     __slots__ = ("lost", "node", "partition", "pending", "seen")
 
@@ -27,15 +28,15 @@ class _Tail:
         self.lost = False
 
     def add(self, record: Record) -> None:
-        if len(self.pending) >= _MAX_BEHIND:
+        if len(self.pending) >= _MAX_PENDING:
             self.pending, self.lost = [], True
         if not self.lost:
             self.pending.append(record)
-        if not self.node.woken:
-            self.node.wake()
+        if not self.node.flush_scheduled:
+            self.node.schedule_flush()
 
-    def take(self) -> Callable[[TailSink], None]:
-        """Return what to tell the sink, and start anew."""
+    def take_pending(self) -> Callable[[TailSink], None]:
+        """Return the call that passes the pending records or the gap to a sink, and forget them."""
         head, lo = self.partition.head, self.seen
         self.seen = head.offset
         records, self.pending = self.pending, []
@@ -45,24 +46,27 @@ class _Tail:
         return lambda sink: sink.on_records(head.partition, head.epoch, lo, head.offset, records)
 
 
-def _control(sender: bytes, payload: bytes) -> Callable[[TailSink], None]:
+def _control_call(sender: bytes, payload: bytes) -> Callable[[TailSink], None]:
     return lambda sink: sink.on_control(sender, payload)
 
 
 class Node:
-    """A started broker. Its public methods are called on its event loop; the log calls `hear` and the tails.
+    """The node of a started broker.
+
+    The methods are called on the node's event loop, except `receive_control` and `schedule_flush`, which run in the
+    thread of the publisher.
 
     Args:
-        id_: The node's id.
-        log: Where it belongs; it joins at once.
-        sink: Who is told.
-        loop: Where the sink is called.
+        id_: Id of the node.
+        log: Log of the node, which it joins immediately.
+        sink: Receives the records, gaps, control messages and states.
+        loop: Event loop on which the sink is called.
     """
 
     def __init__(self, id_: bytes, log: Log, sink: TailSink, loop: asyncio.AbstractEventLoop) -> None:
         self.id = id_
         self.log = log
-        self.woken = False
+        self.flush_scheduled = False
         self._sink = sink
         self._loop = loop
         self._seqs = [0] * len(log.partitions)
@@ -72,12 +76,12 @@ class Node:
             log.nodes += (self,)
 
     def next_seq(self, partition: int) -> int:
-        """Count a publish; called with the lock held."""
+        """Return the sequence number of the next publish. Called with the lock held."""
         self._seqs[partition] += 1
         return self._seqs[partition]
 
     def tail(self, partitions: frozenset[int]) -> Mapping[int, Head]:
-        """Tail exactly these; a partition that is tailed already goes on where it is."""
+        """Tail exactly these partitions. A partition that is already tailed continues at its position."""
         with self.log.lock:
             for number in self._tails.keys() - partitions:
                 self._drop(number)
@@ -91,45 +95,45 @@ class Node:
         """Send to every node of the log."""
         with self.log.lock:
             for node in self.log.nodes:
-                node.hear(self.id, payload)
+                node.receive_control(self.id, payload)
 
-    def hear(self, sender: bytes, payload: bytes) -> None:
-        """Take a control message; called with the lock held, from any thread."""
+    def receive_control(self, sender: bytes, payload: bytes) -> None:
+        """Queue a control message. Called with the lock held, from any thread."""
         self._controls.append((sender, payload))
-        if not self.woken:
-            self.wake()
+        if not self.flush_scheduled:
+            self.schedule_flush()
 
-    def wake(self) -> None:
-        """Have `_flush` run in the next tick; called with the lock held, from any thread."""
-        self.woken = True
+    def schedule_flush(self) -> None:
+        """Schedule `_flush` for the next tick. Called with the lock held, from any thread."""
+        self.flush_scheduled = True
         if asyncio.get_running_loop() is self._loop:
             self._loop.call_soon(self._flush)
             return
         try:
             self._loop.call_soon_threadsafe(self._flush)
-        except RuntimeError:  # that loop is closed, and nobody stopped the broker: nobody listens any more
+        except RuntimeError:  # the loop of this node was closed before the broker was stopped
             self._leave()
 
     def close(self) -> None:
-        """Hand over what waits, and leave the log."""
+        """Pass all pending records to the sink, and leave the log."""
         self._flush()
         with self.log.lock:
             self._leave()
-        self._tell(lambda sink: sink.on_state("closed", "stopped"))
+        self._call_sink(lambda sink: sink.on_state("closed", "stopped"))
 
     def _flush(self) -> None:
         with self.log.lock:
-            self.woken = False
-            news = [tail.take() for tail in self._tails.values() if tail.pending or tail.lost]
-            news += [_control(*control) for control in self._controls]
+            self.flush_scheduled = False
+            calls = [tail.take_pending() for tail in self._tails.values() if tail.pending or tail.lost]
+            calls += [_control_call(*control) for control in self._controls]
             self._controls.clear()
-        for tell in news:
-            self._tell(tell)
+        for call in calls:
+            self._call_sink(call)
 
-    def _tell(self, tell: Callable[[TailSink], None]) -> None:
+    def _call_sink(self, call: Callable[[TailSink], None]) -> None:
         try:
-            tell(self._sink)
-        except Exception as error:  # noqa: BLE001 -- foreign code; the other calls and the other nodes must go on
+            call(self._sink)
+        except Exception as error:  # noqa: BLE001 -- a failing sink must not stop the other calls and the other nodes
             self._loop.call_exception_handler({"message": "a tail sink of dws failed", "exception": error})
 
     def _drop(self, number: int) -> None:

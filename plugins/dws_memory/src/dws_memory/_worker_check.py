@@ -1,7 +1,8 @@
-"""Whether another worker of the same server runs this broker too: then neither hears the other, and somebody has to be told.
+"""Warns when several workers of one server use a memory broker, because their messages do not reach each other.
 
-The first worker locks a file that is named after the process that started it; the lock ends with the worker, so one that is
-only replaced (`uvicorn --reload`) finds it free. Nothing else is asked of the server, and nothing fails where this cannot work.
+The first worker locks a file that is named after its parent process. The lock ends with the worker, so a worker that
+replaces another one (`uvicorn --reload`) finds it free. The check needs nothing else from the server. Where it cannot
+work, it does nothing.
 """
 
 from __future__ import annotations
@@ -24,42 +25,42 @@ except ImportError:  # Windows
 
 logger = logging.getLogger("dws.memory")
 
-_held: Final[dict[Path, BinaryIO | None]] = {}  # until this process ends; None: warned already
+_locks: Final[dict[Path, BinaryIO | None]] = {}  # kept until this process ends, None after a warning
 
 
-def warn_of_siblings(name: str, channel: str) -> None:
+def warn_if_other_worker(name: str, channel: str) -> None:
     """Warn if another worker of the same server has a memory broker of this name and channel.
 
     Args:
-        name: Of the broker.
-        channel: Of its node.
+        name: Name of the broker.
+        channel: Channel of its node.
     """
     if fcntl is None or not _is_worker():
         return
     key = zlib.crc32(f"{name}\n{channel}".encode())
     path = Path(tempfile.gettempdir(), f"dws-memory-{os.getppid()}-{key:08x}.lock")
-    if path in _held:
+    if path in _locks:
         return
     try:
-        _held[path] = _lock(path)
+        _locks[path] = _lock(path)
     except OSError:
-        return  # no place to write: nothing can be said
-    if _held[path] is None:
+        return  # without a writable folder, the check is impossible
+    if _locks[path] is None:
         logger.warning(
-            "another worker process of this server uses memory:// for channel %r, too: each has logs of its own, and what is "
-            "published in one is never heard in the others. Fix: run one worker, or give all one broker, such as "
-            "broker_url='redis://localhost:6379/0' (pip install dws-redis)",
+            "another worker process of this server uses memory:// for channel %r as well. Each worker has its own log, "
+            "so messages published in one worker never reach the clients of the others. Fix: run a single worker, or "
+            "use one broker for all workers, such as broker_url='redis://localhost:6379/0' (pip install dws-redis)",
             channel,
         )
 
 
 def _is_worker() -> bool:
-    """Say whether a server's supervisor started this process (uvicorn, hypercorn, granian; gunicorn forks)."""
+    """Return whether a server's supervisor started this process (uvicorn, hypercorn, granian, or gunicorn by fork)."""
     return multiprocessing.parent_process() is not None or "gunicorn.arbiter" in sys.modules
 
 
 def _lock(path: Path) -> BinaryIO | None:
-    """Return the locked file; None if another process has it."""
+    """Return the locked file, or None if another process holds the lock."""
     assert fcntl is not None  # noqa: S101 -- for the type checker
     file = path.open("wb")
     try:

@@ -18,28 +18,31 @@ CAPABILITIES: Final = LogCapabilities(
     partition_interest=True,
     idle_ops_per_s=2.0,
 )
-"""What is promised by a Redis as it is delivered; with an append-only file the log survives Redis itself."""
+"""Guarantees with the default configuration of Redis. With an append-only file, the log also survives Redis itself."""
+
+
+_SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
 
 
 def _load() -> type[RedisBroker]:
-    from dws_redis._broker import RedisBroker  # noqa: PLC0415 -- when the scheme is used, not before
+    from dws_redis._broker import RedisBroker  # noqa: PLC0415 -- imported only when the scheme is used
 
     return RedisBroker
 
 
 @hookimpl
 def dws_register_brokers() -> Iterable[BrokerSpec]:
-    """Offer `redis://`, `unix://` (a socket file), `redis+sentinel://`, `redis+cluster://`, and with TLS `rediss…`."""
+    """Register `redis`, `unix` (a socket file), `redis+sentinel` and `redis+cluster`, and with TLS `rediss…`."""
     yield BrokerSpec(
-        schemes=(
-            "redis",
-            "rediss",
-            "unix",
-            "redis+sentinel",
-            "rediss+sentinel",
-            "redis+cluster",
-            "rediss+cluster",
-        ),
+        schemes=_SCHEMES,
         load=_load,
         capabilities=CAPABILITIES,
         summary="Logs on a Redis or Valkey server: for many processes and machines.",

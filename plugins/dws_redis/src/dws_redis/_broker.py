@@ -1,4 +1,4 @@
-"""`RedisBroker`: what the core calls."""
+"""`RedisBroker`: the interface that the core calls."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from dws_redis._settings import Settings
 
 
 class RedisBroker(LogBroker):
-    """Partition logs on a Redis or Valkey server, on one that sentinels choose, or on a cluster.
+    """Partition logs on a Redis or Valkey server, on a server that sentinels choose, or on a cluster.
 
     Args:
-        settings: Where, and how.
+        settings: Location of the servers, and options.
     """
 
     capabilities = CAPABILITIES
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.partitions = settings.partitions  # type: ignore[misc]  # this object's own
+        self.partitions = settings.partitions  # type: ignore[misc]  # overrides the class attribute
         self.capabilities = replace(  # type: ignore[misc]
             CAPABILITIES,
             max_payload_bytes=settings.options.max_payload_bytes,
@@ -50,20 +50,20 @@ class RedisBroker(LogBroker):
         """Build from a URL, with the options of `RedisOptions`.
 
         Raises:
-            InvalidBrokerURL: It does not say where Redis is, or has options that are unknown or cannot work.
+            InvalidBrokerURL: The URL names no Redis server, or has an unknown or invalid option.
         """
         return cls(Settings.read(url))
 
     async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
-        """Connect; return when publishing works."""
+        """Connect. Return when publishing works."""
         if self._node is not None:
-            raise BrokerError("this Redis broker is started already.", fix="use one broker object for each node")
+            raise BrokerError("this Redis broker is already started.", fix="use one broker object for each node")
         started = Node(self._settings, node, layout, sink)
         await started.start()
         self._node = started
 
     async def stop(self, *, drain_s: float = 5.0) -> None:
-        """Send what waits for at most `drain_s` seconds, then close all connections."""
+        """Send the queued publishes within `drain_s` seconds, then close all connections."""
         if (node := self._node) is None:
             return
         self._node = None
@@ -83,7 +83,7 @@ class RedisBroker(LogBroker):
         key: str | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
-        """Store and send in one script, together with what else is published in this tick."""
+        """Store and send in one script call, together with all other publishes of this tick."""
         if self._node is None:
             future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
             future.set_exception(_closed())
@@ -91,11 +91,11 @@ class RedisBroker(LogBroker):
         return self._node.publisher.publish(partition, topic, payload, history, key, deadline_s)
 
     async def read(self, span: ReadSpan) -> ReadResult:
-        """Read what was missed, or say why it cannot be had."""
+        """Return all records of a span, or a gap."""
         return await self._started().reader.read(span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
-        """Say where the logs end now."""
+        """Return the current ends of the logs."""
         return await self._started().reader.heads(partitions)
 
     async def send_control(self, payload: bytes) -> None:
@@ -103,7 +103,7 @@ class RedisBroker(LogBroker):
         await self._started().send_control(payload)
 
     async def forget(self, topic: str) -> None:
-        """Drop a topic's records; that they were there stays known."""
+        """Drop a topic's records. Their last offset is kept, so that reads of them return a gap."""
         node = self._started()
         partition = partition_of(topic, node.names.layout)
         await node.commands(partition).call("DEL", node.names.base(partition) + "h:" + topic)
@@ -114,8 +114,10 @@ class RedisBroker(LogBroker):
         return self._node
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._settings.shown} {'started' if self._node else 'stopped'}>"
+        return f"<{type(self).__name__} {self._settings.masked_url} {'started' if self._node else 'stopped'}>"
 
 
 def _closed() -> BrokerClosed:
-    return BrokerClosed("the Redis broker is not started.", fix="call start() first, and nothing after stop()")
+    return BrokerClosed(
+        "the Redis broker is not started.", fix="call start() first, and do not use the broker after stop()"
+    )

@@ -1,4 +1,4 @@
-"""Connections: redis-py opens them (TLS, users, databases), then the bytes are read and written here, with hiredis."""
+"""Connections. redis-py opens them (TLS, users, databases). This module then reads and writes with hiredis."""
 
 from __future__ import annotations
 
@@ -22,40 +22,26 @@ logger = logging.getLogger("dws.redis")
 WRONG_SERVER: Final = (
     "NOSCRIPT", "NOFENCE", "READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN",
 )  # fmt: skip
-"""Answers that say that this connection is to the wrong server, or to one that is not what it was."""
+"""Error codes of a server that is the wrong one, or is no longer in the state in which it was prepared."""
 
 
-def says(refusal: str, words: tuple[str, ...]) -> bool:
-    """Say whether a refusal begins with one of these words; one from inside a script of Redis 6 has others before it."""
-    return refusal.startswith(words) or any(f": -{word}" in refusal for word in words)
+def has_error_code(error: str, codes: tuple[str, ...]) -> bool:
+    """Return whether an error has one of these codes. Redis 6 puts other text before a code that a script raises."""
+    return error.startswith(codes) or any(f": -{code}" in error for code in codes)
 
 
 class Lost(Exception):
-    """The connection ended before the answer came: nobody knows whether the command was carried out."""
+    """The connection was lost before the reply arrived. Whether the command was executed is unknown."""
 
 
 async def open_connection(settings: Settings, address: Address, *, name: str) -> AbstractConnection:
-    """Open and greet a connection.
+    """Open a connection and log in.
 
     Raises:
-        BrokerUnavailable: Nobody answers in time, or the server is not ready.
+        BrokerUnavailable: The server does not reply in time, or is not ready.
         BrokerMisconfigured: The server refuses the user or the password.
     """
-    kind: type[AbstractConnection] = SSLConnection if settings.tls else Connection
-    place: dict[str, Any]
-    if isinstance(address, str):
-        kind, place = UnixDomainSocketConnection, {"path": address}
-    else:
-        place = {"host": address[0], "port": address[1]}
-    connection = kind(
-        **place,
-        **settings.login,
-        protocol=2,
-        client_name=name,
-        socket_timeout=None,  # else redis-py sends by `asyncio.wait_for`, which swallows a cancellation (Python 3.11)
-        socket_connect_timeout=settings.options.connect_timeout_s,
-        retry=Retry(NoBackoff(), 0),
-    )
+    connection = _new_connection(settings, address, name)
     task = asyncio.current_task()
     cancelled = task.cancelling() if task is not None else 0
     try:
@@ -63,41 +49,61 @@ async def open_connection(settings: Settings, address: Address, *, name: str) ->
             await connection.connect()  # type: ignore[no-untyped-call]
     except AuthenticationError as error:
         raise BrokerMisconfigured(
-            f"{show(settings, address)} refuses the user or password: {error}.",
-            fix="correct the URL, or the user's rights (ACL)",
+            f"{describe_server(settings, address)} refuses the user or password: {error}.",
+            fix="correct the URL, or the rights of the user (ACL)",
         ) from error
-    except (RedisError, OSError, TimeoutError, UnicodeError) as error:  # UnicodeError: of a name that is none
+    except (RedisError, OSError, TimeoutError, UnicodeError) as error:  # UnicodeError: the host name is invalid
         await connection.disconnect(nowait=True)
+        reason = (str(error) or type(error).__name__).removesuffix(".")
         raise BrokerUnavailable(
-            f"{show(settings, address)} cannot be reached: {(str(error) or type(error).__name__).removesuffix('.')}.",
-            fix="check that Redis runs there; try `python -m dws_core doctor URL`",
+            f"{describe_server(settings, address)} cannot be reached: {reason}.",
+            fix="check that Redis runs there, and try `python -m dws_core doctor URL`",
         ) from error
-    finally:  # redis-py may swallow a cancellation (seen with 8.1), and succeed or fail instead
+    finally:  # redis-py may swallow a cancellation (seen with 8.1) and return or raise another error instead
         if task is not None and task.cancelling() > cancelled:
             await connection.disconnect(nowait=True)
             raise asyncio.CancelledError
     return connection
 
 
-def show(settings: Settings, address: Address) -> str:
-    """Say in errors where a server is, and how it was found."""
+def _new_connection(settings: Settings, address: Address, name: str) -> AbstractConnection:
+    kind: type[AbstractConnection] = SSLConnection if settings.tls else Connection
+    location: dict[str, Any]
+    if isinstance(address, str):
+        kind, location = UnixDomainSocketConnection, {"path": address}
+    else:
+        location = {"host": address[0], "port": address[1]}
+    return kind(
+        **location,
+        **settings.login,
+        protocol=2,
+        client_name=name,
+        socket_timeout=None,  # otherwise redis-py sends by `asyncio.wait_for`, which swallows cancellations in 3.11
+        socket_connect_timeout=settings.options.connect_timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def describe_server(settings: Settings, address: Address) -> str:
+    """Return the location of a server and the URL that led to it, for error messages."""
     if settings.kind == "server":
-        return settings.shown
-    return f"{address[0]}:{address[1]} of {settings.shown}"
+        return settings.masked_url
+    return f"{address[0]}:{address[1]} of {settings.masked_url}"
 
 
 class Wire(asyncio.Protocol):
-    """An open connection, from the greeting on.
+    """An open connection after the login.
 
     Args:
-        connection: Open; kept, since redis-py closes what it no longer sees.
-        settings: How long silence may last.
-        on_reply: Takes each answer or push; a refusal as `hiredis.ReplyError`. It says by `heard` which are a sign of life.
+        connection: An open connection. It is kept, because redis-py closes a connection that is garbage-collected.
+        settings: Timeouts of a silent connection.
+        on_reply: Called with each reply or push, or with a `hiredis.ReplyError`. It calls `confirm_alive` for those
+            that prove that the connection works.
     """
 
     def __init__(self, connection: AbstractConnection, settings: Settings, on_reply: Callable[[Any], None]) -> None:
         self._connection = connection
-        self._shown = settings.shown
+        self._masked_url = settings.masked_url
         self._on_reply = on_reply
         self._reader = hiredis.Reader()
         self._loop = asyncio.get_running_loop()
@@ -105,25 +111,25 @@ class Wire(asyncio.Protocol):
         self._watchdog = Watchdog(self._loop.time(), probe_s=options.probe_s, dead_s=options.dead_s)
         writer = connection._writer
         if writer is None:
-            raise BrokerUnavailable("the connection to Redis ended at once.")
+            raise BrokerUnavailable("the connection to Redis ended immediately.")
         self._transport: asyncio.WriteTransport = writer.transport
         self.lost: asyncio.Event = asyncio.Event()
         self._transport.set_protocol(self)
 
     def write(self, data: bytes) -> None:
-        """Write; goes nowhere once lost."""
+        """Write data. Does nothing once the connection is lost."""
         if not self.lost.is_set():
             self._transport.write(data)
 
-    def heard(self) -> None:
-        """Note a sign of life."""
+    def confirm_alive(self) -> None:
+        """Restart the timeout of a silent connection."""
         self._watchdog.heard(self._loop.time())
 
     async def watch(self, probe: Callable[[], None]) -> None:
-        """Stay until the connection is lost; cut it when it says nothing though it was asked.
+        """Return when the connection is lost. Cut it if a probe stays without a reply.
 
         Args:
-            probe: Asks for a sign of life.
+            probe: Sends a request whose reply leads to `confirm_alive`.
         """
         while not self.lost.is_set():
             try:
@@ -134,7 +140,7 @@ class Wire(asyncio.Protocol):
                 if verdict == "probe":
                     probe()
                 elif verdict == "dead":
-                    logger.warning("%s says nothing; the connection is cut", self._shown)
+                    logger.warning("%s does not reply, so the connection is cut and opened again", self._masked_url)
                     self.abort()
 
     def abort(self) -> None:
@@ -142,111 +148,110 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
 
     async def close(self) -> None:
-        """Cut it and wait for its end."""
+        """Cut the connection and wait for its end."""
         self.abort()
         try:
             await self.lost.wait()
-        finally:  # also when this is cancelled
+        finally:  # also if this call is cancelled
             await self._connection.disconnect(nowait=True)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes."""
+        """Parse the received bytes and call `on_reply` for each reply."""
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             self._on_reply(reply)
 
     def eof_received(self) -> None:
-        """Close: a server that says no more has nothing to answer."""
+        """Let the transport close: a server that sends nothing more cannot reply."""
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Take the end."""
+        """Set `lost`."""
         self.lost.set()
 
 
 class Commands:
-    """A connection for commands: what is sent in a tick leaves in one write, answers come in order.
+    """A connection for commands. All commands of a tick are sent in one write. Replies arrive in order.
 
     Args:
-        connection: Open.
-        settings: How long an answer may take.
+        connection: An open connection.
+        settings: Timeouts of a silent connection.
 
     Attributes:
-        incarnation: Of the server when its logs were fenced.
+        incarnation: Identity of the server process and its data when the logs were fenced. Empty before that.
     """
 
     def __init__(self, connection: AbstractConnection, settings: Settings) -> None:
         self.incarnation = ""
-        self._waiting: deque[Callable[[Any], None]] = deque()
-        self._out: list[bytes] = []
-        self._wire = Wire(connection, settings, self._answer)
+        self._callbacks: deque[Callable[[Any], None]] = deque()
+        self._unsent: list[bytes] = []
+        self._wire = Wire(connection, settings, self._on_reply)
 
     @property
     def lost(self) -> asyncio.Event:
-        """Set when the connection has ended."""
+        """Set once the connection has ended."""
         return self._wire.lost
 
-    def send(self, command: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
-        """Send a command; the answer is a value, `hiredis.ReplyError`, or `Lost`."""
-        if not self._out:
+    def send(self, command: tuple[Any, ...], on_reply: Callable[[Any], None]) -> None:
+        """Send a command in the next tick. `on_reply` receives a value, a `hiredis.ReplyError` or `Lost`."""
+        if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._out.append(hiredis.pack_command(command))
-        self._waiting.append(on_answer)
+        self._unsent.append(hiredis.pack_command(command))
+        self._callbacks.append(on_reply)
 
     async def call(self, *command: bytes | str | int) -> Any:
-        """Send a command and return the answer.
+        """Send a command and return the reply.
 
         Raises:
-            BrokerUnavailable: The connection was lost, or the server refused.
+            BrokerUnavailable: The connection was lost, or the server replied with an error.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.lost.is_set():
             raise BrokerUnavailable("the connection to Redis is lost.")
-        self.send(command, lambda answer: None if future.done() else future.set_result(answer))
-        answer = await future
-        if isinstance(answer, Lost):
-            raise BrokerUnavailable("the connection to Redis was lost while it was asked.")
-        if isinstance(answer, hiredis.ReplyError):
-            raise BrokerUnavailable(f"Redis refused {command[0]!r}: {answer}.")
-        return answer
+        self.send(command, lambda reply: None if future.done() else future.set_result(reply))
+        reply = await future
+        if isinstance(reply, Lost):
+            raise BrokerUnavailable(f"the connection to Redis was lost before the reply to {command[0]!r} arrived.")
+        if isinstance(reply, hiredis.ReplyError):
+            raise BrokerUnavailable(f"Redis refused {command[0]!r}: {reply}.")
+        return reply
 
-    def heard(self) -> None:
-        """Note that the question of `watch` was answered well."""
-        self._wire.heard()
+    def confirm_alive(self) -> None:
+        """Restart the timeout, because the server's reply to a probe was good."""
+        self._wire.confirm_alive()
 
-    async def watch(self, ask: Callable[[], None]) -> None:
-        """Stay until the connection is lost; cut it when it takes too long until `heard`.
+    async def watch(self, probe: Callable[[], None]) -> None:
+        """Return when the connection is lost. Cut it if `confirm_alive` is not called in time after a probe.
 
         Args:
-            ask: Asks the server how it is. Called each `probe_s`, however much is going on.
+            probe: Requests the state of the server. Called every `probe_s` seconds, even on a busy connection.
         """
-        await self._wire.watch(ask)
+        await self._wire.watch(probe)
 
     def abort(self) -> None:
         """Cut the connection."""
         self._wire.abort()
 
     async def close(self) -> None:
-        """Cut the connection and wait for its end; what was not answered is `Lost`."""
+        """Cut the connection and wait for its end. Commands without a reply receive `Lost`."""
         try:
             await self._wire.close()
         finally:
-            self.fail()
+            self._fail_pending()
 
-    def fail(self) -> None:
-        """Tell those that wait that nobody will answer."""
-        while self._waiting:
-            self._waiting.popleft()(Lost())
+    def _fail_pending(self) -> None:
+        while self._callbacks:
+            self._callbacks.popleft()(Lost())
 
     def _flush(self) -> None:
-        data, self._out = b"".join(self._out), []
+        data, self._unsent = b"".join(self._unsent), []
         self._wire.write(data)
 
-    def _answer(self, reply: Any) -> None:
-        on_answer = self._waiting.popleft()
-        on_answer(reply)
-        if isinstance(reply, hiredis.ReplyError) and says(str(reply), WRONG_SERVER):
+    def _on_reply(self, reply: Any) -> None:
+        on_reply = self._callbacks.popleft()
+        on_reply(reply)
+        if isinstance(reply, hiredis.ReplyError) and has_error_code(str(reply), WRONG_SERVER):
             self.abort()
 
 
-def ignore(answer: object) -> None:
-    """Take an answer that says nothing new: a lost connection is noticed by itself."""
+def ignore_reply(reply: object) -> None:
+    """Ignore the reply of a command. A lost connection is noticed independently."""

@@ -1,8 +1,9 @@
-"""Names of keys and channels, and what travels on a channel. No I/O.
+"""Names of keys and channels, and the format of the messages on a channel. No I/O.
 
-A push is a line `<epoch> <lo> <hi> <ms> <publisher>`, then for each record a line `<offset> <prev> <seq> <topic> <payload> <key>`
-with the lengths of three texts, which follow it. `-` for an offset: the topic has no history. The Lua of `_scripts` writes it.
-`-` for the epoch: no record has a place in the log; `write_push` writes these, and they pass by it.
+A push starts with a line `<epoch> <lo> <hi> <ms> <publisher>`. For each record follow a line `<offset> <prev> <seq>
+<topic> <payload> <key>` with the lengths of the last three, and then these three texts. An offset of `-` means that the
+topic has no history. The Lua code of `_scripts` writes these pushes. An epoch of `-` means that no record of the push
+has a position in the log. `write_push` writes such pushes, which are published without a script.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from redis.crc import key_slot
 from dws_core.plugin import Layout, Offset, Record
 
 _SLOTS: Final = 16_384
-"""Of every Redis cluster (Redis cluster specification)."""
+"""Number of slots of every Redis cluster (Redis cluster specification)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """Keys and channels of a dws channel. What belongs to a partition has its hash tag, so it is on one server of a cluster.
+    """Keys and channels of a dws channel.
+
+    All names of a partition contain its hash tag, so that they are on one server of a cluster.
 
     Attributes:
-        prefix: Of everything; without braces, which would make a hash tag of their own.
-        layout: The channel.
-        spread: Whether the tags are chosen such that the partitions divide the slots of a cluster evenly.
+        prefix: Prefix of all names. Contains no braces, because Redis would read them as the hash tag.
+        layout: Layout of the channel.
+        spread: Whether to choose the tags so that the partitions divide the slots of a cluster evenly.
     """
 
     prefix: str
@@ -37,23 +40,26 @@ class Names:
     spread: bool = False
 
     def base(self, partition: int) -> str:
-        """Return what all keys of a partition begin with."""
+        """Return the prefix of all keys of a partition."""
         return self._bases[partition]
 
-    def pushes(self, partition: int) -> str:
-        """Return the channel on which a partition's records come."""
+    def push_channel(self, partition: int) -> str:
+        """Return the channel on which a partition's records are published."""
         return self._bases[partition] + "c"
 
-    def control(self, partition: int) -> str:
-        """Return the channel of control messages; an empty one is a sign of life. All nodes listen to that of partition 0."""
+    def control_channel(self, partition: int) -> str:
+        """Return the channel of control messages. All nodes subscribe to that of partition 0.
+
+        An empty message proves that the connection works.
+        """
         return self._bases[partition] + "control"
 
     def slot(self, partition: int) -> int:
-        """Return where in a cluster a partition is."""
+        """Return the cluster slot of a partition."""
         return key_slot(self._bases[partition].encode())
 
     @property
-    def shape(self) -> str:
+    def layout_key(self) -> str:
         """The key that holds the layout."""
         return self._bases[0] + "layout"
 
@@ -65,40 +71,40 @@ class Names:
 
 
 def _spread(layout: Layout) -> list[str]:
-    """Return a tag for each partition, `<partition>.<n>:<channel>`, with the least `n` that is in its share of the slots."""
-    numbers, tags = _Numbers(layout.channel), []
+    """Return a tag `<partition>.<n>:<channel>` for each partition, with the lowest `n` whose slot is in its share."""
+    numbers, tags = _TagNumbers(layout.channel), []
     for partition in range(layout.partitions):
         first, end = (-(-part * _SLOTS // layout.partitions) for part in (partition, partition + 1))
-        tags.append(f"{partition}.{numbers.least(partition, range(first, end))}:{layout.channel}")
+        tags.append(f"{partition}.{numbers.lowest(partition, range(first, end))}:{layout.channel}")
     return tags
 
 
-class _Numbers:
-    """Finds the numbers of tags by their slots.
+class _TagNumbers:
+    """Finds the number in a tag that leads to a slot.
 
-    The CRC-16 of a cluster is linear: that of a text is that of its beginning, with zeros for the rest, XOR that of the rest.
-    So the rest, a number and the channel, is hashed once for all partitions, and then looked up.
+    The CRC-16 of a cluster is linear: the CRC of a text is the CRC of its beginning followed by zeros, XOR the CRC of
+    its ending. Therefore the endings (a number and the channel) are hashed once for all partitions and then looked up.
 
     Args:
-        channel: What follows.
+        channel: Name of the channel, which ends each tag.
     """
 
     def __init__(self, channel: str) -> None:
-        self._ending = f":{channel}".encode().partition(b"}")[0]  # there the tag ends for Redis
+        self._ending = f":{channel}".encode().partition(b"}")[0]  # Redis ends the tag at the first brace
         self._tables: list[dict[int, int]] = []
 
-    def least(self, partition: int, slots: range) -> int:
-        """Return the least number with which a partition is in one of the slots."""
+    def lowest(self, partition: int, slots: range) -> int:
+        """Return the lowest number that places a partition in one of the slots."""
         beginning = crc_hqx(b"%d." % partition, 0)
         for digits in count(1):
             table = self._table(digits)
             shift = crc_hqx(bytes(digits + len(self._ending)), beginning) % _SLOTS
             if found := [table[slot ^ shift] for slot in slots if slot ^ shift in table]:
                 return min(found)
-        raise AssertionError  # for the type checker: it counts for ever
+        raise AssertionError  # unreachable, for the type checker
 
     def _table(self, digits: int) -> dict[int, int]:
-        """Return where the numbers of so many digits lead; of several with one slot, the least."""
+        """Return the lowest number with this many digits for each slot, without the partition's contribution."""
         if digits > len(self._tables):
             numbers = range(10 ** (digits - 1) if digits > 1 else 0, 10**digits)
             self._tables.append({crc_hqx(b"%d%b" % (n, self._ending), 0) % _SLOTS: n for n in reversed(numbers)})
@@ -106,19 +112,19 @@ class _Numbers:
 
 
 def receipt_key(base: str, topic: str, key: str) -> str:
-    """Return where the receipt for an application's key is kept; lengths keep topic and key apart."""
+    """Return the key that holds the receipt for an idempotency key. The length separates the topic from the key."""
     return f"{base}k:{len(topic.encode())}:{topic}:{key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """What came on a partition's channel; a probe has no records, and `lo == hi`.
+    """A message on a partition's channel. A probe has no records, and its `lo` equals its `hi`.
 
     Attributes:
-        epoch: Of the log; None: the records have no place in it, and `lo` and `hi` say nothing.
-        lo: Where the log ended before.
-        hi: Where it ends now.
-        records: In order.
+        epoch: Epoch of the log. If None, the records have no position in it, and `lo` and `hi` have no meaning.
+        lo: End of the log before these records.
+        hi: End of the log after these records.
+        records: The records, in order.
     """
 
     epoch: str | None
@@ -128,12 +134,12 @@ class Push:
 
 
 def write_push(publisher: str, ts_ms: int, messages: Iterable[tuple[int, str, bytes]]) -> bytes:
-    """Write records that have no place in the log.
+    """Return a push with records that have no position in the log.
 
     Args:
-        publisher: The node, in hexadecimal digits.
-        ts_ms: When they were published, in milliseconds since the Unix epoch.
-        messages: Of each its publisher's number, topic and payload.
+        publisher: Id of the publishing node, in hexadecimal digits.
+        ts_ms: Time of the publish, in milliseconds since the Unix epoch.
+        messages: Sequence number, topic and payload of each message.
     """
     parts = [b"- 0 0 %d %s\n" % (ts_ms, publisher.encode())]
     for seq, topic, payload in messages:
@@ -143,10 +149,10 @@ def write_push(publisher: str, ts_ms: int, messages: Iterable[tuple[int, str, by
 
 
 def read_push(data: bytes) -> Push:
-    """Read what came.
+    """Parse a push.
 
     Raises:
-        ValueError: It is not of this form: somebody else publishes on the channel.
+        ValueError: The data is no push. Another program may publish on the channel.
     """
     at = data.index(b"\n")
     epoch, lo, hi, ms, publisher = data[:at].split(b" ")
@@ -160,7 +166,7 @@ def read_push(data: bytes) -> Push:
         after_payload = after_topic + int(payload)
         at = after_payload + int(key)
         if at > len(data):
-            raise ValueError("a record is cut off")
+            raise ValueError("a record is truncated")
         records.append(
             Record(
                 offset=None if offset == b"-" else int(offset),
@@ -178,11 +184,11 @@ def read_push(data: bytes) -> Push:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A record as a topic's stream holds it.
+    """An entry of a topic's stream.
 
     Attributes:
         record: The message.
-        expires_ms: When it is no longer kept, in milliseconds since the Unix epoch, by the server's clock.
+        expires_ms: Time when the record expires, in milliseconds since the Unix epoch, by the server's clock.
     """
 
     record: Record
@@ -190,7 +196,7 @@ class Entry:
 
 
 def read_entry(topic: str, entry: list[object]) -> Entry:
-    """Read an entry of `XRANGE`."""
+    """Parse an entry of an `XRANGE` reply."""
     id_, flat = entry
     assert isinstance(id_, bytes)  # noqa: S101 -- for the type checker: RESP2
     assert isinstance(flat, list)  # noqa: S101

@@ -1,8 +1,9 @@
-"""Publishes: in order for each partition, one script call for those of a tick, sent again until they are answered.
+"""Publishes: in order for each partition, one script call per tick, sent again until there is a reply.
 
-A batch stays here until its answer comes, and the next one of its partition waits for that: what is refused for the moment is not
-overtaken. When the connection is lost, it is sent again over the next one, under the same numbers; the script knows those
-that it has carried out. So what was sent once is stored once.
+A batch stays here until its reply arrives. The next batch of the partition waits for that, so that no publish overtakes
+one that is refused temporarily. When the connection is lost, the batch is sent again over the next connection with the
+same sequence numbers. The script recognises the numbers that it has already executed. Therefore a message is stored
+once, even if it is sent several times.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 import hiredis
@@ -27,56 +28,58 @@ from dws_core.plugin import (
     PublishOutcomeUnknown,
     Receipt,
 )
-from dws_redis._connection import WRONG_SERVER, Commands, Lost, says
-from dws_redis._fence import Place
+from dws_redis._connection import WRONG_SERVER, Commands, Lost, has_error_code
+from dws_redis._fence import LogPosition
 from dws_redis._format import Names, receipt_key, write_push
 from dws_redis._scripts import PUBLISH
 from dws_redis._settings import Settings
 
-_RING: Final = 1024
-"""Answers that Redis keeps for a node and partition: more than may be unanswered."""
+_RING_SIZE: Final = 1024
+"""Number of results that Redis keeps for each node and partition. More than the publishes without a reply can need."""
 
-_PASSED: Final = Receipt(epoch="", offset=None)
-"""Of a message that is not kept: it has no place in a log."""
+_EPHEMERAL_RECEIPT: Final = Receipt(epoch="", offset=None)
+"""The receipt of a message that is not kept and has no position in a log."""
 
 _TICK_S: Final = 0.05
-"""How exactly deadlines are kept, in seconds."""
+"""Interval between checks of the deadlines, in seconds."""
 
-_AT_ONCE: Final = 1_000
-"""How many may miss their deadlines before others take their turn."""
+_MAX_EXPIRED_PER_STEP: Final = 1_000
+"""Maximum number of publishes that expire at a time, before other callbacks of the event loop run."""
 
-_NOT_CARRIED_OUT: Final = ("OOM", "MISCONF", "NOREPLICAS", "BUSY", "NOPERM")
-"""Refusals that come before anything is written. Redis checks memory, disk and replicas at a script's first write."""
+_REFUSED_BEFORE_WRITE: Final = ("OOM", "MISCONF", "NOREPLICAS", "BUSY", "NOPERM")
+"""Errors that Redis returns before it writes. It checks memory, disk and replicas at the first write of a script."""
 
 
-class _Item:
-    """One publish on its way."""
+class _PendingPublish:
+    """One publish that has no result yet."""
 
     __slots__ = (
-        "deadline", "future", "history", "key", "patience_s", "payload", "resent", "sent", "seq", "settled", "topic",
+        "deadline", "future", "history", "key", "payload", "resent", "sent", "seq", "settled", "timeout_s", "topic",
     )  # fmt: skip
 
     def __init__(
-        self, topic: str, payload: bytes, history: History, key: str | None, patience_s: float, now: float
+        self, topic: str, payload: bytes, history: History, key: str | None, timeout_s: float, now: float
     ) -> None:
         self.seq = 0
         self.topic = topic
         self.payload = payload
         self.history = history
         self.key = key
-        self.patience_s = patience_s
-        self.deadline = now + patience_s
+        self.timeout_s = timeout_s
+        self.deadline = now + timeout_s
         self.sent = False
         self.resent = False
-        self.settled = False  # answered or failed; a cancelled future is neither: the message goes its way
+        self.settled = (
+            False  # resolved or failed. A cancelled future is neither, because the message is still published
+        )
         self.future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
 
     @property
     def repeatable(self) -> bool:
-        """Whether the script recognises it when it is sent again."""
+        """Whether the script recognises the message when it is sent again."""
         return self.history.size > 0 or self.key is not None
 
-    def answer(self, receipt: Receipt) -> None:
+    def resolve(self, receipt: Receipt) -> None:
         self.settled = True
         if not self.future.done():
             self.future.set_result(receipt)
@@ -86,17 +89,17 @@ class _Item:
         if not self.future.done():
             self.future.set_exception(error)
 
-    def give_up(self, why: str) -> None:
-        """Fail: was it stored?"""
+    def fail_as_unanswered(self, why: str) -> None:
+        """Fail without a reply: the outcome of a sent message is unknown, an unsent one is certainly not stored."""
         self.fail(PublishOutcomeUnknown(self.topic) if self.sent else BrokerUnavailable(why))
 
 
 class _Batch:
-    """Publishes that travel together."""
+    """Publishes of one partition that are sent together."""
 
     __slots__ = ("items", "partition")
 
-    def __init__(self, partition: int, items: list[_Item]) -> None:
+    def __init__(self, partition: int, items: list[_PendingPublish]) -> None:
         self.partition = partition
         self.items = items
 
@@ -105,37 +108,39 @@ class Publisher:
     """The publishing half of a broker.
 
     Args:
-        names: Keys and channels.
-        node: Who publishes.
-        settings: Bounds, and where Redis is.
-        on_memory: Told when Redis is out of memory, and when it takes publishes again.
+        names: Names of keys and channels.
+        node: Id of the node.
+        settings: Limits, and the commands that the kind of server needs.
+        on_memory: Called with True when Redis is out of memory, and with False when it accepts publishes again.
     """
 
     def __init__(self, names: Names, node: bytes, settings: Settings, on_memory: Callable[[bool], None]) -> None:
         self._names = names
         self._node = node.hex()
         self._options = settings.options
-        self._where = settings.shown
-        self._verb = settings.publish
-        self._declares = settings.kind == "cluster"
+        self._masked_url = settings.masked_url
+        self._publish_command = settings.publish_command
+        self._declares_keys = settings.kind == "cluster"
         self._on_memory = on_memory
-        self._full: set[int] = set()  # partitions whose server has no memory
+        self._out_of_memory: set[int] = set()  # partitions whose server has no free memory
         self._seqs: dict[int, int] = {}
-        self._gates: dict[int, Commands] = {}  # of a partition; none: the gate is shut
+        self._connections: dict[int, Commands] = {}  # by partition, without suspended ones
         self._unanswered: dict[int, _Batch] = {}
-        self._furthest: dict[int, Place] = {}
+        self._last_stored: dict[int, LogPosition] = {}
         self._loop = asyncio.get_running_loop()
-        self._queue: Coalescer[_Item] = Coalescer(self._take, call_soon=self._loop.call_soon, max_in_flight=1)
-        self._waiting: dict[float, dict[_Item, None]] = {}  # by patience: each in the order of its deadlines
-        self._calm = asyncio.Event()
+        self._queue: Coalescer[_PendingPublish] = Coalescer(
+            self._send_new_batch, call_soon=self._loop.call_soon, max_in_flight=1
+        )
+        self._waiting: dict[float, dict[_PendingPublish, None]] = {}  # by timeout, each in the order of the deadlines
+        self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     def publish(
         self, partition: int, topic: str, payload: bytes, history: History, key: str | None, deadline_s: float
     ) -> asyncio.Future[Receipt]:
-        """Queue a publish, as `LogBroker.publish` says."""
-        item = _Item(topic, payload, history, key, deadline_s, self._loop.time())
+        """Queue a publish. See `LogBroker.publish`."""
+        item = _PendingPublish(topic, payload, history, key, deadline_s, self._loop.time())
         limit = self._options.max_payload_bytes
         if self._closed:
             item.fail(BrokerClosed("the Redis broker is stopped.", fix="publish before stop()"))
@@ -143,67 +148,68 @@ class Publisher:
             item.fail(PayloadTooLarge(len(payload), limit, where="Redis broker"))
         elif self._queue.waiting_bytes > self._options.max_queue_bytes:
             item.fail(
-                BrokerOverloaded(f"{self._options.max_queue_bytes} bytes wait for {self._where}.", fix="slow down")
+                BrokerOverloaded(
+                    f"{self._options.max_queue_bytes} bytes wait for {self._masked_url}.",
+                    fix="publish less, or increase max_queue_bytes",
+                )
             )
         else:
             self._waiting.setdefault(deadline_s, {})[item] = None
             self._queue.add(partition, item, len(payload) + len(topic) + 64)
             if self._timer is None:
-                self._timer = self._loop.call_later(_TICK_S, self._look_at_deadlines)
+                self._timer = self._loop.call_later(_TICK_S, self._check_deadlines)
         return item.future
 
-    def furthest(self, partition: int) -> Place | None:
-        """Return where the last record of this publisher is."""
-        return self._furthest.get(partition)
+    def last_stored(self, partition: int) -> LogPosition | None:
+        """Return the position of the last record that this publisher stored."""
+        return self._last_stored.get(partition)
 
-    def open(self, commands: Commands, partitions: Collection[int]) -> None:
-        """Send those of these partitions from now on over this connection, first again what was not answered."""
-        self._gates.update(dict.fromkeys(partitions, commands))
+    def resume(self, commands: Commands, partitions: Collection[int]) -> None:
+        """Send the publishes of these partitions over this connection. Batches without a reply are sent again first."""
+        self._connections.update(dict.fromkeys(partitions, commands))
         for batch in self._batches(partitions):
             self._send(batch)
 
-    def shut(self, partitions: Collection[int]) -> None:
-        """Send nothing to these: the connection is lost. What cannot be repeated safely has failed."""
+    def suspend(self, partitions: Collection[int]) -> None:
+        """Stop sending because the connection of these partitions is lost. Fail messages that cannot be sent again."""
         for number in partitions:
-            self._gates.pop(number, None)
+            self._connections.pop(number, None)
         for batch in self._batches(partitions):
             for item in batch.items:
                 if item.sent and not item.repeatable:
-                    item.give_up("")
-            self._tidy(batch)
+                    item.fail_as_unanswered("")
+            self._forget_settled(batch)
 
-    def ask_for_memory(self, commands: Commands, partitions: Collection[int]) -> None:
-        """Find out whether a server that had no memory takes publishes again, though nobody publishes."""
-        for number in self._full.intersection(partitions):
+    def check_memory(self, commands: Commands, partitions: Collection[int]) -> None:
+        """Check whether a server that was out of memory accepts writes again, even if this node publishes nothing."""
+        for number in self._out_of_memory.intersection(partitions):
 
-            def take(answer: object, number: int = number) -> None:
-                if not isinstance(answer, (Lost, hiredis.ReplyError)):
+            def on_reply(reply: object, number: int = number) -> None:
+                if not isinstance(reply, (Lost, hiredis.ReplyError)):
                     self._note_memory(number, full=False)
 
-            commands.send(("SET", self._names.base(number) + "room", "", "PX", 1), take)
+            commands.send(("SET", self._names.base(number) + "room", "", "PX", 1), on_reply)
 
     async def close(self, drain_s: float) -> None:
-        """Let what waits go for a while; fail the rest."""
+        """Wait up to `drain_s` seconds for queued publishes, then fail the rest."""
         self._closed = True
         try:
             if any(self._waiting.values()):
-                self._calm.clear()
+                self._idle.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(drain_s):
-                        await self._calm.wait()
+                        await self._idle.wait()
         finally:
             self._fail_all()
 
     def _fail_all(self) -> None:
-        self._gates.clear()
-        for waiting in self._waiting.values():
-            for item in waiting:
-                if item.sent:
-                    item.give_up("")
-                else:
-                    item.fail(
-                        BrokerClosed("the Redis broker was stopped before this was sent.", fix="wait longer: drain_s")
-                    )
+        self._connections.clear()
+        unsent = "the Redis broker was stopped before this was sent."
+        for item in chain.from_iterable(self._waiting.values()):
+            if item.sent:
+                item.fail_as_unanswered("")
+            else:
+                item.fail(BrokerClosed(unsent, fix="increase `drain_s`"))
         self._waiting.clear()
         self._queue.drain()
         if self._timer is not None:
@@ -211,47 +217,51 @@ class Publisher:
 
     # -- batches
 
-    def _take(self, partition: int, items: list[_Item]) -> None:
-        """Take what the queue lets go."""
-        for item in items:  # numbered now, so that those of a batch are neighbours in the ring
+    def _send_new_batch(self, partition: int, items: list[_PendingPublish]) -> None:
+        """Number and send a batch of the queue."""
+        for item in items:  # numbered here, so that the items of a batch are next to each other in the ring
             item.seq = self._seqs[partition] = self._seqs.get(partition, 0) + 1
         batch = self._unanswered[partition] = _Batch(partition, items)
         try:
             self._send(batch)
         except BaseException:
-            del self._unanswered[partition]  # the queue takes it for answered
+            del self._unanswered[partition]  # the queue counts a batch as answered if this raises
             raise
 
     def _send(self, batch: _Batch) -> None:
-        commands = self._gates.get(batch.partition)
+        commands = self._connections.get(batch.partition)
         if commands is None:
             return
         batch.items = [item for item in batch.items if not item.settled]
         if not batch.items:
-            self._loop.call_soon(self._tidy, batch)
+            self._loop.call_soon(self._forget_settled, batch)
             return
         for item in batch.items:
             item.resent = item.sent
             item.sent = True
         sent = tuple(batch.items)
-        command = self._store(batch) if any(item.repeatable for item in sent) else self._pass(batch)
-        commands.send(command, lambda answer: self._answered(commands, batch, sent, answer))
+        command = (
+            self._publish_with_history(batch)
+            if any(item.repeatable for item in sent)
+            else self._publish_without_history(batch)
+        )
+        commands.send(command, lambda reply: self._on_reply(commands, batch, sent, reply))
 
-    def _pass(self, batch: _Batch) -> tuple[bytes | str | int, ...]:
-        """Nothing of it is kept: no script, and all of it is one message."""
+    def _publish_without_history(self, batch: _Batch) -> tuple[bytes | str | int, ...]:
+        """Return the command for a batch without history: one plain publish of all messages, without a script."""
         messages = ((item.seq, item.topic, item.payload) for item in batch.items)
         return (
-            self._verb,
-            self._names.pushes(batch.partition),
+            self._publish_command,
+            self._names.push_channel(batch.partition),
             write_push(self._node, time.time_ns() // 1_000_000, messages),
         )
 
-    def _store(self, batch: _Batch) -> tuple[bytes | str | int, ...]:
+    def _publish_with_history(self, batch: _Batch) -> tuple[bytes | str | int, ...]:
         base = self._names.base(batch.partition)
-        keys = [base + "m", base + "i", f"{base}r:{self._node}", *self._declared(base, batch)]
+        keys = [base + "m", base + "i", f"{base}r:{self._node}", *self._written_keys(base, batch)]
         command: list[bytes | str | int] = [
-            "EVALSHA", PUBLISH.digest, len(keys), *keys, base, self._node, _RING, self._verb,
-            *self._furthest.get(batch.partition, ("", 0)),
+            "EVALSHA", PUBLISH.digest, len(keys), *keys, base, self._node, _RING_SIZE, self._publish_command,
+            *self._last_stored.get(batch.partition, ("", 0)),
         ]  # fmt: skip
         key_ttl_ms = round(self._options.key_ttl_s * 1000)
         for item in batch.items:
@@ -261,93 +271,98 @@ class Publisher:
             )  # fmt: skip
         return tuple(command)
 
-    def _declared(self, base: str, batch: _Batch) -> list[str]:
-        """Name in a cluster all that is written: it refuses beforehand while some of it is moved, and not halfway."""
-        if not self._declares:
+    def _written_keys(self, base: str, batch: _Batch) -> list[str]:
+        """Return all further keys that the script writes, for a cluster.
+
+        If some of these keys are being moved to another server, the cluster refuses the script before it starts.
+        """
+        if not self._declares_keys:
             return []
         streams = {f"{base}h:{item.topic}" for item in batch.items if item.history.size > 0}
         receipts = {receipt_key(base, item.topic, item.key) for item in batch.items if item.key is not None}
         return [*streams, *receipts]
 
-    def _answered(self, commands: Commands, batch: _Batch, sent: tuple[_Item, ...], answer: Any) -> None:
-        if isinstance(answer, Lost) or commands is not self._gates.get(batch.partition):
-            return  # it is sent again over the next connection
-        if isinstance(answer, hiredis.ReplyError):
-            self._refused(batch, sent, str(answer))
+    def _on_reply(self, commands: Commands, batch: _Batch, sent: tuple[_PendingPublish, ...], reply: Any) -> None:
+        if isinstance(reply, Lost) or commands is not self._connections.get(batch.partition):
+            return  # the batch is sent again over the next connection
+        if isinstance(reply, hiredis.ReplyError):
+            self._on_refusal(batch, sent, str(reply))
             return
-        if isinstance(answer, int):  # how many were listening
+        if isinstance(reply, int):  # the number of receivers, returned by a plain publish
             for item in sent:
-                item.answer(_PASSED)
+                item.resolve(_EPHEMERAL_RECEIPT)
         else:
-            self._stored(batch.partition, sent, answer[0].decode(), answer[1:])
+            self._resolve_all(batch.partition, sent, reply[0].decode(), reply[1:])
             self._note_memory(batch.partition, full=False)
-        self._tidy(batch)
+        self._forget_settled(batch)
 
-    def _stored(self, partition: int, sent: tuple[_Item, ...], epoch: str, answers: list[bytes]) -> None:
-        for item, found in zip(sent, answers, strict=True):
+    def _resolve_all(self, partition: int, sent: tuple[_PendingPublish, ...], epoch: str, results: list[bytes]) -> None:
+        for item, found in zip(sent, results, strict=True):
             receipt = _receipt(epoch, found.decode())
             if receipt.offset is not None and not receipt.duplicate:
-                self._furthest[partition] = (epoch, receipt.offset)
-            item.answer(receipt)
+                self._last_stored[partition] = (epoch, receipt.offset)
+            item.resolve(receipt)
 
-    def _refused(self, batch: _Batch, sent: tuple[_Item, ...], why: str) -> None:
-        if says(why, WRONG_SERVER):
-            return  # the connection is cut; the next one is to a server that can
+    def _on_refusal(self, batch: _Batch, sent: tuple[_PendingPublish, ...], why: str) -> None:
+        if has_error_code(why, WRONG_SERVER):
+            return  # the connection is cut, and the batch is sent again over the next one
         error: BrokerError
-        if says(why, ("OOM",)):
+        if has_error_code(why, ("OOM",)):
             self._note_memory(batch.partition, full=True)
-            error = BrokerOverloaded(f"{self._where} is out of memory.", fix="raise maxmemory")
+            error = BrokerOverloaded(f"{self._masked_url} is out of memory.", fix="increase maxmemory of Redis")
         else:
-            error = BrokerUnavailable(f"{self._where} refused to publish: {why}.")
-        nothing_written = says(why, _NOT_CARRIED_OUT) and not (why.startswith("NOPERM") and "script" in why)
+            error = BrokerUnavailable(f"{self._masked_url} refused to publish: {why}.")
+        refused_before_write = has_error_code(why, _REFUSED_BEFORE_WRITE) and not (
+            why.startswith("NOPERM") and "script" in why
+        )
         for item in sent:
-            if nothing_written and not item.resent:
+            if refused_before_write and not item.resent:
                 item.fail(error)
             else:
-                item.give_up("")
-        self._tidy(batch)
+                item.fail_as_unanswered("")
+        self._forget_settled(batch)
 
     def _note_memory(self, partition: int, *, full: bool) -> None:
-        if full == (partition in self._full):
+        if full == (partition in self._out_of_memory):
             return
-        before = bool(self._full)
-        (self._full.add if full else self._full.discard)(partition)
-        if before != bool(self._full):
-            self._on_memory(bool(self._full))
+        before = bool(self._out_of_memory)
+        (self._out_of_memory.add if full else self._out_of_memory.discard)(partition)
+        if before != bool(self._out_of_memory):
+            self._on_memory(bool(self._out_of_memory))
 
-    def _tidy(self, batch: _Batch) -> None:
-        """Forget what is done."""
+    def _forget_settled(self, batch: _Batch) -> None:
+        """Forget the settled publishes of a batch. If all are settled, release the next batch of the partition."""
         for item in batch.items:
             if item.settled:
-                self._waiting.get(item.patience_s, {}).pop(item, None)
+                self._waiting.get(item.timeout_s, {}).pop(item, None)
         if self._unanswered.get(batch.partition) is batch and all(item.settled for item in batch.items):
             del self._unanswered[batch.partition]
             self._queue.answered(batch.partition)
         if not any(self._waiting.values()):
-            self._calm.set()
+            self._idle.set()
 
     def _batches(self, partitions: Collection[int]) -> list[_Batch]:
         return [self._unanswered[number] for number in partitions if number in self._unanswered]
 
     # -- deadlines
 
-    def _look_at_deadlines(self) -> None:
-        """Fail what has waited too long; of very many some at a time."""
+    def _check_deadlines(self) -> None:
+        """Fail expired publishes, at most `_MAX_EXPIRED_PER_STEP` at a time."""
         now = self._loop.time()
-        late = list(islice(self._late(now), _AT_ONCE))
+        late = list(islice(self._overdue(now), _MAX_EXPIRED_PER_STEP))
         for item in late:
-            item.give_up(f"{self._where} did not take it in time.")
-            del self._waiting[item.patience_s][item]
-        more = next(self._late(now), None) is not None
+            item.fail_as_unanswered(f"{self._masked_url} did not accept the publish in time.")
+            del self._waiting[item.timeout_s][item]
+        more = next(self._overdue(now), None) is not None
         if late and not more:
             self._queue.drop(lambda item: item.settled)
             for batch in self._batches(list(self._unanswered)):
-                self._tidy(batch)
-        for patience_s in [patience_s for patience_s, waiting in self._waiting.items() if not waiting]:
-            del self._waiting[patience_s]
-        self._timer = self._loop.call_later(0 if more else _TICK_S, self._look_at_deadlines) if self._waiting else None
+                self._forget_settled(batch)
+        for timeout_s in [timeout_s for timeout_s, waiting in self._waiting.items() if not waiting]:
+            del self._waiting[timeout_s]
+        self._timer = self._loop.call_later(0 if more else _TICK_S, self._check_deadlines) if self._waiting else None
 
-    def _late(self, now: float) -> Iterator[_Item]:
+    def _overdue(self, now: float) -> Iterator[_PendingPublish]:
         for waiting in self._waiting.values():
             for item in waiting:
                 if item.deadline > now:
@@ -355,10 +370,14 @@ class Publisher:
                 yield item
 
 
-def _receipt(epoch: str, answer: str) -> Receipt:
-    """Read the script's answer: `n<offset>` stored now or before by us, `k<epoch> <offset>` stored before under the key."""
-    if answer.startswith("k"):
-        first, _, offset = answer[1:].partition(" ")
+def _receipt(epoch: str, result: str) -> Receipt:
+    """Parse a result of the script.
+
+    `n<offset>` means stored by this publisher, now or by an earlier attempt. `k<epoch> <offset>` means stored earlier
+    under the same key.
+    """
+    if result.startswith("k"):
+        first, _, offset = result[1:].partition(" ")
         return Receipt(epoch=first, offset=None if offset == "-" else int(offset), duplicate=True)
-    offset = answer[1:]
+    offset = result[1:]
     return Receipt(epoch=epoch, offset=None if offset == "-" else int(offset))

@@ -1,11 +1,12 @@
-"""What runs inside Redis. Each script touches the keys of one partition, in one atomic step.
+"""The scripts that run inside Redis. Each script uses the keys of one partition, in one atomic step.
 
-Keys of a partition, behind its base: `m` hash (`e` epoch, `s` offset of the last record, `f` floor, `run` the server's
-incarnation), `i` sorted set (topic -> offset of its last record), `h:<topic>` stream of its records, `r:<node>` ring of the
-last answers to a node, `k:…` receipts by key, and the channel `c`. Numbers beyond 10^14 need `%.0f`: Lua's own form cuts them.
+The keys of a partition start with its base. `m` is a hash (`e` epoch, `s` offset of the last record, `f` floor, `run`
+incarnation of the server). `i` is a sorted set (topic -> offset of its last record). `h:<topic>` is the stream of the
+topic's records, `r:<node>` the ring of the last results for a node, and `k:…` a receipt by key. `c` is the channel.
+Numbers above 10^14 are formatted with `%.0f`, because Lua's default format loses digits.
 
-The command that publishes is an argument: `PUBLISH`, or `SPUBLISH` in a cluster. There, `KEYS` names all that is written: while
-some of it is being moved to another server, the script is refused before it begins.
+The publishing command is an argument: `PUBLISH`, or `SPUBLISH` in a cluster. In a cluster, `KEYS` contains all written
+keys, so that Redis refuses the script before it starts while some of the keys are being moved to another server.
 """
 
 from __future__ import annotations
@@ -18,25 +19,27 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Script:
-    """A script and the digest by which it is called."""
+    """A script and its digest."""
 
     source: str
 
     @cached_property
     def digest(self) -> str:
-        """SHA-1, as `EVALSHA` wants it."""
+        """The SHA-1 digest, the argument of `EVALSHA`."""
         return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
 PUBLISH: Final = Script("""
--- KEYS m i r …  ARGV base, publisher, ring size, PUBLISH, the last epoch and offset that the publisher was given,
--- then 7 for each: seq topic payload size ttl_ms key key_ttl_ms
+-- KEYS m i r …  ARGV base, publisher, ring size, PUBLISH, epoch and offset of the publisher's last receipt,
+-- then 7 for each message: seq topic payload size ttl_ms key key_ttl_ms
 local base, publisher, width = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local m = redis.call('hmget', KEYS[1], 'e', 's', 'f')
 if not m[1] then return redis.error_reply('NOFENCE the log has no epoch') end
 local e, s, floor = m[1], tonumber(m[2]), m[3]
-if s > tonumber(floor) and redis.call('exists', KEYS[2]) == 0 then return redis.error_reply('NOFENCE the index is gone') end
-if e == ARGV[5] and s < tonumber(ARGV[6]) then return redis.error_reply('NOFENCE the log has gone back') end
+if s > tonumber(floor) and redis.call('exists', KEYS[2]) == 0 then
+  return redis.error_reply('NOFENCE the index is missing')
+end
+if e == ARGV[5] and s < tonumber(ARGV[6]) then return redis.error_reply('NOFENCE the log was set back') end
 local now = redis.call('time')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local lo, reserved, out, push, ring = s, s, {e}, {}, {}
@@ -47,7 +50,7 @@ for a = 7, #ARGV, 7 do
   local answer, receipt
   if repeatable then
     local q, before = string.match(redis.call('hget', KEYS[3], field) or '', '^(%d+) (.*)$')
-    if q == seq then answer, repeatable = before, false end  -- carried out before: nothing is written
+    if q == seq then answer, repeatable = before, false end  -- executed before: write nothing
   end
   if not answer and key ~= '' then
     receipt = base .. 'k:' .. #topic .. ':' .. topic .. ':' .. key
@@ -57,7 +60,8 @@ for a = 7, #ARGV, 7 do
   if not answer then
     local offset, prev = '-', '0'
     if size > 0 then
-      if reserved == lo then  -- the first write: refused where there is no memory; if the script ends early, this leaves a hole
+      if reserved == lo then
+        -- The first write fails if Redis is out of memory. If the script ends early after it, the log has a hole.
         reserved = lo + (#ARGV - a + 1) / 7
         redis.call('hset', KEYS[1], 's', string.format('%.0f', reserved))
       end
@@ -67,7 +71,7 @@ for a = 7, #ARGV, 7 do
       redis.call('zadd', KEYS[2], offset, topic)
       local stream = base .. 'h:' .. topic
       if prev then prev = string.format('%.0f', prev)
-      else prev = floor; redis.call('del', stream) end  -- of a log that is no more, if there is one
+      else prev = floor; redis.call('del', stream) end  -- remove the stream of an earlier log, if any
       local fields = {'d', payload, 'p', prev, 'n', publisher, 'q', seq,
                       't', string.format('%.0f', ms), 'x', string.format('%.0f', ms + ttl)}
       if key ~= '' then fields[#fields + 1] = 'k'; fields[#fields + 1] = key end
@@ -97,9 +101,9 @@ if #push > 0 then
   redis.call(ARGV[4], base .. 'c', head .. table.concat(push))
 end
 if s > lo then
-  for _ = 1, 2 * (s - lo) + 2 do  -- forget the topics published longest ago, if nothing of them is kept
+  for _ = 1, 2 * (s - lo) + 2 do  -- forget the least recently published topics without records
     local oldest = redis.call('zrange', KEYS[2], 0, 0, 'WITHSCORES')
-    -- pcall: refused while a cluster moves these keys; what is stored above is stored, and this can wait
+    -- pcall: fails while a cluster moves these keys. The records above are stored, and a later call forgets the topics
     if not oldest[1] or redis.pcall('exists', base .. 'h:' .. oldest[1]) ~= 0 then break end
     redis.call('zrem', KEYS[2], oldest[1])
     redis.call('hset', KEYS[1], 'f', string.format('%.0f', oldest[2]))
@@ -114,19 +118,19 @@ PROBE: Final = Script("""
 for n = 1, #KEYS do
   local m = redis.call('hmget', KEYS[n], 'e', 's', 'f')
   if not m[1] then return redis.error_reply('NOFENCE the log has no epoch') end
-  -- pcall: refused while a cluster moves this key
+  -- pcall: fails while a cluster moves this key
   if tonumber(m[2]) > tonumber(m[3]) and redis.pcall('exists', ARGV[n + 2] .. 'i') == 0 then
-    return redis.error_reply('NOFENCE the index is gone')
+    return redis.error_reply('NOFENCE the index is missing')
   end
   redis.call(ARGV[2], ARGV[n + 2] .. 'c', m[1] .. ' ' .. m[2] .. ' ' .. m[2] .. ' 0 ' .. ARGV[1] .. '\\n')
 end
 return #KEYS
 """)
-"""Say through the log itself where it ends: a sign of life, and the proof that the last message came."""
+"""Publish the end of each log on its channel. This proves that the connection works and that no message is missing."""
 
 FENCE: Final = Script("""
--- KEYS m, i of a partition  ARGV incarnation, new epoch, 1: what this incarnation found is trusted,
--- then epoch and offset of places in the log that the node has seen
+-- KEYS m, i of a partition  ARGV incarnation, new epoch, 1 if this incarnation is trusted to have lost nothing,
+-- then epoch and offset of each position in the log that the node has seen
 local m = redis.call('hmget', KEYS[1], 'e', 's', 'run', 'f')
 if not m[1] then
   redis.call('del', KEYS[2])
@@ -146,11 +150,11 @@ else
 end
 return 1
 """)
-"""Give a log that was not written to by this incarnation of the server a new epoch, unless it is known to be whole.
+"""Start a new epoch in a log that is incomplete, or that an untrusted other incarnation of the server has written.
 
-One of whose keys Redis has evicted is not whole (as soon as a topic has a record, the index `i` is there), nor one that ends
-before a place that the node has seen. Runs before the first publish of every connection: nobody can write to a log that
-went back in time as if nothing were.
+A log is incomplete if Redis has evicted one of its keys (the index `i` exists as soon as a topic has a record), or if
+it ends before a position that the node has seen. The script runs before the first publish of every connection, so that
+no node writes to a log that was set back without noticing.
 """
 
 ALL: Final = (PUBLISH, PROBE, FENCE)

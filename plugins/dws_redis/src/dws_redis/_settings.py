@@ -1,4 +1,4 @@
-"""What a Redis URL says."""
+"""The settings in a Redis URL."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ _FILES: Final = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisOptions:
-    """What a Redis URL may set.
+    """The options of a Redis URL.
 
     Attributes:
-        partitions: Logs of a channel; all nodes of a channel need the same. None: 8, and 64 in a cluster.
-        prefix: What all keys and channels begin with; behind it stands the number of the database, unless it is 0.
-        database: Of a `unix://` URL, whose path names the socket file; the others have the number in their path. None: 0.
-        trust_restart: When a Redis that was restarted is believed to have lost nothing. `always`: only with an append-only
-            file that is synced at each write (`appendfsync always`). `aof`: with any append-only file; a power loss may then
-            lose a second of messages unannounced. `never`: each restart is announced as a gap.
-        probe_s: Seconds of silence before the log is asked for a sign of life.
-        dead_s: Seconds of silence before a connection is given up.
-        connect_timeout_s: Seconds for one attempt to connect.
-        key_ttl_s: Seconds for which a repeat of a key is recognised.
-        max_payload_bytes: Largest payload in bytes.
-        max_queue_bytes: Bytes of publishes that may wait; above it they are refused as overload.
-        sentinel_username: User for the sentinels, which have users of their own.
-        sentinel_password: Its password.
-        ssl_ca_file: Certificates to trust (`rediss://`); none: the system's.
-        ssl_cert_file: The client's certificate.
-        ssl_key_file: Its key.
-        ssl_verify: Whether the server's certificate and name are checked.
+        partitions: Number of partition logs of a channel. All nodes of a channel must use the same number. If None, 64
+            in a cluster and 8 otherwise.
+        prefix: Prefix of all keys and channels. The number of the database is appended to it, unless it is 0.
+        database: Number of the database for a `unix://` URL, whose path is the socket file. Other URLs have the number
+            in their path. If None, 0.
+        trust_restart: When a restarted Redis counts as lossless. `always`: only with an append-only file that is synced
+            at each write (`appendfsync always`). `aof`: with any append-only file. A power failure may then lose a
+            second of messages without a gap. `never`: clients receive a gap after each restart.
+        probe_s: Time without messages after which the connection is probed, in seconds.
+        dead_s: Time without a reply after which a connection is cut and opened again, in seconds.
+        connect_timeout_s: Timeout of one attempt to connect, in seconds.
+        key_ttl_s: How long a repeated key is recognised, in seconds.
+        max_payload_bytes: Maximum payload size, in bytes.
+        max_queue_bytes: Maximum size of all queued publishes, in bytes. Further publishes raise `BrokerOverloaded`.
+        sentinel_username: User for the sentinels, which have their own users.
+        sentinel_password: Password of the sentinel user.
+        ssl_ca_file: File with the trusted certificates (`rediss://`). If None, the certificates of the system.
+        ssl_cert_file: File with the client certificate.
+        ssl_key_file: File with the key of the client certificate.
+        ssl_verify: Whether to check the certificate and the name of the server.
     """
 
     partitions: int | None = None
@@ -64,20 +66,20 @@ class RedisOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Where Redis is, and how it is used.
+    """Location of the servers, and options.
 
     Attributes:
-        shown: The URL without its password.
-        kind: What the hosts are: the server, sentinels that know it, or some servers of a cluster.
+        masked_url: The URL without its password.
+        kind: Kind of the hosts: the server itself, sentinels that monitor it, or some servers of a cluster.
         tls: Whether connections are encrypted.
-        hosts: At least one.
-        service: What the sentinels call the server; empty without sentinels.
-        partitions: Logs of a channel.
-        login: User, password, database and certificates, as redis-py's connections take them.
-        options: Of the URL.
+        hosts: Addresses of the hosts, at least one.
+        service: Name of the server at the sentinels. Empty without sentinels.
+        partitions: Number of partition logs of a channel.
+        login: User, password, database and certificates, as arguments of redis-py's connections.
+        options: Options of the URL.
     """
 
-    shown: str
+    masked_url: str
     kind: Kind
     tls: bool
     hosts: tuple[Address, ...]
@@ -87,23 +89,23 @@ class Settings:
     options: RedisOptions
 
     @property
-    def publish(self) -> str:
-        """The command that publishes: in a cluster only to those that are connected to the channel's server."""
+    def publish_command(self) -> str:
+        """The publishing command. In a cluster, it reaches only connections to the server of the channel."""
         return "SPUBLISH" if self.kind == "cluster" else "PUBLISH"
 
     @property
     def prefix(self) -> str:
-        """What all keys and channels begin with: with the database's number, since the channels of all databases are the same."""
+        """Prefix of all keys and channels. Contains the number of the database, because databases share channels."""
         database = self.login["db"]
         return f"{self.options.prefix}:{database}" if database else self.options.prefix
 
     @classmethod
     def read(cls, url: BrokerURL) -> Settings:
-        """Read a URL.
+        """Parse a URL.
 
         Raises:
-            InvalidBrokerURL: It names several servers, no database number, no service of the sentinels, a file that is not
-                there, or an option that is unknown, malformed or cannot work.
+            InvalidBrokerURL: The URL has several servers, no database number, no service of the sentinels, a missing
+                file, or an option that is unknown, malformed or out of range.
         """
         options = url.read_options(RedisOptions)
         kind, tls = _kind(url), url.scheme.startswith("rediss")
@@ -112,7 +114,7 @@ class Settings:
         _check_files(url, options)
         service, database = _path(url, kind, options.database)
         return cls(
-            shown=str(url),
+            masked_url=str(url),
             kind=kind,
             tls=tls,
             hosts=_hosts(url, kind),
@@ -147,13 +149,15 @@ def _hosts(url: BrokerURL, kind: Kind) -> tuple[Address, ...]:
 
 
 def _check_values(url: BrokerURL, options: RedisOptions, partitions: int) -> None:
-    if not _is_text(options.prefix):  # first: the URL cannot be shown
+    if not _is_text(options.prefix):  # checked first, because an error message could not contain the URL
         raise InvalidBrokerURL(
-            f"the prefix {options.prefix!r} of a {url.scheme}:// URL cannot be encoded.", fix="write it in UTF-8"
+            f"the prefix {options.prefix!r} of a {url.scheme}:// URL cannot be encoded.",
+            fix="write the prefix in UTF-8",
         )
     rules = {
         f"partitions from 1 to {_MOST_PARTITIONS}": 1 <= partitions <= _MOST_PARTITIONS,
-        "a prefix without { and }": not set("{}") & set(options.prefix),  # a cluster would place all keys by it
+        "a prefix without { and }": not set("{}")
+        & set(options.prefix),  # a cluster would read the braces as the hash tag
         "database >= 0": (options.database or 0) >= 0,
         "0 < probe_s < dead_s": 0 < options.probe_s < options.dead_s,
         "connect_timeout_s > 0": options.connect_timeout_s > 0,
@@ -162,7 +166,7 @@ def _check_values(url: BrokerURL, options: RedisOptions, partitions: int) -> Non
         "max_queue_bytes >= 1": options.max_queue_bytes >= 1,
     }
     if broken := [rule for rule, holds in rules.items() if not holds]:
-        raise InvalidBrokerURL(f"broker URL {url} has options that cannot work.", fix="use " + ", ".join(broken))
+        raise InvalidBrokerURL(f"broker URL {url} has options out of range.", fix="use " + ", ".join(broken))
 
 
 def _is_text(text: str) -> bool:
@@ -178,18 +182,22 @@ def _check_files(url: BrokerURL, options: RedisOptions) -> None:
         path = getattr(options, name)
         if path is not None and not os.path.isfile(path):
             raise InvalidBrokerURL(
-                f"option {name!r} of broker URL {url} names no file: {path!r}.",
-                fix="give it the path of a file that this process can read",
+                f"option {name!r} of broker URL {url} is not a file: {path!r}.",
+                fix="set the option to the path of a file that this process can read",
             )
 
 
 def _path(url: BrokerURL, kind: Kind, chosen: int | None) -> tuple[str, int]:
-    """Return the sentinels' name for the server, and the number of the database."""
+    """Return the service name at the sentinels and the number of the database."""
     if url.scheme == "unix":
         return "", chosen or 0
     if chosen is not None:
-        where = "leave it out: a cluster has only 0" if kind == "cluster" else f"end the path of the URL in /{chosen}"
-        raise InvalidBrokerURL(f"broker URL {url} has an option of unix:// URLs, 'database'.", fix=where)
+        fix = (
+            "remove it, a cluster has only database 0"
+            if kind == "cluster"
+            else f"end the path of the URL with /{chosen}"
+        )
+        raise InvalidBrokerURL(f"broker URL {url} has the option 'database', which only unix:// URLs have.", fix=fix)
     service, _, database = url.path.rpartition("/")
     if kind == "sentinel" and not service:
         service, database = database, "0"
@@ -197,10 +205,12 @@ def _path(url: BrokerURL, kind: Kind, chosen: int | None) -> tuple[str, int]:
         form = (
             "redis+sentinel://host:26379,host:26379/service/0" if kind == "sentinel" else f"{url.scheme}://host:6379/0"
         )
-        missing = "no service and database number" if kind == "sentinel" else "no database number"
-        raise InvalidBrokerURL(f"broker URL {url} has {missing} as its path.", fix=f"write {form}")
+        needed = "a service and a database number" if kind == "sentinel" else "a database number"
+        raise InvalidBrokerURL(f"the path of broker URL {url} is not {needed}.", fix=f"write {form}")
     if kind == "cluster" and int(database or 0):
-        raise InvalidBrokerURL(f"broker URL {url} names a database; a cluster has only 0.", fix="leave it out")
+        raise InvalidBrokerURL(
+            f"broker URL {url} names database {database}, but a cluster has only database 0.", fix="remove the path"
+        )
     return service, int(database or 0)
 
 

@@ -1,4 +1,4 @@
-"""One server, the partitions that it holds, and the two connections to it that are kept alive."""
+"""One server, its partitions, and two permanent connections to it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from dws_core.plugin import Backoff, BrokerError, BrokerUnavailable, TailSink, TailState
-from dws_redis._connection import Commands, ignore, open_connection, show
-from dws_redis._fence import Place, is_still, prepare
+from dws_redis._connection import Commands, describe_server, ignore_reply, open_connection
+from dws_redis._fence import LogPosition, is_same_server, prepare
 from dws_redis._format import Names
 from dws_redis._publisher import Publisher
 from dws_redis._reader import Reader
@@ -20,24 +20,24 @@ from dws_redis._tail import Tail
 logger = logging.getLogger("dws.redis")
 
 _STABLE_S = 1.0
-"""A connection that lasted so long makes the next attempt start from the shortest pause."""
+"""After a connection that lasted this long, in seconds, the next pause before an attempt is as short as the first."""
 
 
 class Shard:
     """A server and its partitions.
 
     Args:
-        address: Of the server.
-        partitions: Those that it holds; when they change, this is another shard.
-        settings: How to connect.
-        names: Keys and channels.
-        node: Who this is.
-        publisher: Told when there is a connection to publish over.
-        states: Of the node's tails.
-        sink: Told what the tails hear.
-        reader: Reads what was missed.
-        on_control: Takes control messages.
-        on_change: Called whenever a connection comes or goes, with what was wrong; None: it came.
+        address: Address of the server.
+        partitions: The partitions that the server holds. If they change, a new shard replaces this one.
+        settings: Login, timeouts and kind of the server.
+        names: Names of keys and channels.
+        node: Id of the node.
+        publisher: Resumed when the command connection is open, and suspended when it is lost.
+        states: States of the node's tails, by partition.
+        sink: Receives the records and gaps.
+        reader: Reads missed records.
+        on_control: Called with each control message.
+        on_change: Called with None when a connection is open, and with the problem when it is lost.
     """
 
     def __init__(
@@ -65,114 +65,120 @@ class Shard:
         self._id = node.hex()
         self._publisher = publisher
         self._on_change = on_change
-        self._given: Commands | None = None
+        self._first_commands: Commands | None = None
         self._running: asyncio.Task[None] | None = None
 
     @property
     def is_live(self) -> bool:
-        """Whether both connections work, and everything that was missed has come."""
+        """Whether both connections work and all missed records were delivered."""
         return self.commands is not None and self.tail.live.is_set()
 
     async def connect(self) -> None:
-        """Open the connection for commands before `begin`, to learn whether it can be had.
+        """Open the command connection before `start`, so that a failure raises.
 
         Raises:
-            BrokerError: It cannot.
+            BrokerError: The connection failed.
         """
-        self._given = await self._open()
+        self._first_commands = await self._open()
 
-    def begin(self) -> None:
-        """Keep both connections alive from now on."""
+    def start(self) -> None:
+        """Start the task that opens both connections, and opens them again when they are lost."""
         self._running = asyncio.get_running_loop().create_task(self._run(), name=f"dws redis {self.address}")
 
-    async def end(self) -> None:
+    async def stop(self) -> None:
         """Close both connections."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})
-        if (given := self._given) is not None:
-            self._given = None
-            await given.close()
+        if (commands := self._first_commands) is not None:
+            self._first_commands = None
+            await commands.close()
 
     def probe(self, partitions: Iterable[int]) -> None:
-        """Have the server say through each log where it ends; through its control channel, if none is given."""
+        """Publish the end of each log on its channel. Without partitions, publish on the control channel."""
         if (commands := self.commands) is None:
             return
-        bases, verb = [self._names.base(number) for number in partitions], self._settings.publish
+        bases, publish = [self._names.base(number) for number in partitions], self._settings.publish_command
         if not bases:
-            commands.send((verb, self._names.control(min(self.partitions)), b""), ignore)
-        elif self._settings.kind == "cluster":  # one call for each: they may be of several slots
+            commands.send((publish, self._names.control_channel(min(self.partitions)), b""), ignore_reply)
+        elif self._settings.kind == "cluster":  # one call for each, because their slots may differ
             for base in bases:
-                commands.send(("EVALSHA", PROBE.digest, 1, base + "m", self._id, verb, base), ignore)
+                commands.send(("EVALSHA", PROBE.digest, 1, base + "m", self._id, publish, base), ignore_reply)
         else:
             keys = [base + "m" for base in bases]
-            commands.send(("EVALSHA", PROBE.digest, len(keys), *keys, self._id, verb, *bases), ignore)
+            commands.send(("EVALSHA", PROBE.digest, len(keys), *keys, self._id, publish, *bases), ignore_reply)
 
-    async def subscribed(self, take: Callable[[bytes, bytes], None]) -> Subscription:
+    async def open_subscription(self, on_message: Callable[[bytes, bytes], None]) -> Subscription:
         """Open the connection of the tail."""
         connection = await open_connection(self._settings, self.address, name=f"dws-tail-{self._id}")
-        return Subscription(connection, self._settings, take)
+        return Subscription(connection, self._settings, on_message)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._again(self._command))
-            group.create_task(self._again(self._listen))
+            group.create_task(self._repeat(self._hold_commands))
+            group.create_task(self._repeat(self._hold_tail))
 
-    async def _again(self, session: Callable[[], Awaitable[None]]) -> None:
-        """Hold a session after the other, for ever."""
+    async def _repeat(self, session: Callable[[], Awaitable[None]]) -> None:
+        """Run one session after another, forever."""
         backoff, loop = Backoff(), asyncio.get_running_loop()
         while True:
             began = loop.time()
-            try:
-                await session()
-            except BrokerError as error:
-                self._on_change(str(error))
-            except Exception:
-                logger.exception("the connection to %s failed in an unexpected way", self._settings.shown)
-                self._on_change("an unexpected failure; see the log")
+            await self._run_once(session)
             if loop.time() - began > _STABLE_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_s())
 
-    async def _command(self) -> None:
-        commands, self._given = self._given or await self._open(), None
+    async def _run_once(self, session: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await session()
+        except BrokerError as error:
+            self._on_change(str(error))
+        except Exception:
+            logger.exception("the connection to %s failed unexpectedly, trying again", self._settings.masked_url)
+            self._on_change("an unexpected failure, see the log")
+
+    async def _hold_commands(self) -> None:
+        commands, self._first_commands = self._first_commands or await self._open(), None
         self.commands = commands
         try:
-            self._publisher.open(commands, self.partitions)
-            self.probe(self.partitions)  # whoever missed a new epoch hears of it
+            self._publisher.resume(commands, self.partitions)
+            self.probe(self.partitions)  # informs tails that missed a new epoch
             self._on_change(None)
-            await commands.watch(lambda: self._ask_how_it_is(commands))
+            await commands.watch(lambda: self._check_server(commands))
         finally:
             self.commands = None
-            self._publisher.shut(self.partitions)
+            self._publisher.suspend(self.partitions)
             await commands.close()
-        self._on_change("the connection for commands was lost")
+        self._on_change("the command connection was lost")
 
-    def _ask_how_it_is(self, commands: Commands) -> None:
-        """Ask whether the server is still what it was, and has memory again."""
+    def _check_server(self, commands: Commands) -> None:
+        """Request the replication state of the server, and check whether it has memory again."""
 
-        def take(answer: object) -> None:
-            if not isinstance(answer, bytes):
-                return  # lost, or refused: silence ends in a cut
-            if is_still(commands.incarnation, answer):
-                commands.heard()
+        def on_reply(reply: object) -> None:
+            if not isinstance(reply, bytes):
+                return  # lost, or an error: the connection is cut if no good reply follows in time
+            if is_same_server(commands.incarnation, reply):
+                commands.confirm_alive()
             else:
-                logger.warning("%s is no longer the server that it was", show(self._settings, self.address))
+                logger.warning(
+                    "%s was a replica in the meantime and may have lost messages, so its connections are opened again",
+                    describe_server(self._settings, self.address),
+                )
                 commands.abort()
                 self.tail.abort()
 
-        commands.send(("INFO", "replication"), take)
-        self._publisher.ask_for_memory(commands, self.partitions)
+        commands.send(("INFO", "replication"), on_reply)
+        self._publisher.check_memory(commands, self.partitions)
 
-    async def _listen(self) -> None:
-        watching = asyncio.get_running_loop().create_task(self._tell_when_live())
+    async def _hold_tail(self) -> None:
+        watching = asyncio.get_running_loop().create_task(self._report_when_live())
         try:
             await self.tail.session()
         finally:
             watching.cancel()
-        self._on_change("the connection for messages was lost")
+        self._on_change("the subscribed connection was lost")
 
-    async def _tell_when_live(self) -> None:
+    async def _report_when_live(self) -> None:
         await self.tail.live.wait()
         self._on_change(None)
 
@@ -181,17 +187,21 @@ class Shard:
         commands = Commands(connection, self._settings)
         try:
             async with asyncio.timeout(self._settings.options.connect_timeout_s):
-                commands.incarnation = await prepare(commands, self._settings, self._names, self.partitions, self._seen)
+                commands.incarnation = await prepare(
+                    commands, self._settings, self._names, self.partitions, self._seen_positions
+                )
         except BaseException as error:
             await commands.close()
             if isinstance(error, TimeoutError):
                 raise BrokerUnavailable(
-                    f"{show(self._settings, self.address)} does not answer.", fix="check that it runs"
+                    f"{describe_server(self._settings, self.address)} does not reply.",
+                    fix="check that Redis runs there",
                 ) from error
             raise
         return commands
 
-    def _seen(self, partition: int) -> list[Place]:
-        """Return the furthest places of a log that its tail and the publisher have seen; they may be in different epochs."""
-        state, given = self._states.get(partition), self._publisher.furthest(partition)
-        return ([(state.epoch, state.watermark)] if state is not None else []) + ([given] if given is not None else [])
+    def _seen_positions(self, partition: int) -> list[LogPosition]:
+        """Return the last positions of a log that its tail and the publisher have seen. Their epochs may differ."""
+        state, stored = self._states.get(partition), self._publisher.last_stored(partition)
+        tailed = [(state.epoch, state.watermark)] if state is not None else []
+        return tailed + ([stored] if stored is not None else [])

@@ -1,4 +1,4 @@
-"""One subscribed connection to one server, and whether it lives."""
+"""One subscribed connection to one server."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ logger = logging.getLogger("dws.redis")
 
 
 class Subscription:
-    """A connection that listens to channels.
+    """A connection that subscribes to channels.
 
     Args:
-        connection: Open.
-        settings: How long silence may last, and whether channels belong to servers (in a cluster they do).
-        take: Called with channel and payload of each message.
+        connection: An open connection.
+        settings: Timeouts of a silent connection, and whether channels belong to servers (in a cluster they do).
+        on_message: Called with the channel and payload of each message.
     """
 
     def __init__(
-        self, connection: AbstractConnection, settings: Settings, take: Callable[[bytes, bytes], None]
+        self, connection: AbstractConnection, settings: Settings, on_message: Callable[[bytes, bytes], None]
     ) -> None:
         self._settings = settings
-        self._take = take
+        self._on_message = on_message
         self._sharded = settings.kind == "cluster"
-        self._listening: set[bytes] = set()
-        self._confirmed: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._subscribed: set[bytes] = set()
+        self._confirmations: dict[bytes, list[asyncio.Future[None]]] = {}
         self._loop = asyncio.get_running_loop()
-        self._wire = Wire(connection, settings, self._heard)
+        self._wire = Wire(connection, settings, self._on_reply)
 
     async def subscribe(self, *channels: str) -> None:
-        """Listen to these too; return when the server has confirmed it.
+        """Subscribe to more channels. Return when the server has confirmed it.
 
         Raises:
-            BrokerUnavailable: The connection was lost meanwhile, or the server refuses.
+            BrokerUnavailable: The connection was lost before the confirmation, or the server refuses.
         """
         if self._wire.lost.is_set():
             raise BrokerUnavailable("the connection to Redis is lost.", fix="try again")
         names = [channel.encode() for channel in channels]
         waits = [self._loop.create_future() for _ in names]
         for name, wait in zip(names, waits, strict=True):
-            self._confirmed.setdefault(name, []).append(wait)
-        self._listening.update(names)
-        if self._sharded:  # a command for each: they may be of several slots
+            self._confirmations.setdefault(name, []).append(wait)
+        self._subscribed.update(names)
+        if self._sharded:  # one command for each, because their slots may differ
             for channel in channels:
                 self._write("SSUBSCRIBE", channel)
         else:
@@ -59,15 +59,15 @@ class Subscription:
         await asyncio.gather(*waits)
 
     def unsubscribe(self, channel: str) -> None:
-        """Listen to it no longer."""
-        self._listening.discard(channel.encode())
+        """Unsubscribe from a channel."""
+        self._subscribed.discard(channel.encode())
         self._write("SUNSUBSCRIBE" if self._sharded else "UNSUBSCRIBE", channel)
 
     async def watch(self, probe: Callable[[], None]) -> None:
-        """Stay until the connection is lost; cut it when the log says nothing though it was asked.
+        """Return when the connection is lost. Cut it if no message arrives in time after a probe.
 
         Args:
-            probe: Asks through the log for a sign of life.
+            probe: Publishes a message that this connection receives.
         """
         await self._wire.watch(probe)
 
@@ -76,36 +76,36 @@ class Subscription:
         self._wire.abort()
 
     async def close(self) -> None:
-        """Cut the connection and wait for its end; who waits for a confirmation is told."""
+        """Cut the connection and wait for its end. Waiting `subscribe` calls raise."""
         await self._wire.close()
-        self._refuse("the connection to Redis was lost while subscribing.")
+        self._fail_confirmations("the connection to Redis was lost while subscribing.")
 
-    def _refuse(self, why: str) -> None:
-        """Tell those that wait for a confirmation that none will come."""
-        for wait in chain.from_iterable(self._confirmed.values()):
+    def _fail_confirmations(self, why: str) -> None:
+        """Raise an error in all `subscribe` calls that wait for a confirmation."""
+        for wait in chain.from_iterable(self._confirmations.values()):
             if not wait.done():
                 wait.set_exception(BrokerUnavailable(why, fix="try again"))
-                wait.exception()  # whoever waited may be gone
-        self._confirmed.clear()
+                wait.exception()  # marks the error as retrieved, because the waiting call may have been cancelled
+        self._confirmations.clear()
 
-    def _heard(self, reply: Any) -> None:
+    def _on_reply(self, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) or not isinstance(reply, list):
-            logger.warning("%s refuses a subscription: %s", self._settings.shown, reply)
-            self._refuse(f"{self._settings.shown} refuses a subscription: {reply}.")
+            logger.warning("%s refuses a subscription, reconnecting: %s", self._settings.masked_url, reply)
+            self._fail_confirmations(f"{self._settings.masked_url} refuses a subscription: {reply}.")
             self.abort()
             return
         kind, channel, payload = reply
         if kind in (b"message", b"smessage"):
-            self._wire.heard()
-            self._take(channel, payload)
+            self._wire.confirm_alive()
+            self._on_message(channel, payload)
         elif kind in (b"subscribe", b"ssubscribe"):
-            for wait in self._confirmed.pop(channel, ()):
+            for wait in self._confirmations.pop(channel, ()):
                 if not wait.done():
                     wait.set_result(None)
-        elif channel in self._listening and channel not in self._confirmed:
-            logger.info("the channel %r has moved to another server", channel)
+        elif channel in self._subscribed and channel not in self._confirmations:
+            logger.info("the channel %r has moved to another server, reconnecting", channel)
             self.abort()
 
     def _write(self, *command: str) -> None:
-        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub says a tuple of one
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # the stub accepts only a tuple of one
         self._wire.write(packed)

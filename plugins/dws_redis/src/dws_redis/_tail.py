@@ -1,7 +1,8 @@
-"""How a node hears of what one server stores: a subscribed connection, which is watched, replaced, and caught up behind.
+"""Delivers the records of one server to a node, over a subscribed connection that is watched and replaced.
 
-What is pushed may have holes; `TailState` knows them, and the log fills them. A connection that says nothing is asked through
-the log itself for where it ends: that proves both that the connection lives and that the last message came.
+Redis may drop pushed records. `TailState` finds these holes, and a read of the log fills them. When a connection is
+silent, the end of each log is published on its channel. The arrival of this probe proves that the connection works and
+that no record is missing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dws_core.plugin import (
     BrokerError,
     BrokerUnavailable,
     GapReason,
+    Head,
+    Offset,
     ReadResult,
     ReadSpan,
     TailEvent,
@@ -32,28 +35,28 @@ _CATCH_UP_RECORDS: Final = 100_000
 _CATCH_UP_BYTES: Final = 67_108_864
 
 
-class Link(Protocol):
-    """What a tail needs of its server."""
+class TailServer(Protocol):
+    """The server of a tail."""
 
-    async def subscribed(self, take: Callable[[bytes, bytes], None]) -> Subscription:
-        """Open a connection; `BrokerError` if it cannot be had."""
+    async def open_subscription(self, on_message: Callable[[bytes, bytes], None]) -> Subscription:
+        """Open a subscribed connection, or raise `BrokerError`."""
 
     def probe(self, partitions: Iterable[int]) -> None:
-        """Ask through the log for a sign of life."""
+        """Publish the end of each log on its channel."""
 
 
 class Tail:
-    """The tails of those partitions that one server holds.
+    """The tails of the partitions that one server holds.
 
     Args:
-        settings: How long to wait.
-        names: Channels.
-        partitions: Those that the server holds.
-        states: Of all tails of the node; whoever takes over a partition goes on from its state.
-        sink: Who is told.
-        reader: Reads what was missed.
-        link: To the server.
-        on_control: Takes control messages.
+        settings: Timeouts.
+        names: Names of channels.
+        partitions: The partitions that the server holds.
+        states: States of all tails of the node, by partition. The next server of a partition continues with its state.
+        sink: Receives the records and gaps.
+        reader: Reads missed records.
+        server: Opens the connection and publishes probes.
+        on_control: Called with each control message.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Tail:
         states: dict[int, TailState],
         sink: TailSink,
         reader: Reader,
-        link: Link,
+        server: TailServer,
         on_control: Callable[[bytes], None],
     ) -> None:
         self._settings = settings
@@ -73,47 +76,45 @@ class Tail:
         self._states = states
         self._sink = sink
         self._reader = reader
-        self._link = link
+        self._server = server
         self._on_control = on_control
-        self._control = names.control(
-            min(partitions)
-        )  # this one is always listened to: it shows that the connection lives
+        self._control = names.control_channel(min(partitions))  # always subscribed, for probes without partitions
         self._subscription: Subscription | None = None
-        self._early: dict[int, list[Push]] = {}  # what came before a partition's baseline was known
-        self._partition_of = {names.pushes(number).encode(): number for number in partitions}
-        self._holes = asyncio.Event()
+        self._before_baseline: dict[int, list[Push]] = {}  # pushes that arrived before the baseline
+        self._partition_of = {names.push_channel(number).encode(): number for number in partitions}
+        self._hole_found = asyncio.Event()
         self.live: asyncio.Event = asyncio.Event()
 
     async def follow(self, partitions: Collection[int]) -> None:
-        """Tail exactly these; return once each is live.
+        """Tail exactly these partitions. Return once each tail is live.
 
         Raises:
-            BrokerUnavailable: The connection is away.
+            BrokerUnavailable: There is no connection at the moment.
         """
         for number in self._followed() - set(partitions):
             del self._states[number]
             if self._subscription is not None:
-                self._subscription.unsubscribe(self._names.pushes(number))
+                self._subscription.unsubscribe(self._names.push_channel(number))
         new = sorted(set(partitions) - self._states.keys())
         if new:
-            await self._begin(new)
+            await self._start_tails(new)
 
     async def session(self) -> None:
-        """Connect, catch up and stay until the connection is lost.
+        """Connect, catch up, and return when the connection is lost.
 
         Raises:
-            BrokerError: It could not be had.
+            BrokerError: The connection or the first catch-up failed.
         """
-        subscription = await self._link.subscribed(self._took)
+        subscription = await self._server.open_subscription(self._on_message)
         try:
             async with asyncio.timeout(self._settings.options.connect_timeout_s):
                 self._subscription = subscription
-                await subscription.subscribe(self._control, *map(self._names.pushes, self._followed()))
+                await subscription.subscribe(self._control, *map(self._names.push_channel, self._followed()))
             for number in self._followed():
                 self._states[number].interrupted()
             await self._fill_holes()
             self.live.set()
-            await self._stay(subscription)
+            await self._run_live(subscription)
         except TimeoutError:
             raise BrokerUnavailable("Redis does not confirm a subscription.") from None
         finally:
@@ -122,31 +123,31 @@ class Tail:
             await subscription.close()
 
     def abort(self) -> None:
-        """Cut the connection: another one follows."""
+        """Cut the connection. The next session opens another one."""
         if self._subscription is not None:
             self._subscription.abort()
 
     def _followed(self) -> set[int]:
         return self._states.keys() & self._partitions
 
-    # -- while it lives
+    # -- while the connection is open
 
-    async def _stay(self, subscription: Subscription) -> None:
+    async def _run_live(self, subscription: Subscription) -> None:
         async with asyncio.TaskGroup() as group:
             filling = group.create_task(self._keep_filling(subscription))
             try:
-                await subscription.watch(lambda: self._link.probe(sorted(self._followed())))
+                await subscription.watch(lambda: self._server.probe(sorted(self._followed())))
             finally:
                 filling.cancel()
 
     async def _keep_filling(self, subscription: Subscription) -> None:
         while True:
-            await self._holes.wait()
-            self._holes.clear()
+            await self._hole_found.wait()
+            self._hole_found.clear()
             try:
                 await self._fill_holes()
             except BrokerError as error:
-                logger.warning("what was missed cannot be read: %s", error)
+                logger.warning("failed to read missed messages, reconnecting: %s", error)
                 subscription.abort()
                 return
 
@@ -161,84 +162,93 @@ class Tail:
         try:
             head = (await self._reader.heads((partition,)))[partition]
             if head.epoch == epoch and head.offset >= watermark:
-                span = ReadSpan(
-                    partition=partition,
-                    epoch=epoch,
-                    since=watermark,
-                    until=head.offset,
-                    topics=_every,
-                    limit=_CATCH_UP_RECORDS,
-                    max_bytes=_CATCH_UP_BYTES,
-                )
-                found = await self._reader.read(span)
+                found = await self._reader.read(_missed(head, watermark))
         except BaseException:
             state.interrupted()
             raise
         if self._states.get(partition) is not state:
-            return  # followed no longer, or from another baseline
+            return  # no longer followed, or followed from another baseline
         if found.gap is None:
-            self._tell(state.caught_up(head, found.records))
+            self._deliver(state.caught_up(head, found.records))
         elif found.gap is GapReason.EPOCH:
-            state.interrupted()  # it changed meanwhile: ask again
+            state.interrupted()  # the epoch has changed since the heads were read, so read again
         else:
-            self._tell(state.give_up(found.gap, head))
+            self._deliver(state.give_up(found.gap, head))
 
-    # -- what comes
+    # -- arriving messages
 
-    def _took(self, channel: bytes, payload: bytes) -> None:
+    def _on_message(self, channel: bytes, payload: bytes) -> None:
         partition = self._partition_of.get(channel)
         if partition is None:
-            if payload:  # else it is a sign of life
+            if payload:  # an empty message is a probe
                 self._on_control(payload)
             return
         try:
             push = read_push(payload)
         except (ValueError, IndexError):
-            logger.exception("no dws message on channel %r: %d bytes", channel, len(payload))
-            return
+            logger.exception("ignoring an invalid message of %d bytes on channel %r", len(payload), channel)
+        else:
+            self._on_push(partition, push)
+
+    def _on_push(self, partition: int, push: Push) -> None:
         if (state := self._states.get(partition)) is not None:
             self._push(state, push)
-        elif partition in self._early:
-            self._early[partition].append(push)
+        elif partition in self._before_baseline:
+            self._before_baseline[partition].append(push)
 
     def _push(self, state: TailState, push: Push) -> None:
         if push.epoch is None:
-            self._tell(state.push(state.epoch, state.watermark, state.watermark, push.records))
+            self._deliver(state.push(state.epoch, state.watermark, state.watermark, push.records))
             return
-        self._tell(state.push(push.epoch, push.lo, push.hi, push.records))
+        self._deliver(state.push(push.epoch, push.lo, push.hi, push.records))
         if state.needs_catch_up:
-            self._holes.set()
+            self._hole_found.set()
 
-    def _tell(self, events: list[TailEvent]) -> None:
+    def _deliver(self, events: list[TailEvent]) -> None:
         for event in events:
             try:
                 event.tell(self._sink)
             except Exception:
                 logger.exception("a tail sink of dws failed")
 
-    # -- beginning
+    # -- start of tails
 
-    async def _begin(self, partitions: list[int]) -> None:
+    async def _start_tails(self, partitions: list[int]) -> None:
         subscription = self._subscription
         if subscription is None:
-            raise BrokerUnavailable(f"{self._settings.shown} is away.", fix="try again")
+            raise BrokerUnavailable(
+                f"{self._settings.masked_url} is unavailable.", fix="try again, the node is reconnecting"
+            )
         for number in partitions:
-            self._early[number] = []
+            self._before_baseline[number] = []
         try:
             async with asyncio.timeout(self._settings.options.connect_timeout_s):
-                await subscription.subscribe(*map(self._names.pushes, partitions))
+                await subscription.subscribe(*map(self._names.push_channel, partitions))
                 heads = await self._reader.heads(partitions)
         except TimeoutError:
             raise BrokerUnavailable("Redis does not confirm a subscription.", fix="try again") from None
         finally:
-            early = {number: self._early.pop(number) for number in partitions}
-        if self._subscription is not subscription:  # the next connection does not know of these
+            before_baseline = {number: self._before_baseline.pop(number) for number in partitions}
+        if self._subscription is not subscription:  # the next connection did not subscribe to these
             raise BrokerUnavailable("the connection to Redis was lost while subscribing.", fix="try again")
         for number in partitions:
             state = self._states[number] = TailState(heads[number])
-            for push in early[number]:
+            for push in before_baseline[number]:
                 self._push(state, push)
 
 
-def _every(topic: str) -> bool:
+def _missed(head: Head, watermark: Offset) -> ReadSpan:
+    """Return the span of all records between a watermark and the end of the log."""
+    return ReadSpan(
+        partition=head.partition,
+        epoch=head.epoch,
+        since=watermark,
+        until=head.offset,
+        topics=_any_topic,
+        limit=_CATCH_UP_RECORDS,
+        max_bytes=_CATCH_UP_BYTES,
+    )
+
+
+def _any_topic(topic: str) -> bool:
     return True

@@ -1,4 +1,4 @@
-"""Which server holds the log of which partition: a sentinel or a server of a cluster says it in one answer."""
+"""Finds the server of each partition, with one request to a sentinel or to a server of the cluster."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import replace
 from typing import Any
 
 from dws_core.plugin import BrokerError, BrokerMisconfigured, BrokerUnavailable
-from dws_redis._connection import Commands, open_connection, show
+from dws_redis._connection import Commands, describe_server, open_connection
 from dws_redis._format import Names
 from dws_redis._settings import Address, Settings
 
 
 async def locate(settings: Settings, names: Names, known: Iterable[Address] = ()) -> dict[Address, frozenset[int]]:
-    """Say which servers there are, and the partitions of each; one that nobody holds at the moment is left out.
+    """Return the servers and the partitions of each. Leave out partitions that no server holds at the moment.
 
     Args:
-        settings: Whom to ask.
-        names: Of the keys; what decides where in a cluster they are.
-        known: Servers that a cluster had before: any of them can be asked.
+        settings: Addresses of the servers or sentinels in the URL.
+        names: Names of the keys, which decide the slot of a partition in a cluster.
+        known: Addresses of other servers of the cluster, used like those of the URL.
 
     Raises:
-        BrokerUnavailable: Nobody answers, or nobody knows the server.
-        BrokerMisconfigured: The servers are no cluster.
+        BrokerUnavailable: No server or sentinel replies, or no sentinel monitors the service.
+        BrokerMisconfigured: The URL is a cluster URL, but its servers are not a cluster.
     """
     everything = frozenset(range(names.layout.partitions))
     if settings.kind == "server":
@@ -35,59 +35,58 @@ async def locate(settings: Settings, names: Names, known: Iterable[Address] = ()
 
 
 async def _primary(settings: Settings) -> Address:
-    """Ask all sentinels at once, and go by the first that knows the server: one that is away costs no time."""
+    """Query all sentinels at once and use the first address, so that an unavailable sentinel costs no time."""
     refusals: list[BrokerError] = []
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(_named(settings, sentinel)) for sentinel in settings.hosts]
-        for answer in asyncio.as_completed(asked):
-            found = await answer
+        queries = [group.create_task(_ask_sentinel(settings, sentinel)) for sentinel in settings.hosts]
+        for completed in asyncio.as_completed(queries):
+            found = await completed
             if isinstance(found, BrokerError):
                 refusals.append(found)
                 continue
-            for task in asked:
-                task.cancel()
+            for query in queries:
+                query.cancel()
             return found
     wrong = any(isinstance(refusal, BrokerMisconfigured) for refusal in refusals)
     reasons = "; ".join(refusal.message.rstrip(".") for refusal in refusals)
     raise (BrokerMisconfigured if wrong else BrokerUnavailable)(
-        f"no sentinel of {settings.shown} names a server {settings.service!r} that works: {reasons}.",
-        fix="check that the sentinels run, the service's name, sentinel_username and sentinel_password; "
-        "after a failure they choose another server within seconds",
+        f"no sentinel of {settings.masked_url} names a working server for {settings.service!r}: {reasons}.",
+        fix="check that the sentinels run, and check the service name, sentinel_username and sentinel_password (after "
+        "a failure, the sentinels choose another server within seconds)",
     )
 
 
-async def _named(settings: Settings, sentinel: Address) -> Address | BrokerError:
-    """Return the server that a sentinel names, or why there is none."""
+async def _ask_sentinel(settings: Settings, sentinel: Address) -> Address | BrokerError:
+    """Return the address of the server that a sentinel names, or the error."""
     options = settings.options
     login = {"db": 0, "username": options.sentinel_username, "password": options.sentinel_password}
-    itself = replace(
-        settings, kind="server", shown=f"{sentinel[0]}:{sentinel[1]}", login={**settings.login, **login}
-    )  # in errors it stands beside the others, behind the URL
+    url = f"{sentinel[0]}:{sentinel[1]}"  # the error lists all sentinels, so each is named by its address
+    itself = replace(settings, kind="server", masked_url=url, login={**settings.login, **login})
     try:
-        flat = await _ask(itself, sentinel, "SENTINEL", "MASTER", settings.service)
+        flat = await _call_once(itself, sentinel, "SENTINEL", "MASTER", settings.service)
     except BrokerError as error:
         return error
     state = dict(zip(flat[::2], flat[1::2], strict=True))
-    if doubt := _doubt(state):
-        return BrokerUnavailable(f"{itself.shown} {doubt}.")
+    if reason := _reason_to_distrust(state):
+        return BrokerUnavailable(f"{url} {reason}.")
     return state[b"ip"].decode(), int(state[b"port"])
 
 
-def _doubt(state: dict[bytes, bytes]) -> str:
-    """Say why a sentinel's word is not to be taken; empty: it is."""
+def _reason_to_distrust(state: dict[bytes, bytes]) -> str:
+    """Return why a sentinel's reply is unusable, or an empty text."""
     flags = state[b"flags"].split(b",")
     if b"master" not in flags:
-        return "does not take it for the primary"
+        return "reports that the server is not the primary"
     if b"s_down" in flags or b"o_down" in flags:
-        return "says that it is down"
-    if int(state[b"num-other-sentinels"]) + 1 < int(state[b"quorum"]):  # it began anew, and may name one of long ago
-        return "does not know enough other sentinels for its quorum"
+        return "reports that the server is down"
+    if int(state[b"num-other-sentinels"]) + 1 < int(state[b"quorum"]):  # a restarted sentinel may name an old server
+        return "has not found enough other sentinels for its quorum"
     return ""
 
 
 async def _owners(settings: Settings, names: Names, known: Iterable[Address]) -> dict[Address, frozenset[int]]:
     servers = list(dict.fromkeys((*known, *settings.hosts)))
-    random.shuffle(servers)  # one that is away or out of date is not asked first again and again
+    random.shuffle(servers)  # avoids that an unavailable or outdated server comes first on every attempt
     failure: BrokerError | None = None
     for server in servers:
         try:
@@ -95,27 +94,29 @@ async def _owners(settings: Settings, names: Names, known: Iterable[Address]) ->
         except BrokerUnavailable as error:
             failure = error
             continue
-        return _share(names, ranges)
-    raise failure or BrokerUnavailable(f"{settings.shown} names no server.")
+        return _group_partitions(names, ranges)
+    raise failure or BrokerUnavailable(f"{settings.masked_url} names no server.")
 
 
 async def _slots(settings: Settings, server: Address) -> list[tuple[range, Address]]:
-    """Ask a server of a cluster who owns which slots."""
+    """Return the slots of a cluster and their servers, as one server of the cluster reports them."""
     try:
-        answer = await _ask(settings, server, "CLUSTER", "SLOTS")
+        reply = await _call_once(settings, server, "CLUSTER", "SLOTS")
     except BrokerUnavailable as error:
         if "disabled" in str(error):
-            raise BrokerMisconfigured(f"{settings.shown} is no cluster.", fix="write redis:// instead") from error
+            raise BrokerMisconfigured(
+                f"{settings.masked_url} is not a cluster.", fix="write redis:// instead"
+            ) from error
         raise
-    return [(range(first, last + 1), _address(owner, server)) for first, last, owner, *_ in answer]
+    return [(range(first, last + 1), _address(owner, server)) for first, last, owner, *_ in reply]
 
 
-async def _ask(settings: Settings, server: Address, *command: str) -> Any:
-    """Ask one thing over a connection of its own, for at most as long as an attempt to connect may take."""
-    where = show(settings, server)
+async def _call_once(settings: Settings, server: Address, *command: str) -> Any:
+    """Send one command over a new connection and return the reply, within the connect timeout."""
+    where = describe_server(settings, server)
     try:
         async with asyncio.timeout(settings.options.connect_timeout_s):
-            # without a name: to give one is a right, which a user of the sentinels may not have
+            # The connection has no name, because a user of the sentinels may lack the right to set one.
             commands = Commands(await open_connection(settings, server, name=""), settings)
             try:
                 return await commands.call(*command)
@@ -124,16 +125,16 @@ async def _ask(settings: Settings, server: Address, *command: str) -> Any:
             finally:
                 await commands.close()
     except TimeoutError as error:
-        raise BrokerUnavailable(f"{where} does not answer.", fix="check that it runs") from error
+        raise BrokerUnavailable(f"{where} does not reply.", fix="check that it runs") from error
 
 
-def _address(owner: list[Any], asked: Address) -> Address:
-    """Return where a server is; one without a name is known by the name under which it was asked."""
+def _address(owner: list[Any], queried: Address) -> Address:
+    """Return the address of a server. If the reply has no host name, it is the host of the queried server."""
     host, port = owner[0], owner[1]
-    return (host.decode() if host else asked[0]), port
+    return (host.decode() if host else queried[0]), port
 
 
-def _share(names: Names, ranges: list[tuple[range, Address]]) -> dict[Address, frozenset[int]]:
+def _group_partitions(names: Names, ranges: list[tuple[range, Address]]) -> dict[Address, frozenset[int]]:
     found: dict[Address, set[int]] = {}
     for partition in range(names.layout.partitions):
         slot = names.slot(partition)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.brokers import PlainBroker
-from support.patience import HANG_S
+from support.timeouts import HANG_S
 
 from dws_core import BrokerClosed, BrokerError, BrokerOverloaded, BrokerUnavailable, Message, PayloadTooLarge
 from dws_core import PublishOutcomeUnknown as OutcomeUnknown
@@ -149,7 +149,7 @@ async def test_waiting_publishes_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_publish_error_is_raised_and_next_succeeds(node: Node) -> None:
     own, foreign = BrokerUnavailable("the link is down."), OSError("broken pipe")
-    _inner(node).publishing = [own, foreign]
+    _inner(node).publish_errors = [own, foreign]
     with pytest.raises(BrokerUnavailable) as caught:
         await node.publish()
     assert caught.value is own
@@ -161,7 +161,7 @@ async def test_publish_error_is_raised_and_next_succeeds(node: Node) -> None:
 
 async def test_cancelled_publish_does_not_affect_others(node: Node) -> None:
     _inner(node).gate.clear()
-    _inner(node).publishing = [OSError("and it fails, too")]
+    _inner(node).publish_errors = [OSError("and it fails, too")]
     given_up = [node.publish(), node.publish()]
     await _inner(node).at_gate.wait()
     for future in given_up:
@@ -177,7 +177,7 @@ async def test_cancelled_publish_does_not_affect_others(node: Node) -> None:
 async def test_failed_connect_is_unavailable_with_broker_name() -> None:
     inner = PlainBroker()
     refused = OSError("connection refused")
-    inner.connecting = [refused, BrokerUnavailable("plain://h does not answer.")]
+    inner.connect_errors = [refused, BrokerUnavailable("plain://h does not answer.")]
     with pytest.raises(BrokerUnavailable, match=r"PlainBroker could not connect: OSError: connection refused") as first:
         await Node(inner).start()
     assert first.value.__cause__ is refused
@@ -265,9 +265,9 @@ def test_broker_restarts_on_another_event_loop() -> None:
 
 
 async def test_broken_tail_reconnects_and_reports_gap(node: Node, caplog: pytest.LogCaptureFixture) -> None:
-    _inner(node).connecting = [BrokerUnavailable("still away."), BrokerUnavailable("still away.")]
+    _inner(node).connect_errors = [BrokerUnavailable("still away."), BrokerUnavailable("still away.")]
     with caplog.at_level(logging.WARNING, logger="dws"):
-        _inner(node).break_off()
+        _inner(node).end_deliveries()
         await node.sink.until(lambda: node.sink.told.count("live") == 2)
     assert node.sink.told == ["live", "degraded", (GapReason.UNAVAILABLE, NOWHERE), "live"]
     assert caplog.text.count("still away") == 2
