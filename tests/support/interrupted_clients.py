@@ -154,6 +154,9 @@ class Roamer:
             self.ready.set()
             for track in self._tracks:
                 readers.create_task(track.follow())
+
+    def check(self) -> None:
+        """Compare the received messages with the stored ones, of which the publishers must know all positions."""
         for track in self._tracks:
             track.check(self._world.stored)
 
@@ -219,6 +222,8 @@ async def _all(world: World, nodes: Sequence[NodeProcess], roamers: Sequence[Roa
         for door, topics in zip(doors, (TOPICS[:2], TOPICS[2:]), strict=True):
             group.create_task(world.publisher(door.url, topics))
         await _troubles(world, nodes, roamers[-1])
+    for roamer in roamers:
+        roamer.check()
 
 
 async def _troubles(world: World, nodes: Sequence[NodeProcess], sleeper: Roamer) -> None:
