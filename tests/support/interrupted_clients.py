@@ -154,6 +154,9 @@ class Roamer:
             self.ready.set()
             for track in self._tracks:
                 readers.create_task(track.receive_all())
+
+    def check(self) -> None:
+        """Compare the received messages with the stored ones, of which the publishers must know all positions."""
         for track in self._tracks:
             track.check(self._state.stored)
 
@@ -221,6 +224,8 @@ async def _run_all(
         for proxy, topics in zip(proxies, (TOPICS[:2], TOPICS[2:]), strict=True):
             group.create_task(state.publisher(proxy.url, topics))
         await _cause_faults(state, nodes, roamers[-1])
+    for roamer in roamers:
+        roamer.check()
 
 
 async def _cause_faults(state: PlayState, nodes: Sequence[NodeProcess], sleeper: Roamer) -> None:
