@@ -86,7 +86,7 @@ def lint(session: nox.Session) -> None:
     install_workspace(session, "lint", "test")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
-    session.run("pytest", "-q", "tests/contract/test_architecture.py")
+    session.run("pytest", "-q", "tests/contract/test_architecture.py", "tests/contract/test_skeletons.py")
 
 
 @nox.session
@@ -94,6 +94,7 @@ def types(session: nox.Session) -> None:
     """Check types: mypy in strict mode, and complete types in the public modules."""
     install_workspace(session, "typing", "test")
     session.run("mypy")
+    session.run("pytest", "-q", "tests/contract/test_skeletons.py")
     for module in ("dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"):
         session.run("basedpyright", "--verifytypes", module, "--ignoreexternal")
 
@@ -162,6 +163,7 @@ def packages(session: nox.Session) -> None:
     session.env["PYTHONSAFEPATH"] = "1"  # otherwise `import dws_core` would find the working tree
     session.run("python", "-m", "dws_core", "plugins")
     session.run("python", "-m", "dws_core", "doctor", "memory://")
+    session.run("python", "-m", "dws_core", "new", "codec", "reversed", "--into", session.create_tmp())
     suites = map(str, Path("plugins").glob("*/tests/test_conformance.py"))
     session.run("pytest", "-q", "tests/contract/test_public_api.py", *suites)
 

@@ -1,7 +1,7 @@
-"""Inspect the installation, check a broker, or connect to a node.
+"""Inspect the installation, check a broker, connect to a node, or start a plugin.
 
 `plugins` lists the installed plugins. `doctor URL` checks a broker. `listen URL FILTER` prints the messages of a node,
-and `publish URL TOPIC DATA` publishes one.
+and `publish URL TOPIC DATA` publishes one. `new KIND NAME` writes the skeleton of a plugin package.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
-from dws_core._errors import BrokerUnavailable
+from dws_core import _new
+from dws_core._errors import BrokerUnavailable, ConfigurationError
 from dws_core._log.contract import LogBroker
 from dws_core._log.plain import BrokerInterface
 from dws_core._log.records import BrokerState, GapReason, Head, History, Layout, Offset
@@ -46,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("data", help="JSON value, or any other text to send as a string")
         else:
             command.add_argument("--count", type=int, help="number of messages after which to exit")
+    new = commands.add_parser("new", help="write the skeleton of a plugin package, with its conformance tests")
+    new.add_argument("kind", choices=_new.KINDS, help="kind of plugin")
+    new.add_argument("name", help="scheme or name by which applications choose it. The package becomes dws-NAME")
+    new.add_argument("--into", type=Path, default=Path(), metavar="DIR", help="folder of the new folder dws-NAME")
     parsed = parser.parse_args(arguments)
     if parsed.command in ("listen", "publish"):
         return _as_client(parsed)
@@ -53,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command == "plugins":
         show_plugins(registry)
         return 0
+    if parsed.command == "new":
+        return write_plugin(parsed.kind, parsed.name, parsed.into, registry)
     return asyncio.run(examine(parsed.url, registry))
 
 
@@ -73,6 +81,17 @@ def show_plugins(registry: PluginRegistry) -> None:
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) + "  " + line[4])
+
+
+def write_plugin(kind: str, name: str, into: Path, registry: PluginRegistry) -> int:
+    """Write the skeleton of a plugin, and print the next commands. Return 0, or 1 if it was not written."""
+    try:
+        folder = _new.write_skeleton(kind, name, into, registry)
+    except ConfigurationError as error:
+        print(f"FAILED  {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {folder}. Next:\n\n{_new.next_steps(folder)}")
+    return 0
 
 
 async def examine(url: str, registry: PluginRegistry) -> int:

@@ -49,6 +49,7 @@ class Lost:
 
 
 TailEvent: TypeAlias = Advance | Lost
+"""An event for the node. `tell` passes it on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""The generated tables of the docs agree with the code. Run `nox -s docs` to rewrite them."""
+"""The generated parts of the docs agree with the code. Run `nox -s docs` to rewrite them."""
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dws_core import plugin
 from dws_core.plugin import BrokerCapabilities, BrokerSpec
 
 ROOT = Path(__file__).parents[2]
@@ -60,3 +62,22 @@ def test_broker_without_log_has_no_log_features(generator: dict[str, Any]) -> No
     assert column["clients recover missed messages"] == "no"
     assert column["connects several processes"] == "yes"
     assert column["gaps are exact"] == column["maximum topic"] == "-"
+
+
+def test_contract_describes_every_public_name(generator: dict[str, Any]) -> None:
+    names = [name for group, _ in generator["GROUPS"].values() for name in group.split()]
+    assert sorted(names) == sorted(plugin.__all__)
+    sections = re.findall(r"^### `(\w+)`$", generator["contract"](), re.MULTILINE)
+    assert sections == names
+
+
+def test_contract_has_prose_and_no_private_paths(generator: dict[str, Any]) -> None:
+    page = generator["contract"]()
+    assert not re.search(r"dws_core[./]_", page)
+    assert not re.search(r"```\n\n#", page), "a name has no docstring"
+
+
+def test_contract_has_a_purpose_for_each_helper(generator: dict[str, Any]) -> None:
+    table = (ROOT / "docs/reference/plugin-contract.md").read_text().partition("<!-- generated")[0]
+    for name in generator["GROUPS"]["Helpers"][0].split():
+        assert f"(#{name.lower()})" in table, f"{name} is not in the table of helpers"
