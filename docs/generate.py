@@ -124,7 +124,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 GROUPS: Final = {
     "Register a plugin": (
-        "hookimpl BrokerSpec CodecSpec TopicMatcherSpec AuthenticatorSpec PluginRegistry",
+        "hookimpl API_VERSION BrokerSpec CodecSpec TopicMatcherSpec AuthenticatorSpec PluginRegistry",
         "The functions that a plugin implements are on the page [Hooks](hooks.md).",
     ),
     "Plain brokers": (
