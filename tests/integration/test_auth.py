@@ -263,7 +263,7 @@ async def test_claimed_subprotocol_is_never_echoed_or_logged(caplog: pytest.LogC
     async with serve(_app(manager)) as server:
         url = f"{server.url}/ws"
         async with Client.open(url, subprotocols=["acme.key.hush", "dws.v1.json"]) as client:
-            assert (await client.ask(type="ping"))["type"] == "pong"
+            assert (await client.exchange(type="ping"))["type"] == "pong"
             assert client.socket.subprotocol == "dws.v1.json"
         for offered in (["acme.key.stolen", "dws.v1.json"], ["acme.key.stolen"]):
             status, body = await _refused(url, subprotocols=offered)

@@ -144,7 +144,7 @@ async def test_failing_token_function_is_retried() -> None:
 
 
 async def test_invalid_arguments_raise_at_once() -> None:
-    with pytest.raises(ConfigurationError, match="no codec 'xml'"):
+    with pytest.raises(ConfigurationError, match="no installed plugin offers codec 'xml'"):
         client("ws://localhost", codec="xml")
     with pytest.raises(InvalidMessage, match="cursor is malformed"):
         client("ws://localhost", cursor="x")
