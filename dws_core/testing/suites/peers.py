@@ -183,10 +183,10 @@ class LogPeer(Peer):
 
     def __init__(self, broker: LogBroker, channel: str, hang_limit_s: float, *, partitions: int = 0) -> None:
         super().__init__(channel, hang_limit_s)
-        self.broker = broker
-        self.id = secrets.token_bytes(8)
+        self.broker: LogBroker = broker
+        self.id: bytes = secrets.token_bytes(8)
         self.sink: RecordingSink = RecordingSink()
-        self.layout = Layout(channel=channel, partitions=partitions or broker.partitions)
+        self.layout: Layout = Layout(channel=channel, partitions=partitions or broker.partitions)
 
     async def open(self) -> None:
         await self.start()

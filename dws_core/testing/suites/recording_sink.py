@@ -29,7 +29,7 @@ class RecordingSink:
         self.violations: list[str] = []
         self.wanted: frozenset[int] = frozenset()
         self.epochs: dict[int, str] = {}
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
         self._watermarks: dict[int, tuple[Offset, Offset]] = {}  # partition: baseline, watermark
 
     @property

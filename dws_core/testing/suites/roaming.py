@@ -72,8 +72,8 @@ class Roamer:
     def __init__(self, topics: Collection[str] | Callable[[str], bool]) -> None:
         self.cursor: dict[int, tuple[str, Offset]] = {}
         self.gaps: list[GapReason] = []
-        self.hops = 0
-        self.recovered = 0
+        self.hops: int = 0
+        self.recovered: int = 0
         self._topics = topics
         self.wants: Callable[[str], bool] = topics if callable(topics) else topics.__contains__
         self._base: dict[int, Offset] = {}  # first position, or that of the last gap

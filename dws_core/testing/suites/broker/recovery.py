@@ -56,15 +56,21 @@ class World:
 
     def __init__(self, nodes: list[LogPeer]) -> None:
         self.nodes = nodes
-        self.scenarios = 0
-        self.recovered = 0
+        self.scenarios: int = 0
+        self.recovered: int = 0
 
     async def play(self, size: int, steps: list[Step]) -> None:
         """Run the steps of a scenario with this history size, and check the clients."""
         self.scenarios += 1
-        name, self.history, self.sent = f"scenario/{self.scenarios}/", History(size=size), list[Sent]()
-        self.topics = [f"{name}{letter}" for letter in "abc"]
-        self.clients = [Roamer([self.topics[0]]), Roamer(self.topics[:2]), Roamer(lambda t: t.startswith(name))]
+        name = f"scenario/{self.scenarios}/"
+        self.history: History = History(size=size)
+        self.sent: list[Sent] = []
+        self.topics: list[str] = [f"{name}{letter}" for letter in "abc"]
+        self.clients: list[Roamer] = [
+            Roamer([self.topics[0]]),
+            Roamer(self.topics[:2]),
+            Roamer(lambda t: t.startswith(name)),
+        ]
         self.coming: dict[int, asyncio.Task[None]] = {}
         try:
             for step, *arguments in steps:
