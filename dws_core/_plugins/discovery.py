@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, distributions, entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from dws_core._errors import PluginLoadError
 from dws_core._plugins.markers import PROJECT
-from dws_core._plugins.records import Plugin, Problem, as_sentence, canonical, reason_of
+from dws_core._plugins.records import Plugin, Problem, canonical
 from dws_core._plugins.slow import report_slow
 
 logger = logging.getLogger("dws")
@@ -46,7 +46,7 @@ def discover(points: Iterable[EntryPoint] | None, disabled: Collection[str]) -> 
     """
     found = Discovered()
     seen: dict[tuple[str, str], str] = {}
-    for point in _installed(found.problems) if points is None else points:
+    for point in entry_points(group=PROJECT) if points is None else points:
         plugin = _origin(point)
         key = (canonical(plugin.distribution), plugin.name)
         if plugin.names & set(disabled) or canonical(plugin.distribution) in map(canonical, disabled):
@@ -77,33 +77,6 @@ def _load(point: EntryPoint, plugin: Plugin) -> object:
             fix="write the name of a module in the metadata of the package, and reinstall it",
         )
     return point.load()
-
-
-def _installed(problems: list[Problem]) -> Iterator[EntryPoint]:
-    try:
-        yield from entry_points(group=PROJECT)
-    except Exception:  # noqa: BLE001 -- the metadata of one distribution cannot be read, so read each alone
-        yield from _readable(problems)
-
-
-def _readable(problems: list[Problem]) -> Iterator[EntryPoint]:
-    seen: set[str] = set()
-    for distribution in distributions():
-        name = "(unknown)"
-        try:
-            name = distribution.name
-            if canonical(name) in seen:
-                continue
-            seen.add(canonical(name))
-            yield from distribution.entry_points.select(group=PROJECT)
-        except Exception as error:  # noqa: BLE001 -- as above
-            plugin = Plugin(name="(unreadable)", distribution=name)
-            problem = PluginLoadError(
-                f"the entry points of {name} cannot be read: {as_sentence(reason_of(error))}",
-                fix=f"pip install --force-reinstall {name}",
-            )
-            problem.__cause__ = error
-            problems.append(Problem(plugin=plugin, error=problem))
 
 
 def _origin(point: EntryPoint) -> Plugin:

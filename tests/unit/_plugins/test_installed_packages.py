@@ -89,3 +89,60 @@ def test_faulty_plugin_is_explained_and_harms_no_other(name: str, tmp_path: Path
     assert [_shorten(line) for line in run.stdout.splitlines()] == [*case.printed, "others work"], run.stderr
     assert case.warning in run.stderr
     assert case.warning or not run.stderr
+
+
+def test_plugins_command_lists_conflicts_and_failures(tmp_path: Path) -> None:
+    install(tmp_path, "dws-acme", f"{HEAD}{HOOK}")
+    install(tmp_path, "dws-eta", "raise RuntimeError('no\\nlicence')")
+    install(tmp_path, "dws-zeta", f"{HEAD}{HOOK}dws_api = 1\n")
+    run = run_python(tmp_path, "-m", "dws_core", "plugins")
+    assert run.returncode == 0, run.stderr
+    lines = [re.sub(" +", " ", line) for line in run.stdout.splitlines()]
+    assert (
+        "zeta dws-zeta 1.0 conflict acme scheme 'acme' is offered by dws-acme 1.0 and by dws-zeta 1.0. "
+        "Fix: uninstall one of them, or set DWS_DISABLE_PLUGINS=zeta"
+    ) in lines
+    assert (
+        "eta dws-eta 1.0 failed - RuntimeError: no licence. "
+        "Fix: repair the installation: pip install --force-reinstall dws-eta"
+    ) in lines
+
+
+def test_client_uses_codec_of_installed_plugin_with_options(tmp_path: Path) -> None:
+    source = """
+        from dataclasses import dataclass
+        from dws_core.plugin import CodecSpec, hookimpl
+
+        @dataclass(frozen=True)
+        class Options:
+            canonical: bool = False
+
+        class Acme:
+            name, binary = "acme", True
+            def __init__(self, options): self.options = options
+            def encode(self, value): return b""
+            def decode(self, data): return None
+
+        @hookimpl
+        def dws_register_codecs():
+            yield CodecSpec(name="acme", load=Acme, content_type="a/b", summary="Acme.", options=Options)
+    """
+    install(tmp_path, "dws-acme", source)
+    code = """
+from dws_core import WebSocketManager
+from dws_core.client import Client
+for codec in ("acme?canonical=yes", "acme?canonical=ja", "json?indent=2", "cbor"):
+    for build in (lambda: Client("ws://host/ws", codec=codec), lambda: WebSocketManager("c", "memory://", codec=codec)):
+        try:
+            build()
+            print("built")
+        except ValueError as error:
+            print(error.message.partition(" Installed")[0])
+"""
+    run = run_python(tmp_path, "-c", code)
+    refused = [
+        "option 'canonical' of codec 'acme?canonical=ja' of dws-acme 1.0 cannot be 'ja'.",
+        f"codec 'json' of dws-core {version('dws-core')} has no options, but 'indent' is given.",
+        "no installed plugin offers codec 'cbor'.",
+    ]
+    assert run.stdout.splitlines() == ["built", "built", *(text for text in refused for _ in range(2))], run.stderr

@@ -302,9 +302,9 @@ async def test_broker_is_disconnected_before_each_attempt_to_connect(caplog: pyt
     """A failed disconnect is logged and changes nothing."""
     inner = Recorded()
     node = await Node(inner).start()
-    inner.connecting = [BrokerUnavailable("still away."), OSError("still away.")]
+    inner.connect_errors = [BrokerUnavailable("still away."), OSError("still away.")]
     inner.disconnecting = [ConnectionResetError("by peer")]
-    inner.break_off()
+    inner.end_deliveries()
     await node.sink.until(lambda: node.sink.told.count("live") == 2)
     started, attempt = ["connect", "subscribe"], ["disconnect", "connect"]
     assert inner.calls == [*started, *attempt, *attempt, *attempt, "subscribe"]
@@ -314,7 +314,7 @@ async def test_broker_is_disconnected_before_each_attempt_to_connect(caplog: pyt
 
 async def test_failed_start_disconnects() -> None:
     inner = Recorded()
-    inner.connecting = [OSError("refused")]
+    inner.connect_errors = [OSError("refused")]
     inner.disconnecting = [OSError("refused, too")]
     with pytest.raises(BrokerUnavailable, match="OSError: refused"):
         await Node(inner).start()
@@ -334,7 +334,7 @@ async def test_hanging_disconnect_does_not_stop_reconnect(monkeypatch: pytest.Mo
 
     inner = Hanging()
     node = await Node(inner).start()
-    inner.break_off()
+    inner.end_deliveries()
     await node.sink.until(lambda: node.sink.told.count("live") == 2)
     inner.hangs = False
     await node.broker.stop()
@@ -354,7 +354,7 @@ async def test_publish_while_reconnecting_is_unavailable() -> None:
     inner = Away()
     node = await Node(inner).start()
     inner.back.clear()
-    inner.break_off()
+    inner.end_deliveries()
     await node.sink.until(lambda: "degraded" in node.sink.told)
     with pytest.raises(BrokerUnavailable, match="Away has lost its connection and is reconnecting"):
         await node.publish()
@@ -376,7 +376,7 @@ async def test_stop_while_reconnecting_leaves_nothing_connected() -> None:
 
     inner = Late()
     node = await Node(inner).start()
-    inner.break_off()
+    inner.end_deliveries()
     async with asyncio.timeout(10):
         while not inner.reached:  # noqa: ASYNC110 -- the broker reports no state at this point
             await asyncio.sleep(0)
