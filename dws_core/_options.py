@@ -40,7 +40,12 @@ def parse_options(query: str, *, where: str, error: type[ConfigurationError]) ->
 
 def show_options(options: Mapping[str, str]) -> str:
     """Return the query of options, without the values of secrets."""
-    return "&".join(f"{name}={'***' if _SECRET.search(name) else quote(value)}" for name, value in options.items())
+    return "&".join(f"{name}={'***' if _SECRET.search(name) else _quoted(value)}" for name, value in options.items())
+
+
+def _quoted(value: str) -> str:
+    """Quote a value for display. A lone surrogate, which UTF-8 cannot encode, is shown as its escape."""
+    return quote(value, errors="backslashreplace")
 
 
 def read_options(options: Mapping[str, str], schema: type[T], *, where: str, error: type[ConfigurationError]) -> T:

@@ -90,3 +90,8 @@ def test_wrong_option_names_expected_value(option: str, text: str) -> None:
     with pytest.raises(InvalidBrokerURL) as caught:
         BrokerURL.parse(f"x://h?{option}").read_options(_Options)
     assert text in str(caught.value)
+
+
+def test_url_with_lone_surrogate_can_be_shown() -> None:
+    """An error about the URL names it, so showing it must not fail."""
+    assert str(BrokerURL.parse("x://host?prefix=\udc80")) == "x://host?prefix=%5Cudc80"
