@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from inspect import cleandoc
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def test_unknown_slow_consumer_policy_is_rejected() -> None:
 def test_limits_are_documented_in_order() -> None:
     names = [field.name for field in fields(Limits)]
     assert list(OVER_LIMIT) == names
-    assert re.findall(r"^ {8}(\w+): ", str(Limits.__doc__), re.MULTILINE)[: len(names)] == names
+    assert re.findall(r"^ {4}(\w+): ", cleandoc(str(Limits.__doc__)), re.MULTILINE)[: len(names)] == names
 
 
 def test_fix_offers_none_only_for_optional_limits() -> None:
