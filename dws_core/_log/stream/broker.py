@@ -1,0 +1,132 @@
+"""`StreamLogBroker`: the base class of brokers that keep one append-only stream per partition."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from dws_core._errors import BrokerError
+from dws_core._log.contract import LogBroker, TailSink
+from dws_core._log.records import Head, History, Layout, ReadResult, ReadSpan, Receipt
+from dws_core._log.stream.envelope import Draft
+from dws_core._log.stream.node import Clock, StreamNode, closed
+from dws_core._log.stream.session import StreamSettings
+from dws_core._log.stream.wire import StreamWire
+from dws_core._url import BrokerURL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NoOptions:
+    """The options of a URL that has none."""
+
+
+class StreamLogBroker(LogBroker):
+    """A `LogBroker` on streams. Subclasses give `capabilities`, `options_class` and `wire()`.
+
+    The base class does everything else: envelopes, publishing in order with exact outcomes, the tail, epochs,
+    deduplication, history, reconnects and reads. A publish is complete when the node's own tail contains its record.
+
+    Every node tails all partitions, because the tail completes publishes and recognizes repeats. So
+    `capabilities.partition_interest` is False. `capabilities.exact_gap` is False, because a stream loses its oldest
+    records whatever topic they have.
+
+    Args:
+        url: Where the broker is.
+        options: The options of the URL, an `options_class`. If None, they are read from the URL.
+
+    Attributes:
+        options_class: A dataclass with a default for each option of the URL.
+        settings: Envelope sizes, queue bounds and times. Replace it to change them.
+
+    Example:
+        ```python
+        class MyBroker(StreamLogBroker):
+            capabilities = LogCapabilities(durable="replicated")
+            options_class = MyOptions
+
+            def wire(self) -> StreamWire:
+                return MyWire(self.url, self.options)
+        ```
+
+    Raises:
+        InvalidBrokerURL: An option is unknown or malformed.
+    """
+
+    options_class: ClassVar[type[Any]] = _NoOptions
+    settings: StreamSettings = StreamSettings()
+
+    def __init__(self, url: BrokerURL, options: Any = None) -> None:
+        self.url = url
+        self.options: Any = url.read_options(self.options_class) if options is None else options
+        self._clock = Clock()
+        self._node: StreamNode | None = None
+
+    @classmethod
+    def from_url(cls, url: BrokerURL) -> Self:
+        """Build from a URL with the options of `options_class`."""
+        return cls(url)
+
+    @abstractmethod
+    def wire(self) -> StreamWire:
+        """Return a new wire. It is opened by the base class."""
+
+    async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
+        """Connect, and return when all partitions are live."""
+        if self._node is not None:
+            raise BrokerError(f"the broker {self.url} is started already.", fix="use one broker object for each node")
+        where = f"broker {self.url}"
+        started = StreamNode(where, self.wire, node, layout, sink, self.settings, self._clock)
+        await started.start()
+        self._node = started
+
+    async def stop(self, *, drain_s: float = 5.0) -> None:
+        """Send what waits for at most `drain_s` seconds, then close the wire."""
+        if (node := self._node) is None:
+            return
+        self._node = None
+        await node.stop(drain_s)
+
+    async def set_interest(self, partitions: frozenset[int]) -> Mapping[int, Head]:
+        """Deliver exactly these partitions."""
+        return await self._started().set_interest(partitions)
+
+    def publish(
+        self,
+        partition: int,
+        topic: str,
+        payload: bytes,
+        *,
+        history: History,
+        key: str | None = None,
+        deadline_s: float = 10.0,
+    ) -> asyncio.Future[Receipt]:
+        """Queue for the next envelope. The future resolves when this node's tail contains the record."""
+        if self._node is None:
+            future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+            future.set_exception(closed())
+            return future
+        draft = Draft(topic, payload, history.size, int(history.ttl_s * 1000), key)
+        return self._node.publish(partition, draft, deadline_s, self.capabilities.max_payload_bytes)
+
+    async def read(self, span: ReadSpan) -> ReadResult:
+        """Read from the stream, with the help of an index of the recent past."""
+        return await self._started().read(span)
+
+    async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
+        """Return where the streams end, once this node's tail is there."""
+        return await self._started().heads(partitions)
+
+    async def send_control(self, payload: bytes) -> None:
+        """Send through the wire if it can, else through partition 0."""
+        await self._started().send_control(payload)
+
+    def _started(self) -> StreamNode:
+        if self._node is None:
+            raise closed()
+        return self._node
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url} {'started' if self._node else 'stopped'}>"

@@ -1,0 +1,63 @@
+"""Recognizing records that were stored before: repeats of a publisher, and repeats of an application under one key."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from dws_core._log.records import Offset
+
+KEY_WINDOW_MS: Final = 60_000
+"""Time in which a repeat of (topic, key) is recognized, by the times in the records."""
+
+
+class Dedupe:
+    """What one partition contained in the recent past. A pure function of the stream, so all nodes agree.
+
+    Args:
+        publishers: Maximum number of publishers to remember. The one that was silent for longest is forgotten first.
+        keys: Maximum number of keys to remember.
+    """
+
+    def __init__(self, *, publishers: int = 4096, keys: int = 250_000) -> None:
+        self._max_publishers = publishers
+        self._max_keys = keys
+        self._highest: OrderedDict[bytes, int] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str], tuple[int, Offset | None]] = OrderedDict()
+        self._latest_ms = 0
+
+    def highest(self, publisher: bytes) -> int | None:
+        """Return the highest sequence number of a publisher, or None if it is not known."""
+        return self._highest.get(publisher)
+
+    def repeated(self, publisher: bytes, first: int, count: int) -> int:
+        """Note a publisher's records, and return how many at their beginning are repeats.
+
+        A publisher resends in order with unchanged numbers. So "not above the highest" means "seen before".
+        """
+        highest = self._highest.get(publisher, 0)
+        last = first + count - 1
+        if last > highest:
+            self._highest[publisher] = last
+            self._highest.move_to_end(publisher)
+            if len(self._highest) > self._max_publishers:
+                self._highest.popitem(last=False)
+        return min(count, max(0, highest - first + 1))
+
+    def find_key(self, topic: str, key: str, time_ms: int) -> tuple[Offset | None] | None:
+        """Return the place of the first record with this key, in a tuple because it may be None; or None."""
+        found = self._keys.get((topic, key))
+        return (found[1],) if found is not None and time_ms - found[0] < KEY_WINDOW_MS else None
+
+    def add_key(self, topic: str, key: str, time_ms: int, offset: Offset | None) -> None:
+        """Note the first record with a key."""
+        self._keys[topic, key] = (time_ms, offset)
+        self._keys.move_to_end((topic, key))
+        self._latest_ms = max(self._latest_ms, time_ms)
+        self._forget_keys()
+
+    def _forget_keys(self) -> None:
+        # Clocks of publishers differ, so a key is kept for two windows.
+        oldest = self._latest_ms - 2 * KEY_WINDOW_MS
+        while len(self._keys) > self._max_keys or next(iter(self._keys.values()))[0] < oldest:
+            self._keys.popitem(last=False)

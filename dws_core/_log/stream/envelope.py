@@ -1,0 +1,151 @@
+"""The envelope: what is stored in a stream. One envelope carries the records of one publisher and partition.
+
+Layout, all numbers big-endian: version (1 byte), kind (1), epoch (8), offset where the epoch began (8), parent epoch (8),
+publisher (8), first sequence number (8), previous (8), time in ms (8), number of records (2), then for each record: topic
+length (2), key length (2), payload length (4), history size (4), history TTL in ms (8), topic, key, payload.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+_VERSION: Final = 1
+_HEADER: Final = struct.Struct(">BB8sQ8s8sQQQH")
+_RECORD: Final = struct.Struct(">HHIIQ")
+
+NO_EPOCH: Final = bytes(8)
+"""Epoch of an envelope that makes no claim."""
+
+ENVELOPE_BYTES: Final = _HEADER.size
+"""Size of an envelope without records."""
+
+RECORD_BYTES: Final = _RECORD.size
+"""Size of a record without topic, key and payload."""
+
+
+class Kind(IntEnum):
+    """What an envelope is for.
+
+    Attributes:
+        RECORDS: It carries records.
+        PROBE: It proves that the stream works. It carries nothing.
+        GENESIS: It starts an epoch. It carries nothing.
+        CONTROL: It carries one control message, for nodes that are live.
+    """
+
+    RECORDS = 0
+    PROBE = 1
+    GENESIS = 2
+    CONTROL = 3
+
+
+class Draft(NamedTuple):
+    """A record without its place.
+
+    Attributes:
+        topic: Topic of the message.
+        payload: Opaque bytes.
+        size: Number of messages of the topic to keep. If 0, the topic is ephemeral.
+        ttl_ms: Time to keep the message, in milliseconds.
+        key: The application's idempotency key, or None.
+    """
+
+    topic: str
+    payload: bytes
+    size: int
+    ttl_ms: int
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """An envelope.
+
+    Attributes:
+        kind: What it is for.
+        publisher: 8-byte id of the node that wrote it.
+        time_ms: Time of writing by the clock of that node, in milliseconds since the Unix epoch.
+        epoch: 8-byte epoch: the one that a `GENESIS` starts, or the one that the publisher knows. `NO_EPOCH`: no claim.
+        began: Stream offset of the `GENESIS` that started `epoch`. Not used by a `GENESIS`.
+        parent: Epoch that a `GENESIS` replaces, `NO_EPOCH` for a new stream.
+        first: Sequence number of the first record. For all other kinds: the publisher's number of this envelope.
+        previous: Last sequence number of this publisher that certainly is before this envelope in the stream, or 0.
+        drafts: The records.
+    """
+
+    kind: Kind
+    publisher: bytes
+    time_ms: int
+    epoch: bytes = NO_EPOCH
+    began: int = 0
+    parent: bytes = NO_EPOCH
+    first: int = 0
+    previous: int = 0
+    drafts: Sequence[Draft] = ()
+
+
+class UnreadableEnvelope(Exception):
+    """The data is no envelope, or one of a later version."""
+
+
+def identity(data: bytes) -> bytes:
+    """Return what distinguishes an envelope from all others: its header."""
+    return data[:ENVELOPE_BYTES]
+
+
+def encode(envelope: Envelope) -> bytes:
+    """Return an envelope as bytes."""
+    e = envelope
+    parts = [
+        _HEADER.pack(
+            *(_VERSION, e.kind, e.epoch, e.began, e.parent, e.publisher, e.first, e.previous, e.time_ms, len(e.drafts))
+        )
+    ]
+    for topic, payload, size, ttl_ms, key in e.drafts:
+        name, mark = topic.encode(), b"" if key is None else key.encode()
+        parts += (_RECORD.pack(len(name), len(mark), len(payload), size, ttl_ms), name, mark, payload)
+    return b"".join(parts)
+
+
+def decode(data: bytes) -> Envelope:
+    """Return the envelope in the data.
+
+    Raises:
+        UnreadableEnvelope: There is none.
+    """
+    try:
+        version, kind, epoch, began, parent, publisher, first, previous, time_ms, count = _HEADER.unpack_from(data)
+        if version != _VERSION:
+            raise UnreadableEnvelope(f"version {version}")
+        return Envelope(
+            kind=Kind(kind),
+            publisher=publisher,
+            time_ms=time_ms,
+            epoch=epoch,
+            began=began,
+            parent=parent,
+            first=first,
+            previous=previous,
+            drafts=_drafts(data, count) if count else (),
+        )
+    except (struct.error, ValueError) as error:
+        raise UnreadableEnvelope(str(error)) from error
+
+
+def _drafts(data: bytes, count: int) -> list[Draft]:
+    drafts: list[Draft] = []
+    at, unpack = ENVELOPE_BYTES, _RECORD.unpack_from
+    for _ in range(count):
+        name, mark, length, size, ttl_ms = unpack(data, at)
+        begin = at + RECORD_BYTES
+        middle = begin + name
+        at = middle + mark + length
+        key = data[middle : middle + mark].decode() if mark else None
+        drafts.append(Draft(data[begin:middle].decode(), data[middle + mark : at], size, ttl_ms, key))
+    if at != len(data):
+        raise UnreadableEnvelope(f"{len(data)} bytes instead of {at}")
+    return drafts

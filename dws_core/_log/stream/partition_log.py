@@ -1,0 +1,220 @@
+"""One partition as a node sees it: its tail, its publishes, and the verdict after each new connection.
+
+A new connection begins with a probe that this node appends. Its offset decides: above everything seen, the tail goes on
+where it was, if the last envelope is still there. Otherwise the stream was set back or replaced, and the node reads it
+again like a node that starts. If nobody has started a new epoch by then, this node does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+from dws_core._log.records import GapReason
+from dws_core._log.stream.envelope import NO_EPOCH, Draft, Envelope, Kind, encode
+from dws_core._log.stream.epochs import Claim
+from dws_core._log.stream.publishing import Flight, PublishQueue
+from dws_core._log.stream.tail import Moved, ProbeSeen, StreamTail, TailEvent
+from dws_core._log.stream.wire import StreamBounds
+from dws_core._log.tail import Advance, Lost
+
+T = TypeVar("T")
+
+
+class Phase(Enum):
+    """How far a partition is on its connection: not verified, waiting for an epoch that was proposed, or live."""
+
+    JOINING = "joining"
+    PROPOSING = "proposing"
+    LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Append this envelope: it starts an epoch."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The partition is verified. Publishing may begin.
+
+    Attributes:
+        again: Whether the stream was read again from its recent past.
+    """
+
+    again: bool
+
+
+PartitionEvent = TailEvent | Propose | Live
+
+
+@dataclass(slots=True)
+class PartitionLog(Generic[T]):
+    """One partition.
+
+    Attributes:
+        number: Number of the partition.
+        publisher: Id of this node.
+        queue: Its publishes.
+        max_skip: See `WireInfo.max_skip`.
+        tail: What was read of the stream, None before the first connection.
+        phase: How far it is on its connection.
+    """
+
+    number: int
+    publisher: bytes
+    queue: PublishQueue[T]
+    max_skip: int | None = 0
+    tail: StreamTail | None = None
+    phase: Phase = Phase.JOINING
+    _probes: int = 0
+    _verdict_probe: int = 0
+    _identity: str | None = None
+    _moved: Moved | None = None  # why the stream must be read again; the node is not told yet
+    _suspect: bool = False  # no epoch that this node has seen before may go on
+    _epochs: list[str] = field(default_factory=list)  # in which this node was live
+    _fresh: bool = True
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the partition is verified on the current connection."""
+        return self.phase is Phase.LIVE
+
+    def next_probe(self, now_ms: int, *, verdict: bool = False) -> tuple[int, bytes]:
+        """Return the number and the data of a new probe. The verdict probe claims no epoch."""
+        self._probes += 1
+        if verdict:
+            self._verdict_probe = self._probes
+        claim = None if verdict else self._claim()
+        return self._probes, self._encode(Kind.PROBE, now_ms, claim, first=self._probes)
+
+    def control(self, now_ms: int, payload: bytes) -> bytes:
+        """Return an envelope with a control message."""
+        return self._encode(Kind.CONTROL, now_ms, self._claim(), drafts=[Draft("", payload, 0, 0)])
+
+    def records(self, now_ms: int, flight: Flight[T]) -> bytes:
+        """Return the envelope of a flight."""
+        return self._encode(Kind.RECORDS, now_ms, self._claim(), first=flight.first, drafts=flight.drafts)
+
+    def judge(self, probe_offset: int, bounds: StreamBounds | None) -> int | None:
+        """Return where to follow from, or None if the stream must be read like by a node that starts.
+
+        Args:
+            probe_offset: Offset of the verdict probe.
+            bounds: The ends of the stream, if the broker can tell.
+        """
+        identity, self._identity = self._identity, bounds.identity if bounds else self._identity
+        if self.tail is None or not self.tail.live or self._moved is not None:
+            return None
+        if probe_offset <= self.tail.offset or identity not in {None, self._identity}:
+            self._note(Moved(GapReason.EPOCH, suspect=True))
+            return None
+        self._fresh = False
+        return self.tail.resume()
+
+    def begin(self, claim: Claim | None) -> None:
+        """Read the stream like a node that starts.
+
+        Args:
+            claim: The verified epoch where reading begins, or None.
+        """
+        self._fresh = True
+        self.tail = StreamTail(self.number, self.publisher, claim, max_skip=self.max_skip)
+
+    def feed(self, offset: int, data: bytes, new_epoch: bytes, now_ms: int) -> list[PartitionEvent]:
+        """Read the next envelope.
+
+        Args:
+            offset: Its offset.
+            data: Its data.
+            new_epoch: The epoch to propose if the stream needs one: 8 random bytes.
+            now_ms: The time.
+        """
+        tail = self._reading()
+        events: list[PartitionEvent] = []
+        for event in tail.feed(offset, data):
+            if isinstance(event, Moved):
+                self._note(event)
+            if tail.live or not isinstance(event, Advance | Lost | Moved):
+                events.append(event)
+            if isinstance(event, ProbeSeen) and event.number == self._verdict_probe and self.phase is Phase.JOINING:
+                self.phase = Phase.PROPOSING
+                events += self._propose(new_epoch, now_ms)
+        return events + self._settle()
+
+    def missing(self) -> None:
+        """Note that the place to follow from was removed."""
+        self._note(Moved(GapReason.TRIMMED))
+
+    def lost(self) -> None:
+        """Note that the connection is lost."""
+        self.phase = Phase.JOINING
+        self.queue.closed()
+
+    def _reading(self) -> StreamTail:
+        if self.tail is None:
+            raise RuntimeError("begin() comes first")
+        return self.tail
+
+    def _claim(self) -> Claim | None:
+        return self.tail.claim if self.tail and self.is_live else None
+
+    def _note(self, moved: Moved) -> None:
+        """Remember why the stream must be read again, until the node is told."""
+        if self._moved is None or moved.reason is GapReason.EPOCH:
+            self._moved = moved
+        self._suspect = self._suspect or moved.suspect
+
+    def _needs_epoch(self) -> bool:
+        epoch = self._reading().epoch
+        return not epoch or (self._suspect and epoch in self._epochs)
+
+    def _propose(self, new_epoch: bytes, now_ms: int) -> list[PartitionEvent]:
+        if not self._needs_epoch():
+            return []
+        parent = self._reading().claim
+        genesis = Envelope(
+            kind=Kind.GENESIS,
+            publisher=self.publisher,
+            time_ms=now_ms,
+            epoch=new_epoch,
+            parent=parent.epoch if parent else NO_EPOCH,
+        )
+        return [Propose(encode(genesis))]
+
+    def _settle(self) -> list[PartitionEvent]:
+        if self.phase is not Phase.PROPOSING or self._needs_epoch():
+            return []
+        tail = self._reading()
+        events: list[PartitionEvent] = [] if tail.live else self._baseline(tail)
+        self.phase, self._suspect, self._moved, tail.live = Phase.LIVE, False, None, True
+        return [*events, Live(self._fresh)]
+
+    def _baseline(self, tail: StreamTail) -> list[PartitionEvent]:
+        """Give the node a new baseline, unless it has none yet."""
+        if not self._epochs:
+            self._epochs.append(tail.epoch)
+            return []
+        reason = GapReason.TRIMMED if tail.epoch == self._epochs[-1] else GapReason.EPOCH
+        if reason is GapReason.EPOCH:
+            self._epochs.append(tail.epoch)
+        return [Lost(reason=reason, head=tail.head)]
+
+    def _encode(
+        self, kind: Kind, now_ms: int, claim: Claim | None, *, first: int = 0, drafts: Sequence[Draft] = ()
+    ) -> bytes:
+        envelope = Envelope(
+            kind=kind,
+            publisher=self.publisher,
+            time_ms=now_ms,
+            epoch=claim.epoch if claim else NO_EPOCH,
+            began=claim.began if claim else 0,
+            first=first,
+            previous=self.queue.acknowledged,
+            drafts=drafts,
+        )
+        return encode(envelope)

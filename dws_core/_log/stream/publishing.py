@@ -1,0 +1,275 @@
+"""The publishes of one partition on their way into the stream: in order, bounded, each with an exact outcome.
+
+A publish waits in a queue until it becomes part of a *flight*: one envelope with fixed sequence numbers. A flight is
+appended, and appended again after a lost connection, until the node's own tail contains it. Only the tail completes a
+publish: what it shows is stored, and it knows the place of the record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from dws_core._log.records import Receipt
+from dws_core._log.stream.envelope import RECORD_BYTES, Draft
+
+T = TypeVar("T")
+
+_MAX_UNSEEN: Final = 64
+"""Flights that the tail does not contain yet. A tail that is slow slows the publishers down."""
+
+_MAX_AGE_S: Final = 60.0
+"""A flight that was sent longer ago is not sent again to a stream of which only the recent past was read."""
+
+
+class Failure(Enum):
+    """Why a publish failed.
+
+    Attributes:
+        UNSENT: It was never sent, so it is certainly not stored.
+        UNKNOWN: It was sent, and it may be stored.
+    """
+
+    UNSENT = "unsent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(slots=True)
+class Waiting(Generic[T]):
+    """A publish.
+
+    Attributes:
+        ticket: What the caller gave for it, or None if its outcome was reported.
+        draft: The record.
+        due: Time of its deadline.
+        size_bytes: Its size in an envelope.
+    """
+
+    ticket: T | None
+    draft: Draft
+    due: float
+    size_bytes: int
+
+
+class Step(Enum):
+    """Where a flight is: to be sent, in the hands of the wire, or confirmed by it."""
+
+    READY = "ready"
+    AIR = "air"
+    DONE = "done"
+
+
+@dataclass(slots=True, eq=False)
+class Flight(Generic[T]):
+    """One envelope's publishes.
+
+    Attributes:
+        first: Sequence number of the first one.
+        items: The publishes.
+        step: Where it is.
+        maybe: Whether an earlier append of it may be stored.
+        sent_at: Time of its first append.
+    """
+
+    first: int
+    items: list[Waiting[T]]
+    step: Step = Step.READY
+    maybe: bool = False
+    sent_at: float = 0.0
+
+    @property
+    def last(self) -> int:
+        """Sequence number of the last publish."""
+        return self.first + len(self.items) - 1
+
+    @property
+    def drafts(self) -> list[Draft]:
+        """The records."""
+        return [item.draft for item in self.items]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishLimits:
+    """Bounds of a publish queue.
+
+    Attributes:
+        envelope_records: Maximum number of records in an envelope.
+        envelope_bytes: Maximum size of the records in an envelope, in bytes. A larger record travels alone.
+        queue_bytes: Maximum size of all publishes without outcome, in bytes.
+        in_flight: Maximum number of unconfirmed envelopes. Before the first confirmation of a connection it is one.
+    """
+
+    envelope_records: int = 64
+    envelope_bytes: int = 262_144
+    queue_bytes: int = 67_108_864
+    in_flight: int = 4
+
+
+Outcomes: TypeAlias = list[tuple[T, Receipt | Failure]]
+
+
+@dataclass(slots=True)
+class PublishQueue(Generic[T]):
+    """The publishes of one partition.
+
+    Attributes:
+        limits: The bounds.
+        max_bytes: Largest size of the records in an envelope that the stream accepts, in bytes.
+        acknowledged: Highest sequence number that the node's tail contains, 0 for none in this stream.
+    """
+
+    limits: PublishLimits
+    acknowledged: int = 0
+    max_bytes: int = 2**31
+    _next: int = 1
+    _bytes: int = 0
+    _open: bool = False
+    _window: int = 1
+    _waiting: deque[Waiting[T]] = field(default_factory=deque)
+    _flights: deque[Flight[T]] = field(default_factory=deque)
+
+    def __len__(self) -> int:
+        """Return the number of publishes without an outcome."""
+        return sum(item.ticket is not None for item in self._items())
+
+    def add(self, ticket: T, draft: Draft, due: float) -> bool:
+        """Queue a publish. Return False if the queue is full."""
+        size = len(draft.payload) + 4 * len(draft.topic) + 4 * len(draft.key or "") + RECORD_BYTES
+        if self._bytes and self._bytes + size > self.limits.queue_bytes:
+            return False
+        self._bytes += size
+        self._waiting.append(Waiting(ticket, draft, due, size))
+        return True
+
+    def opened(self, now: float, *, again: bool) -> Outcomes[T]:
+        """Begin to send on a verified connection.
+
+        Args:
+            now: The time.
+            again: Whether the stream was read again from its recent past, not from where the tail was.
+        """
+        self._open, self._window = True, 1
+        if not again:
+            return []
+        self.acknowledged = 0
+        stale = [flight for flight in self._flights if flight.maybe and flight.sent_at < now - _MAX_AGE_S]
+        return [outcome for flight in stale for outcome in self._give_up(flight, Failure.UNKNOWN)]
+
+    def closed(self) -> None:
+        """Stop sending: the connection is lost. What was sent on it without a confirmation may be stored."""
+        self._open = False
+        for flight in self._flights:
+            flight.maybe = flight.maybe or flight.step is not Step.READY
+            flight.step = Step.READY
+        self._drop_abandoned()
+
+    def next_flight(self, now: float) -> Flight[T] | None:
+        """Return the next envelope to append, or None. The caller reports it to `confirmed`, `failed` or `refused`."""
+        if not self._open or self._in_air() >= self._window:
+            return None
+        flight = next((flight for flight in self._flights if flight.step is Step.READY), None)
+        if flight is None and len(self._flights) < _MAX_UNSEEN:
+            flight = self._form()
+        if flight is not None:
+            flight.step, flight.sent_at = Step.AIR, flight.sent_at or now
+        return flight
+
+    def confirmed(self, flight: Flight[T]) -> None:
+        """Note that the wire reported the envelope as stored. The tail decides."""
+        if flight.step is Step.AIR:
+            flight.step, self._window = Step.DONE, self.limits.in_flight
+
+    def failed(self, flight: Flight[T], *, sent: bool) -> None:
+        """Note that an append failed. The envelope is sent again, in order."""
+        if flight.step is Step.AIR:
+            flight.step, self._window = Step.READY, 1
+            flight.maybe = flight.maybe or sent
+
+    def refused(self, flight: Flight[T]) -> Outcomes[T]:
+        """Give up an envelope that the broker refused."""
+        return self._give_up(flight, Failure.UNKNOWN if flight.maybe else Failure.UNSENT)
+
+    def stored(self, first: int, receipts: list[Receipt]) -> Outcomes[T]:
+        """Note that the node's tail contains these publishes. Older ones that it does not contain were overtaken."""
+        outcomes: Outcomes[T] = []
+        self.acknowledged = max(self.acknowledged, first + len(receipts) - 1)
+        while self._flights and self._flights[0].first <= self.acknowledged:
+            flight = self._flights.popleft()
+            overtaken = self._failure(flight)
+            for index, item in enumerate(flight.items, flight.first - first):
+                outcomes += self._report(item, receipts[index] if 0 <= index < len(receipts) else overtaken)
+        return outcomes
+
+    def expire(self, now: float) -> Outcomes[T]:
+        """Fail the publishes whose deadline has passed."""
+        outcomes: Outcomes[T] = []
+        for flight in self._flights:
+            failure = self._failure(flight)
+            for item in [item for item in flight.items if item.due <= now]:
+                outcomes += self._report(item, failure)
+                if failure is Failure.UNSENT:
+                    flight.items.remove(item)
+        expired = [item for item in self._waiting if item.due <= now]
+        if expired:
+            self._waiting = deque(item for item in self._waiting if item.due > now)
+        self._flights = deque(flight for flight in self._flights if flight.items)
+        return outcomes + [outcome for item in expired for outcome in self._report(item, Failure.UNSENT)]
+
+    def next_due(self) -> float | None:
+        """Return the earliest deadline."""
+        return min((item.due for item in self._items() if item.ticket is not None), default=None)
+
+    def drain(self) -> Outcomes[T]:
+        """Give up everything."""
+        outcomes = [outcome for flight in self._flights for outcome in self._reports(flight, self._failure(flight))]
+        for item in self._waiting:
+            outcomes += self._report(item, Failure.UNSENT)
+        self._flights.clear()
+        self._waiting.clear()
+        return outcomes
+
+    def _items(self) -> Iterator[Waiting[T]]:
+        for flight in self._flights:
+            yield from flight.items
+        yield from self._waiting
+
+    def _in_air(self) -> int:
+        return sum(flight.step is Step.AIR for flight in self._flights)
+
+    def _form(self) -> Flight[T] | None:
+        items: list[Waiting[T]] = []
+        room = min(self.limits.envelope_bytes, self.max_bytes)
+        queue = self._waiting
+        while queue and len(items) < self.limits.envelope_records and (not items or queue[0].size_bytes <= room):
+            items.append(queue.popleft())
+            room -= items[-1].size_bytes
+        if not items:
+            return None
+        flight = Flight(self._next, items)
+        self._next += len(items)
+        self._flights.append(flight)
+        return flight
+
+    def _failure(self, flight: Flight[T]) -> Failure:
+        return Failure.UNKNOWN if flight.maybe or flight.step is not Step.READY else Failure.UNSENT
+
+    def _give_up(self, flight: Flight[T], failure: Failure) -> Outcomes[T]:
+        if flight in self._flights:
+            self._flights.remove(flight)
+        return self._reports(flight, failure)
+
+    def _drop_abandoned(self) -> None:
+        self._flights = deque(f for f in self._flights if any(item.ticket is not None for item in f.items))
+
+    def _reports(self, flight: Flight[T], outcome: Failure) -> Outcomes[T]:
+        return [report for item in flight.items for report in self._report(item, outcome)]
+
+    def _report(self, item: Waiting[T], outcome: Receipt | Failure) -> Outcomes[T]:
+        if item.ticket is None:
+            return []
+        ticket, item.ticket = item.ticket, None
+        self._bytes -= item.size_bytes
+        return [(ticket, outcome)]

@@ -1,0 +1,214 @@
+"""The tail of one partition's stream: from envelopes to records, each once, and to gaps where something is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from dws_core._log.records import GapReason, Head, Offset, Receipt, Record
+from dws_core._log.stream.dedupe import Dedupe
+from dws_core._log.stream.envelope import Draft, Envelope, Kind, UnreadableEnvelope, decode, identity
+from dws_core._log.stream.epochs import Claim, Epochs
+from dws_core._log.stream.index import Entry, TopicIndex
+from dws_core._log.tail import Advance, Lost
+
+INDEX_BITS: Final = 16
+"""A node's offset is the stream's offset, shifted by this, plus the index of the record in its envelope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Records of this node are stored.
+
+    Attributes:
+        first: Sequence number of the first one.
+        receipts: Their receipts, in order.
+    """
+
+    first: int
+    receipts: list[Receipt]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control message arrived."""
+
+    sender: bytes
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The stream is not the one that was read before, or a part of it was removed. Read it again from the start.
+
+    Attributes:
+        reason: `EPOCH` if the stream changed, `TRIMMED` if it only lost its beginning.
+        suspect: Whether the stream itself does not show the change, so that a new epoch must start.
+    """
+
+    reason: GapReason
+    suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSeen:
+    """A probe of this node arrived."""
+
+    number: int
+
+
+TailEvent: TypeAlias = Advance | Lost | Stored | Control | Moved | ProbeSeen
+
+
+class StreamTail:
+    """What one partition's stream contains, up to the last envelope that was read.
+
+    Args:
+        partition: Number of the partition.
+        publisher: Id of this node.
+        claim: The verified epoch where reading begins, or None.
+        max_skip: See `WireInfo.max_skip`.
+
+    Attributes:
+        offset: Stream offset of the last envelope, -1 before the first.
+        mark: The node's watermark.
+        live: Whether the node was given a baseline from this tail. Then a change of the epoch is `Moved`.
+        index: The recent past by topic.
+        unreadable: Number of envelopes that could not be read.
+    """
+
+    def __init__(self, partition: int, publisher: bytes, claim: Claim | None, *, max_skip: int | None) -> None:
+        self.offset = -1
+        self.mark: Offset = 0
+        self.live = False
+        self.index = TopicIndex(0)
+        self.unreadable = 0
+        self._identity = b""
+        self._partition = partition
+        self._publisher = publisher
+        self._max_skip = max_skip
+        self._epochs = Epochs(claim)
+        self._dedupe = Dedupe()
+        self._resuming = False
+
+    @property
+    def claim(self) -> Claim | None:
+        """The epoch of the stream, or None if nothing has started one."""
+        return self._epochs.current
+
+    @property
+    def epoch(self) -> str:
+        """The epoch as the node sees it, empty if there is none."""
+        return self.claim.text if self.claim else ""
+
+    @property
+    def head(self) -> Head:
+        """Where the tail is."""
+        return Head(partition=self._partition, epoch=self.epoch, offset=self.mark)
+
+    def find_key(self, topic: str, key: str, now_ms: int) -> Receipt | None:
+        """Return the receipt for a repeat of a key that this tail has seen."""
+        found = self._dedupe.find_key(topic, key, now_ms)
+        return found and Receipt(epoch=self.epoch, offset=found[0], duplicate=True)
+
+    def resume(self) -> int:
+        """Prepare for a new connection, and return where to follow from. The last envelope must come again."""
+        self._resuming = True
+        return self.offset
+
+    def feed(self, offset: int, data: bytes) -> list[TailEvent]:
+        """Read the next envelope."""
+        if self._resuming:
+            return self._resumed(offset, data)
+        if offset <= self.offset:
+            return []
+        try:
+            envelope = decode(data)
+        except UnreadableEnvelope:
+            self.unreadable += 1
+            self.offset, self._identity = offset, identity(data)
+            return [self._lost((offset << INDEX_BITS) + 1)]
+        is_next = self._is_next(offset) and not self._misses(envelope)
+        events: list[TailEvent] = [] if is_next else [self._lost(offset << INDEX_BITS)]
+        lo, self.mark = self.mark, offset << INDEX_BITS | max(0, len(envelope.drafts) - 1)
+        self.offset, self._identity = offset, identity(data)
+        return events + self._read(lo, envelope)
+
+    def _resumed(self, offset: int, data: bytes) -> list[TailEvent]:
+        self._resuming = False
+        if offset == self.offset and identity(data) == self._identity:
+            return []
+        trimmed = offset > self.offset
+        return [Moved(GapReason.TRIMMED if trimmed else GapReason.EPOCH, suspect=not trimmed)]
+
+    def _is_next(self, offset: int) -> bool:
+        if self.offset < 0:
+            self.index.lo = (offset << INDEX_BITS) - 1
+            return True
+        return self._max_skip is None or offset <= self.offset + 1 + self._max_skip
+
+    def _misses(self, envelope: Envelope) -> bool:
+        highest = self._dedupe.highest(envelope.publisher)
+        return highest is not None and envelope.previous > highest
+
+    def _lost(self, place: Offset) -> Lost:
+        """Announce that something before a place is missing. Reads of the past must look for themselves."""
+        self.mark = max(self.mark, place - 1)
+        self.index = TopicIndex(self.mark)
+        return Lost(reason=GapReason.TRIMMED, head=self.head)
+
+    def _read(self, lo: Offset, envelope: Envelope) -> list[TailEvent]:
+        if self._epochs.take(self.offset, envelope) and self.live:
+            return [Moved(GapReason.EPOCH)]
+        own = envelope.publisher == self._publisher
+        if envelope.kind is Kind.RECORDS:
+            return self._records(lo, envelope, own=own)
+        events: list[TailEvent] = [self._advance(lo, [])]
+        if envelope.kind is Kind.CONTROL and envelope.drafts:
+            events.append(Control(envelope.publisher, envelope.drafts[0].payload))
+        elif envelope.kind is Kind.PROBE and own:
+            events.append(ProbeSeen(envelope.first))
+        return events
+
+    def _records(self, lo: Offset, envelope: Envelope, *, own: bool) -> list[TailEvent]:
+        repeated = self._dedupe.repeated(envelope.publisher, envelope.first, len(envelope.drafts))
+        records: list[Record] = []
+        receipts: list[Receipt] = []
+        epoch, base = self.epoch, self.offset << INDEX_BITS
+        for index in range(repeated, len(envelope.drafts)):
+            draft = envelope.drafts[index]
+            offset = base | index if draft.size else None
+            first = self._first_of(draft, envelope.time_ms, offset) if draft.key is not None else None
+            if first is None:
+                records.append(self._record(draft, envelope, index, offset))
+            if own:
+                place = offset if first is None else first[0]
+                receipts.append(Receipt(epoch=epoch, offset=place, duplicate=first is not None))
+        events: list[TailEvent] = [self._advance(lo, records)]
+        if receipts:
+            events.append(Stored(envelope.first + repeated, receipts))
+        return events
+
+    def _first_of(self, draft: Draft, time_ms: int, offset: Offset | None) -> tuple[Offset | None] | None:
+        """Return the place of an earlier record with the same key; if there is none, note this one."""
+        key = draft.key or ""
+        first = self._dedupe.find_key(draft.topic, key, time_ms)
+        if first is None:
+            self._dedupe.add_key(draft.topic, key, time_ms, offset)
+        return first
+
+    def _record(self, draft: Draft, envelope: Envelope, index: int, offset: Offset | None) -> Record:
+        if offset is not None:
+            self.index.add(draft.topic, Entry(offset, envelope.time_ms + draft.ttl_ms, draft.size))
+        return Record(
+            offset=offset,
+            topic=draft.topic,
+            payload=draft.payload,
+            ts_ms=envelope.time_ms,
+            publisher=envelope.publisher,
+            seq=envelope.first + index,
+            key=draft.key,
+        )
+
+    def _advance(self, lo: Offset, records: list[Record]) -> Advance:
+        return Advance(partition=self._partition, epoch=self.epoch, lo=lo, hi=self.mark, records=records)
