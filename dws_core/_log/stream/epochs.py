@@ -34,11 +34,19 @@ class Epochs:
 
     Args:
         claim: The verified claim at the start of reading, or None.
+
+    Attributes:
+        current: The epoch of the stream, or None if nothing has started one.
     """
 
     def __init__(self, claim: Claim | None = None) -> None:
         self.current = claim
+        self._known = {claim.epoch} if claim else set[bytes]()
         self._first: int | None = None
+
+    def is_strange(self, envelope: Envelope) -> bool:
+        """Return whether an envelope claims an epoch that this reader should have seen begin, and has not."""
+        return envelope.kind is not Kind.GENESIS and envelope.epoch != NO_EPOCH and envelope.epoch not in self._known
 
     def take(self, offset: int, envelope: Envelope) -> bool:
         """Read the next envelope. Return whether the epoch changed."""
@@ -48,6 +56,7 @@ class Epochs:
         if found is None:
             return False
         self.current = found
+        self._known.add(found.epoch)
         return True
 
     def _started(self, offset: int, envelope: Envelope) -> Claim | None:

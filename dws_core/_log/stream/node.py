@@ -206,7 +206,7 @@ class StreamNode:
             tail = await self._caught_up(span.partition)
         if span.epoch != tail.epoch:
             return ReadResult(gap=GapReason.EPOCH)
-        if span.since > tail.mark:
+        if tail.is_beyond(span.since):
             return ReadResult(gap=GapReason.AHEAD)
         try:
             result = await Reader(self._wire(), self.settings.step_s).read(tail, span, self.now_ms())

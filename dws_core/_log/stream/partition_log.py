@@ -146,6 +146,18 @@ class PartitionLog(Generic[T]):
                 events += self._propose(new_epoch, now_ms)
         return events + self._settle()
 
+    def appended(self, end: int, offset: int | None) -> bool:
+        """Compare the offset of an append with the end of the tail when it was sent. Return False if it is impossible."""
+        if offset is None or offset > end:
+            return True
+        self._note(Moved(GapReason.EPOCH, suspect=True))
+        return False
+
+    @property
+    def end(self) -> int:
+        """Stream offset of the last envelope that was read, -1 before the first."""
+        return self.tail.offset if self.tail else -1
+
     def missing(self) -> None:
         """Note that the place to follow from was removed."""
         self._note(Moved(GapReason.TRIMMED))

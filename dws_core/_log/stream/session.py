@@ -210,7 +210,7 @@ class Session:
 
     async def _append(self, log: Log, flight: Flight[Ticket], data: bytes) -> None:
         try:
-            await self.wire.append(log.number, data)
+            await self.append(log, data)
         except WireRefused:
             self._host.on_outcomes(log.queue.refused(flight))
         except WireBlocked as error:
@@ -224,6 +224,16 @@ class Session:
             self._host.on_blocked(None)
         self.flush(log)
 
+    async def append(self, log: Log, data: bytes) -> None:
+        """Append, and check that the offset is above everything that was seen before.
+
+        Raises:
+            WireLost: It is not, so the stream was set back or replaced.
+        """
+        end = log.end
+        if not log.appended(end, await self.wire.append(log.number, data)):
+            raise WireLost(f"partition {log.number} was set back or replaced")
+
     def _pause(self, log: Log, reason: str) -> None:
         self._host.on_blocked(reason)
         self._paused.add(log.number)
@@ -236,7 +246,7 @@ class Session:
     async def write(self, log: Log, data: bytes) -> None:
         """Append an envelope that is not part of the publish queue."""
         try:
-            await self.wire.append(log.number, data)
+            await self.append(log, data)
         except WireBlocked as error:  # the broker is there, so the connection is not dead
             self._host.on_blocked(error.reason)
             self._watchdogs[log.number].heard(self._loop.time())

@@ -90,6 +90,7 @@ class StreamTail:
         self._epochs = Epochs(claim)
         self._dedupe = Dedupe()
         self._resuming = False
+        self._hole: tuple[Offset, Offset] = (0, 0)
 
     @property
     def claim(self) -> Claim | None:
@@ -110,6 +111,10 @@ class StreamTail:
         """Return the receipt for a repeat of a key that this tail has seen."""
         found = self._dedupe.find_key(topic, key, now_ms)
         return found and Receipt(epoch=self.epoch, offset=found[0], duplicate=True)
+
+    def is_beyond(self, place: Offset) -> bool:
+        """Return whether a place is not in the stream: after the end, or between the end and this node's last probe."""
+        return place > self.mark or self._hole[0] < place < self._hole[1]
 
     def resume(self) -> int:
         """Prepare for a new connection, and return where to follow from. The last envelope must come again."""
@@ -158,7 +163,8 @@ class StreamTail:
         return Lost(reason=GapReason.TRIMMED, head=self.head)
 
     def _read(self, lo: Offset, envelope: Envelope) -> list[TailEvent]:
-        if self._epochs.take(self.offset, envelope) and self.live:
+        changed = self._epochs.take(self.offset, envelope)
+        if self.live and (changed or self._epochs.is_strange(envelope)):
             return [Moved(GapReason.EPOCH)]
         own = envelope.publisher == self._publisher
         if envelope.kind is Kind.RECORDS:
@@ -167,6 +173,7 @@ class StreamTail:
         if envelope.kind is Kind.CONTROL and envelope.drafts:
             events.append(Control(envelope.publisher, envelope.drafts[0].payload))
         elif envelope.kind is Kind.PROBE and own:
+            self._hole = (lo, self.offset << INDEX_BITS)
             events.append(ProbeSeen(envelope.first))
         return events
 

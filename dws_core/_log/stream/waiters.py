@@ -8,8 +8,10 @@ from dws_core._errors import BrokerError
 
 
 class Waiters:
-    """Futures by what they wait for. A failed session fails those that wait for a place, but not those that wait for a
-    live partition: they have a deadline of their own.
+    """Futures by what they wait for.
+
+    A failed session fails those that wait for a place, but not those that wait for a live partition: these have a
+    deadline of their own.
     """
 
     def __init__(self) -> None:

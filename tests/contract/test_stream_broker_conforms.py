@@ -1,0 +1,81 @@
+"""Brokers on `StreamLogBroker` pass the broker suite, faults included: with offsets and bounds, and without."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from support.streams import MemoryServer, MemoryStreamBroker, QuietStreamBroker
+
+from dws_core.plugin import BrokerSpec
+from dws_core.testing import BrokerConformance, BrokerFaults
+
+
+def _load() -> type[MemoryStreamBroker]:
+    return MemoryStreamBroker
+
+
+def _load_quiet() -> type[QuietStreamBroker]:
+    return QuietStreamBroker
+
+
+_load.__module__ = _load_quiet.__module__ = "not_a_package"  # the suite imports the package of a plugin in a new process
+
+
+class Faults(BrokerFaults):
+    """What can happen to a `MemoryServer`."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self.server = server
+
+    async def cut_tail(self) -> None:
+        self.server.cut()
+
+    async def cut_commands(self) -> None:
+        self.server.cut()
+
+    async def restart(self) -> None:
+        self.server.cut()
+
+    async def wipe(self) -> None:
+        self.server.wipe()
+
+    async def take_down(self) -> None:
+        self.server.up = False
+        self.server.cut()
+
+    async def bring_up(self) -> None:
+        self.server.up = True
+
+    async def freeze(self) -> None:
+        self.server.running.clear()
+
+    async def thaw(self) -> None:
+        self.server.running.set()
+
+
+class TestMemoryStreamBroker(BrokerConformance):
+    @pytest.fixture
+    def broker_url(self) -> Iterator[str]:
+        name = secrets.token_hex(4)
+        yield f"memstream://{name}"
+        MemoryStreamBroker.servers.pop(name, None)
+
+    @pytest.fixture
+    def fault(self, broker_url: str) -> BrokerFaults:
+        return Faults(MemoryStreamBroker.servers.setdefault(broker_url.partition("//")[2], MemoryServer()))
+
+    @pytest.fixture
+    def broker_spec(self) -> BrokerSpec:
+        return BrokerSpec(
+            schemes=("memstream",), load=_load, capabilities=MemoryStreamBroker.capabilities, summary="In memory."
+        )
+
+
+class TestQuietStreamBroker(TestMemoryStreamBroker):
+    @pytest.fixture
+    def broker_spec(self) -> BrokerSpec:
+        return BrokerSpec(
+            schemes=("memstream",), load=_load_quiet, capabilities=QuietStreamBroker.capabilities, summary="In memory."
+        )

@@ -1,0 +1,203 @@
+"""What must be true after a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from dws_core._log.stream.envelope import UnreadableEnvelope, decode
+from dws_core.plugin import GapReason, ReadResult, Receipt, Record
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+
+@dataclass
+class Part:
+    """What a node delivered of a partition from one baseline on."""
+
+    node: int
+    partition: int
+    epoch: str
+    base: int
+    hi: int
+    reason: GapReason | None
+    records: list[Record] = field(default_factory=list)
+
+
+@dataclass
+class Call:
+    """One call of `publish`."""
+
+    number: int
+    node: int
+    broker: int
+    partition: int
+    topic: str
+    key: str | None
+    at: float
+    receipt: Receipt | None = None
+    outcome: str = ""
+
+    @property
+    def payload(self) -> bytes:
+        return b"%d" % self.number
+
+
+def find_problems(world: World) -> list[str]:
+    """Return everything that is wrong."""
+    checks = (_faults, _acknowledged, _once, _one_order, _publisher_order, _unsent, _gaps, _reads, _agreement, _memory)
+    return [problem for check in checks for problem in check(world)]
+
+
+def _parts(world: World) -> Iterator[Part]:
+    for sink in world.all_sinks:
+        for parts in sink.parts.values():
+            yield from parts
+
+
+def _faults(world: World) -> Iterator[str]:
+    for sink in world.all_sinks:
+        yield from sink.faults
+
+
+def _acknowledged(world: World) -> Iterator[str]:
+    """What was acknowledged is delivered by every node that covers its place, once, and at this place."""
+    for call in world.calls:
+        receipt = call.receipt
+        if receipt is None or receipt.offset is None:
+            continue
+        for part in _parts(world):
+            if (part.partition, part.epoch) == (call.partition, receipt.epoch) and part.base < receipt.offset <= part.hi:
+                found = [record for record in part.records if record.offset == receipt.offset]
+                if len(found) != 1:
+                    yield f"lost: {call} on node {part.node}"
+                elif (found[0].key, found[0].topic) != (call.key, call.topic):
+                    yield f"the receipt of {call} names another record: {found[0]}"
+                elif not receipt.duplicate and found[0].payload != call.payload:
+                    yield f"the receipt of {call} names {found[0].payload!r}"
+
+
+def _once(world: World) -> Iterator[str]:
+    """Within an epoch, a node delivers each message once."""
+    seen: set[tuple[object, ...]] = set()
+    for sink in world.all_sinks:
+        for parts in sink.parts.values():
+            for part in parts:
+                for record in part.records:
+                    name = record.key or record.payload
+                    place = (id(sink), part.partition, part.epoch, record.topic, name)
+                    if place in seen:
+                        yield f"twice: {record.topic} {name!r} on node {part.node}"
+                    seen.add(place)
+
+
+def _one_order(world: World) -> Iterator[str]:
+    """All nodes deliver the same record at the same place."""
+    places: dict[tuple[int, str, int], bytes] = {}
+    for part in _parts(world):
+        for record in part.records:
+            if record.offset is not None:
+                known = places.setdefault((part.partition, part.epoch, record.offset), record.payload)
+                if known != record.payload:
+                    yield f"two records at {part.partition}:{part.epoch}:{record.offset}"
+    for part in _parts(world):
+        have = {record.offset for record in part.records}
+        for partition, epoch, offset in places:
+            if (partition, epoch) == (part.partition, part.epoch) and part.base < offset <= part.hi and offset not in have:
+                yield f"node {part.node} misses {partition}:{epoch}:{offset}"
+
+
+def _publisher_order(world: World) -> Iterator[str]:
+    calls = {call.payload: call for call in world.calls}
+    for part in _parts(world):
+        by_broker: dict[int, list[int]] = {}
+        for record in part.records:
+            call = calls[record.payload]
+            by_broker.setdefault(call.broker, []).append(call.number)
+        for numbers in by_broker.values():
+            if any(second < first for first, second in pairwise(numbers)):
+                yield f"out of order on node {part.node}: {numbers}"
+        offsets = [record.offset for record in part.records if record.offset is not None]
+        if offsets != sorted(set(offsets)):
+            yield f"offsets do not grow on node {part.node}"
+
+
+def _unsent(world: World) -> Iterator[str]:
+    """What was reported as certainly not stored was never stored."""
+    stored: set[bytes] = set()
+    for stream in world.server.streams:
+        for data in stream.ever:
+            try:
+                stored.update(draft.payload for draft in decode(data).drafts)
+            except UnreadableEnvelope:
+                continue
+    for call in world.calls:
+        if call.outcome == "unsent" and call.payload in stored:
+            yield f"stored although it was reported as not stored: {call}"
+
+
+def _gaps(world: World) -> Iterator[str]:
+    """Without a loss there is no gap."""
+    if not world.plan.loses:
+        for part in _parts(world):
+            if part.reason is not None:
+                yield f"a gap ({part.reason}) without a reason on node {part.node}"
+        for client in world.clients:
+            for node, span, result in client.reads:
+                if isinstance(result, ReadResult) and result.gap not in {None, GapReason.TRIMMED}:
+                    yield f"a read on node {node} has the gap {result.gap}: {span}"
+
+
+def _reads(world: World) -> Iterator[str]:
+    """A read is complete or a gap."""
+    known: dict[tuple[str, int], Record] = {}
+    for part in _parts(world):
+        if part.partition == 0:
+            known |= {(part.epoch, record.offset): record for record in part.records if record.offset is not None}
+    for client in world.clients:
+        for node, span, result in client.reads:
+            if not isinstance(result, ReadResult) or result.gap is not None:
+                continue
+            wanted = span.topics if callable(span.topics) else frozenset(span.topics).__contains__
+            expected = {
+                offset
+                for (epoch, offset), record in known.items()
+                if epoch == span.epoch and span.since < offset <= span.until and wanted(record.topic)
+            }
+            found = [record.offset for record in result.records]
+            if missing := expected - set(found):
+                yield f"a read on node {node} misses {sorted(missing)}: {span}"
+            covered = [part for part in _parts(world) if part.partition == 0 and part.epoch == span.epoch]
+            extra = {
+                offset
+                for offset in set(found) - expected
+                if any(part.base < (offset or 0) <= part.hi for part in covered)
+            }
+            if extra or found != sorted(set(found), key=lambda offset: offset or 0):
+                yield f"a read on node {node} has {sorted(map(str, extra))} too many: {span}"
+
+
+def _agreement(world: World) -> Iterator[str]:
+    """In the end all nodes are live, in one epoch, and have everything."""
+    for partition in range(world.plan.partitions):
+        ends = {sink.parts[partition][-1].epoch for sink in world.sinks}
+        if len(ends) != 1:
+            yield f"partition {partition} ends in the epochs {ends}"
+        marks = {sink.parts[partition][-1].hi for sink in world.sinks}
+        if len(marks) != 1:
+            yield f"partition {partition} ends at {marks}"
+    yield from (f"node {sink.number} ends in the state {sink.state}" for sink in world.sinks if sink.state != "live")
+    for call in world.calls[-len(world.brokers) :]:
+        for sink in world.sinks:
+            if call.receipt and not any(r.key == call.key for part in sink.parts[call.partition] for r in part.records):
+                yield f"node {sink.number} does not have the last message {call}"
+
+
+def _memory(world: World) -> Iterator[str]:
+    for broker in world.brokers:
+        for log in broker._node.logs if broker._node else ():
+            if len(log.queue) or log.queue._bytes:
+                yield f"the publish queue still has {len(log.queue)} messages, {log.queue._bytes} bytes"
