@@ -42,7 +42,7 @@ class Watchdog:
 
     def check(self, now: float) -> Literal["wait", "probe", "dead"]:
         """Return what to do now: wait until `look_at`, send a probe, or abort the connection."""
-        if self._asked_at is not None and now - self._asked_at >= self._patience_s:
+        if self._asked_at is not None and now >= self._asked_at + self._patience_s:
             return "dead"
         if now < self._look_at:
             return "wait"

@@ -17,9 +17,9 @@ class _Task(asyncio.Task[Any]):
     count = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
         _Task.count += 1
         self._number = _Task.count
+        super().__init__(*args, **kwargs)
 
     def __hash__(self) -> int:
         return self._number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,9 @@ from dws_core.plugin import (
 
 _URL = BrokerURL.parse("sim://world")
 _HEAL_S = 60.0
+_NOTICE_S = 6.0
+"""Time in which every node has noticed the last fault."""
+
 _HISTORIES = (History(size=500), History(size=500), History(size=500), History(size=2), History.none())
 _START_MS = 1_800_000_000_000
 
@@ -315,10 +319,11 @@ class World:
         for broker in self.brokers:
             broker.troubles.__init__()  # type: ignore[misc]  # as new
         await asyncio.sleep(0)
-        done, pending = await asyncio.wait(tasks, timeout=_HEAL_S)
+        done, pending = await asyncio.wait([*tasks, self.loop.create_task(asyncio.sleep(0))], timeout=_HEAL_S)
         self.problems += [f"{task} does not end" for task in pending]
         self.problems += [repr(task.exception()) for task in done if task.exception()]
         self.server.down = self.server.frozen = self.server.blocked = False
+        await asyncio.sleep(_NOTICE_S)
         for partition in range(self.plan.partitions):
             await self._last_word(partition)
         await asyncio.sleep(1.0)
@@ -338,10 +343,21 @@ def run(plan: Plan) -> list[str]:
     """Run a plan and return what is wrong."""
     loop = VirtualLoop()
     try:
-        asyncio.set_event_loop(None)
         world = World(plan, loop)
         return loop.run_until_complete(world.play())
     except Exception as error:  # noqa: BLE001 -- also a finding
-        return [f"the run failed: {error!r}"]
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return [f"the run failed: {error!r} in {where.filename}:{where.lineno}"]
     finally:
-        loop.close()
+        _end(loop)
+
+
+def _end(loop: VirtualLoop) -> None:
+    """Leave no task of a run that failed."""
+    for _ in range(10):
+        if not (left := asyncio.all_tasks(loop)):
+            break
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left, timeout=10.0))
+    loop.close()

@@ -8,7 +8,7 @@ again like a node that starts. If nobody has started a new epoch by then, this n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -16,7 +16,7 @@ from dws_core._log.records import GapReason
 from dws_core._log.stream.envelope import NO_EPOCH, Draft, Envelope, Kind, encode
 from dws_core._log.stream.epochs import Claim
 from dws_core._log.stream.publishing import Flight, PublishQueue
-from dws_core._log.stream.tail import Moved, ProbeSeen, StreamTail, TailEvent
+from dws_core._log.stream.tail import Moved, ProbeSeen, Stored, StreamTail, TailEvent
 from dws_core._log.stream.wire import StreamBounds
 from dws_core._log.tail import Advance, Lost
 
@@ -78,6 +78,7 @@ class PartitionLog(Generic[T]):
     _suspect: bool = False  # no epoch that this node has seen before may go on
     _epochs: list[str] = field(default_factory=list)  # in which this node was live
     _fresh: bool = True
+    _early: list[Stored] = field(default_factory=list)  # seen before the epoch was certain
 
     @property
     def is_live(self) -> bool:
@@ -108,10 +109,11 @@ class PartitionLog(Generic[T]):
             bounds: The ends of the stream, if the broker can tell.
         """
         identity, self._identity = self._identity, bounds.identity if bounds else self._identity
-        if self.tail is None or not self.tail.live or self._moved is not None:
+        if self.tail is None or not self.tail.live:
             return None
         if probe_offset <= self.tail.offset or identity not in {None, self._identity}:
             self._note(Moved(GapReason.EPOCH, suspect=True))
+        if self._moved is not None:
             return None
         self._fresh = False
         return self.tail.resume()
@@ -123,6 +125,7 @@ class PartitionLog(Generic[T]):
             claim: The verified epoch where reading begins, or None.
         """
         self._fresh = True
+        self._early.clear()
         self.tail = StreamTail(self.number, self.publisher, claim, max_skip=self.max_skip)
 
     def feed(self, offset: int, data: bytes, new_epoch: bytes, now_ms: int) -> list[PartitionEvent]:
@@ -139,7 +142,9 @@ class PartitionLog(Generic[T]):
         for event in tail.feed(offset, data):
             if isinstance(event, Moved):
                 self._note(event)
-            if tail.live or not isinstance(event, Advance | Lost | Moved):
+            if isinstance(event, Stored) and not tail.live:
+                self._early.append(event)
+            elif tail.live or not isinstance(event, Advance | Lost | Moved):
                 events.append(event)
             if isinstance(event, ProbeSeen) and event.number == self._verdict_probe and self.phase is Phase.JOINING:
                 self.phase = Phase.PROPOSING
@@ -159,8 +164,12 @@ class PartitionLog(Generic[T]):
         return self.tail.offset if self.tail else -1
 
     def missing(self) -> None:
-        """Note that the place to follow from was removed."""
-        self._note(Moved(GapReason.TRIMMED))
+        """Note that the broker does not have the place that the tail is at.
+
+        If the verdict probe was above it, the place was removed. Otherwise the verdict of the next connection decides.
+        """
+        if self.tail is not None and self.tail.is_resuming:
+            self._note(Moved(GapReason.TRIMMED))
 
     def lost(self) -> None:
         """Note that the connection is lost."""
@@ -202,9 +211,14 @@ class PartitionLog(Generic[T]):
         if self.phase is not Phase.PROPOSING or self._needs_epoch():
             return []
         tail = self._reading()
-        events: list[PartitionEvent] = [] if tail.live else self._baseline(tail)
+        events: list[PartitionEvent] = [] if tail.live else [*self._baseline(tail), *self._late(tail.epoch)]
         self.phase, self._suspect, self._moved, tail.live = Phase.LIVE, False, None, True
         return [*events, Live(self._fresh)]
+
+    def _late(self, epoch: str) -> list[Stored]:
+        """Return the receipts of what was seen before the epoch was certain. Their places are valid in it."""
+        early, self._early = self._early, []
+        return [Stored(event.first, [replace(receipt, epoch=epoch) for receipt in event.receipts]) for event in early]
 
     def _baseline(self, tail: StreamTail) -> list[PartitionEvent]:
         """Give the node a new baseline, unless it has none yet."""

@@ -73,6 +73,7 @@ class StreamTail:
         offset: Stream offset of the last envelope, -1 before the first.
         mark: The node's watermark.
         live: Whether the node was given a baseline from this tail. Then a change of the epoch is `Moved`.
+        is_resuming: Whether the last envelope of the connection before must come again first.
         index: The recent past by topic.
         unreadable: Number of envelopes that could not be read.
     """
@@ -89,7 +90,7 @@ class StreamTail:
         self._max_skip = max_skip
         self._epochs = Epochs(claim)
         self._dedupe = Dedupe()
-        self._resuming = False
+        self.is_resuming = False
         self._hole: tuple[Offset, Offset] = (0, 0)
 
     @property
@@ -118,12 +119,12 @@ class StreamTail:
 
     def resume(self) -> int:
         """Prepare for a new connection, and return where to follow from. The last envelope must come again."""
-        self._resuming = True
+        self.is_resuming = True
         return self.offset
 
     def feed(self, offset: int, data: bytes) -> list[TailEvent]:
         """Read the next envelope."""
-        if self._resuming:
+        if self.is_resuming:
             return self._resumed(offset, data)
         if offset <= self.offset:
             return []
@@ -140,7 +141,7 @@ class StreamTail:
         return events + self._read(lo, envelope)
 
     def _resumed(self, offset: int, data: bytes) -> list[TailEvent]:
-        self._resuming = False
+        self.is_resuming = False
         if offset == self.offset and identity(data) == self._identity:
             return []
         trimmed = offset > self.offset
