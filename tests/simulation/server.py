@@ -25,6 +25,7 @@ class SimulatedStream:
     """One append-only stream, and everything that was ever stored in it."""
 
     records: list[bytes] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     first: int = 0
     identity: int = 0
     ever: list[bytes] = field(default_factory=list)
@@ -35,13 +36,19 @@ class SimulatedStream:
 
     def append(self, data: bytes) -> int:
         self.records.append(data)
+        self.times.append(asyncio.get_running_loop().time())
         self.ever.append(data)
         return self.next - 1
 
-    def trim(self, keep: int) -> None:
-        """Remove the oldest records. A stream that had a record always keeps one."""
-        drop = max(0, len(self.records) - max(1, keep))
-        self.records, self.first = self.records[drop:], self.first + drop
+    def trim(self, age_s: float) -> None:
+        """Remove old records. A stream that had a record always keeps one."""
+        oldest = asyncio.get_running_loop().time() - age_s
+        drop = sum(time < oldest for time in self.times[:-1])
+        self.records, self.times, self.first = self.records[drop:], self.times[drop:], self.first + drop
+
+    def keep(self, count: int) -> None:
+        """Remove the newest records."""
+        self.records, self.times = self.records[:count], self.times[:count]
 
 
 @dataclass
@@ -88,18 +95,18 @@ class SimulatedServer:
 
     def set_back(self, count: int) -> None:
         for stream in self.streams:
-            keep = max(0, len(stream.records) - count)
-            stream.records = stream.records[:keep]
+            stream.keep(max(0, len(stream.records) - count))
         self.notify()
 
     def replace(self) -> None:
         for stream in self.streams:
-            stream.records, stream.first, stream.identity = [], 0, stream.identity + 1
+            stream.keep(0)
+            stream.first, stream.identity = 0, stream.identity + 1
         self.notify()
 
-    def trim(self, keep: int) -> None:
+    def trim(self, age_s: float) -> None:
         for stream in self.streams:
-            stream.trim(keep)
+            stream.trim(age_s)
 
     def garbage(self) -> None:
         for stream in self.streams:

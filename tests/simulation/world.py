@@ -13,6 +13,7 @@ from simulation.oracle import Call, Part, find_problems
 from simulation.plan import FAULT_S, NODES, Plan
 from simulation.server import ControlWire, Habits, SimulatedServer, SimulatedWire, Troubles
 
+from dws_core._log.stream import dedupe, lookback
 from dws_core._log.stream.node import Clock
 from dws_core.plugin import (
     BrokerError,
@@ -35,6 +36,8 @@ _NOTICE_S = 6.0
 """Time in which every node has noticed the last fault."""
 
 _HISTORIES = (History(size=500), History(size=500), History(size=500), History(size=2), History.none())
+RETENTION_S = 6.0
+"""What the broker keeps at least. As in reality, more than the window of keys."""
 _START_MS = 1_800_000_000_000
 
 
@@ -298,15 +301,14 @@ class World:
         if loud or self.plan.quiet:
             self.server.cut()
 
-    async def trim(self, keep: int) -> None:
-        self.server.trim(keep)
+    async def trim(self) -> None:
+        self.server.trim(RETENTION_S)
 
-    async def lag(self, node: int, keep: int) -> None:
+    async def lag(self, node: int) -> None:
         """Let retention pass a reader that stands still."""
-        await self.stall(node, 1.0)
-        await asyncio.sleep(0.9)
-        if self.plan.loses:
-            self.server.trim(keep)
+        await self.stall(node, RETENTION_S + 2.0)
+        await asyncio.sleep(RETENTION_S + 1.5)
+        self.server.trim(RETENTION_S)
 
     async def garbage(self) -> None:
         self.server.garbage()
@@ -343,6 +345,8 @@ def run(plan: Plan) -> list[str]:
     """Run a plan and return what is wrong."""
     loop = VirtualLoop()
     try:
+        # Everything that takes minutes in reality takes seconds here.
+        dedupe.KEY_WINDOW_MS, lookback.LOOKBACK_MS, lookback._STEP = 4_000, 5_500, 4
         world = World(plan, loop)
         return loop.run_until_complete(world.play())
     except Exception as error:  # noqa: BLE001 -- also a finding

@@ -146,7 +146,8 @@ class PartitionLog(Generic[T]):
                 self._early.append(event)
             elif tail.live or not isinstance(event, Advance | Lost | Moved):
                 events.append(event)
-            if isinstance(event, ProbeSeen) and event.number == self._verdict_probe and self.phase is Phase.JOINING:
+            # The verdict probe, or a later one: the stream may have been set back in between.
+            if isinstance(event, ProbeSeen) and event.number >= self._verdict_probe and self.phase is Phase.JOINING:
                 self.phase = Phase.PROPOSING
                 events += self._propose(new_epoch, now_ms)
         return events + self._settle()

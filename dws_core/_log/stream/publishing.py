@@ -21,9 +21,6 @@ T = TypeVar("T")
 _MAX_UNSEEN: Final = 64
 """Flights that the tail does not contain yet. A tail that is slow slows the publishers down."""
 
-_MAX_AGE_S: Final = 60.0
-"""A flight that was sent longer ago is not sent again to a stream of which only the recent past was read."""
-
 
 class Failure(Enum):
     """Why a publish failed.
@@ -71,14 +68,12 @@ class Flight(Generic[T]):
         items: The publishes.
         step: Where it is.
         maybe: Whether an earlier append of it may be stored.
-        sent_at: Time of its first append.
     """
 
     first: int
     items: list[Waiting[T]]
     step: Step = Step.READY
     maybe: bool = False
-    sent_at: float = 0.0
 
     @property
     def last(self) -> int:
@@ -144,18 +139,18 @@ class PublishQueue(Generic[T]):
         self._waiting.append(Waiting(ticket, draft, due, size))
         return True
 
-    def opened(self, now: float, *, again: bool) -> Outcomes[T]:
+    def opened(self, *, again: bool) -> Outcomes[T]:
         """Begin to send on a verified connection.
 
         Args:
-            now: The time.
-            again: Whether the stream was read again from its recent past, not from where the tail was.
+            again: Whether the stream was read again from its recent past, not from where the tail was. Then a flight may
+                be stored before that, and is not sent again.
         """
         self._open, self._window = True, 1
         if not again:
             return []
         self.acknowledged = 0
-        stale = [flight for flight in self._flights if flight.maybe and flight.sent_at < now - _MAX_AGE_S]
+        stale = [flight for flight in self._flights if flight.maybe]
         return [outcome for flight in stale for outcome in self._give_up(flight, Failure.UNKNOWN)]
 
     def closed(self) -> None:
@@ -166,7 +161,7 @@ class PublishQueue(Generic[T]):
             flight.step = Step.READY
         self._drop_abandoned()
 
-    def next_flight(self, now: float) -> Flight[T] | None:
+    def next_flight(self) -> Flight[T] | None:
         """Return the next envelope to append, or None. The caller reports it to `confirmed`, `failed` or `refused`."""
         if not self._open or self._in_air() >= self._window:
             return None
@@ -174,7 +169,7 @@ class PublishQueue(Generic[T]):
         if flight is None and len(self._flights) < _MAX_UNSEEN:
             flight = self._form()
         if flight is not None:
-            flight.step, flight.sent_at = Step.AIR, flight.sent_at or now
+            flight.step = Step.AIR
         return flight
 
     def confirmed(self, flight: Flight[T]) -> None:

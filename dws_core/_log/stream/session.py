@@ -190,7 +190,7 @@ class Session:
             elif isinstance(event, Moved):
                 raise WireLost(f"partition {log.number} must be read again ({event.reason})")
             elif isinstance(event, Live):
-                self._host.on_outcomes(log.queue.opened(self._loop.time(), again=event.again))
+                self._host.on_outcomes(log.queue.opened(again=event.again))
         self.flush(log)
 
     async def _listen(self) -> None:
@@ -205,7 +205,7 @@ class Session:
         """Append what waits, as far as the window allows."""
         if self._group is None or log.number in self._paused:
             return
-        while (flight := log.queue.next_flight(self._loop.time())) is not None:
+        while (flight := log.queue.next_flight()) is not None:
             self._spawn(self._append(log, flight, log.records(self._host.now_ms(), flight)), "append")
 
     async def _append(self, log: Log, flight: Flight[Ticket], data: bytes) -> None:
