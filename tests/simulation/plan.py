@@ -92,7 +92,7 @@ _FAULTS: Sequence[tuple[int, str, Callable[[random.Random], tuple[int | float | 
     (2, "stop_server", lambda rng: (rng.uniform(0.3, 3),)),
     (2, "freeze", lambda rng: (rng.uniform(0.3, 5),)),
     (2, "block", lambda rng: (rng.uniform(0.3, 3),)),
-    (3, "set_back", lambda rng: (rng.randrange(1, 10), rng.random() < 0.5)),
+    (3, "set_back", lambda rng: (rng.randrange(1, 10),)),
     (2, "replace", lambda rng: (rng.random() < 0.5,)),
     (2, "trim", lambda rng: ()),
     (2, "lag", lambda rng: (rng.randrange(NODES),)),

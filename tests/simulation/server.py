@@ -20,6 +20,10 @@ from dws_core.plugin import (
 )
 
 
+MAX_LATE_S = 3.4
+"""How long after its call an append may still be stored. The base class assumes 30 s."""
+
+
 @dataclass
 class SimulatedStream:
     """One append-only stream, and everything that was ever stored in it."""
@@ -120,6 +124,7 @@ class Pending:
 
     data: bytes
     answer: asyncio.Future[int | None]
+    sent_at: float
     dropped: bool = False
 
 
@@ -185,7 +190,7 @@ class SimulatedWire(StreamWire):
             troubles.unsent -= 1
             self.cut()
             raise WireLost("the connection was closed before", sent=False)
-        entry = Pending(data, self.loop.create_future())
+        entry = Pending(data, self.loop.create_future(), self.loop.time())
         self.pending[partition][entry] = None
         at = max(self.busy_until[partition], self._at(self._latency()))
         self.busy_until[partition] = at
@@ -198,7 +203,7 @@ class SimulatedWire(StreamWire):
             raise WireLost("no confirmation") from None
 
     def _arrive(self, partition: int, entry: Pending) -> None:
-        if entry.dropped:
+        if entry.dropped or self.loop.time() > entry.sent_at + MAX_LATE_S:
             return
         if self.server.frozen or self.server.down or self._stalled():
             self.busy_until[partition] += 0.05

@@ -36,7 +36,9 @@ _NOTICE_S = 6.0
 """Time in which every node has noticed the last fault."""
 
 _HISTORIES = (History(size=500), History(size=500), History(size=500), History(size=2), History.none())
-RETENTION_S = 6.0
+REPEAT_S = 1.5
+"""How long an application repeats a publish under its key: much shorter than the window of keys."""
+RETENTION_S = 8.5
 """What the broker keeps at least. As in reality, more than the window of keys."""
 _START_MS = 1_800_000_000_000
 
@@ -141,6 +143,7 @@ class World:
         self.problems: list[str] = []
         self.all_sinks: list[SimSink] = []
         self._generation = 0
+        self._restarting = asyncio.Lock()
 
     async def play(self) -> list[str]:
         """Do all steps, heal, and return what is wrong."""
@@ -182,9 +185,10 @@ class World:
     async def publish(self, node: int, topic: int, keyed: bool, deadline_s: float) -> None:
         """Publish, and with a key again until the outcome is known, on another node."""
         key = f"k{len(self.calls)}" if keyed else None
+        until = self.loop.now + REPEAT_S
         for attempt in range(6 if keyed else 1):
             call = await self._call((node + attempt) % NODES, topic, key, deadline_s)
-            if not keyed or call.receipt is not None:
+            if not keyed or call.receipt is not None or self.loop.now > until:
                 return
             await asyncio.sleep(0.3)
 
@@ -244,9 +248,9 @@ class World:
 
     async def restart(self, node: int) -> None:
         """End a node and start another one in its place."""
-        old = self.brokers[node]
-        await old.stop(drain_s=0.1)
-        await self._start(node)
+        async with self._restarting:
+            await self.brokers[node].stop(drain_s=0.1)
+            await self._start(node)
 
     # -- faults
 
@@ -291,12 +295,13 @@ class World:
         await asyncio.sleep(seconds)
         self.server.blocked = False
 
-    async def set_back(self, count: int, loud: bool) -> None:
+    async def set_back(self, count: int) -> None:
+        """Start the server with older data, which ends all connections."""
         self.server.set_back(count)
-        if loud or self.plan.quiet:
-            self.server.cut()
+        self.server.cut()
 
     async def replace(self, loud: bool) -> None:
+        """Delete the streams and create them again. Not every broker tells its connections."""
         self.server.replace()
         if loud or self.plan.quiet:
             self.server.cut()
@@ -346,7 +351,7 @@ def run(plan: Plan) -> list[str]:
     loop = VirtualLoop()
     try:
         # Everything that takes minutes in reality takes seconds here.
-        dedupe.KEY_WINDOW_MS, lookback.LOOKBACK_MS, lookback._STEP = 4_000, 5_500, 4
+        dedupe.KEY_WINDOW_MS, lookback.LOOKBACK_MS, lookback._STEP = 4_000, 8_000, 4
         world = World(plan, loop)
         return loop.run_until_complete(world.play())
     except Exception as error:  # noqa: BLE001 -- also a finding
