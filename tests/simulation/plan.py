@@ -26,6 +26,7 @@ class Plan:
         strict: Whether a start beyond the end raises.
         controls: Whether control messages have their own way.
         partitions: Number of streams.
+        age_s: Age of the streams when the steps begin, in seconds.
         steps: What happens, by time.
     """
 
@@ -35,6 +36,7 @@ class Plan:
     strict: bool
     controls: bool
     partitions: int
+    age_s: float
     steps: tuple[Step, ...]
 
     @property
@@ -44,7 +46,7 @@ class Plan:
 
     def __str__(self) -> str:
         head = f"Plan(seed={self.seed}, quiet={self.quiet}, identity={self.identity}, strict={self.strict}, "
-        head += f"controls={self.controls}, partitions={self.partitions})"
+        head += f"controls={self.controls}, partitions={self.partitions}, age_s={self.age_s})"
         return "\n  ".join([head, *(f"{at:6.3f}  {name}{arguments}" for at, name, arguments in self.steps)])
 
 
@@ -71,13 +73,14 @@ def make_plan(seed: int) -> Plan:
         strict=rng.random() < 0.5,
         controls=rng.random() < 0.3,
         partitions=rng.choice((1, 1, 2)),
+        age_s=rng.choice((0.0, 0.0, 12.0)),
         steps=tuple(sorted(steps)),
     )
 
 
 def _publish(rng: random.Random) -> tuple[int | float | bool, ...]:
     """Node, topic, whether it has a key, deadline."""
-    return rng.randrange(NODES), rng.randrange(5), rng.random() < 0.5, rng.choice((0.0, 0.3, 0.3, 10.0))
+    return rng.randrange(NODES), rng.randrange(5), rng.random() < 0.5, rng.choice((0.0, 0.3, 0.3, 3.0))
 
 
 _FAULTS: Sequence[tuple[int, str, Callable[[random.Random], tuple[int | float | bool, ...]]]] = (

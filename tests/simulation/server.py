@@ -125,6 +125,7 @@ class Pending:
     data: bytes
     answer: asyncio.Future[int | None]
     sent_at: float
+    due: float
     dropped: bool = False
 
 
@@ -190,11 +191,10 @@ class SimulatedWire(StreamWire):
             troubles.unsent -= 1
             self.cut()
             raise WireLost("the connection was closed before", sent=False)
-        entry = Pending(data, self.loop.create_future(), self.loop.time())
+        due = self.busy_until[partition] = max(self.busy_until[partition], self._at(self._latency()))
+        entry = Pending(data, self.loop.create_future(), self.loop.time(), due)
         self.pending[partition][entry] = None
-        at = max(self.busy_until[partition], self._at(self._latency()))
-        self.busy_until[partition] = at
-        self.loop.call_at(at, self._arrive, partition, entry)
+        self.loop.call_at(due, self._arrive, partition)
         try:
             async with asyncio.timeout(self.append_timeout_s):
                 return await entry.answer
@@ -202,14 +202,18 @@ class SimulatedWire(StreamWire):
             self.cut()
             raise WireLost("no confirmation") from None
 
-    def _arrive(self, partition: int, entry: Pending) -> None:
-        if entry.dropped or self.loop.time() > entry.sent_at + MAX_LATE_S:
-            return
-        if self.server.frozen or self.server.down or self._stalled():
-            self.busy_until[partition] += 0.05
-            self.loop.call_later(0.05, self._arrive, partition, entry)
-            return
-        self.pending[partition].pop(entry, None)
+    def _arrive(self, partition: int) -> None:
+        """Let everything arrive that is due, in the order in which it was sent."""
+        pending = self.pending[partition]
+        while pending and (entry := next(iter(pending))).due <= self.loop.time():
+            if self.server.frozen or self.server.down or self._stalled():
+                self.loop.call_later(0.05, self._arrive, partition)
+                return
+            del pending[entry]
+            if not entry.dropped and self.loop.time() <= entry.sent_at + MAX_LATE_S:
+                self._take(partition, entry)
+
+    def _take(self, partition: int, entry: Pending) -> None:
         troubles = self.troubles
         if troubles.refuse and not self.is_cut:
             troubles.refuse -= 1

@@ -38,7 +38,7 @@ _NOTICE_S = 6.0
 _HISTORIES = (History(size=500), History(size=500), History(size=500), History(size=2), History.none())
 REPEAT_S = 1.5
 """How long an application repeats a publish under its key: much shorter than the window of keys."""
-RETENTION_S = 8.5
+RETENTION_S = 12.0
 """What the broker keeps at least. As in reality, more than the window of keys."""
 _START_MS = 1_800_000_000_000
 
@@ -149,6 +149,7 @@ class World:
         """Do all steps, heal, and return what is wrong."""
         for number in range(NODES):
             await self._start(number)
+        await asyncio.sleep(self.plan.age_s)
         began = self.loop.now
         tasks = []
         for at, name, arguments in self.plan.steps:
@@ -194,7 +195,7 @@ class World:
 
     async def burst(self, node: int, topic: int, count: int) -> None:
         """Publish several messages in one tick."""
-        await asyncio.gather(*(self._call(node, topic, None, 10.0) for _ in range(count)))
+        await asyncio.gather(*(self._call(node, topic, None, 3.0) for _ in range(count)))
 
     async def _call(self, node: int, topic: int, key: str | None, deadline_s: float) -> Call:
         partition = topic % self.plan.partitions
@@ -339,7 +340,7 @@ class World:
         """Publish through every node until it is stored."""
         for node in range(NODES):
             for _ in range(10):
-                call = await self._call(node, partition, f"last{partition}{node}", 10.0)
+                call = await self._call(node, partition, f"last{partition}{node}", 3.0)
                 if call.receipt is not None:
                     break
             else:
@@ -351,7 +352,7 @@ def run(plan: Plan) -> list[str]:
     loop = VirtualLoop()
     try:
         # Everything that takes minutes in reality takes seconds here.
-        dedupe.KEY_WINDOW_MS, lookback.LOOKBACK_MS, lookback._STEP = 4_000, 8_000, 4
+        dedupe.KEY_WINDOW_MS, lookback.LOOKBACK_MS, lookback._STEP = 4_000, 11_500, 4
         world = World(plan, loop)
         return loop.run_until_complete(world.play())
     except Exception as error:  # noqa: BLE001 -- also a finding

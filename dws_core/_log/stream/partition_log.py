@@ -97,9 +97,9 @@ class PartitionLog(Generic[T]):
         """Return an envelope with a control message."""
         return self._encode(Kind.CONTROL, now_ms, self._claim(), drafts=[Draft("", payload, 0, 0)])
 
-    def records(self, now_ms: int, flight: Flight[T]) -> bytes:
+    def records(self, flight: Flight[T]) -> bytes:
         """Return the envelope of a flight."""
-        return self._encode(Kind.RECORDS, now_ms, self._claim(), first=flight.first, drafts=flight.drafts)
+        return self._encode(Kind.RECORDS, flight.time_ms, self._claim(), first=flight.first, drafts=flight.drafts)
 
     def judge(self, probe_offset: int, bounds: StreamBounds | None) -> int | None:
         """Return where to follow from, or None if the stream must be read like by a node that starts.

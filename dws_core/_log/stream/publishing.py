@@ -68,12 +68,14 @@ class Flight(Generic[T]):
         items: The publishes.
         step: Where it is.
         maybe: Whether an earlier append of it may be stored.
+        time_ms: Time of its first append, which its records keep: the window of keys is measured by it.
     """
 
     first: int
     items: list[Waiting[T]]
     step: Step = Step.READY
     maybe: bool = False
+    time_ms: int = 0
 
     @property
     def last(self) -> int:
@@ -161,7 +163,7 @@ class PublishQueue(Generic[T]):
             flight.step = Step.READY
         self._drop_abandoned()
 
-    def next_flight(self) -> Flight[T] | None:
+    def next_flight(self, now_ms: int) -> Flight[T] | None:
         """Return the next envelope to append, or None. The caller reports it to `confirmed`, `failed` or `refused`."""
         if not self._open or self._in_air() >= self._window:
             return None
@@ -169,7 +171,7 @@ class PublishQueue(Generic[T]):
         if flight is None and len(self._flights) < _MAX_UNSEEN:
             flight = self._form()
         if flight is not None:
-            flight.step = Step.AIR
+            flight.step, flight.time_ms = Step.AIR, flight.time_ms or now_ms
         return flight
 
     def confirmed(self, flight: Flight[T]) -> None:

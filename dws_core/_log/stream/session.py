@@ -205,8 +205,8 @@ class Session:
         """Append what waits, as far as the window allows."""
         if self._group is None or log.number in self._paused:
             return
-        while (flight := log.queue.next_flight()) is not None:
-            self._spawn(self._append(log, flight, log.records(self._host.now_ms(), flight)), "append")
+        while (flight := log.queue.next_flight(self._host.now_ms())) is not None:
+            self._spawn(self._append(log, flight, log.records(flight)), "append")
 
     async def _append(self, log: Log, flight: Flight[Ticket], data: bytes) -> None:
         try:
