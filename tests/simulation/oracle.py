@@ -150,7 +150,12 @@ def _unsent(world: World) -> Iterator[str]:
 
 
 def _gaps(world: World) -> Iterator[str]:
-    """Without a loss there is no gap."""
+    """A gap names its reason, and without a loss there is none."""
+    for sink in world.all_sinks:
+        for parts in sink.parts.values():
+            for before, part in pairwise(parts):
+                if (part.reason is GapReason.EPOCH) is (part.epoch == before.epoch):
+                    yield f"the reason {part.reason} is wrong on node {part.node}"
     if not world.plan.loses:
         for part in _parts(world):
             if part.reason is not None:
