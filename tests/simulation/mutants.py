@@ -320,7 +320,7 @@ MUTANTS = [
     Mutant("ignore impossible offsets", "offsets of appends grow", PartitionLog, "appended", _always(True)),
     Mutant("ignore strange claims", "unseen genesis", Epochs, "is_strange", _always(False), "test_epochs:test_unknown_claim_is_strange"),
     Mutant("ignore jumps", "silent trim under a reader", StreamTail, "_is_next", _always(True)),
-    Mutant("ignore `previous`", "confirmed but not stored", StreamTail, "_misses", _always(False), f"{_TAIL}:test_missing_previous_is_gap"),
+    Mutant("ignore `previous`", "confirmed but not stored", Dedupe, "misses", _always(False), f"{_TAIL}:test_missing_previous_is_gap"),
     Mutant("skip unreadable envelopes silently", "unreadable is a gap", StreamTail, "feed", _skip_unreadable, f"{_TAIL}:test_unreadable_envelope_is_gap"),
     Mutant("stop at unreadable envelopes", "unreadable stops no tail", StreamTail, "feed", _raise_unreadable),
     Mutant("start without the past", "a node reads one window back", session, "look_back", _no_window_at_start),

@@ -26,9 +26,12 @@ class Dedupe:
         self._keys: OrderedDict[tuple[str, str], tuple[int, Offset | None]] = OrderedDict()
         self._latest_ms = 0
 
-    def highest(self, publisher: bytes) -> int | None:
-        """Return the highest sequence number of a publisher, or None if it is not known."""
-        return self._highest.get(publisher)
+    def misses(self, publisher: bytes, previous: int) -> bool:
+        """Return whether records of a known publisher are missing, up to a sequence number. They are missed only once."""
+        if previous <= self._highest.get(publisher, previous):
+            return False
+        self._highest[publisher] = previous
+        return True
 
     def repeated(self, publisher: bytes, first: int, count: int) -> int:
         """Note a publisher's records, and return how many at their beginning are repeats.

@@ -188,8 +188,8 @@ class StreamNode:
     async def set_interest(self, partitions: frozenset[int]) -> Mapping[int, Head]:
         """Deliver these partitions from now on."""
         async with self._choosing:
-            for number in partitions:
-                await self._live(number)
+            while waiting := [number for number in partitions if not self.logs[number].is_live]:
+                await self._live(waiting[0])
             self._interest = partitions
             return {number: self._tail(number).head for number in partitions}
 
@@ -344,7 +344,7 @@ class StreamNode:
 
     async def _live(self, number: int) -> StreamTail:
         """Return the tail of a live partition, and wait a little for it."""
-        if not self.logs[number].is_live:
+        while not self.logs[number].is_live:
             await self._wait(self._waiters.until_live(number))
         return self._tail(number)
 

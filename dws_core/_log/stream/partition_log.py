@@ -142,13 +142,14 @@ class PartitionLog(Generic[T]):
         for event in tail.feed(offset, data):
             if isinstance(event, Moved):
                 self._note(event)
+                self.phase = Phase.JOINING
             if isinstance(event, Stored) and not tail.live:
                 self._early.append(event)
             elif tail.live or not isinstance(event, Advance | Lost | Moved):
                 events.append(event)
             # The verdict probe, or a later one: the stream may have been set back in between.
-            if isinstance(event, ProbeSeen) and event.number >= self._verdict_probe and self.phase is Phase.JOINING:
-                self.phase = Phase.PROPOSING
+            if isinstance(event, ProbeSeen) and event.number >= self._verdict_probe and not self.is_live:
+                self.phase = Phase.PROPOSING  # again with each probe, because a proposal may be lost
                 events += self._propose(new_epoch, now_ms)
         return events + self._settle()
 

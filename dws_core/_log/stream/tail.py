@@ -134,7 +134,7 @@ class StreamTail:
             self.unreadable += 1
             self.offset, self._identity = offset, identity(data)
             return [self._lost((offset << INDEX_BITS) + 1)]
-        is_next = self._is_next(offset) and not self._misses(envelope)
+        is_next = self._is_next(offset) and not self._dedupe.misses(envelope.publisher, envelope.previous)
         events: list[TailEvent] = [] if is_next else [self._lost(offset << INDEX_BITS)]
         lo, self.mark = self.mark, offset << INDEX_BITS | max(0, len(envelope.drafts) - 1)
         self.offset, self._identity = offset, identity(data)
@@ -152,10 +152,6 @@ class StreamTail:
             self.index.lo = (offset << INDEX_BITS) - 1
             return True
         return self._max_skip is None or offset <= self.offset + 1 + self._max_skip
-
-    def _misses(self, envelope: Envelope) -> bool:
-        highest = self._dedupe.highest(envelope.publisher)
-        return highest is not None and envelope.previous > highest
 
     def _lost(self, place: Offset) -> Lost:
         """Announce that something before a place is missing. Reads of the past must look for themselves."""
