@@ -39,20 +39,6 @@ from dws_core._log.records import (
     WantedTopics,
 )
 from dws_core._log.seqfilter import SeqFilter
-from dws_core._log.stream.broker import StreamLogBroker
-from dws_core._log.stream.publishing import PublishLimits
-from dws_core._log.stream.session import StreamSettings
-from dws_core._log.stream.wire import (
-    Start,
-    StreamBounds,
-    StreamWire,
-    WireBlocked,
-    WireInfo,
-    WireLost,
-    WireOutOfRange,
-    WireRefused,
-    WireUnusable,
-)
 from dws_core._log.tail import Advance, Lost, TailEvent, TailState
 from dws_core._log.watchdog import Watchdog
 from dws_core._plugins.markers import API_VERSION, hookimpl
@@ -105,18 +91,12 @@ __all__ = [
     "PayloadTooLarge",
     "PluginRegistry",
     "Principal",
-    "PublishLimits",
     "PublishOutcomeUnknown",
     "ReadResult",
     "ReadSpan",
     "Receipt",
     "Record",
     "SeqFilter",
-    "Start",
-    "StreamBounds",
-    "StreamLogBroker",
-    "StreamSettings",
-    "StreamWire",
     "TailEvent",
     "TailSink",
     "TailState",
@@ -127,12 +107,6 @@ __all__ = [
     "TopicMatcherSpec",
     "WantedTopics",
     "Watchdog",
-    "WireBlocked",
-    "WireInfo",
-    "WireLost",
-    "WireOutOfRange",
-    "WireRefused",
-    "WireUnusable",
     "hookimpl",
     "partition_of",
 ]

@@ -12,7 +12,7 @@ from simulation.world import run
 
 def kind(problem: str) -> str:
     """Return the first word of a problem."""
-    return problem.split()[0]
+    return problem.split(maxsplit=1)[0]
 
 
 def main() -> None:

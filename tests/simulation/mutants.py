@@ -1,4 +1,7 @@
-"""Small changes of the base class. Each breaks one rule, and the simulation or a unit test must find it."""
+"""Small changes of the base class. Each breaks one rule, and the simulation or a unit test must find it.
+
+Not run by the suite yet: the unit tests that the table names do not exist yet.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dws_core._log.stream import partition_log, reader, reading, session
+from dws_core._log.stream import reader, reading, session
 from dws_core._log.stream.dedupe import Dedupe
 from dws_core._log.stream.epochs import Claim, Epochs
 from dws_core._log.stream.index import TopicIndex
@@ -15,7 +18,7 @@ from dws_core._log.stream.partition_log import PartitionLog, Phase
 from dws_core._log.stream.publishing import Failure, PublishQueue, Step
 from dws_core._log.stream.tail import Moved, StreamTail
 from dws_core._log.watchdog import Watchdog
-from dws_core.plugin import GapReason, ReadResult
+from dws_core.plugin import GapReason
 
 
 @dataclass(frozen=True)
@@ -302,11 +305,39 @@ MUTANTS = [
     Mutant("send the newest first", "first in, first out", PublishQueue, "_form", _last_in_first_out),
     Mutant("mix up receipts", "receipts from the tail", PublishQueue, "stored", _wrong_receipts),
     Mutant("stamp a resend anew", "window of keys", PublishQueue, "next_flight", _new_stamp),
-    Mutant("start with many in flight", "slow start", PublishQueue, "opened", _wide_window, f"{_QUEUE}:test_first_append_of_connection_is_alone"),
-    Mutant("resend after a fresh start", "resend only what the tail would see", PublishQueue, "opened", _send_stale, f"{_QUEUE}:test_fresh_start_gives_up_uncertain_flights"),
-    Mutant("queue without a bound", "bounded bytes", PublishQueue, "add", _unbounded, f"{_QUEUE}:test_full_queue_rejects_publish"),
+    Mutant(
+        "start with many in flight",
+        "slow start",
+        PublishQueue,
+        "opened",
+        _wide_window,
+        f"{_QUEUE}:test_first_append_of_connection_is_alone",
+    ),
+    Mutant(
+        "resend after a fresh start",
+        "resend only what the tail would see",
+        PublishQueue,
+        "opened",
+        _send_stale,
+        f"{_QUEUE}:test_fresh_start_gives_up_uncertain_flights",
+    ),
+    Mutant(
+        "queue without a bound",
+        "bounded bytes",
+        PublishQueue,
+        "add",
+        _unbounded,
+        f"{_QUEUE}:test_full_queue_rejects_publish",
+    ),
     Mutant("judge without the probe's offset", "verdict: probe", PartitionLog, "judge", _judge_by_identity_only),
-    Mutant("ignore the identity of the stream", "verdict: identity", PartitionLog, "judge", _forget_identity, f"{_LOG}:test_changed_identity_starts_new_epoch"),
+    Mutant(
+        "ignore the identity of the stream",
+        "verdict: identity",
+        PartitionLog,
+        "judge",
+        _forget_identity,
+        f"{_LOG}:test_changed_identity_starts_new_epoch",
+    ),
     Mutant("resume at any record", "verdict: last record", StreamTail, "_resumed", _resume_anywhere),
     Mutant("resume after the last record", "inclusive follow", StreamTail, "resume", _resume_after),
     Mutant("trust a stream that was set back", "new epoch after a loss", PartitionLog, "_note", _trust),
@@ -316,20 +347,78 @@ MUTANTS = [
     Mutant("adopt no other genesis", "a genesis replaces its parent", Epochs, "_started", _never_a_new_genesis),
     Mutant("give receipts before the verdict", "epoch of receipts", PartitionLog, "feed", _early_receipts),
     Mutant("wait for one probe only", "a lost verdict probe", PartitionLog, "feed", _exact_probe),
-    Mutant("take every missing start for trimmed", "out of range has two causes", PartitionLog, "missing", _always_trimmed),
+    Mutant(
+        "take every missing start for trimmed", "out of range has two causes", PartitionLog, "missing", _always_trimmed
+    ),
     Mutant("ignore impossible offsets", "offsets of appends grow", PartitionLog, "appended", _always(True)),
-    Mutant("ignore strange claims", "unseen genesis", Epochs, "is_strange", _always(False), "test_epochs:test_unknown_claim_is_strange"),
+    Mutant(
+        "ignore strange claims",
+        "unseen genesis",
+        Epochs,
+        "is_strange",
+        _always(False),
+        "test_epochs:test_unknown_claim_is_strange",
+    ),
     Mutant("ignore jumps", "silent trim under a reader", StreamTail, "_is_next", _always(True)),
-    Mutant("ignore `previous`", "confirmed but not stored", Dedupe, "misses", _always(False), f"{_TAIL}:test_missing_previous_is_gap"),
-    Mutant("skip unreadable envelopes silently", "unreadable is a gap", StreamTail, "feed", _skip_unreadable, f"{_TAIL}:test_unreadable_envelope_is_gap"),
+    Mutant(
+        "ignore `previous`",
+        "confirmed but not stored",
+        Dedupe,
+        "misses",
+        _always(False),
+        f"{_TAIL}:test_missing_previous_is_gap",
+    ),
+    Mutant(
+        "skip unreadable envelopes silently",
+        "unreadable is a gap",
+        StreamTail,
+        "feed",
+        _skip_unreadable,
+        f"{_TAIL}:test_unreadable_envelope_is_gap",
+    ),
     Mutant("stop at unreadable envelopes", "unreadable stops no tail", StreamTail, "feed", _raise_unreadable),
     Mutant("start without the past", "a node reads one window back", session, "look_back", _no_window_at_start),
-    Mutant("read without the past", "a read begins one window before", reader.Reader, "_start", _no_read_back, "test_reader:test_read_knows_originals_before_its_start"),
-    Mutant("return a part", "never partial", reading.Picker, "result", _partial_reads, "test_reading:test_missing_record_is_no_partial_answer"),
+    Mutant(
+        "read without the past",
+        "a read begins one window before",
+        reader.Reader,
+        "_start",
+        _no_read_back,
+        "test_reader:test_read_knows_originals_before_its_start",
+    ),
+    Mutant(
+        "return a part",
+        "never partial",
+        reading.Picker,
+        "result",
+        _partial_reads,
+        "test_reading:test_missing_record_is_no_partial_answer",
+    ),
     Mutant("lose the last record of a read", "complete reads", TopicIndex, "select", _no_sort),
-    Mutant("ignore the limit of a read", "too-many", TopicIndex, "select", _no_limit, "test_index:test_read_over_limit_is_too_many"),
-    Mutant("ignore size and TTL", "history at read time", __import__("dws_core._log.stream.index", fromlist=["x"]), "kept", _keep_all, "test_index:test_history_size_and_ttl_apply"),
-    Mutant("answer positions after the end", "ahead", StreamTail, "is_beyond", _ahead_is_empty, f"{_TAIL}:test_place_after_end_is_beyond"),
+    Mutant(
+        "ignore the limit of a read",
+        "too-many",
+        TopicIndex,
+        "select",
+        _no_limit,
+        "test_index:test_read_over_limit_is_too_many",
+    ),
+    Mutant(
+        "ignore size and TTL",
+        "history at read time",
+        __import__("dws_core._log.stream.index", fromlist=["x"]),
+        "kept",
+        _keep_all,
+        "test_index:test_history_size_and_ttl_apply",
+    ),
+    Mutant(
+        "answer positions after the end",
+        "ahead",
+        StreamTail,
+        "is_beyond",
+        _ahead_is_empty,
+        f"{_TAIL}:test_place_after_end_is_beyond",
+    ),
     Mutant("never give up a connection", "watchdog", Watchdog, "check", _no_dead),
     Mutant("never probe", "probes when idle", Watchdog, "check", _no_probe),
 ]

@@ -79,7 +79,10 @@ def _acknowledged(world: World) -> Iterator[str]:
         if receipt is None or receipt.offset is None or not _certain(world, call.partition, receipt.epoch):
             continue
         for part in _parts(world):
-            if (part.partition, part.epoch) == (call.partition, receipt.epoch) and part.base < receipt.offset <= part.hi:
+            if (part.partition, part.epoch) == (
+                call.partition,
+                receipt.epoch,
+            ) and part.base < receipt.offset <= part.hi:
                 found = [record for record in part.records if record.offset == receipt.offset]
                 if len(found) != 1:
                     yield f"lost: {call} on node {part.node}"
@@ -116,7 +119,11 @@ def _one_order(world: World) -> Iterator[str]:
     for part in parts:
         have = {record.offset for record in part.records}
         for partition, epoch, offset in places:
-            if (partition, epoch) == (part.partition, part.epoch) and part.base < offset <= part.hi and offset not in have:
+            if (
+                (partition, epoch) == (part.partition, part.epoch)
+                and part.base < offset <= part.hi
+                and offset not in have
+            ):
                 yield f"node {part.node} misses {partition}:{epoch}:{offset}"
 
 

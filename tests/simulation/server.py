@@ -7,8 +7,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
-from dws_core.plugin import (
-    Layout,
+from dws_core._log.stream.wire import (
     Start,
     StreamBounds,
     StreamWire,
@@ -18,7 +17,7 @@ from dws_core.plugin import (
     WireOutOfRange,
     WireRefused,
 )
-
+from dws_core.plugin import Layout
 
 MAX_LATE_S = 3.4
 """How long after its call an append may still be stored. The base class assumes 30 s."""

@@ -14,7 +14,9 @@ from simulation.plan import FAULT_S, NODES, Plan
 from simulation.server import ControlWire, Habits, SimulatedServer, SimulatedWire, Troubles
 
 from dws_core._log.stream import dedupe, lookback
-from dws_core._log.stream.node import Clock
+from dws_core._log.stream.broker import StreamLogBroker
+from dws_core._log.stream.session import Clock
+from dws_core._log.stream.wire import StreamWire
 from dws_core.plugin import (
     BrokerError,
     BrokerURL,
@@ -26,8 +28,6 @@ from dws_core.plugin import (
     PublishOutcomeUnknown,
     ReadSpan,
     Record,
-    StreamLogBroker,
-    StreamWire,
 )
 
 _URL = BrokerURL.parse("sim://world")

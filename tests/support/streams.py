@@ -8,19 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from dws_core.plugin import (
-    BrokerURL,
-    Layout,
-    LayoutMismatch,
-    LogCapabilities,
-    Start,
-    StreamBounds,
-    StreamLogBroker,
-    StreamWire,
-    WireInfo,
-    WireLost,
-    WireOutOfRange,
-)
+from dws_core._log.stream.broker import StreamLogBroker
+from dws_core._log.stream.wire import Start, StreamBounds, StreamWire, WireInfo, WireLost, WireOutOfRange
+from dws_core.plugin import BrokerURL, Layout, LayoutMismatch, LogCapabilities
 
 
 @dataclass
@@ -146,8 +136,8 @@ class MemoryWire(StreamWire):
         await self._reach()
         places = {partition: self.streams[partition].start(start) for partition, start in starts.items()}
         while True:
-            for partition, place in places.items():
-                stream = self.streams[partition]
+            for partition, start in places.items():
+                stream, place = self.streams[partition], start
                 while place < stream.next:
                     if place < stream.first:
                         raise WireOutOfRange(partition, place)

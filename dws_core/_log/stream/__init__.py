@@ -1,5 +1,5 @@
-"""`StreamLogBroker`: a `LogBroker` for brokers that keep one append-only stream per partition.
+"""The base class for brokers that keep one append-only stream per partition.
 
-The decisions are in state machines without I/O and without a clock: `envelope`, `publishing`, `dedupe`, `epochs`,
-`tail`, `lookback`, `index`, `reading` and `partition_log`. `session` and `broker` do the I/O around them.
+Internal: not in `dws_core.plugin` yet, and the contract of a wire may still change. The broker suite runs on an in-memory
+wire (`tests/support/streams.py`), and a simulation with a virtual clock injects faults by seed (`tests/simulation`).
 """

@@ -12,8 +12,8 @@ from dws_core._errors import BrokerError
 from dws_core._log.contract import LogBroker, TailSink
 from dws_core._log.records import Head, History, Layout, ReadResult, ReadSpan, Receipt
 from dws_core._log.stream.envelope import Draft
-from dws_core._log.stream.node import Clock, StreamNode, closed
-from dws_core._log.stream.session import StreamSettings
+from dws_core._log.stream.node import StreamNode, closed
+from dws_core._log.stream.session import Clock, StreamSettings
 from dws_core._log.stream.wire import StreamWire
 from dws_core._url import BrokerURL
 
@@ -78,7 +78,9 @@ class StreamLogBroker(LogBroker):
         if self._node is not None:
             raise BrokerError(f"the broker {self.url} is started already.", fix="use one broker object for each node")
         where = f"broker {self.url}"
-        started = StreamNode(where, self.wire, node, layout, sink, self.settings, self._clock)
+        started = StreamNode(
+            where, make_wire=self.wire, node=node, layout=layout, sink=sink, settings=self.settings, clock=self._clock
+        )
         await started.start()
         self._node = started
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import secrets
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
@@ -26,7 +23,7 @@ from dws_core._log.stream.envelope import ENVELOPE_BYTES, RECORD_BYTES, Draft
 from dws_core._log.stream.partition_log import Live, PartitionEvent, PartitionLog
 from dws_core._log.stream.publishing import Failure, PublishQueue
 from dws_core._log.stream.reader import Reader
-from dws_core._log.stream.session import Log, Session, StreamSettings, Ticket, leaf, reason_of
+from dws_core._log.stream.session import Clock, Log, Session, StreamSettings, Ticket, leaf, reason_of
 from dws_core._log.stream.tail import Control, ProbeSeen, Stored, StreamTail
 from dws_core._log.stream.waiters import Waiters
 from dws_core._log.stream.wire import StreamWire, WireError, WireInfo, WireUnusable
@@ -36,25 +33,6 @@ from dws_core._tasks import Tasks
 logger = logging.getLogger("dws.stream")
 
 _ID_BYTES: Final = 8
-
-
-class Clock:
-    """Where a node gets the time and random numbers. Tests replace it.
-
-    Attributes:
-        rng: Source of random numbers.
-    """
-
-    def __init__(self) -> None:
-        self.rng: random.Random = random.SystemRandom()
-
-    def now_ms(self) -> int:
-        """Return the time, in milliseconds since the Unix epoch."""
-        return time.time_ns() // 1_000_000
-
-    def new_epoch(self) -> bytes:
-        """Return 8 random bytes."""
-        return secrets.token_bytes(_ID_BYTES)
 
 
 class StreamNode:
@@ -73,6 +51,7 @@ class StreamNode:
     def __init__(
         self,
         where: str,
+        *,
         make_wire: Callable[[], StreamWire],
         node: bytes,
         layout: Layout,

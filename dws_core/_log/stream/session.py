@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -345,3 +348,25 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "the broker does not answer"
     return error.reason if isinstance(error, WireError) else repr(error)
+
+
+_EPOCH_BYTES: Final = 8
+
+
+class Clock:
+    """Where a node gets the time and random numbers. Tests replace it.
+
+    Attributes:
+        rng: Source of random numbers.
+    """
+
+    def __init__(self) -> None:
+        self.rng: random.Random = random.SystemRandom()
+
+    def now_ms(self) -> int:
+        """Return the time, in milliseconds since the Unix epoch."""
+        return time.time_ns() // 1_000_000
+
+    def new_epoch(self) -> bytes:
+        """Return 8 random bytes."""
+        return secrets.token_bytes(_EPOCH_BYTES)
