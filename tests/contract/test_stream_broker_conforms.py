@@ -1,4 +1,4 @@
-"""A broker on `StreamLogBroker` with an in-memory wire passes the broker suite, faults included."""
+"""Brokers on `StreamLogBroker` pass the broker suite, faults included: with offsets and bounds, and without."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from support.streams import MemoryServer, MemoryStreamBroker
+from support.streams import MemoryServer, MemoryStreamBroker, QuietStreamBroker
 
 from dws_core.plugin import BrokerSpec
 from dws_core.testing import BrokerConformance, BrokerFaults
@@ -16,7 +16,13 @@ def _load() -> type[MemoryStreamBroker]:
     return MemoryStreamBroker
 
 
-_load.__module__ = "not_a_package"  # the suite imports the package of a plugin in a new process
+def _load_quiet() -> type[QuietStreamBroker]:
+    return QuietStreamBroker
+
+
+_load.__module__ = _load_quiet.__module__ = (
+    "not_a_package"  # the suite imports the package of a plugin in a new process
+)
 
 
 class Faults(BrokerFaults):
@@ -66,4 +72,12 @@ class TestMemoryStreamBroker(BrokerConformance):
     def broker_spec(self) -> BrokerSpec:
         return BrokerSpec(
             schemes=("memstream",), load=_load, capabilities=MemoryStreamBroker.capabilities, summary="In memory."
+        )
+
+
+class TestQuietStreamBroker(TestMemoryStreamBroker):
+    @pytest.fixture
+    def broker_spec(self) -> BrokerSpec:
+        return BrokerSpec(
+            schemes=("memstream",), load=_load_quiet, capabilities=QuietStreamBroker.capabilities, summary="In memory."
         )

@@ -15,6 +15,8 @@ from dws_core._log.tail import Advance, Lost
 INDEX_BITS: Final = 16
 """A node's offset is the stream's offset, shifted by this, plus the index of the record in its envelope."""
 
+_MAX_INDEX: Final = (1 << INDEX_BITS) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -91,7 +93,7 @@ class StreamTail:
         self._epochs = Epochs(claim)
         self._dedupe = Dedupe()
         self.is_resuming = False
-        self._hole: tuple[Offset, Offset] = (0, 0)
+        self._last_record: Offset = 0
 
     @property
     def claim(self) -> Claim | None:
@@ -114,8 +116,15 @@ class StreamTail:
         return found and Receipt(epoch=self.epoch, offset=found[0], duplicate=True)
 
     def is_beyond(self, place: Offset) -> bool:
-        """Return whether a place is not in the stream: after the end, or between the end and this node's last probe."""
-        return place > self.mark or self._hole[0] < place < self._hole[1]
+        """Return whether a place is not in the stream.
+
+        After the last record there are only envelopes without records, for example the probes with which the nodes look
+        for the end. Their places have index 0, and the places before a gap have the highest index.
+        """
+        if place > self.mark:
+            return True
+        index = place & _MAX_INDEX
+        return place > self._last_record and 0 < index < _MAX_INDEX
 
     def resume(self) -> int:
         """Prepare for a new connection, and return where to follow from. The last envelope must come again."""
@@ -170,11 +179,11 @@ class StreamTail:
         if envelope.kind is Kind.CONTROL and envelope.drafts:
             events.append(Control(envelope.publisher, envelope.drafts[0].payload))
         elif envelope.kind is Kind.PROBE and own:
-            self._hole = (lo, self.offset << INDEX_BITS)
             events.append(ProbeSeen(envelope.first))
         return events
 
     def _records(self, lo: Offset, envelope: Envelope, *, own: bool) -> list[TailEvent]:
+        self._last_record = self.mark
         repeated = self._dedupe.repeated(envelope.publisher, envelope.first, len(envelope.drafts))
         records: list[Record] = []
         receipts: list[Receipt] = []
