@@ -350,6 +350,7 @@ class World:
 def run(plan: Plan) -> list[str]:
     """Run a plan and return what is wrong."""
     loop = VirtualLoop()
+    real = dedupe.KEY_WINDOW_MS, lookback.LOOKBACK_MS, lookback._STEP
     try:
         # Everything that takes minutes in reality takes seconds here.
         dedupe.KEY_WINDOW_MS, lookback.LOOKBACK_MS, lookback._STEP = 4_000, 11_500, 4
@@ -360,6 +361,7 @@ def run(plan: Plan) -> list[str]:
         return [f"the run failed: {error!r} in {where.filename}:{where.lineno}"]
     finally:
         _end(loop)
+        dedupe.KEY_WINDOW_MS, lookback.LOOKBACK_MS, lookback._STEP = real
 
 
 def _end(loop: VirtualLoop) -> None:
