@@ -106,6 +106,14 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """Run simulated faults of stream brokers. Add `-- --seeds 20000` for more, `-- --first 7 --seeds 1` for one."""
+    install_workspace(session, "test")
+    session.env["PYTHONPATH"] = "tests"
+    session.run("python", "-m", "simulation", *session.posargs)
+
+
 def lowest(folder: Path) -> list[str]:
     """Return the dependencies of a distribution, each pinned to its lowest allowed version."""
     needed = map(Requirement, nox.project.load_toml(folder / "pyproject.toml")["project"]["dependencies"])

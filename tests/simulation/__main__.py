@@ -1,4 +1,4 @@
-"""Run the simulation: `python -m simulation --seeds 2000 [--first 0] [--seed N]`."""
+"""Run the simulation: `python -m simulation --seeds 2000 [--first 0]`, with the folder `tests` on the path."""
 
 from __future__ import annotations
 
