@@ -10,7 +10,7 @@ from dws_core.testing import BrokerConformance
 
 
 class TestPlainBroker(BrokerConformance):
-    sever = unreachable_url = None  # all nodes are in one process
+    fault = sever = unreachable_url = None  # all nodes are in one process
 
     @pytest.fixture
     def broker_url(self) -> str:

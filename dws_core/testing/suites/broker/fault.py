@@ -90,17 +90,16 @@ class BrokerFaultTests(BrokerBase):
         await a.publish(b"before")
         await fault.freeze()
         try:
-            with pytest.raises((PublishOutcomeUnknown, BrokerUnavailable)):
-                await a.within(a.submit("t", b"meanwhile", key="meanwhile", deadline_s=0.05))
+            sent = await _publish_until_failure(a)
             for node in (a, b):
                 await node.until(_troubled(node), "the state 'degraded' or 'blocked'")
         finally:
             await fault.thaw()
-        await _insist(a, b"meanwhile")
+        await _insist(a, sent[-1])
         await _insist(a, b"end")
         for node in (a, b):
             await node.until(_live(node), "the state 'live'")
-            assert await node.receive_until(b"end") == [b"before", b"meanwhile"]
+            assert await node.receive_until(b"end") == [b"before", *sent]
 
     @needs("log", faults=("take_down", "bring_up"))
     async def test_unreachable_broker_fails_fast_and_recovers(
@@ -114,8 +113,7 @@ class BrokerFaultTests(BrokerBase):
         b: LogPeer = await open_peer()
         await fault.take_down()
         try:
-            with pytest.raises((BrokerUnavailable, PublishOutcomeUnknown)):
-                await a.within(a.submit("t", b"lost", deadline_s=0.1))
+            await _publish_until_failure(a)
             for ask in (a.broker.heads([0]), a.broker.send_control(b"x"), make_peer().start()):
                 with pytest.raises(BrokerUnavailable):
                     await a.within(ask)
@@ -146,6 +144,26 @@ def _lost(node: LogPeer, partition: int) -> Callable[[], bool]:
 
 def _heard(node: LogPeer, payload: bytes) -> Callable[[], bool]:
     return lambda: payload in node.received
+
+
+async def _publish_until_failure(node: LogPeer) -> list[bytes]:
+    """Publish until a publish fails, because a fault may take effect a moment after its method has returned.
+
+    Returns:
+        The published payloads, which are also the keys. Only the last publish failed.
+    """
+    sent: list[bytes] = []
+
+    async def fails() -> bool:
+        sent.append(b"%d" % len(sent))
+        try:
+            await node.within(node.submit("t", sent[-1], key=sent[-1].decode(), deadline_s=0.1))
+        except (PublishOutcomeUnknown, BrokerUnavailable):
+            return True
+        return False
+
+    await node.poll_until(fails, "a publish to fail")
+    return sent
 
 
 async def _insist(node: LogPeer, payload: bytes) -> Receipt:
