@@ -1,8 +1,9 @@
 """A WebSocket protocol class for uvicorn that sends ready frames: `uvicorn --ws dws_core.server:WebSocketProtocol`.
 
-It extends uvicorn's own sans-I/O protocol with one feature, the ASGI extension `dws.frames`. Through it, the node
-frames a message once and writes the frame to every connection, and is notified when the buffer of a connection is full.
-uvicorn still handles handshakes, pings, limits, decompression, close and shutdown.
+A manager that starts in the lifespan of uvicorn selects it, unless an explicit `--ws` was given. It extends uvicorn's
+own sans-I/O protocol with one feature, the ASGI extension `dws.frames`. Through it, the node frames a message once and
+writes the frame to every connection, and is notified when the buffer of a connection is full. uvicorn still handles
+handshakes, pings, limits, decompression, close and shutdown.
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import sys
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
 from typing import Any, Self
 
 from starlette.websockets import WebSocket
@@ -44,7 +46,7 @@ logger = logging.getLogger("dws")
 _READY = "the server accepts ready frames: each delivery is framed once and written directly"
 _NOT_READY = (
     "the server does not accept ready frames, so deliveries use ASGI messages: same behaviour, slower. "
-    "Fix: with uvicorn, add --ws dws_core.server:WebSocketProtocol"
+    "Fix: use uvicorn with --ws auto, its default, or with --ws dws_core.server:WebSocketProtocol"
 )
 
 
@@ -75,6 +77,8 @@ class WebSocketManager(PublishMethods):
         limits: Limits of the node. If None, the defaults of `Limits`.
         startup_patience_s: How long a start retries while the broker is unavailable, in seconds. If 0, it fails at once. A
             server that is stopped during this time ends when it is over.
+        ready_frames: Whether to give a uvicorn that runs with `--ws auto` the protocol class of `dws_core.server` when the
+            manager starts, which makes deliveries faster. An explicit `--ws` stays as it is.
         registry: Registry that plugin names are looked up in. If None, the installed plugins.
         **kwargs: Keyword arguments for `broker_class`.
 
@@ -99,6 +103,7 @@ class WebSocketManager(PublishMethods):
         history: Mapping[str, History] | None = None,
         limits: Limits | None = None,
         startup_patience_s: float = 0.0,
+        ready_frames: bool = True,
         registry: PluginRegistry | None = None,
         **kwargs: Any,
     ) -> None:
@@ -117,6 +122,7 @@ class WebSocketManager(PublishMethods):
         self._publisher = self._settings.publisher
         self._runtime = NodeRuntime.build(self._settings)
         self._startup_patience_s = startup_patience_s
+        self._ready_frames = ready_frames
         self._starting_or_stopping = asyncio.Lock()
         self._runtime_used = False
         self._running = False
@@ -171,6 +177,8 @@ class WebSocketManager(PublishMethods):
             self._runtime = NodeRuntime.build(self._settings)
         self._runtime_used = True
         await self._runtime.start()
+        if self._ready_frames and "uvicorn.lifespan.on" in sys.modules:
+            import_module("dws_core._uvicorn").use_ready_frames()
         self._running = True
 
     async def shutdown(self) -> None:

@@ -1,4 +1,4 @@
-"""A chat on several worker processes with Redis: `uvicorn app:app --workers 4 --ws dws_core.server:WebSocketProtocol`.
+"""A chat on several worker processes with Redis: `uvicorn app:app --workers 4`.
 
 Each worker is a separate node, and Redis connects them. Set `BROKER_URL` to use another Redis.
 """

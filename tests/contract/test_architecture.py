@@ -49,7 +49,7 @@ MAX_FUNCTION_LINES = 36
 MAX_FUNCTION_P90 = 12
 
 FRAMEWORK = {"starlette", "fastapi", "uvicorn"}
-MAY_USE_FRAMEWORK = ("_node", "_auth", "_proxy", "server", "testing")
+MAY_USE_FRAMEWORK = ("_node", "_auth", "_proxy", "_uvicorn", "server", "testing")
 MAY_READ_CLOCK = {("_plugins.slow", "time")}
 MAY_USE_LOOP = {
     "_tasks",

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs the signa
 FOLDER = Path(__file__).parents[2] / "examples/multi_worker"
 WORKERS = 4
 STARTED = r"Application startup complete"
-SERVE = ["--workers", str(WORKERS), "--ws", "dws_core.server:WebSocketProtocol"]
+SERVE = ["--workers", str(WORKERS)]
 TEST = ["--port", "0", "--no-access-log", "--timeout-worker-healthcheck", "300"]  # patient on a busy machine
 
 
