@@ -136,6 +136,11 @@ GROUPS: Final = {
         "BrokerState Offset TopicMatch WantedTopics",
         "[Which kind of broker do I write?](../plugins/write-a-broker.md) explains the difference to a plain broker.",
     ),
+    "Stream brokers": (
+        "StreamLogBroker StreamWire WireInfo StreamBounds Start StreamSettings WireError WireLost WireRefused "
+        "WireBlocked WireOutOfRange WireUnusable",
+        "A stream broker is a log broker on an append-only stream per partition. The author writes only the wire.",
+    ),
     "Helpers": (
         "BrokerURL partition_of TailState Advance Lost TailEvent SeqFilter Coalescer Watchdog Backoff",
         "They are optional. They contain no I/O and read no clock, so that they are easy to test.",

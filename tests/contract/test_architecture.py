@@ -57,7 +57,7 @@ MAY_USE_LOOP = {
     "_log.stream.node",
     "_log.stream.reader",
     "_log.stream.session",
-    "_log.stream.waiters",
+    "_log.stream.io.waiters",
 }
 """The I/O around the state machines of `_log.stream`. It is part of the public base class, so it is in a low layer."""
 IMPURE = FRAMEWORK | {"asyncio", "time", "anyio", "websockets", "threading", "socket"}

@@ -13,7 +13,8 @@ from dws_core._log.contract import LogBroker, TailSink
 from dws_core._log.records import Head, History, Layout, ReadResult, ReadSpan, Receipt
 from dws_core._log.stream.envelope import Draft
 from dws_core._log.stream.node import StreamNode, closed
-from dws_core._log.stream.session import Clock, StreamSettings
+from dws_core._log.stream.session import Clock
+from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import StreamWire
 from dws_core._url import BrokerURL
 

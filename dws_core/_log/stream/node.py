@@ -20,12 +20,13 @@ from dws_core._log.backoff import Backoff
 from dws_core._log.contract import TailSink
 from dws_core._log.records import BrokerState, GapReason, Head, Layout, ReadResult, ReadSpan, Receipt
 from dws_core._log.stream.envelope import ENVELOPE_BYTES, RECORD_BYTES, Draft
+from dws_core._log.stream.io.waiters import Waiters
 from dws_core._log.stream.partition_log import Live, PartitionEvent, PartitionLog
 from dws_core._log.stream.publishing import Failure, PublishQueue
 from dws_core._log.stream.reader import Reader
-from dws_core._log.stream.session import Clock, Log, Session, StreamSettings, Ticket, leaf, reason_of
+from dws_core._log.stream.session import Clock, Log, Session, Ticket, leaf, reason_of
+from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.tail import Control, ProbeSeen, Stored, StreamTail
-from dws_core._log.stream.waiters import Waiters
 from dws_core._log.stream.wire import StreamWire, WireError, WireInfo, WireUnusable
 from dws_core._log.tail import Advance, Lost
 from dws_core._tasks import Tasks
@@ -62,7 +63,7 @@ class StreamNode:
         self.layout = layout
         self.settings = settings
         self.logs: list[Log] = [
-            PartitionLog(number, node, PublishQueue(settings.limits)) for number in range(layout.partitions)
+            PartitionLog(number, node, PublishQueue(settings)) for number in range(layout.partitions)
         ]
         self.now_ms = clock.now_ms
         self.new_epoch = clock.new_epoch

@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from dws_core._log.records import Receipt
 from dws_core._log.stream.envelope import RECORD_BYTES, Draft
+from dws_core._log.stream.settings import StreamSettings
 
 T = TypeVar("T")
 
@@ -88,23 +89,6 @@ class Flight(Generic[T]):
         return [item.draft for item in self.items]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishLimits:
-    """Bounds of a publish queue.
-
-    Attributes:
-        envelope_records: Maximum number of records in an envelope.
-        envelope_bytes: Maximum size of the records in an envelope, in bytes. A larger record travels alone.
-        queue_bytes: Maximum size of all publishes without outcome, in bytes.
-        in_flight: Maximum number of unconfirmed envelopes. Before the first confirmation of a connection it is one.
-    """
-
-    envelope_records: int = 64
-    envelope_bytes: int = 262_144
-    queue_bytes: int = 67_108_864
-    in_flight: int = 4
-
-
 Outcomes: TypeAlias = list[tuple[T, Receipt | Failure]]
 
 
@@ -113,12 +97,12 @@ class PublishQueue(Generic[T]):
     """The publishes of one partition.
 
     Attributes:
-        limits: The bounds.
+        settings: The bounds.
         max_bytes: Largest size of the records in an envelope that the stream accepts, in bytes.
         acknowledged: Highest sequence number that the node's tail contains, 0 for none in this stream.
     """
 
-    limits: PublishLimits
+    settings: StreamSettings
     acknowledged: int = 0
     max_bytes: int = 2**31
     _next: int = 1
@@ -135,7 +119,7 @@ class PublishQueue(Generic[T]):
     def add(self, ticket: T, draft: Draft, due: float) -> bool:
         """Queue a publish. Return False if the queue is full."""
         size = len(draft.payload) + 4 * len(draft.topic) + 4 * len(draft.key or "") + RECORD_BYTES
-        if self._bytes and self._bytes + size > self.limits.queue_bytes:
+        if self._bytes and self._bytes + size > self.settings.queue_bytes:
             return False
         self._bytes += size
         self._waiting.append(Waiting(ticket, draft, due, size))
@@ -177,7 +161,7 @@ class PublishQueue(Generic[T]):
     def confirmed(self, flight: Flight[T]) -> None:
         """Note that the wire reported the envelope as stored. The tail decides."""
         if flight.step is Step.AIR:
-            flight.step, self._window = Step.DONE, self.limits.in_flight
+            flight.step, self._window = Step.DONE, self.settings.in_flight
 
     def failed(self, flight: Flight[T], *, sent: bool) -> None:
         """Note that an append failed. The envelope is sent again, in order."""
@@ -238,9 +222,9 @@ class PublishQueue(Generic[T]):
 
     def _form(self) -> Flight[T] | None:
         items: list[Waiting[T]] = []
-        room = min(self.limits.envelope_bytes, self.max_bytes)
+        room = min(self.settings.envelope_bytes, self.max_bytes)
         queue = self._waiting
-        while queue and len(items) < self.limits.envelope_records and (not items or queue[0].size_bytes <= room):
+        while queue and len(items) < self.settings.envelope_records and (not items or queue[0].size_bytes <= room):
             items.append(queue.popleft())
             room -= items[-1].size_bytes
         if not items:

@@ -9,7 +9,6 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from dws_core._log.records import Layout
@@ -17,7 +16,8 @@ from dws_core._log.stream.envelope import Envelope, Kind, UnreadableEnvelope, de
 from dws_core._log.stream.epochs import Claim
 from dws_core._log.stream.lookback import Lookback
 from dws_core._log.stream.partition_log import Live, PartitionEvent, PartitionLog, Propose
-from dws_core._log.stream.publishing import Flight, PublishLimits
+from dws_core._log.stream.publishing import Flight
+from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.tail import Moved
 from dws_core._log.stream.wire import (
     Start,
@@ -40,29 +40,6 @@ Log: TypeAlias = PartitionLog[Ticket]
 _CLOSE_S: Final = 1.0
 _BREATH: Final = 64
 """Number of envelopes after which a tail that has more to read lets other tasks run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSettings:
-    """How a `StreamLogBroker` uses its wire. All times are in seconds.
-
-    Attributes:
-        limits: Bounds of envelopes and of the publish queue of each partition.
-        append_timeout_s: Maximum duration of an append.
-        probe_s: Silence in a partition before a node writes a probe to it.
-        dead_s: Silence after which the connection is given up. Longer than `probe_s`.
-        step_s: Maximum duration of one step of connecting, and of a pause within a read.
-        wait_s: How long `read`, `heads` and `set_interest` wait while the node reconnects.
-        retry_s: Pause before the next append while the broker is blocked.
-    """
-
-    limits: PublishLimits = field(default_factory=PublishLimits)
-    append_timeout_s: float = 3.0
-    probe_s: float = 1.0
-    dead_s: float = 3.0
-    step_s: float = 5.0
-    wait_s: float = 2.0
-    retry_s: float = 0.2
 
 
 class Host(Protocol):
