@@ -39,7 +39,7 @@ from dws_core._log.records import (
     WantedTopics,
 )
 from dws_core._log.seqfilter import SeqFilter
-from dws_core._log.stream.broker import StreamLogBroker
+from dws_core._log.stream.io.broker import StreamLogBroker
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import (
     Start,

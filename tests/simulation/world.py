@@ -14,8 +14,8 @@ from simulation.plan import FAULT_S, NODES, Plan
 from simulation.server import ControlWire, Habits, SimulatedServer, SimulatedWire, Troubles
 
 from dws_core._log.stream import dedupe, lookback
-from dws_core._log.stream.broker import StreamLogBroker
-from dws_core._log.stream.session import Clock
+from dws_core._log.stream.io.broker import StreamLogBroker
+from dws_core._log.stream.io.clock import Clock
 from dws_core._log.stream.wire import StreamWire
 from dws_core.plugin import (
     BrokerError,

@@ -136,6 +136,14 @@ def decode(data: bytes) -> Envelope:
         raise UnreadableEnvelope(str(error)) from error
 
 
+def readable(data: bytes) -> Envelope | None:
+    """Return the envelope in the data, or None if there is none."""
+    try:
+        return decode(data)
+    except UnreadableEnvelope:
+        return None
+
+
 def _drafts(data: bytes, count: int) -> list[Draft]:
     drafts: list[Draft] = []
     at, unpack = ENVELOPE_BYTES, _RECORD.unpack_from

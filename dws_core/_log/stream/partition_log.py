@@ -7,12 +7,12 @@ again like a node that starts. If nobody has started a new epoch by then, this n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Generic, TypeVar
 
-from dws_core._log.records import GapReason
+from dws_core._log.records import GapReason, Receipt
 from dws_core._log.stream.envelope import NO_EPOCH, Draft, Envelope, Kind, encode
 from dws_core._log.stream.epochs import Claim
 from dws_core._log.stream.publishing import Flight, PublishQueue
@@ -118,6 +118,10 @@ class PartitionLog(Generic[T]):
         self._fresh = False
         return self.tail.resume()
 
+    def find_key(self, topic: str, key: str, now_ms: int) -> Receipt | None:
+        """Return the receipt for a repeat of a key, if the partition is live and contains the original."""
+        return self.tail.find_key(topic, key, now_ms) if self.tail and self.is_live else None
+
     def begin(self, claim: Claim | None) -> None:
         """Read the stream like a node that starts.
 
@@ -128,13 +132,13 @@ class PartitionLog(Generic[T]):
         self._early.clear()
         self.tail = StreamTail(self.number, self.publisher, claim, max_skip=self.max_skip)
 
-    def feed(self, offset: int, data: bytes, new_epoch: bytes, now_ms: int) -> list[PartitionEvent]:
+    def feed(self, offset: int, data: bytes, new_epoch: Callable[[], bytes], now_ms: int) -> list[PartitionEvent]:
         """Read the next envelope.
 
         Args:
             offset: Its offset.
             data: Its data.
-            new_epoch: The epoch to propose if the stream needs one: 8 random bytes.
+            new_epoch: Returns 8 random bytes: the epoch to propose if the stream needs one.
             now_ms: The time.
         """
         tail = self._reading()
@@ -196,7 +200,7 @@ class PartitionLog(Generic[T]):
         epoch = self._reading().epoch
         return not epoch or (self._suspect and epoch in self._epochs)
 
-    def _propose(self, new_epoch: bytes, now_ms: int) -> list[PartitionEvent]:
+    def _propose(self, new_epoch: Callable[[], bytes], now_ms: int) -> list[PartitionEvent]:
         if not self._needs_epoch():
             return []
         parent = self._reading().claim
@@ -204,7 +208,7 @@ class PartitionLog(Generic[T]):
             kind=Kind.GENESIS,
             publisher=self.publisher,
             time_ms=now_ms,
-            epoch=new_epoch,
+            epoch=new_epoch(),
             parent=parent.epoch if parent else NO_EPOCH,
         )
         return [Propose(encode(genesis))]
