@@ -85,6 +85,13 @@ class PartitionLog(Generic[T]):
         """Whether the partition is verified on the current connection."""
         return self.phase is Phase.LIVE
 
+    @property
+    def reading(self) -> StreamTail:
+        """The tail of a partition that was begun."""
+        if self.tail is None:
+            raise RuntimeError("begin() comes first")
+        return self.tail
+
     def next_probe(self, now_ms: int, *, verdict: bool = False) -> tuple[int, bytes]:
         """Return the number and the data of a new probe. The verdict probe claims no epoch."""
         self._probes += 1
@@ -141,7 +148,7 @@ class PartitionLog(Generic[T]):
             new_epoch: Returns 8 random bytes: the epoch to propose if the stream needs one.
             now_ms: The time.
         """
-        tail = self._reading()
+        tail = self.reading
         events: list[PartitionEvent] = []
         for event in tail.feed(offset, data):
             if isinstance(event, Moved):
@@ -182,11 +189,6 @@ class PartitionLog(Generic[T]):
         self.phase = Phase.JOINING
         self.queue.closed()
 
-    def _reading(self) -> StreamTail:
-        if self.tail is None:
-            raise RuntimeError("begin() comes first")
-        return self.tail
-
     def _claim(self) -> Claim | None:
         return self.tail.claim if self.tail and self.is_live else None
 
@@ -197,13 +199,13 @@ class PartitionLog(Generic[T]):
         self._suspect = self._suspect or moved.suspect
 
     def _needs_epoch(self) -> bool:
-        epoch = self._reading().epoch
+        epoch = self.reading.epoch
         return not epoch or (self._suspect and epoch in self._epochs)
 
     def _propose(self, new_epoch: Callable[[], bytes], now_ms: int) -> list[PartitionEvent]:
         if not self._needs_epoch():
             return []
-        parent = self._reading().claim
+        parent = self.reading.claim
         genesis = Envelope(
             kind=Kind.GENESIS,
             publisher=self.publisher,
@@ -216,7 +218,7 @@ class PartitionLog(Generic[T]):
     def _settle(self) -> list[PartitionEvent]:
         if self.phase is not Phase.PROPOSING or self._needs_epoch():
             return []
-        tail = self._reading()
+        tail = self.reading
         events: list[PartitionEvent] = [] if tail.live else [*self._baseline(tail), *self._late(tail.epoch)]
         self.phase, self._suspect, self._moved, tail.live = Phase.LIVE, False, None, True
         return [*events, Live(self._fresh)]

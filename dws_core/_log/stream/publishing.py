@@ -19,6 +19,9 @@ from dws_core._log.stream.settings import StreamSettings
 
 T = TypeVar("T")
 
+_OVERHEAD_BYTES: Final = 500
+"""Memory of a waiting publish in addition to its content."""
+
 _MAX_UNSEEN: Final = 64
 """Flights that the tail does not contain yet. A tail that is slow slows the publishers down."""
 
@@ -53,11 +56,15 @@ class Waiting(Generic[T]):
 
 
 class Step(Enum):
-    """Where a flight is: to be sent, in the hands of the wire, or confirmed by it."""
+    """Where a flight is: to be sent, about to be passed to the wire, passed to it, or confirmed by it."""
 
     READY = "ready"
+    TAKEN = "taken"
     AIR = "air"
     DONE = "done"
+
+
+_IN_AIR: Final = (Step.TAKEN, Step.AIR)
 
 
 @dataclass(slots=True, eq=False)
@@ -119,9 +126,9 @@ class PublishQueue(Generic[T]):
     def add(self, ticket: T, draft: Draft, due: float) -> bool:
         """Queue a publish. Return False if the queue is full."""
         size = len(draft.payload) + 4 * len(draft.topic) + 4 * len(draft.key or "") + RECORD_BYTES
-        if self._bytes and self._bytes + size > self.settings.queue_bytes:
+        if self._bytes and self._bytes + size + _OVERHEAD_BYTES > self.settings.queue_bytes:
             return False
-        self._bytes += size
+        self._bytes += size + _OVERHEAD_BYTES
         self._waiting.append(Waiting(ticket, draft, due, size))
         return True
 
@@ -143,20 +150,24 @@ class PublishQueue(Generic[T]):
         """Stop sending: the connection is lost. What was sent on it without a confirmation may be stored."""
         self._open = False
         for flight in self._flights:
-            flight.maybe = flight.maybe or flight.step is not Step.READY
+            flight.maybe = flight.maybe or flight.step in {Step.AIR, Step.DONE}
             flight.step = Step.READY
         self._drop_abandoned()
 
     def next_flight(self, now_ms: int) -> Flight[T] | None:
-        """Return the next envelope to append, or None. The caller reports it to `confirmed`, `failed` or `refused`."""
+        """Return the next envelope to append, or None. The caller reports `sent`, then `confirmed`, `failed` or `refused`."""
         if not self._open or self._in_air() >= self._window:
             return None
         flight = next((flight for flight in self._flights if flight.step is Step.READY), None)
         if flight is None and len(self._flights) < _MAX_UNSEEN:
             flight = self._form()
         if flight is not None:
-            flight.step, flight.time_ms = Step.AIR, flight.time_ms or now_ms
+            flight.step, flight.time_ms = Step.TAKEN, flight.time_ms or now_ms
         return flight
+
+    def sent(self, flight: Flight[T]) -> None:
+        """Note that the envelope is passed to the wire now."""
+        flight.step = Step.AIR
 
     def confirmed(self, flight: Flight[T]) -> None:
         """Note that the wire reported the envelope as stored. The tail decides."""
@@ -165,7 +176,7 @@ class PublishQueue(Generic[T]):
 
     def failed(self, flight: Flight[T], *, sent: bool) -> None:
         """Note that an append failed. The envelope is sent again, in order."""
-        if flight.step is Step.AIR:
+        if flight.step in _IN_AIR:
             flight.step, self._window = Step.READY, 1
             flight.maybe = flight.maybe or sent
 
@@ -218,7 +229,7 @@ class PublishQueue(Generic[T]):
         yield from self._waiting
 
     def _in_air(self) -> int:
-        return sum(flight.step is Step.AIR for flight in self._flights)
+        return sum(flight.step in _IN_AIR for flight in self._flights)
 
     def _form(self) -> Flight[T] | None:
         items: list[Waiting[T]] = []
@@ -252,5 +263,5 @@ class PublishQueue(Generic[T]):
         if item.ticket is None:
             return []
         ticket, item.ticket = item.ticket, None
-        self._bytes -= item.size_bytes
+        self._bytes -= item.size_bytes + _OVERHEAD_BYTES
         return [(ticket, outcome)]

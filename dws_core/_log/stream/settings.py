@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from dws_core._errors import ConfigurationError
+
+_MAX_RECORDS: Final = 65_535
+"""An offset of a node has 16 bits for the place of a record in its envelope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +28,9 @@ class StreamSettings:
         step_s: Maximum duration of one step of connecting, and of a pause within a read.
         wait_s: How long `read`, `heads` and `set_interest` wait while the node reconnects.
         retry_s: Pause before the next append while the broker is blocked.
+
+    Raises:
+        ConfigurationError: A value is out of its bounds.
     """
 
     envelope_records: int = 64
@@ -34,3 +43,16 @@ class StreamSettings:
     step_s: float = 5.0
     wait_s: float = 2.0
     retry_s: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.envelope_records <= _MAX_RECORDS or self.in_flight < 1:
+            raise ConfigurationError(
+                f"StreamSettings must have envelope_records from 1 to {_MAX_RECORDS} and in_flight of at least 1, not "
+                f"{self.envelope_records} and {self.in_flight}.",
+                fix="leave out the setting to use its default",
+            )
+        if not 0 < self.probe_s < self.dead_s:
+            raise ConfigurationError(
+                f"StreamSettings(probe_s={self.probe_s}, dead_s={self.dead_s}) must have 0 < probe_s < dead_s.",
+                fix="increase dead_s",
+            )

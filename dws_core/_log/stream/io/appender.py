@@ -31,10 +31,11 @@ class Appender:
         self._is_alive = is_alive
         self._loop = asyncio.get_running_loop()
         self._paused: set[int] = set()
+        self._is_lost = False
 
     def flush(self, log: Log) -> None:
-        """Append waiting publishes, as far as the window allows."""
-        if log.number in self._paused:
+        """Append waiting publishes, as far as the window allows. Nothing is sent after a lost append."""
+        if self._is_lost or log.number in self._paused:
             return
         while (flight := log.queue.next_flight(self._host.clock.now_ms())) is not None:
             if not self._spawn(self._send(log, flight, log.records(flight)), "append"):
@@ -48,7 +49,13 @@ class Appender:
             WireLost: It is not, so the stream was set back or replaced.
         """
         end = log.end
-        if not log.appended(end, await self._wire.append(log.number, data)):
+        try:
+            offset = await self._wire.append(log.number, data)
+        except WireLost:
+            self._is_lost = True
+            raise
+        if not log.appended(end, offset):
+            self._is_lost = True
             raise WireLost(f"partition {log.number} was set back or replaced")
 
     async def write(self, log: Log, data: bytes) -> None:
@@ -62,6 +69,7 @@ class Appender:
             self._host.on_blocked(None)
 
     async def _send(self, log: Log, flight: Flight[Ticket], data: bytes) -> None:
+        log.queue.sent(flight)
         try:
             await self.append(log, data)
         except WireRefused:

@@ -113,7 +113,7 @@ class StreamNode:
             await asyncio.sleep(backoff.next_s())
 
     def _failed(self, error: BaseException) -> None:
-        self._session = self.queries.wire = None
+        self._session = None
         if not is_expected(error):
             logger.error("the wire of %s failed", self._reports.where, exc_info=error)
         self._reports.failed(reason_of(error))

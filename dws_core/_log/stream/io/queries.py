@@ -28,13 +28,13 @@ class Queries:
         reports: For error texts.
 
     Attributes:
-        wire: The wire of the current session, or None.
+        wire: The wire of the newest session. Set before the first call.
         interest: The partitions that the core wants.
         waiters: Calls that wait for a tail.
     """
 
     def __init__(self, logs: Sequence[Log], *, settings: StreamSettings, clock: Clock, reports: Reports) -> None:
-        self.wire: StreamWire | None = None
+        self.wire: StreamWire
         self.interest: frozenset[int] = frozenset()
         self.waiters = Waiters()
         self._logs = logs
@@ -49,13 +49,13 @@ class Queries:
             while waiting := [number for number in partitions if not self._logs[number].is_live]:
                 await self._live(waiting[0])
             self.interest = partitions
-            return {number: self._tail(number).head for number in partitions}
+            return {number: self._logs[number].reading.head for number in partitions}
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         """Return where the streams end, as the broker reports it."""
         for number in partitions:
             await self._caught_up(number)
-        return {number: self._tail(number).head for number in partitions}
+        return {number: self._logs[number].reading.head for number in partitions}
 
     async def read(self, span: ReadSpan) -> ReadResult:
         """Return the records of a span, or a gap."""
@@ -66,19 +66,20 @@ class Queries:
             return ReadResult(gap=GapReason.EPOCH)
         if tail.is_beyond(span.since):
             return ReadResult(gap=GapReason.AHEAD)
-        scanner = Scanner(self._open_wire(), span.partition, self._settings.step_s)
+        scanner = Scanner(self.wire, span.partition, self._settings.step_s)
         try:
             result = await Reader(scanner, tail, self._clock.now_ms()).read(span)
         except (WireError, TimeoutError) as error:
             raise self._reports.unavailable(reason_of(error)) from error
-        if self._tail(span.partition) is not tail or not self._logs[span.partition].is_live:
+        log = self._logs[span.partition]
+        if log.tail is not tail or not log.is_live:
             raise self._reports.unavailable("the stream was opened again during a read")
         return result
 
     async def send_control(self, sender: bytes, payload: bytes) -> None:
         """Send a control message, through the wire or through partition 0."""
         await self._live(0)
-        wire = self._open_wire()
+        wire = self.wire
         try:
             if type(wire).send_control is not StreamWire.send_control:
                 await wire.send_control(sender + payload)
@@ -95,12 +96,12 @@ class Queries:
                     await self.waiters.until_live(number)
             except TimeoutError:
                 raise self._reports.unavailable() from None
-        return self._tail(number)
+        return self._logs[number].reading
 
     async def _caught_up(self, number: int) -> StreamTail:
         """Return the tail of a partition once it contains everything that is stored now."""
         tail = await self._live(number)
-        wire = self._open_wire()
+        wire = self.wire
         try:
             async with asyncio.timeout(self._settings.step_s):
                 bounds = await wire.bounds(number)
@@ -117,14 +118,3 @@ class Queries:
         seen = self.waiters.until_probe(number, probe)
         await wire.append(number, data)
         await seen
-
-    def _tail(self, number: int) -> StreamTail:
-        tail = self._logs[number].tail
-        if tail is None:
-            raise self._reports.unavailable()
-        return tail
-
-    def _open_wire(self) -> StreamWire:
-        if self.wire is None:
-            raise self._reports.unavailable()
-        return self.wire
