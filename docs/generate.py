@@ -213,7 +213,8 @@ def _constant(node: ast.stmt | None) -> str:
 
 def _signature(node: ast.stmt) -> str:
     if isinstance(node, ast.ClassDef):
-        bases = f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else ""
+        arguments = [*map(ast.unparse, node.bases), *(f"{k.arg}={ast.unparse(k.value)}" for k in node.keywords)]
+        bases = f"({', '.join(arguments)})" if arguments else ""
         members = [*_class_fields(node), *(_function(method) for method in _methods(node, "__init__"))]
         head = "".join(f"@{ast.unparse(found)}\n" for found in node.decorator_list) + f"class {node.name}{bases}:"
         return head + "".join(textwrap.indent(f"\n{member}", "    ") for member in members or ["..."])

@@ -8,7 +8,7 @@ again like a node that starts. If nobody has started a new epoch by then, this n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -226,7 +226,7 @@ class PartitionLog(Generic[T]):
     def _late(self, epoch: str) -> list[Stored]:
         """Return the receipts of what was seen before the epoch was certain. Their places are valid in it."""
         early, self._early = self._early, []
-        return [Stored(event.first, [replace(receipt, epoch=epoch) for receipt in event.receipts]) for event in early]
+        return [Stored(event.first, [_in_epoch(receipt, epoch) for receipt in event.receipts]) for event in early]
 
     def _baseline(self, tail: StreamTail) -> list[PartitionEvent]:
         """Give the node a new baseline, unless it has none yet."""
@@ -252,3 +252,7 @@ class PartitionLog(Generic[T]):
             drafts=drafts,
         )
         return encode(envelope)
+
+
+def _in_epoch(receipt: Receipt, epoch: str) -> Receipt:
+    return Receipt(epoch=epoch, offset=receipt.offset, duplicate=receipt.duplicate)
