@@ -136,6 +136,11 @@ GROUPS: Final = {
         "BrokerState Offset TopicMatch WantedTopics",
         "[Which kind of broker do I write?](../plugins/write-a-broker.md) explains the difference to a plain broker.",
     ),
+    "Stream brokers": (
+        "StreamLogBroker StreamWire WireInfo StreamBounds Start StreamSettings WireError WireLost WireRefused "
+        "WireBlocked WireOutOfRange WireUnusable",
+        "A stream broker is a log broker on an append-only stream per partition. The author writes only the wire.",
+    ),
     "Helpers": (
         "BrokerURL partition_of TailState Advance Lost TailEvent SeqFilter Coalescer Watchdog Backoff",
         "They are optional. They contain no I/O and read no clock, so that they are easy to test.",
@@ -208,7 +213,8 @@ def _constant(node: ast.stmt | None) -> str:
 
 def _signature(node: ast.stmt) -> str:
     if isinstance(node, ast.ClassDef):
-        bases = f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else ""
+        arguments = [*map(ast.unparse, node.bases), *(f"{k.arg}={ast.unparse(k.value)}" for k in node.keywords)]
+        bases = f"({', '.join(arguments)})" if arguments else ""
         members = [*_class_fields(node), *(_function(method) for method in _methods(node, "__init__"))]
         head = "".join(f"@{ast.unparse(found)}\n" for found in node.decorator_list) + f"class {node.name}{bases}:"
         return head + "".join(textwrap.indent(f"\n{member}", "    ") for member in members or ["..."])

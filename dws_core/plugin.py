@@ -39,6 +39,20 @@ from dws_core._log.records import (
     WantedTopics,
 )
 from dws_core._log.seqfilter import SeqFilter
+from dws_core._log.stream.io.broker import StreamLogBroker
+from dws_core._log.stream.settings import StreamSettings
+from dws_core._log.stream.wire import (
+    Start,
+    StreamBounds,
+    StreamWire,
+    WireBlocked,
+    WireError,
+    WireInfo,
+    WireLost,
+    WireOutOfRange,
+    WireRefused,
+    WireUnusable,
+)
 from dws_core._log.tail import Advance, Lost, TailEvent, TailState
 from dws_core._log.watchdog import Watchdog
 from dws_core._plugins.markers import API_VERSION, hookimpl
@@ -97,6 +111,11 @@ __all__ = [
     "Receipt",
     "Record",
     "SeqFilter",
+    "Start",
+    "StreamBounds",
+    "StreamLogBroker",
+    "StreamSettings",
+    "StreamWire",
     "TailEvent",
     "TailSink",
     "TailState",
@@ -107,6 +126,13 @@ __all__ = [
     "TopicMatcherSpec",
     "WantedTopics",
     "Watchdog",
+    "WireBlocked",
+    "WireError",
+    "WireInfo",
+    "WireLost",
+    "WireOutOfRange",
+    "WireRefused",
+    "WireUnusable",
     "hookimpl",
     "partition_of",
 ]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
+import msgspec
+
 from dws_core._errors import ConfigurationError
 
 Offset: TypeAlias = int
@@ -31,8 +33,7 @@ _MAX_TTL_S: Final = 315_360_000
 """Ten years."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One message in a partition's log.
 
     Attributes:
@@ -133,8 +134,7 @@ class Layout:
     shard_levels: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The broker's answer to a publish.
 
     Attributes:

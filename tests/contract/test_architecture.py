@@ -51,15 +51,8 @@ MAX_FUNCTION_P90 = 12
 FRAMEWORK = {"starlette", "fastapi", "uvicorn"}
 MAY_USE_FRAMEWORK = ("_node", "_auth", "_proxy", "_uvicorn", "server", "testing")
 MAY_READ_CLOCK = {("_plugins.slow", "time")}
-MAY_USE_LOOP = {
-    "_tasks",
-    "_log.stream.broker",
-    "_log.stream.node",
-    "_log.stream.reader",
-    "_log.stream.session",
-    "_log.stream.waiters",
-}
-"""The I/O around the state machines of `_log.stream`. It is part of the public base class, so it is in a low layer."""
+MAY_USE_LOOP = ("_tasks", "_log.stream.io")
+"""The I/O around the state machines of `_log.stream` is part of the public base class, so it is in a low layer."""
 IMPURE = FRAMEWORK | {"asyncio", "time", "anyio", "websockets", "threading", "socket"}
 
 
@@ -127,7 +120,7 @@ def test_only_outer_layer_imports_framework_and_loop(path: Path) -> None:
     name = _name(path)
     for imported, typing_only, _ in _imports(path):
         top = imported.partition(".")[0]
-        if _layer(name) < 3 and name not in MAY_USE_LOOP and not (typing_only and top == "asyncio"):
+        if _layer(name) < 3 and not name.startswith(MAY_USE_LOOP) and not (typing_only and top == "asyncio"):
             assert top not in IMPURE or (name, top) in MAY_READ_CLOCK, f"{name} imports {imported}"
         if top in FRAMEWORK:
             assert name.startswith(MAY_USE_FRAMEWORK), f"{name} imports {imported}"
@@ -181,6 +174,14 @@ def test_node_parts_import_only_to_the_right(path: Path) -> None:
     for imported, _, _ in _imports(path):
         if imported.startswith("dws_core._node."):
             assert _node_rank(imported) >= own, f"{_name(path)} imports {imported}"
+
+
+@pytest.mark.parametrize("path", _core_modules(), ids=_name)
+def test_stream_io_is_imported_only_by_the_door(path: Path) -> None:
+    """The state machines of a stream do not depend on the loop around them."""
+    name = _name(path)
+    if name != "plugin" and not name.startswith("_log.stream.io"):
+        assert not [imported for imported, _, _ in _imports(path) if imported.startswith("dws_core._log.stream.io")]
 
 
 def _import_graph() -> dict[str, set[str]]:
@@ -238,7 +239,12 @@ def test_architecture_page_shows_the_folders() -> None:
     """Each file and folder of the core and of the node is named on the page, and nothing else is."""
     page = (ROOT / "docs/explanation/architecture.md").read_text()
     blocks = dict(re.findall(r"^```\n(dws_core/\S*)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
-    for folder in (CORE, CORE / "_node"):
-        shown = re.findall(r"^[├└]── (\S+?)/?(?:\s|$)", blocks[f"{folder.relative_to(ROOT)}/"], re.MULTILINE)
-        present = {path.name for path in folder.iterdir() if path.name not in ("__pycache__", "py.typed")}
-        assert set(shown) == present - ({"__init__.py"} if folder != CORE else set())
+    for folder in (CORE, CORE / "_node", CORE / "_log/stream"):
+        block = blocks[f"{folder.relative_to(ROOT)}/"]
+        assert set(re.findall(r"^[├└]── (\S+?)/?(?:\s|$)", block, re.MULTILINE)) == _shown(folder)
+    assert set(re.findall(r"^    [├└]── (\S+)", block, re.MULTILINE)) == _shown(CORE / "_log/stream/io")
+
+
+def _shown(folder: Path) -> set[str]:
+    present = {path.name for path in folder.iterdir() if path.name not in ("__pycache__", "py.typed")}
+    return present - ({"__init__.py"} if folder != CORE else set())

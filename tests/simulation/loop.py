@@ -53,3 +53,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _make_task(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **kwargs: Any) -> _Task:
         return _Task(coroutine, loop=loop, **kwargs)
+
+
+def end(loop: asyncio.AbstractEventLoop) -> None:
+    """Close a loop, and leave no task."""
+    for _ in range(10):
+        if not (left := asyncio.all_tasks(loop)):
+            break
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left, timeout=10.0))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dws_core._log.stream import session
 from dws_core._log.stream.dedupe import Dedupe
+from dws_core._log.stream.envelope import readable
 from dws_core._log.stream.epochs import Claim, Epochs
 from dws_core._log.stream.index import TopicIndex
+from dws_core._log.stream.io import joining
 from dws_core._log.stream.partition_log import PartitionLog
 from dws_core._log.stream.publishing import Failure, PublishQueue, Step
 from dws_core._log.stream.tail import Moved, StreamTail
@@ -106,7 +107,7 @@ def _never_a_new_genesis(original: Any) -> Any:
 
 def _raise_unreadable(original: Any) -> Any:
     def feed(self: Any, offset: int, data: bytes) -> Any:
-        if session.readable(data) is None:
+        if readable(data) is None:
             raise ValueError("no envelope")
         return original(self, offset, data)
 
@@ -129,8 +130,8 @@ def _last_in_first_out(original: Any) -> Any:
 
 
 def _no_window_at_start(original: Any) -> Any:
-    async def look_back(wire: Any, partition: int, end: int, time_ms: int) -> Any:
-        start, claim = await original(wire, partition, end, time_ms)
+    async def look_back(scanner: Any, end: int, time_ms: int) -> Any:
+        start, claim = await original(scanner, end, time_ms)
         return (end, claim) if claim else (start, claim)
 
     return look_back
@@ -216,7 +217,7 @@ MUTANTS = [
     Mutant("adopt every genesis", "lowest offset wins", Epochs, "_started", _every_genesis),
     Mutant("adopt no other genesis", "a genesis replaces its parent", Epochs, "_started", _never_a_new_genesis),
     Mutant("stop at unreadable envelopes", "unreadable stops no tail", StreamTail, "feed", _raise_unreadable),
-    Mutant("start without the past", "a node reads one window back", session, "look_back", _no_window_at_start),
+    Mutant("start without the past", "a node reads one window back", joining, "look_back", _no_window_at_start),
     Mutant("lose the last record of a read", "complete reads", TopicIndex, "select", _no_sort),
     Mutant("never give up a connection", "watchdog", Watchdog, "check", _no_dead),
     Mutant("never probe", "probes when idle", Watchdog, "check", _no_probe),

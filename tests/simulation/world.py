@@ -8,14 +8,14 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from simulation.loop import VirtualLoop
+from simulation.loop import VirtualLoop, end
 from simulation.oracle import Call, Part, find_problems
 from simulation.plan import FAULT_S, NODES, Plan
 from simulation.server import ControlWire, Habits, SimulatedServer, SimulatedWire, Troubles
 
 from dws_core._log.stream import dedupe, lookback
-from dws_core._log.stream.broker import StreamLogBroker
-from dws_core._log.stream.session import Clock
+from dws_core._log.stream.io.broker import StreamLogBroker
+from dws_core._log.stream.io.clock import Clock
 from dws_core._log.stream.wire import StreamWire
 from dws_core.plugin import (
     BrokerError,
@@ -360,16 +360,5 @@ def run(plan: Plan) -> list[str]:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return [f"the run failed: {error!r} in {where.filename}:{where.lineno}"]
     finally:
-        _end(loop)
+        end(loop)
         dedupe.KEY_WINDOW_MS, lookback.LOOKBACK_MS, lookback._STEP = real
-
-
-def _end(loop: VirtualLoop) -> None:
-    """Leave no task of a run that failed."""
-    for _ in range(10):
-        if not (left := asyncio.all_tasks(loop)):
-            break
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.wait(left, timeout=10.0))
-    loop.close()

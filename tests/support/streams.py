@@ -8,9 +8,19 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from dws_core._log.stream.broker import StreamLogBroker
-from dws_core._log.stream.wire import Start, StreamBounds, StreamWire, WireInfo, WireLost, WireOutOfRange
-from dws_core.plugin import BrokerURL, Layout, LayoutMismatch, LogCapabilities
+from dws_core.plugin import (
+    BrokerURL,
+    Layout,
+    LayoutMismatch,
+    LogCapabilities,
+    Start,
+    StreamBounds,
+    StreamLogBroker,
+    StreamWire,
+    WireInfo,
+    WireLost,
+    WireOutOfRange,
+)
 
 
 @dataclass

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct(">BB8sQ8s8sQQQH")
@@ -43,7 +44,7 @@ class Kind(IntEnum):
     CONTROL = 3
 
 
-class Draft(NamedTuple):
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """A record without its place.
 
     Attributes:
@@ -61,8 +62,7 @@ class Draft(NamedTuple):
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """An envelope.
 
     Attributes:
@@ -105,9 +105,10 @@ def encode(envelope: Envelope) -> bytes:
             *(_VERSION, e.kind, e.epoch, e.began, e.parent, e.publisher, e.first, e.previous, e.time_ms, len(e.drafts))
         )
     ]
-    for topic, payload, size, ttl_ms, key in e.drafts:
-        name, mark = topic.encode(), b"" if key is None else key.encode()
-        parts += (_RECORD.pack(len(name), len(mark), len(payload), size, ttl_ms), name, mark, payload)
+    for draft in e.drafts:
+        name, mark = draft.topic.encode(), b"" if draft.key is None else draft.key.encode()
+        parts += (_RECORD.pack(len(name), len(mark), len(draft.payload), draft.size, draft.ttl_ms), name, mark)
+        parts.append(draft.payload)
     return b"".join(parts)
 
 
@@ -134,6 +135,14 @@ def decode(data: bytes) -> Envelope:
         )
     except (struct.error, ValueError) as error:
         raise UnreadableEnvelope(str(error)) from error
+
+
+def readable(data: bytes) -> Envelope | None:
+    """Return the envelope in the data, or None if there is none."""
+    try:
+        return decode(data)
+    except UnreadableEnvelope:
+        return None
 
 
 def _drafts(data: bytes, count: int) -> list[Draft]:

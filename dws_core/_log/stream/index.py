@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import NamedTuple
+
+import msgspec
 
 from dws_core._log.records import GapReason, Offset, ReadSpan, TopicMatch
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored record without its content.
 
     Attributes:
@@ -40,7 +41,7 @@ def kept(newest_first: Sequence[Entry], until: Offset, now_ms: int) -> list[Offs
 
 
 class TopicIndex:
-    """What the tail of a partition saw.
+    """The records that the tail of a partition saw.
 
     Args:
         lo: Place after which everything is known.
@@ -53,8 +54,8 @@ class TopicIndex:
     def __init__(self, lo: Offset, *, max_entries: int = 100_000) -> None:
         self.lo = lo
         self._max_entries = max_entries
-        self._topics: OrderedDict[str, deque[Entry]] = OrderedDict()  # least recently published first
-        self._order: deque[str] = deque()
+        self._topics: dict[str, deque[Entry]] = {}
+        self._order: deque[tuple[str, Entry]] = deque()
 
     def __len__(self) -> int:
         return len(self._order)
@@ -63,41 +64,32 @@ class TopicIndex:
         """Note a record that is newer than all others."""
         if (found := self._topics.get(topic)) is not None:
             found.append(entry)
-            self._topics.move_to_end(topic)
         else:
             self._topics[topic] = deque((entry,))
-        self._order.append(topic)
+        self._order.append((topic, entry))
         if len(self._order) > self._max_entries:
             self._drop_oldest()
 
     def select(self, span: ReadSpan, now_ms: int) -> list[Offset] | GapReason:
         """Return the places of all records that a read needs, ascending, or why it is a gap. `lo` must cover it."""
         found: list[Offset] = []
-        for entries in self._newer(span):
-            places = kept(entries, span.until, now_ms)
+        for topic in self._matching(span.since, span.topics) if callable(span.topics) else span.topics:
+            newer = takewhile(lambda entry: entry.offset > span.since, reversed(self._topics.get(topic, ())))
+            places = kept(list(newer), span.until, now_ms)
             if places is None:
                 return GapReason.TRIMMED
             found += places
         return GapReason.TOO_MANY if len(found) > span.limit else sorted(found)
 
-    def _newer(self, span: ReadSpan) -> Iterator[list[Entry]]:
-        topics = self._matching(span.since, span.topics) if callable(span.topics) else self._named(span.topics)
-        for entries in topics:
-            yield list(takewhile(lambda entry: entry.offset > span.since, reversed(entries)))
-
-    def _named(self, topics: Iterable[str]) -> Iterator[deque[Entry]]:
-        return (found for topic in topics if (found := self._topics.get(topic)) is not None)
-
-    def _matching(self, since: Offset, match: TopicMatch) -> Iterator[deque[Entry]]:
-        for topic, entries in reversed(self._topics.items()):
-            if entries[-1].offset <= since:
-                return  # the topics before it were published to earlier
-            if match(topic):
-                yield entries
+    def _matching(self, since: Offset, match: TopicMatch) -> Iterator[str]:
+        """Yield the matching topics with a record after a place."""
+        newer = takewhile(lambda item: item[1].offset > since, reversed(self._order))
+        return filter(match, {topic for topic, _ in newer})
 
     def _drop_oldest(self) -> None:
-        topic = self._order.popleft()
+        topic, entry = self._order.popleft()
+        self.lo = entry.offset
         entries = self._topics[topic]
-        self.lo = entries.popleft().offset
+        entries.popleft()
         if not entries:
             del self._topics[topic]

@@ -7,12 +7,12 @@ again like a node that starts. If nobody has started a new epoch by then, this n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
-from dws_core._log.records import GapReason
+from dws_core._log.records import GapReason, Receipt
 from dws_core._log.stream.envelope import NO_EPOCH, Draft, Envelope, Kind, encode
 from dws_core._log.stream.epochs import Claim
 from dws_core._log.stream.publishing import Flight, PublishQueue
@@ -85,6 +85,13 @@ class PartitionLog(Generic[T]):
         """Whether the partition is verified on the current connection."""
         return self.phase is Phase.LIVE
 
+    @property
+    def reading(self) -> StreamTail:
+        """The tail of a partition that was begun."""
+        if self.tail is None:
+            raise RuntimeError("begin() comes first")
+        return self.tail
+
     def next_probe(self, now_ms: int, *, verdict: bool = False) -> tuple[int, bytes]:
         """Return the number and the data of a new probe. The verdict probe claims no epoch."""
         self._probes += 1
@@ -118,6 +125,10 @@ class PartitionLog(Generic[T]):
         self._fresh = False
         return self.tail.resume()
 
+    def find_key(self, topic: str, key: str, now_ms: int) -> Receipt | None:
+        """Return the receipt for a repeat of a key, if the partition is live and contains the original."""
+        return self.tail.find_key(topic, key, now_ms) if self.tail and self.is_live else None
+
     def begin(self, claim: Claim | None) -> None:
         """Read the stream like a node that starts.
 
@@ -128,16 +139,16 @@ class PartitionLog(Generic[T]):
         self._early.clear()
         self.tail = StreamTail(self.number, self.publisher, claim, max_skip=self.max_skip)
 
-    def feed(self, offset: int, data: bytes, new_epoch: bytes, now_ms: int) -> list[PartitionEvent]:
+    def feed(self, offset: int, data: bytes, new_epoch: Callable[[], bytes], now_ms: int) -> list[PartitionEvent]:
         """Read the next envelope.
 
         Args:
             offset: Its offset.
             data: Its data.
-            new_epoch: The epoch to propose if the stream needs one: 8 random bytes.
+            new_epoch: Returns 8 random bytes: the epoch to propose if the stream needs one.
             now_ms: The time.
         """
-        tail = self._reading()
+        tail = self.reading
         events: list[PartitionEvent] = []
         for event in tail.feed(offset, data):
             if isinstance(event, Moved):
@@ -178,11 +189,6 @@ class PartitionLog(Generic[T]):
         self.phase = Phase.JOINING
         self.queue.closed()
 
-    def _reading(self) -> StreamTail:
-        if self.tail is None:
-            raise RuntimeError("begin() comes first")
-        return self.tail
-
     def _claim(self) -> Claim | None:
         return self.tail.claim if self.tail and self.is_live else None
 
@@ -193,18 +199,18 @@ class PartitionLog(Generic[T]):
         self._suspect = self._suspect or moved.suspect
 
     def _needs_epoch(self) -> bool:
-        epoch = self._reading().epoch
+        epoch = self.reading.epoch
         return not epoch or (self._suspect and epoch in self._epochs)
 
-    def _propose(self, new_epoch: bytes, now_ms: int) -> list[PartitionEvent]:
+    def _propose(self, new_epoch: Callable[[], bytes], now_ms: int) -> list[PartitionEvent]:
         if not self._needs_epoch():
             return []
-        parent = self._reading().claim
+        parent = self.reading.claim
         genesis = Envelope(
             kind=Kind.GENESIS,
             publisher=self.publisher,
             time_ms=now_ms,
-            epoch=new_epoch,
+            epoch=new_epoch(),
             parent=parent.epoch if parent else NO_EPOCH,
         )
         return [Propose(encode(genesis))]
@@ -212,7 +218,7 @@ class PartitionLog(Generic[T]):
     def _settle(self) -> list[PartitionEvent]:
         if self.phase is not Phase.PROPOSING or self._needs_epoch():
             return []
-        tail = self._reading()
+        tail = self.reading
         events: list[PartitionEvent] = [] if tail.live else [*self._baseline(tail), *self._late(tail.epoch)]
         self.phase, self._suspect, self._moved, tail.live = Phase.LIVE, False, None, True
         return [*events, Live(self._fresh)]
@@ -220,7 +226,7 @@ class PartitionLog(Generic[T]):
     def _late(self, epoch: str) -> list[Stored]:
         """Return the receipts of what was seen before the epoch was certain. Their places are valid in it."""
         early, self._early = self._early, []
-        return [Stored(event.first, [replace(receipt, epoch=epoch) for receipt in event.receipts]) for event in early]
+        return [Stored(event.first, [_in_epoch(receipt, epoch) for receipt in event.receipts]) for event in early]
 
     def _baseline(self, tail: StreamTail) -> list[PartitionEvent]:
         """Give the node a new baseline, unless it has none yet."""
@@ -246,3 +252,7 @@ class PartitionLog(Generic[T]):
             drafts=drafts,
         )
         return encode(envelope)
+
+
+def _in_epoch(receipt: Receipt, epoch: str) -> Receipt:
+    return Receipt(epoch=epoch, offset=receipt.offset, duplicate=receipt.duplicate)

@@ -15,8 +15,12 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from dws_core._log.records import Receipt
 from dws_core._log.stream.envelope import RECORD_BYTES, Draft
+from dws_core._log.stream.settings import StreamSettings
 
 T = TypeVar("T")
+
+_OVERHEAD_BYTES: Final = 500
+"""Memory of a waiting publish in addition to its content."""
 
 _MAX_UNSEEN: Final = 64
 """Flights that the tail does not contain yet. A tail that is slow slows the publishers down."""
@@ -52,11 +56,15 @@ class Waiting(Generic[T]):
 
 
 class Step(Enum):
-    """Where a flight is: to be sent, in the hands of the wire, or confirmed by it."""
+    """Where a flight is: to be sent, about to be passed to the wire, passed to it, or confirmed by it."""
 
     READY = "ready"
+    TAKEN = "taken"
     AIR = "air"
     DONE = "done"
+
+
+_IN_AIR: Final = (Step.TAKEN, Step.AIR)
 
 
 @dataclass(slots=True, eq=False)
@@ -88,23 +96,6 @@ class Flight(Generic[T]):
         return [item.draft for item in self.items]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishLimits:
-    """Bounds of a publish queue.
-
-    Attributes:
-        envelope_records: Maximum number of records in an envelope.
-        envelope_bytes: Maximum size of the records in an envelope, in bytes. A larger record travels alone.
-        queue_bytes: Maximum size of all publishes without outcome, in bytes.
-        in_flight: Maximum number of unconfirmed envelopes. Before the first confirmation of a connection it is one.
-    """
-
-    envelope_records: int = 64
-    envelope_bytes: int = 262_144
-    queue_bytes: int = 67_108_864
-    in_flight: int = 4
-
-
 Outcomes: TypeAlias = list[tuple[T, Receipt | Failure]]
 
 
@@ -113,12 +104,12 @@ class PublishQueue(Generic[T]):
     """The publishes of one partition.
 
     Attributes:
-        limits: The bounds.
+        settings: The bounds.
         max_bytes: Largest size of the records in an envelope that the stream accepts, in bytes.
         acknowledged: Highest sequence number that the node's tail contains, 0 for none in this stream.
     """
 
-    limits: PublishLimits
+    settings: StreamSettings
     acknowledged: int = 0
     max_bytes: int = 2**31
     _next: int = 1
@@ -135,9 +126,9 @@ class PublishQueue(Generic[T]):
     def add(self, ticket: T, draft: Draft, due: float) -> bool:
         """Queue a publish. Return False if the queue is full."""
         size = len(draft.payload) + 4 * len(draft.topic) + 4 * len(draft.key or "") + RECORD_BYTES
-        if self._bytes and self._bytes + size > self.limits.queue_bytes:
+        if self._bytes and self._bytes + size + _OVERHEAD_BYTES > self.settings.queue_bytes:
             return False
-        self._bytes += size
+        self._bytes += size + _OVERHEAD_BYTES
         self._waiting.append(Waiting(ticket, draft, due, size))
         return True
 
@@ -159,29 +150,33 @@ class PublishQueue(Generic[T]):
         """Stop sending: the connection is lost. What was sent on it without a confirmation may be stored."""
         self._open = False
         for flight in self._flights:
-            flight.maybe = flight.maybe or flight.step is not Step.READY
+            flight.maybe = flight.maybe or flight.step in {Step.AIR, Step.DONE}
             flight.step = Step.READY
         self._drop_abandoned()
 
     def next_flight(self, now_ms: int) -> Flight[T] | None:
-        """Return the next envelope to append, or None. The caller reports it to `confirmed`, `failed` or `refused`."""
+        """Return the next envelope to append, or None. The caller reports `sent`, then `confirmed`, `failed` or `refused`."""
         if not self._open or self._in_air() >= self._window:
             return None
         flight = next((flight for flight in self._flights if flight.step is Step.READY), None)
         if flight is None and len(self._flights) < _MAX_UNSEEN:
             flight = self._form()
         if flight is not None:
-            flight.step, flight.time_ms = Step.AIR, flight.time_ms or now_ms
+            flight.step, flight.time_ms = Step.TAKEN, flight.time_ms or now_ms
         return flight
+
+    def sent(self, flight: Flight[T]) -> None:
+        """Note that the envelope is passed to the wire now."""
+        flight.step = Step.AIR
 
     def confirmed(self, flight: Flight[T]) -> None:
         """Note that the wire reported the envelope as stored. The tail decides."""
         if flight.step is Step.AIR:
-            flight.step, self._window = Step.DONE, self.limits.in_flight
+            flight.step, self._window = Step.DONE, self.settings.in_flight
 
     def failed(self, flight: Flight[T], *, sent: bool) -> None:
         """Note that an append failed. The envelope is sent again, in order."""
-        if flight.step is Step.AIR:
+        if flight.step in _IN_AIR:
             flight.step, self._window = Step.READY, 1
             flight.maybe = flight.maybe or sent
 
@@ -234,13 +229,13 @@ class PublishQueue(Generic[T]):
         yield from self._waiting
 
     def _in_air(self) -> int:
-        return sum(flight.step is Step.AIR for flight in self._flights)
+        return sum(flight.step in _IN_AIR for flight in self._flights)
 
     def _form(self) -> Flight[T] | None:
         items: list[Waiting[T]] = []
-        room = min(self.limits.envelope_bytes, self.max_bytes)
+        room = min(self.settings.envelope_bytes, self.max_bytes)
         queue = self._waiting
-        while queue and len(items) < self.limits.envelope_records and (not items or queue[0].size_bytes <= room):
+        while queue and len(items) < self.settings.envelope_records and (not items or queue[0].size_bytes <= room):
             items.append(queue.popleft())
             room -= items[-1].size_bytes
         if not items:
@@ -268,5 +263,5 @@ class PublishQueue(Generic[T]):
         if item.ticket is None:
             return []
         ticket, item.ticket = item.ticket, None
-        self._bytes -= item.size_bytes
+        self._bytes -= item.size_bytes + _OVERHEAD_BYTES
         return [(ticket, outcome)]

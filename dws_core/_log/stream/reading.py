@@ -9,7 +9,7 @@ from dws_core._log.records import GapReason, Offset, ReadResult, ReadSpan, Recor
 from dws_core._log.stream.dedupe import Dedupe
 from dws_core._log.stream.envelope import Draft, Envelope, Kind, UnreadableEnvelope, decode
 from dws_core._log.stream.index import Entry, kept
-from dws_core._log.stream.tail import INDEX_BITS
+from dws_core._log.stream.tail import INDEX_BITS, make_record
 
 _JOIN: int = 32
 """Two wanted envelopes that are closer than this are read by one scan."""
@@ -37,7 +37,7 @@ def record_at(place: Offset, envelope: Envelope) -> Record:
         IndexError: The envelope has none there.
     """
     index = place & ((1 << INDEX_BITS) - 1)
-    return _record(place, envelope, envelope.drafts[index], index)
+    return make_record(place, envelope, envelope.drafts[index], index)
 
 
 class Picker:
@@ -132,18 +132,6 @@ class Collector:
         entries.appendleft(Entry(place, envelope.time_ms + draft.ttl_ms, draft.size))
         if place <= self._span.until:
             self._room -= len(draft.payload)
-            self._records.append(_record(place, envelope, draft, index))
+            self._records.append(make_record(place, envelope, draft, index))
             if len(self._records) > self._span.limit or self._room < 0:
                 self.gap = GapReason.TOO_MANY
-
-
-def _record(place: Offset, envelope: Envelope, draft: Draft, index: int) -> Record:
-    return Record(
-        offset=place,
-        topic=draft.topic,
-        payload=draft.payload,
-        ts_ms=envelope.time_ms,
-        publisher=envelope.publisher,
-        seq=envelope.first + index,
-        key=draft.key,
-    )

@@ -191,9 +191,11 @@ class StreamTail:
         for index in range(repeated, len(envelope.drafts)):
             draft = envelope.drafts[index]
             offset = base | index if draft.size else None
-            first = self._first_of(draft, envelope.time_ms, offset) if draft.key is not None else None
+            first = None if draft.key is None else self._first_of(draft.topic, draft.key, envelope.time_ms, offset)
             if first is None:
-                records.append(self._record(draft, envelope, index, offset))
+                records.append(make_record(offset, envelope, draft, index))
+                if offset is not None:
+                    self.index.add(draft.topic, Entry(offset, envelope.time_ms + draft.ttl_ms, draft.size))
             if own:
                 place = offset if first is None else first[0]
                 receipts.append(Receipt(epoch=epoch, offset=place, duplicate=first is not None))
@@ -202,26 +204,25 @@ class StreamTail:
             events.append(Stored(envelope.first + repeated, receipts))
         return events
 
-    def _first_of(self, draft: Draft, time_ms: int, offset: Offset | None) -> tuple[Offset | None] | None:
+    def _first_of(self, topic: str, key: str, time_ms: int, offset: Offset | None) -> tuple[Offset | None] | None:
         """Return the place of an earlier record with the same key; if there is none, note this one."""
-        key = draft.key or ""
-        first = self._dedupe.find_key(draft.topic, key, time_ms)
+        first = self._dedupe.find_key(topic, key, time_ms)
         if first is None:
-            self._dedupe.add_key(draft.topic, key, time_ms, offset)
+            self._dedupe.add_key(topic, key, time_ms, offset)
         return first
-
-    def _record(self, draft: Draft, envelope: Envelope, index: int, offset: Offset | None) -> Record:
-        if offset is not None:
-            self.index.add(draft.topic, Entry(offset, envelope.time_ms + draft.ttl_ms, draft.size))
-        return Record(
-            offset=offset,
-            topic=draft.topic,
-            payload=draft.payload,
-            ts_ms=envelope.time_ms,
-            publisher=envelope.publisher,
-            seq=envelope.first + index,
-            key=draft.key,
-        )
 
     def _advance(self, lo: Offset, records: list[Record]) -> Advance:
         return Advance(partition=self._partition, epoch=self.epoch, lo=lo, hi=self.mark, records=records)
+
+
+def make_record(offset: Offset | None, envelope: Envelope, draft: Draft, index: int) -> Record:
+    """Return the record of a draft: number `index` of its envelope."""
+    return Record(
+        offset=offset,
+        topic=draft.topic,
+        payload=draft.payload,
+        ts_ms=envelope.time_ms,
+        publisher=envelope.publisher,
+        seq=envelope.first + index,
+        key=draft.key,
+    )

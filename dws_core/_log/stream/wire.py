@@ -6,10 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from dws_core._log.records import Layout
+from dws_core._log.records import Layout
 
 
 class Start(Enum):

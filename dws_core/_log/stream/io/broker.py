@@ -12,8 +12,11 @@ from dws_core._errors import BrokerError
 from dws_core._log.contract import LogBroker, TailSink
 from dws_core._log.records import Head, History, Layout, ReadResult, ReadSpan, Receipt
 from dws_core._log.stream.envelope import Draft
-from dws_core._log.stream.node import StreamNode, closed
-from dws_core._log.stream.session import Clock, StreamSettings
+from dws_core._log.stream.io.clock import Clock
+from dws_core._log.stream.io.failures import closed
+from dws_core._log.stream.io.node import StreamNode
+from dws_core._log.stream.io.reports import Reports
+from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import StreamWire
 from dws_core._url import BrokerURL
 
@@ -77,9 +80,9 @@ class StreamLogBroker(LogBroker):
         """Connect, and return when all partitions are live."""
         if self._node is not None:
             raise BrokerError(f"the broker {self.url} is started already.", fix="use one broker object for each node")
-        where = f"broker {self.url}"
+        reports = Reports(f"broker {self.url}", sink)
         started = StreamNode(
-            where, make_wire=self.wire, node=node, layout=layout, sink=sink, settings=self.settings, clock=self._clock
+            self.wire, node=node, layout=layout, reports=reports, settings=self.settings, clock=self._clock
         )
         await started.start()
         self._node = started
@@ -93,7 +96,7 @@ class StreamLogBroker(LogBroker):
 
     async def set_interest(self, partitions: frozenset[int]) -> Mapping[int, Head]:
         """Deliver exactly these partitions."""
-        return await self._started().set_interest(partitions)
+        return await self._started().queries.set_interest(partitions)
 
     def publish(
         self,
@@ -111,19 +114,20 @@ class StreamLogBroker(LogBroker):
             future.set_exception(closed())
             return future
         draft = Draft(topic, payload, history.size, int(history.ttl_s * 1000), key)
-        return self._node.publish(partition, draft, deadline_s, self.capabilities.max_payload_bytes)
+        return self._node.publisher.publish(partition, draft, deadline_s, self.capabilities.max_payload_bytes)
 
     async def read(self, span: ReadSpan) -> ReadResult:
         """Read from the stream, with the help of an index of the recent past."""
-        return await self._started().read(span)
+        return await self._started().queries.read(span)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         """Return where the streams end, once this node's tail is there."""
-        return await self._started().heads(partitions)
+        return await self._started().queries.heads(partitions)
 
     async def send_control(self, payload: bytes) -> None:
         """Send through the wire if it can, else through partition 0."""
-        await self._started().send_control(payload)
+        node = self._started()
+        await node.queries.send_control(node.id, payload)
 
     def _started(self) -> StreamNode:
         if self._node is None:

@@ -1,0 +1,41 @@
+"""What a session needs of its node."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol, TypeAlias
+
+from dws_core._log.records import Layout
+from dws_core._log.stream.io.clock import Clock
+from dws_core._log.stream.partition_log import PartitionEvent, PartitionLog
+from dws_core._log.stream.settings import StreamSettings
+from dws_core._log.stream.wire import WireInfo
+
+Ticket: TypeAlias = tuple["asyncio.Future[Any]", str]
+"""The future of a publish, and its topic."""
+
+Log: TypeAlias = PartitionLog[Ticket]
+
+
+class Host(Protocol):
+    """A node, as its sessions see it."""
+
+    settings: StreamSettings
+    layout: Layout
+    logs: list[Log]
+    clock: Clock
+
+    def on_open(self, info: WireInfo) -> None:
+        """Note the limits of the streams."""
+
+    def on_events(self, log: Log, events: list[PartitionEvent]) -> None:
+        """Handle the events of a partition that do not need the wire."""
+
+    def on_control(self, data: bytes) -> None:
+        """Deliver a control message that came through `StreamWire.controls`."""
+
+    def on_outcomes(self, outcomes: list[tuple[Ticket, Any]]) -> None:
+        """Complete publishes."""
+
+    def on_blocked(self, reason: str | None) -> None:
+        """Note that the broker accepts nothing, or, with None, that it accepts appends again."""

@@ -1,0 +1,64 @@
+"""Joining a stream on a new connection: the verdict probe, and the place to follow from."""
+
+from __future__ import annotations
+
+from dws_core._log.stream.envelope import Envelope, Kind, readable
+from dws_core._log.stream.epochs import Claim
+from dws_core._log.stream.io.clock import Clock
+from dws_core._log.stream.io.host import Log
+from dws_core._log.stream.io.scanning import Scanner, closing
+from dws_core._log.stream.lookback import Lookback
+from dws_core._log.stream.wire import Start, StreamWire, WireLost
+
+
+async def join(wire: StreamWire, log: Log, clock: Clock, step_s: float) -> int | Start:
+    """Append the verdict probe, and return where to follow from.
+
+    Raises:
+        WireError: The wire failed.
+    """
+    bounds = await wire.bounds(log.number)
+    number, data = log.next_probe(clock.now_ms(), verdict=True)
+    probe_offset = await wire.append(log.number, data)
+    if probe_offset is None:
+        probe_offset = await _locate(wire, log, number)
+    resumed = log.judge(probe_offset, bounds)
+    if resumed is not None:
+        return resumed
+    start, claim = await look_back(Scanner(wire, log.number, step_s), probe_offset, clock.now_ms())
+    log.begin(claim)
+    return start
+
+
+async def _locate(wire: StreamWire, log: Log, number: int) -> int:
+    """Find the verdict probe on a broker that does not report offsets."""
+    wanted = (Kind.PROBE, log.publisher, number)
+    async with closing(wire.follow({log.number: Start.LAST})) as records:
+        async for _, offset, data in records:
+            envelope = readable(data)
+            if envelope and (envelope.kind, envelope.publisher, envelope.first) == wanted:
+                return offset
+    raise WireLost("the stream ended")
+
+
+async def look_back(scanner: Scanner, end: int, time_ms: int) -> tuple[int | Start, Claim | None]:
+    """Return where to begin to read so that the last window before `end` is covered, and the epoch there."""
+    search, claim = Lookback(end, time_ms), None
+    while search.start is None:
+        envelope = await scanner.sample(search.sample, end)
+        if envelope is None:
+            search.missing()
+        else:
+            claim = await _verified(scanner, search.sample, end, envelope)
+            search.found(envelope.time_ms, suitable=claim is not None)
+    return search.start, claim if isinstance(search.start, int) else None
+
+
+async def _verified(scanner: Scanner, at: int, end: int, envelope: Envelope) -> Claim | None:
+    """Return the claim of an ordinary envelope, if its epoch really began at the stated place or that was removed."""
+    if envelope.kind is Kind.GENESIS or not any(envelope.epoch) or envelope.began >= at:
+        return None
+    genesis = await scanner.sample(envelope.began, end)
+    if genesis is not None and (genesis.kind, genesis.epoch) != (Kind.GENESIS, envelope.epoch):
+        return None
+    return Claim(envelope.epoch, envelope.began)

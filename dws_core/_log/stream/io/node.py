@@ -1,0 +1,173 @@
+"""A started stream broker: it keeps a session open, and passes the events of the streams on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from dws_core._log.backoff import Backoff
+from dws_core._log.records import Layout
+from dws_core._log.stream.io.clock import Clock
+from dws_core._log.stream.io.failures import closed, is_expected, leaf, reason_of, startup_error
+from dws_core._log.stream.io.host import Log, Ticket
+from dws_core._log.stream.io.publisher import Publisher
+from dws_core._log.stream.io.queries import Queries
+from dws_core._log.stream.io.reports import Reports
+from dws_core._log.stream.io.session import Session
+from dws_core._log.stream.partition_log import Live, PartitionEvent, PartitionLog
+from dws_core._log.stream.publishing import PublishQueue
+from dws_core._log.stream.settings import StreamSettings
+from dws_core._log.stream.tail import Control, ProbeSeen, Stored
+from dws_core._log.stream.wire import StreamWire, WireInfo
+from dws_core._log.tail import Advance, Lost
+from dws_core._tasks import Tasks
+
+logger = logging.getLogger("dws.stream")
+
+
+class StreamNode:
+    """A started broker.
+
+    Args:
+        make_wire: Returns a new wire.
+        node: Id of this node.
+        layout: The channel.
+        reports: Receives what arrives.
+        settings: How to use the wire.
+        clock: The time.
+
+    Attributes:
+        id: Id of this node.
+        publisher: The publishes.
+        queries: The calls that wait for the streams.
+    """
+
+    def __init__(
+        self,
+        make_wire: Callable[[], StreamWire],
+        *,
+        node: bytes,
+        layout: Layout,
+        reports: Reports,
+        settings: StreamSettings,
+        clock: Clock,
+    ) -> None:
+        self.id = node
+        self.layout = layout
+        self.settings = settings
+        self.clock = clock
+        self.logs: list[Log] = [
+            PartitionLog(number, node, PublishQueue(settings)) for number in range(layout.partitions)
+        ]
+        self.publisher = Publisher(self.logs, reports=reports, clock=clock, flush=self._flush)
+        self.queries = Queries(self.logs, settings=settings, clock=clock, reports=reports)
+        self._make_wire = make_wire
+        self._reports = reports
+        self._tasks = Tasks()
+        self._session: Session | None = None
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def start(self) -> None:
+        """Connect, and return when all partitions are live.
+
+        Raises:
+            BrokerError: The first session has failed.
+        """
+        self._tasks.spawn(self._keep(), name="dws stream")
+        try:
+            await self._started
+        except BaseException:
+            await self.stop(0.0)
+            raise
+
+    async def stop(self, drain_s: float) -> None:
+        """Send waiting publishes for at most `drain_s` seconds, then end everything, also if this is cancelled."""
+        try:
+            if drain_s > 0:
+                await self.publisher.drained(drain_s)
+        finally:
+            await asyncio.shield(asyncio.get_running_loop().create_task(self._end(), name="dws stream end"))
+
+    async def _end(self) -> None:
+        await self._tasks.stop()
+        self.publisher.close()
+        self.queries.waiters.fail(closed())
+        self._reports.closed()
+
+    async def _keep(self) -> None:
+        """Open one session after the other."""
+        backoff = Backoff(self.clock.rng.random)
+        while True:
+            was_live = False
+            try:
+                self._session = Session(self, self._make_wire())
+                self.queries.wire = self._session.wire
+                await self._session.run()
+            except Exception as error:  # noqa: BLE001 -- whatever a wire raises, the node opens another one
+                was_live = self._reports.state in {"live", "blocked"}
+                self._failed(leaf(error))
+            if was_live:
+                backoff.reset()
+            await asyncio.sleep(backoff.next_s())
+
+    def _failed(self, error: BaseException) -> None:
+        self._session = None
+        if not is_expected(error):
+            logger.error("the wire of %s failed", self._reports.where, exc_info=error)
+        self._reports.failed(reason_of(error))
+        if not self._started.done():
+            self._started.set_exception(startup_error(self._reports.where, error))
+        self.queries.waiters.fail(self._reports.unavailable())
+
+    # -- what the session calls
+
+    def on_open(self, info: WireInfo) -> None:
+        """Note the limits of the streams."""
+        self.publisher.limit(info.max_bytes)
+        for log in self.logs:
+            log.max_skip = info.max_skip
+
+    def on_events(self, log: Log, events: list[PartitionEvent]) -> None:
+        """Handle the events of a partition that do not need the wire."""
+        for event in events:
+            if isinstance(event, Advance | Lost):
+                if log.number in self.queries.interest:
+                    self._reports.deliver(event)
+            elif isinstance(event, Stored):
+                self.publisher.complete(log.queue.stored(event.first, event.receipts))
+            elif isinstance(event, Control):
+                self._reports.control(event)
+            elif isinstance(event, ProbeSeen):
+                self.queries.waiters.probe_seen(log.number, event.number)
+            elif isinstance(event, Live):
+                self._on_live(log.number)
+        if log.is_live:
+            self.queries.waiters.reached(log.number, log.end)
+
+    def on_control(self, data: bytes) -> None:
+        """Deliver a control message that came through the wire."""
+        self._reports.raw_control(data)
+
+    def on_outcomes(self, outcomes: list[tuple[Ticket, Any]]) -> None:
+        """Complete publishes."""
+        self.publisher.complete(outcomes)
+
+    def on_blocked(self, reason: str | None) -> None:
+        """Report that the broker accepts nothing, or accepts appends again."""
+        if reason is not None:
+            self._reports.blocked(reason)
+        elif self._reports.state == "blocked":
+            self._reports.connected()
+
+    def _on_live(self, number: int) -> None:
+        self.queries.waiters.live(number)
+        if all(log.is_live for log in self.logs):
+            self._reports.connected()
+            if not self._started.done():
+                self._started.set_result(None)
+
+    def _flush(self, log: Log) -> None:
+        if self._session is not None:
+            self._session.flush(log)

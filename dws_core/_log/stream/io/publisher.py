@@ -1,0 +1,125 @@
+"""The publishes of a node: from the call to the queue of the partition, and back to the caller with an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from dws_core._errors import BrokerClosed, BrokerError, BrokerOverloaded, PayloadTooLarge, PublishOutcomeUnknown
+from dws_core._log.records import Receipt
+from dws_core._log.stream.envelope import ENVELOPE_BYTES, RECORD_BYTES, Draft
+from dws_core._log.stream.io.clock import Clock
+from dws_core._log.stream.io.host import Log, Ticket
+from dws_core._log.stream.io.reports import Reports
+from dws_core._log.stream.publishing import Failure
+
+
+class Publisher:
+    """Publishes to all partitions.
+
+    Args:
+        logs: The partitions.
+        reports: For error texts.
+        clock: The time.
+        flush: Called once in each tick for a partition with new publishes.
+    """
+
+    def __init__(self, logs: Sequence[Log], *, reports: Reports, clock: Clock, flush: Callable[[Log], None]) -> None:
+        self._logs = logs
+        self._reports = reports
+        self._clock = clock
+        self._flush_log = flush
+        self._loop = asyncio.get_running_loop()
+        self._max_bytes = 0
+        self._idle = asyncio.Event()
+        self._flushing: set[int] = set()
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def limit(self, max_bytes: int) -> None:
+        """Note the size of the largest envelope that the streams accept."""
+        self._max_bytes = max_bytes - ENVELOPE_BYTES
+        for log in self._logs:
+            log.queue.max_bytes = self._max_bytes
+
+    def publish(self, number: int, draft: Draft, deadline_s: float, max_payload: int) -> asyncio.Future[Receipt]:
+        """Queue a publish, and return the future of its receipt."""
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        log = self._logs[number]
+        due = self._loop.time() + deadline_s
+        if (limit := self._limit(draft, max_payload)) < len(draft.payload):
+            future.set_exception(PayloadTooLarge(len(draft.payload), limit, where=self._reports.where))
+        elif draft.key is not None and (repeat := log.find_key(draft.topic, draft.key, self._clock.now_ms())):
+            future.set_result(repeat)
+        elif not log.queue.add((future, draft.topic), draft, due):
+            future.set_exception(
+                BrokerOverloaded(f"too many messages wait for {self._reports.where}.", fix="publish less at once")
+            )
+        else:
+            self._flush_soon(number)
+            self._expire_at(due)
+        return future
+
+    def complete(self, outcomes: Iterable[tuple[Ticket, Receipt | Failure]], unsent: BrokerError | None = None) -> None:
+        """Complete publishes.
+
+        Args:
+            outcomes: The tickets and their outcomes.
+            unsent: The error of those that were never sent. If None, the broker is unavailable.
+        """
+        for (future, topic), outcome in outcomes:
+            if future.done():
+                continue
+            if outcome is Failure.UNKNOWN:
+                future.set_exception(PublishOutcomeUnknown(topic))
+            elif outcome is Failure.UNSENT:
+                future.set_exception(unsent or self._reports.unavailable())
+            else:
+                future.set_result(outcome)
+        self._idle.set()
+
+    async def drained(self, drain_s: float) -> None:
+        """Return when all publishes have an outcome, after at most `drain_s` seconds."""
+        try:
+            async with asyncio.timeout(drain_s):
+                while any(len(log.queue) for log in self._logs):
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            pass
+
+    def close(self) -> None:
+        """Fail all publishes that have no outcome."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for log in self._logs:
+            self.complete(log.queue.drain(), BrokerClosed("the broker was stopped before the message was sent."))
+
+    def _limit(self, draft: Draft, max_payload: int) -> int:
+        """Return the largest payload that fits next to a topic and a key."""
+        names = len(draft.topic.encode()) + len((draft.key or "").encode())
+        return min(max_payload, self._max_bytes - RECORD_BYTES - names)
+
+    def _flush_soon(self, number: int) -> None:
+        if not self._flushing:
+            self._loop.call_soon(self._flush)
+        self._flushing.add(number)
+
+    def _flush(self) -> None:
+        numbers, self._flushing = self._flushing, set()
+        for number in numbers:
+            self._flush_log(self._logs[number])
+
+    def _expire_at(self, due: float) -> None:
+        if self._due is None or due < self._due:
+            self._due = due
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(due, self._expire)
+
+    def _expire(self) -> None:
+        self._due = self._timer = None
+        for log in self._logs:
+            self.complete(log.queue.expire(self._loop.time()))
+            if (due := log.queue.next_due()) is not None:
+                self._expire_at(due)

@@ -1,0 +1,141 @@
+"""One wire, from `open` to its first failure. All tasks of a session end with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
+
+from dws_core._log.stream.io.appender import Appender
+from dws_core._log.stream.io.host import Host, Log
+from dws_core._log.stream.io.joining import join
+from dws_core._log.stream.io.scanning import closing
+from dws_core._log.stream.partition_log import Live, Propose
+from dws_core._log.stream.tail import Moved
+from dws_core._log.stream.wire import Start, StreamWire, WireLost, WireOutOfRange
+from dws_core._log.watchdog import Watchdog
+
+logger = logging.getLogger("dws.stream")
+
+_CLOSE_S: Final = 1.0
+_BREATH: Final = 64
+"""Number of envelopes after which a tail that has more to read lets other tasks run."""
+
+
+class Session:
+    """A wire in use.
+
+    Args:
+        host: The node.
+        wire: A new wire.
+    """
+
+    def __init__(self, host: Host, wire: StreamWire) -> None:
+        self.wire = wire
+        self._host = host
+        self._settings = host.settings
+        self._loop = asyncio.get_running_loop()
+        self._group: asyncio.TaskGroup | None = None
+        self._appender = Appender(host, wire, spawn=self._spawn, is_alive=self._heard)
+        self._watchdogs: list[Watchdog] = []
+
+    async def run(self) -> None:
+        """Use the wire until it fails. Always raises: an `ExceptionGroup`, or the reason itself."""
+        try:
+            async with asyncio.timeout(self._settings.step_s):
+                info = await self.wire.open(self._host.layout, append_timeout_s=self._settings.append_timeout_s)
+            self._host.on_open(info)
+            async with asyncio.TaskGroup() as self._group:
+                starts = await self._join_all()
+                self._spawn(self._follow(starts), "follow")
+                self._spawn(self._watch(), "watchdog")
+                if type(self.wire).controls is not StreamWire.controls:
+                    self._spawn(self._listen(), "controls")
+        finally:
+            self._group = None
+            for log in self._host.logs:
+                log.lost()
+            await self._close()
+
+    def flush(self, log: Log) -> None:
+        """Append waiting publishes, as far as the window allows."""
+        if self._group is not None:
+            self._appender.flush(log)
+
+    async def _join_all(self) -> dict[int, int | Start]:
+        async with asyncio.TaskGroup() as joins:
+            tasks = {log.number: joins.create_task(self._join(log), name="dws join") for log in self._host.logs}
+        return {number: task.result() for number, task in tasks.items()}
+
+    async def _join(self, log: Log) -> int | Start:
+        async with asyncio.timeout(self._settings.step_s):
+            return await join(self.wire, log, self._host.clock, self._settings.step_s)
+
+    async def _follow(self, starts: Mapping[int, int | Start]) -> None:
+        now, settings = self._loop.time(), self._settings
+        self._watchdogs = [Watchdog(now, probe_s=settings.probe_s, dead_s=settings.dead_s) for _ in self._host.logs]
+        count = 0
+        try:
+            async with closing(self.wire.follow(starts)) as records:
+                async for number, offset, data in records:
+                    self._feed(self._host.logs[number], offset, data)
+                    count += 1
+                    if count % _BREATH == 0:
+                        await asyncio.sleep(0)
+        except WireOutOfRange as error:
+            self._host.logs[error.partition].missing()
+            raise
+        raise WireLost("the stream ended")
+
+    def _feed(self, log: Log, offset: int, data: bytes) -> None:
+        self._heard(log)
+        events = log.feed(offset, data, self._host.clock.new_epoch, self._host.clock.now_ms())
+        self._host.on_events(log, events)
+        for event in events:
+            if isinstance(event, Propose):
+                self._spawn(self._appender.write(log, event.data), "genesis")
+            elif isinstance(event, Moved):
+                raise WireLost(f"partition {log.number} must be read again ({event.reason})")
+            elif isinstance(event, Live):
+                self._host.on_outcomes(log.queue.opened(again=event.again))
+        self.flush(log)
+
+    async def _listen(self) -> None:
+        async with closing(self.wire.controls()) as messages:
+            async for data in messages:
+                self._host.on_control(data)
+        raise WireLost("the control messages ended")
+
+    def _heard(self, log: Log) -> None:
+        self._watchdogs[log.number].heard(self._loop.time())
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(max(0.0, min(dog.look_at for dog in self._watchdogs) - self._loop.time()))
+            for log, dog in zip(self._host.logs, self._watchdogs, strict=True):
+                todo = dog.check(self._loop.time())
+                if todo == "probe":
+                    data = log.next_probe(self._host.clock.now_ms())[1]
+                    self._spawn(self._appender.write(log, data), "probe")
+                elif todo == "dead":
+                    raise WireLost(f"nothing arrived from partition {log.number} for {self._settings.dead_s:g} s")
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> bool:
+        """Run a coroutine as a task of this session. Return False if the session is ending."""
+        if self._group is not None:
+            try:
+                self._group.create_task(coroutine, name=f"dws {name}")
+            except RuntimeError:  # the group cancels its tasks
+                pass
+            else:
+                return True
+        coroutine.close()
+        return False
+
+    async def _close(self) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self.wire.close()
+        except Exception:
+            logger.exception("a wire could not be closed")
