@@ -21,9 +21,11 @@ class Limits:
             the connection with 1009. If None, only the server's own limit applies.
         filters: Maximum number of filters of one connection. Further filters are refused with `too-many-filters`. If
             None, the number is not limited.
-        messages_per_s: Maximum average rate of messages from a client, in messages per second. Messages above it are
-            refused with `rate-limited`. If None, the rate is not limited, and `burst` and `flood_messages` are not
-            used.
+        recipients: Maximum number of connection ids of one `send_by_conn_id`. A message with more is refused with
+            `too-many-recipients`. If None, the number is not limited.
+        messages_per_s: Maximum average rate of messages from a client, in messages per second. A `send_by_conn_id`
+            counts as one message for each recipient. Messages above the rate are refused with `rate-limited`. If None,
+            the rate is not limited, and `burst` and `flood_messages` are not used.
         burst: Maximum number of messages that a client may send at once. It should be at least the number of
             unacknowledged publishes that your clients allow (`window` of the Python client).
         flood_messages: Maximum number of consecutive messages that are refused with `rate-limited`. One more closes the
@@ -57,6 +59,7 @@ class Limits:
 
     message_bytes: int | None = 65_536
     filters: int | None = 128
+    recipients: int | None = 100
     messages_per_s: float | None = 100.0
     burst: int = 200
     flood_messages: int | None = 200
@@ -96,6 +99,7 @@ class Limits:
 OVER_LIMIT: Final = {
     "message_bytes": f"closed with {CloseCode.MESSAGE_TOO_BIG:d}",
     "filters": "`too-many-filters`",
+    "recipients": "`too-many-recipients`",
     "messages_per_s": "`rate-limited`",
     "burst": "`rate-limited`",
     "flood_messages": f"closed with {CloseCode.FLOODING:d}",

@@ -223,13 +223,29 @@ class SocketReader:
             return None
         return payload
 
+    def _count(self, messages: int) -> None:
+        """Count a request as several more messages.
+
+        Raises:
+            Refused: The client is over its rate.
+        """
+        if self._bucket is None or not messages:
+            return
+        if wait_s := self._bucket.take(asyncio.get_running_loop().time(), messages):
+            raise _over_rate(wait_s)
+
+    def _charge(self, messages: int) -> None:
+        """Count a request that is already carried out as several more messages. The next ones wait for it."""
+        if self._bucket is not None:
+            self._bucket.charge(messages)
+
     def _check_rate(self) -> Refused | None:
         if self._bucket is None or not (wait_s := self._bucket.take(asyncio.get_running_loop().time())):
             return None
         limit = self._host.limits.flood_messages
         if limit is not None and self._bucket.refused > limit:
             self.disconnect(CloseCode.FLOODING)
-        return Refused("rate-limited", "too many messages; slow down", temporary=True, retry_in_s=wait_s)
+        return _over_rate(wait_s)
 
     def _refuse(self, error: DWSError, *, request_id: str | int | None = None) -> None:
         """Answer a message with an `error`."""
@@ -238,6 +254,10 @@ class SocketReader:
 
     def _end(self, code: int, reason: str) -> None:
         raise NotImplementedError
+
+
+def _over_rate(wait_s: float) -> Refused:
+    return Refused("rate-limited", "too many messages; slow down", temporary=True, retry_in_s=wait_s)
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
