@@ -44,6 +44,8 @@ class Limits:
             `too-many` gap. Also the maximum number of messages in one `history` reply. If None, neither is limited.
         replay_bytes: Maximum payload size of a replay, in bytes. If the client missed more, it receives a `too-many`
             gap. If None, it is not limited.
+        history_bytes: Maximum payload size of one `history` reply, in bytes. The reply contains the newest messages that
+            fit. Each 64 KiB of it count as one message against the rate. If None, it is not limited.
         pos_interval_s: Interval in seconds at which clients on quiet topics receive a `pos` frame.
         ping_s: Interval of the server's WebSocket pings, in seconds. Clients receive it in `connected`, and may
             reconnect after twice this time without any frame. Set it to the value of your server (uvicorn:
@@ -70,6 +72,7 @@ class Limits:
     slow_consumer: SlowConsumer = "close"
     replay_messages: int | None = 10_000
     replay_bytes: int | None = 16_777_216
+    history_bytes: int | None = 1_048_576
     pos_interval_s: float = 25.0
     ping_s: float = 20.0
     connections: int | None = None
@@ -110,6 +113,7 @@ OVER_LIMIT: Final = {
     "slow_consumer": f"closed with {CloseCode.TOO_SLOW:d}, or messages are dropped",
     "replay_messages": "gap `too-many`",
     "replay_bytes": "gap `too-many`",
+    "history_bytes": "older messages are left out",
     "pos_interval_s": "a `pos` frame is sent",
     "ping_s": "clients may reconnect after twice this time",
     "connections": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",

@@ -117,6 +117,29 @@ class LogCache:
         found.sort(key=_OFFSET)
         return tuple(found)
 
+    def last(self, topic: str, until: Offset, *, limit: int, max_bytes: int) -> tuple[Record, ...] | None:
+        """Return the newest records of a topic up to an offset, as many as fit into both limits.
+
+        Args:
+            topic: The topic.
+            until: Inclusive upper offset.
+            limit: Maximum number of records.
+            max_bytes: Maximum size of their payloads, in bytes.
+
+        Returns:
+            The records in ascending order. None if the cache does not have them all. Read from the broker then.
+        """
+        if until > self.hi:
+            return None
+        found: deque[Record] = deque()
+        for record in reversed(self._topics.get(topic, ())):
+            if (record.offset or 0) > until:
+                continue
+            if len(found) == limit or (max_bytes := max_bytes - len(record.payload)) < 0:
+                return tuple(found)
+            found.appendleft(record)
+        return tuple(found) if len(found) == limit else None
+
     def missed(self, since: Offset, topics: Collection[str] | TopicMatch) -> tuple[Record, ...] | None:
         """Return the records in `(since, hi]` for a reconnecting client. The result equals a read from the broker.
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from unittest.mock import ANY
+
+import pytest
 from support.apps import chat
 from support.cost import memory
-from support.servers import Client, serve
+from support.raw_client import TEXT, RawClient
+from support.resume import slow_node
+from support.servers import Client, Server, serve
 
 from dws_core import Limits
+
+OURS = "dws_core.server:WebSocketProtocol"
 
 
 async def test_message_to_too_many_recipients_is_refused() -> None:
@@ -49,3 +59,70 @@ async def test_recipients_share_one_payload() -> None:
             assert answer["type"] == "ack"
         assert manager.stats().published == 100
         assert cost.kept_bytes < 1_000_000  # 100 copies have 5,000,000
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["from-cache", "from-broker"])
+async def test_history_reply_has_byte_limit(cached: bool) -> None:
+    """The reply does not depend on where the messages come from. Who asks for more never receives less."""
+    broker, _, app = slow_node("bytes", limits=Limits(history_bytes=100_000))
+    _, manager, first = slow_node("bytes")
+    async with serve(first), AsyncExitStack() as stack:
+        if cached:
+            server = await stack.enter_async_context(serve(app))
+        for number in range(40):
+            await manager.publish("t", f"{number:02}" + "x" * 10_000)
+            await manager.publish("other", "x" * 10_000)
+        if not cached:
+            server = await stack.enter_async_context(serve(app))
+        client = await stack.enter_async_context(Client.open(f"{server.url}/ws/a"))
+        for limit, expected in ((3, 3), (9, 9), (10, 9), (11, 9), (40, 9), (41, 9), (300, 9)):
+            answer = await client.exchange(type="history", topic="t", limit=limit, id=1)
+            numbers = [int(message["data"][:2]) for message in answer["messages"]]
+            assert numbers == list(range(40 - expected, 40)), limit
+        assert bool(broker.reads) is not cached
+
+
+async def test_history_bytes_count_against_rate() -> None:
+    manager, app = chat(limits=Limits(messages_per_s=0.001, burst=12))
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        await manager.publish("t", "x" * 300_000)
+        for number in range(2):
+            answer = await client.exchange(type="history", topic="t", limit=1, id=number)
+            assert len(answer["messages"]) == 1
+        assert (await client.exchange(type="history", topic="t", limit=1, id=2))["messages"] == [ANY]
+        assert (await client.exchange(type="history", topic="t", limit=1, id=3))["code"] == "rate-limited"
+
+
+async def test_unread_history_replies_are_not_built() -> None:
+    """Each request waits until the client has read the earlier replies."""
+    manager, app = chat()
+    async with serve(app, ws=OURS) as server, RawClient.open(f"{server.url}/ws/a", receive_buffer=4096) as client:
+        for number in range(30):
+            await manager.publish("t", f"{number}" + "x" * 60_000)
+        request = json.dumps({"type": "history", "topic": "t", "limit": 30}).encode()
+        with memory() as cost:
+            for _ in range(40):
+                client.send(TEXT, request)
+            await answered_ping(server)
+        assert cost.peak_bytes < 15_000_000  # 40 replies of 1 MB have 40,000,000
+
+
+async def test_full_inbox_lets_other_clients_continue() -> None:
+    """A request of another client is answered before the queued ones."""
+    manager, app = chat(limits=Limits(messages_per_s=None, inbox_messages=5_000))
+    handled = 0
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a"):
+        (connection,) = manager.active_connections
+        for _ in range(5_000):
+            connection._inbox.put({"type": "unsubscribe", "topic": "t"})
+        async with Client.open(f"{server.url}/ws/b") as other:
+            await other.exchange(type="ping")
+            handled = 5_000 - len(connection._inbox._queue)
+    assert handled < 5_000
+
+
+async def answered_ping(server: Server) -> None:
+    """Wait until the server has processed everything that it has received."""
+    async with Client.open(f"{server.url}/ws/ping") as client:
+        for _ in range(50):
+            await client.exchange(type="ping")

@@ -115,6 +115,11 @@ class Connection(SocketReader):
         if self._begin_close(code, reason):
             self._host.tasks.spawn(self._finish_close(), name=f"close connection {self.id!r}")
 
+    async def _caught_up(self) -> None:
+        """Wait until the client has read all earlier messages, or the connection is closed."""
+        await self._host.fanout.flushed()
+        await self._outbox.idle()
+
     def _serve(self) -> None:
         """Start to read for the current task, the handler. Called by the node."""
         self._guard = HandlerGuard(self._host.limits.handler_grace_s)

@@ -168,15 +168,11 @@ class Attach:
         size = 0
         for frame in self._frames(connection, due):
             if size and size + len(frame) > room:
-                await self._written(connection)
+                await connection._caught_up()
                 size = 0
             self._host.fanout.push_one(connection, frame)
             size += len(frame)
-        await self._written(connection)
-
-    async def _written(self, connection: Connection) -> None:
-        await self._host.fanout.flushed()
-        await connection._outbox.idle()
+        await connection._caught_up()
 
     def _frames(self, connection: Connection, due: list[Due | Lost]) -> Iterable[Frame]:
         for item in due:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection
+from typing import Final
 
 from dws_core._auth.interface import Authorize
 from dws_core._errors import InvalidMessage
@@ -27,6 +29,10 @@ from dws_core._wire.server_messages import RequestId
 logger = logging.getLogger("dws")
 
 
+_YIELD_EVERY: Final = 32
+"""Number of requests after which the event loop continues with others. A full inbox never suspends by itself."""
+
+
 class Dispatcher:
     """Checks, authorizes and carries out client requests. A failure is answered. It never ends the connection."""
 
@@ -46,6 +52,7 @@ class Dispatcher:
         self._permission = Permission(authorize)
         self._resume = resume
         self._fanout = fanout
+        self._since_yield = 0
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
             "connect": self._connect,
             "subscribe": self._subscribe,
@@ -58,7 +65,7 @@ class Dispatcher:
         }
 
     async def receive(self, connection: Connection, message: Message | JSON) -> None:
-        """Carry out one request of a client."""
+        """Carry out one request of a client. Let other clients continue after some requests."""
         request_id = None
         try:
             if not isinstance(message, Message):
@@ -67,6 +74,10 @@ class Dispatcher:
             await self._action_of(message)(connection, message)
         except Exception as error:  # noqa: BLE001 -- any failure is answered, so that the connection continues
             self._answer_failure(connection, error, request_id)
+        self._since_yield += 1
+        if self._since_yield >= _YIELD_EVERY:
+            self._since_yield = 0
+            await asyncio.sleep(0)
 
     def _action_of(self, message: Message) -> Callable[[Connection, Message], Awaitable[None]]:
         try:

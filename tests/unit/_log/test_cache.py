@@ -195,3 +195,26 @@ def test_read_is_exact_or_none(steps: list[tuple[str, list[str] | int | str]], d
     else:
         assert found is None
         assert named is None
+
+
+@pytest.mark.parametrize(
+    ("until", "limit", "max_bytes", "expected"),
+    [
+        (6, 2, 99, [5, 6]),
+        (5, 2, 99, [4, 5]),
+        (6, 4, 99, [2, 4, 5, 6]),
+        (6, 5, 99, None),
+        (6, 5, 20, [5, 6]),
+        (6, 5, 29, [5, 6]),
+        (6, 5, 9, []),
+        (7, 1, 99, None),
+    ],
+)
+def test_last_records_fit_into_both_limits(
+    until: Offset, limit: int, max_bytes: int, expected: list[Offset] | None
+) -> None:
+    """The result is None if the log may have more records that fit."""
+    made = cache()
+    records = [rec(offset, "u" if offset in {1, 3} else "t", b"x" * 10) for offset in range(1, 7)]
+    made.advance("e", 0, 6, records, now=0.0)
+    assert offsets(made.last("t", until, limit=limit, max_bytes=max_bytes)) == expected
