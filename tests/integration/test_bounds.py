@@ -9,12 +9,12 @@ from unittest.mock import ANY
 
 import pytest
 from support.apps import chat
-from support.cost import memory
+from support.cost import cpu_time, memory
 from support.raw_client import TEXT, RawClient
-from support.resume import slow_node
+from support.resume import connect, receive_replay, slow_node
 from support.servers import Client, Server, serve
 
-from dws_core import Limits
+from dws_core import Limits, WebSocketManager
 
 OURS = "dws_core.server:WebSocketProtocol"
 
@@ -119,6 +119,48 @@ async def test_full_inbox_lets_other_clients_continue() -> None:
             await other.exchange(type="ping")
             handled = 5_000 - len(connection._inbox._queue)
     assert handled < 5_000
+
+
+async def recent_topics(manager: WebSocketManager, count: int) -> None:
+    for number in range(count):
+        manager.publish(f"user/{number}/inbox/x", number)
+        if number % 500 == 0:
+            await asyncio.sleep(0)
+
+
+async def test_resume_costs_what_it_delivers() -> None:
+    """A client with many filters resumes among many topics. Another one is served in between."""
+    manager, app = chat()
+    async with serve(app) as server, AsyncExitStack() as stack:
+        me, other = [await stack.enter_async_context(Client.open(f"{server.url}/ws/{name}")) for name in "ab"]
+        cursor = (await connect(other))["cursor"]
+        await recent_topics(manager, 20_000)
+        filters = [f"user/{number}/+/x" for number in range(60)] + [f"+/{number}/nothing/+" for number in range(60)]
+        with cpu_time() as cost:
+            assert (await connect(me, *filters, cursor=cursor))["recovered"] is True
+            assert await receive_replay(me) == list(range(60))
+        assert cost.cpu_s < 2.0  # comparing each topic with each filter takes more than 5 s
+
+
+async def test_many_clients_resume_on_new_node_together() -> None:
+    """After a deployment, clients with different filters resume from the broker. They share its reads."""
+    _, manager, first = slow_node("deployment")
+    broker, _, second = slow_node("deployment")
+    async with serve(first) as old:
+        async with Client.open(f"{old.url}/ws/a") as client:
+            cursor = (await connect(client))["cursor"]
+        await recent_topics(manager, 10_000)
+        async with serve(second) as new, AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(Client.open(f"{new.url}/ws/{n}")) for n in range(30)]
+            with cpu_time() as cost:
+                async with asyncio.TaskGroup() as group:
+                    for number, client in enumerate(clients):
+                        filters = [f"user/{number}/{rest}" for rest in ("#", "+/x", "inbox/+")]
+                        group.create_task(connect(client, *filters, cursor=cursor))
+                for number, client in enumerate(clients):
+                    assert await receive_replay(client) == [number]
+            assert cost.cpu_s < 1.5
+            assert len(broker.reads) < 10
 
 
 async def answered_ping(server: Server) -> None:

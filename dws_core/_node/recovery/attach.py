@@ -68,9 +68,16 @@ class Attach:
         self._interest = interest
         self._attachments = attachments
         self._codecs = codecs
-        self._reads = SharedReads(broker, host.tasks)
+        self._reads = SharedReads(broker, host.tasks, host.pacer)
         self._encoded: dict[tuple[int, str, int], SharedMessage] = {}
         self._encoded_bytes = 0
+
+    async def prepare(self, cursor: Mapping[int, Position], wanted: Mapping[int, WantedTopics]) -> None:
+        """Do a part of the work of a later `attach` in small steps, between which others continue."""
+        for partition, topics in wanted.items():
+            if partition in cursor and partition in self._caches:
+                while self._caches[partition].prepare(cursor[partition].offset, topics):
+                    await self._host.pacer.wait_turn()
 
     async def attach(
         self,

@@ -25,6 +25,10 @@ _BYTES_PER_MESSAGE: Final = 65_536
 """Number of bytes read for a `history` that count as one message against the rate."""
 
 
+_MESSAGES_PER_RESUME: Final = 10
+"""Number of messages as which a request with a cursor counts against the rate, in addition to itself."""
+
+
 class Resume:
     """Carries out requests that `Dispatcher` has checked.
 
@@ -177,9 +181,15 @@ class Resume:
     async def _may_resume(
         self, connection: Connection, cursor: Mapping[int, Position] | None, filters: Collection[str]
     ) -> bool:
-        """Wait for a turn if there is a cursor. Return False if the client has disconnected in the meantime."""
+        """Wait for a turn if there is a cursor. Return False if the client has disconnected in the meantime.
+
+        Raises:
+            Refused: The client resumes too often.
+        """
         if cursor is not None:
+            connection._count(_MESSAGES_PER_RESUME)
             await self._pacer.wait_turn()
+            await self._attach.prepare(cursor, self._interest.wanted(connection, {*connection.topics, *filters}))
         return not connection.closed
 
     def _acknowledge(self, connection: Connection, request_id: RequestId) -> None:
