@@ -28,8 +28,8 @@ class Limits:
             the rate is not limited, and `burst` and `flood_messages` are not used.
         burst: Maximum number of messages that a client may send at once. It should be at least the number of
             unacknowledged publishes that your clients allow (`window` of the Python client).
-        flood_messages: Maximum number of consecutive messages that are refused with `rate-limited`. One more closes the
-            connection with 4503. If None, the connection stays open.
+        flood_messages: Maximum number of messages that are refused with `rate-limited` at once. The allowance recovers
+            within 10 seconds. One more message closes the connection with 4503. If None, the connection stays open.
         inbox_messages: Maximum number of messages that are queued for a handler. While the queue is full, the node does
             not read from this client.
         handler_stall_s: How long to wait for a busy handler when the inbox is full, in seconds. After that, messages

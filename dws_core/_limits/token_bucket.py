@@ -10,19 +10,15 @@ class TokenBucket:
         per_s: Maximum average rate, in events per second.
         burst: Maximum number of events at once.
         now: The time, in seconds of a monotonic clock.
-
-    Attributes:
-        refused: Number of consecutive events that were refused.
     """
 
-    __slots__ = ("_burst", "_per_s", "_tokens", "_updated", "refused")
+    __slots__ = ("_burst", "_per_s", "_tokens", "_updated")
 
     def __init__(self, per_s: float, burst: int, *, now: float) -> None:
         self._per_s = per_s
         self._burst = float(burst)
         self._tokens = float(burst)
         self._updated = now
-        self.refused = 0
 
     def take(self, now: float, cost: int = 1) -> float:
         """Take tokens at the time `now`, in seconds of a monotonic clock.
@@ -41,9 +37,7 @@ class TokenBucket:
         needed = 1.0 if cost == 1 else min(float(cost), self._burst - 1.0)
         if self._tokens >= needed:
             self._tokens -= cost
-            self.refused = 0
             return 0.0
-        self.refused += 1
         return (needed - self._tokens) / self._per_s
 
     def charge(self, cost: int) -> None:

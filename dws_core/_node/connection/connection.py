@@ -140,6 +140,8 @@ class Connection(SocketReader):
             on_overflow=self._on_overflow,
         )
         if (sink := sink_of(self.websocket.scope)) is not None:
+            if (limit := self._host.limits.message_bytes) is not None:
+                sink.limit_messages(limit)
             return ReadyOutbox(sink, settings)
         return TaskOutbox(self._write, self._start_writer, settings)
 
