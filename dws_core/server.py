@@ -9,13 +9,17 @@ handshakes, pings, limits, decompression, close and shutdown.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from websockets.frames import Frame
 from websockets.protocol import State
 
 from dws_core._errors import ConfigurationError
+from dws_core._limits.token_bucket import TokenBucket
 from dws_core._node.sending.ready_frames import EXTENSION, FrameListener
+from dws_core._wire.close_codes import CloseCode
 
 try:
     import uvicorn
@@ -31,7 +35,43 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketProtocol"]
 
+logger = logging.getLogger("dws")
+
 _USABLE = (State.CONNECTING, State.OPEN)
+
+_STEP_BYTES: Final = 16_384
+"""Number of received bytes that are parsed at once."""
+
+_FRAMES_PER_TICK: Final = 500
+"""Number of frames of one client, about 6 µs each, after which the other clients continue."""
+
+_SHORT_BYTES: Final = 256
+"""A continuation frame with fewer bytes counts as a frame without purpose."""
+
+_MAX_FRAGMENTS: Final = 4096
+"""Maximum number of frames of one message."""
+
+_RECOVER_S: Final = 10.0
+"""Time in seconds in which the allowance of `extra_frames` recovers."""
+
+
+_INVALID_TEXT: Final = 1007
+_WARN_EVERY_S: Final = 60.0
+_warned: dict[str, float] = {}
+
+
+def _is_utf8(parts: list[bytes]) -> bool:
+    try:
+        (parts[0] if len(parts) == 1 else b"".join(parts)).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _warn_of_invalid_text(now: float) -> None:
+    if now - _warned.get("text", -_WARN_EVERY_S) >= _WARN_EVERY_S:
+        _warned["text"] = now
+        logger.warning("a client sent text that is not UTF-8 and is closed with 1007; logged at most once per minute")
 
 
 def _check_version(version: str) -> None:
@@ -57,15 +97,20 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     ws="dws_core.server:WebSocketProtocol")`. It behaves like uvicorn's own protocol, but is faster.
 
     Attributes:
-        flush_s: Timeout in seconds for clients to read buffered data when the server stops. uvicorn itself waits
+        flush_s: Timeout in seconds for clients to read buffered data when the connection closes. uvicorn itself waits
             forever.
+        extra_frames: Maximum number of control frames, short fragments, and frames after the close frame that a client
+            may send at once. The allowance recovers within 10 seconds. One more drops the connection.
     """
 
     flush_s: ClassVar[float] = 5.0
+    extra_frames: ClassVar[int] = 2000
 
     _flush: asyncio.TimerHandle | None = None
     _listener: FrameListener | None = None
     _paused: bool = False
+    _extra: TokenBucket | None = None
+    _deferred: bytearray | None = None
 
     def run_asgi(self) -> Coroutine[Any, Any, None]:
         """Run the application with the extension in its scope."""
@@ -88,6 +133,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Return the number of bytes in the transport's buffer, which are not passed to the operating system yet."""
         return self.transport.get_write_buffer_size()
 
+    def limit_messages(self, limit_bytes: int) -> None:
+        """Set the maximum size of received messages, finished or not. A larger one closes the connection with 1009.
+
+        The application closes earlier and in a better way, so it gets messages of twice the size.
+        """
+        name = "max_message_size" if hasattr(self.conn, "max_message_size") else "max_size"  # before websockets 16
+        current = getattr(self.conn, name)
+        setattr(self.conn, name, 2 * limit_bytes if current is None else min(current, 2 * limit_bytes))
+
     def abort(self) -> None:
         """Drop the connection and its buffered data."""
         self.transport.abort()
@@ -105,8 +159,108 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Process received data. It may contain a close frame, or a malformed frame."""
-        super().data_received(data)
+        if self._deferred is not None:
+            self._deferred += data
+        else:
+            self._process(data)
+
+    def _process(self, data: bytes) -> bool:
+        """Process received data up to a number of frames. Return False if the rest is deferred to the next tick."""
+        frames = start = 0
+        while start < len(data) and not self.transport.is_closing():
+            frames += self._process_step(data[start : start + _STEP_BYTES])
+            start += _STEP_BYTES
+            if frames > _FRAMES_PER_TICK and start < len(data):
+                self._defer(data[start:])
+                return False
         self._notify_end()
+        return True
+
+    def _process_step(self, data: bytes) -> int:
+        """Process received data as uvicorn does. Return the number of frames in it."""
+        self.conn.receive_data(data)
+        frames = len(self.conn.events)
+        if self.conn.parser_exc is not None:
+            self.handle_parser_exception()
+        else:
+            self.handle_events()
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:  # uvicorn writes no response
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+        return frames
+
+    def _defer(self, data: bytes) -> None:
+        self._deferred = bytearray(data)
+        self.transport.pause_reading()
+        self.read_paused = False  # uvicorn must not resume
+        self.loop.call_soon(self._continue)
+
+    def _continue(self) -> None:
+        if self._deferred is None or self.transport.is_closing():
+            return
+        data, self._deferred = bytes(self._deferred), None
+        if not self._process(data) or self.transport.is_closing():
+            return
+        self.read_paused = not (self.queue.empty() or self.close_sent)
+        if not self.read_paused:  # otherwise uvicorn resumes when the application has received the queued messages
+            self.transport.resume_reading()
+
+    # -- frames without purpose
+
+    def handle_ping(self) -> None:
+        """Process a ping, which is answered already."""
+        if self._allows_extra():
+            super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        """Process a pong."""
+        if self._allows_extra():
+            super().handle_pong(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Process a further frame of a message."""
+        if len(self.frames) >= _MAX_FRAGMENTS:
+            self._drop_flooder()
+        elif len(event.data) >= _SHORT_BYTES or self._allows_extra():
+            super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """Process a complete message. After the close frame it is dropped."""
+        if self.close_sent:
+            if self._allows_extra():
+                super().send_receive_event_to_app()
+        elif self.curr_msg_data_type == "bytes" or _is_utf8(self.frames):
+            super().send_receive_event_to_app()
+        else:  # RFC 6455 §8.1. uvicorn itself logs a traceback for each
+            _warn_of_invalid_text(self.loop.time())
+            self.frames = []
+            self.conn.fail(_INVALID_TEXT)
+            self.handle_parser_exception()
+
+    def _allows_extra(self) -> bool:
+        """Count a frame without purpose. Return False, and drop the connection, if there are too many."""
+        now = self.loop.time()
+        if self._extra is None:
+            self._extra = TokenBucket(self.extra_frames / _RECOVER_S, self.extra_frames, now=now)
+        if not self._extra.take(now):
+            return True
+        self._drop_flooder()
+        return False
+
+    def _drop_flooder(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.conn.state is State.CONNECTING:
+            self.transport.abort()
+            return
+        self.conn.fail(CloseCode.FLOODING, CloseCode.FLOODING.reason)
+        self.handle_parser_exception()
+        self._abort_after_flush()
+
+    def _abort_after_flush(self) -> None:
+        """Drop the closing connection if the client does not read the buffered data in time."""
+        if self._flush is None and self.transport.get_write_buffer_size():
+            self._flush = self.loop.call_later(self.flush_s, self.transport.abort)
 
     async def send(self, message: ASGISendEvent) -> None:
         """Process an event of the application. It may accept or close the connection."""
@@ -122,21 +276,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Close a connection whose client does not answer pings."""
         super().keepalive_timeout()
         self._notify_end()
+        self._abort_after_flush()
 
     def shutdown(self) -> None:
         """Close because the server stops. A client that does not read is dropped after `flush_s`."""
         super().shutdown()
         self._notify_end()
-        if self.transport.get_write_buffer_size():
-            self._flush = self.loop.call_later(self.flush_s, self.transport.abort)
+        self._abort_after_flush()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """Process the end of the application. The transport is closing."""
         super().on_task_complete(task)
         self._notify_end()
+        if self.transport.is_closing():
+            self._abort_after_flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Process the end of the connection."""
+        self._deferred = None
         if self._flush is not None:
             self._flush.cancel()
         super().connection_lost(exc)

@@ -21,13 +21,15 @@ class Limits:
             the connection with 1009. If None, only the server's own limit applies.
         filters: Maximum number of filters of one connection. Further filters are refused with `too-many-filters`. If
             None, the number is not limited.
-        messages_per_s: Maximum average rate of messages from a client, in messages per second. Messages above it are
-            refused with `rate-limited`. If None, the rate is not limited, and `burst` and `flood_messages` are not
-            used.
+        recipients: Maximum number of connection ids of one `send_by_conn_id`. A message with more is refused with
+            `too-many-recipients`. If None, the number is not limited.
+        messages_per_s: Maximum average rate of messages from a client, in messages per second. A `send_by_conn_id`
+            counts as one message for each recipient. Messages above the rate are refused with `rate-limited`. If None,
+            the rate is not limited, and `burst` and `flood_messages` are not used.
         burst: Maximum number of messages that a client may send at once. It should be at least the number of
             unacknowledged publishes that your clients allow (`window` of the Python client).
-        flood_messages: Maximum number of consecutive messages that are refused with `rate-limited`. One more closes the
-            connection with 4503. If None, the connection stays open.
+        flood_messages: Maximum number of messages that are refused with `rate-limited` at once. The allowance recovers
+            within 10 seconds. One more message closes the connection with 4503. If None, the connection stays open.
         inbox_messages: Maximum number of messages that are queued for a handler. While the queue is full, the node does
             not read from this client.
         handler_stall_s: How long to wait for a busy handler when the inbox is full, in seconds. After that, messages
@@ -42,6 +44,8 @@ class Limits:
             `too-many` gap. Also the maximum number of messages in one `history` reply. If None, neither is limited.
         replay_bytes: Maximum payload size of a replay, in bytes. If the client missed more, it receives a `too-many`
             gap. If None, it is not limited.
+        history_bytes: Maximum payload size of one `history` reply, in bytes. The reply contains the newest messages that
+            fit. Each 64 KiB of it count as one message against the rate. If None, it is not limited.
         pos_interval_s: Interval in seconds at which clients on quiet topics receive a `pos` frame.
         ping_s: Interval of the server's WebSocket pings, in seconds. Clients receive it in `connected`, and may
             reconnect after twice this time without any frame. Set it to the value of your server (uvicorn:
@@ -57,6 +61,7 @@ class Limits:
 
     message_bytes: int | None = 65_536
     filters: int | None = 128
+    recipients: int | None = 100
     messages_per_s: float | None = 100.0
     burst: int = 200
     flood_messages: int | None = 200
@@ -67,6 +72,7 @@ class Limits:
     slow_consumer: SlowConsumer = "close"
     replay_messages: int | None = 10_000
     replay_bytes: int | None = 16_777_216
+    history_bytes: int | None = 1_048_576
     pos_interval_s: float = 25.0
     ping_s: float = 20.0
     connections: int | None = None
@@ -96,6 +102,7 @@ class Limits:
 OVER_LIMIT: Final = {
     "message_bytes": f"closed with {CloseCode.MESSAGE_TOO_BIG:d}",
     "filters": "`too-many-filters`",
+    "recipients": "`too-many-recipients`",
     "messages_per_s": "`rate-limited`",
     "burst": "`rate-limited`",
     "flood_messages": f"closed with {CloseCode.FLOODING:d}",
@@ -106,6 +113,7 @@ OVER_LIMIT: Final = {
     "slow_consumer": f"closed with {CloseCode.TOO_SLOW:d}, or messages are dropped",
     "replay_messages": "gap `too-many`",
     "replay_bytes": "gap `too-many`",
+    "history_bytes": "older messages are left out",
     "pos_interval_s": "a `pos` frame is sent",
     "ping_s": "clients may reconnect after twice this time",
     "connections": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",

@@ -10,32 +10,36 @@ class TokenBucket:
         per_s: Maximum average rate, in events per second.
         burst: Maximum number of events at once.
         now: The time, in seconds of a monotonic clock.
-
-    Attributes:
-        refused: Number of consecutive events that were refused.
     """
 
-    __slots__ = ("_burst", "_per_s", "_tokens", "_updated", "refused")
+    __slots__ = ("_burst", "_per_s", "_tokens", "_updated")
 
     def __init__(self, per_s: float, burst: int, *, now: float) -> None:
         self._per_s = per_s
         self._burst = float(burst)
         self._tokens = float(burst)
         self._updated = now
-        self.refused = 0
 
-    def take(self, now: float) -> float:
-        """Take one token at the time `now`, in seconds of a monotonic clock.
+    def take(self, now: float, cost: int = 1) -> float:
+        """Take tokens at the time `now`, in seconds of a monotonic clock.
+
+        Args:
+            now: The time.
+            cost: Number of tokens. A cost of the whole burst or more needs one token less than a full bucket has, and
+                leaves a debt.
 
         Returns:
-            0.0 if the event is allowed. Otherwise no token was taken, and this is the time until the next one, in
+            0.0 if the event is allowed. Otherwise no token was taken, and this is the time until there are enough, in
             seconds.
         """
         self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._per_s)
         self._updated = now
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
-            self.refused = 0
+        needed = 1.0 if cost == 1 else min(float(cost), self._burst - 1.0)
+        if self._tokens >= needed:
+            self._tokens -= cost
             return 0.0
-        self.refused += 1
-        return (1.0 - self._tokens) / self._per_s
+        return (needed - self._tokens) / self._per_s
+
+    def charge(self, cost: int) -> None:
+        """Take tokens for an event that is already carried out. The bucket may owe them."""
+        self._tokens -= cost

@@ -7,17 +7,27 @@ watermark. All connections of the node share the cache.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from dws_core._log.records import Head, History, Offset, Record, TopicMatch
+from dws_core._log.records import Head, History, Offset, Record, TopicMatch, WantedTopics
+from dws_core._topics.cached_topics import CachedTopics
+from dws_core._topics.trie import TrieIndex
+from dws_core._topics.wanted import WantedMatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _RECORD_BYTES: Final = 256
 """Memory of a record in addition to its payload: the Python objects around it."""
+
+_FEW_TOPICS: Final = 512
+"""Number of changed topics that are compared with filters one by one. Above it, an index of all topics is used."""
+
+_INDEX_STEP: Final = 1_000
+"""Number of topics that are added to the index in one step, in about 2 ms."""
 
 _OFFSET = attrgetter("offset")
 
@@ -42,8 +52,8 @@ class LogCache:
     """
 
     __slots__ = (
-        "_arrivals", "_history", "_max_bytes", "_max_records", "_now", "_records", "_topics", "epoch", "hi", "lo",
-        "max_age_s", "partition", "size_bytes",
+        "_arrivals", "_by_level", "_history", "_max_bytes", "_max_records", "_now", "_records", "_topics", "epoch", "hi",
+        "lo", "max_age_s", "partition", "size_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +78,7 @@ class LogCache:
         self._records: deque[Record] = deque()
         self._arrivals: deque[tuple[float, Offset]] = deque()  # when the records up to an offset arrived
         self._topics: OrderedDict[str, deque[Record]] = OrderedDict()  # least recently published first
+        self._by_level: CachedTopics | None = None
 
     def __len__(self) -> int:
         return len(self._records)
@@ -98,13 +109,15 @@ class LogCache:
             self._evict_to(self._arrivals[0][1])
         while len(self._records) > self._max_records or self.size_bytes > self._max_bytes:
             self._evict()
+        if self._by_level is not None and self._by_level.used <= now - self.max_age_s:
+            self._by_level = None
 
     def forget(self, topic: str) -> None:
         """Evict the records of a topic, and all records that are older than its newest one."""
         if (found := self._topics.get(topic)) is not None:
             self._evict_to(found[-1].offset or 0)
 
-    def read(self, since: Offset, until: Offset, topics: Collection[str] | TopicMatch) -> tuple[Record, ...] | None:
+    def read(self, since: Offset, until: Offset, topics: WantedTopics) -> tuple[Record, ...] | None:
         """Return the records in `(since, until]` that have a wanted topic. The caller must check the epoch.
 
         Returns:
@@ -112,12 +125,43 @@ class LogCache:
         """
         if since < self.lo or until > self.hi:
             return None
-        wanted = self._changed_since(since, topics) if callable(topics) else self._named(topics)
-        found = [record for queue in wanted for record in _between(queue, since, until)]
+        found = [record for queue in self._wanted(since, topics) for record in _between(queue, since, until)]
         found.sort(key=_OFFSET)
         return tuple(found)
 
-    def missed(self, since: Offset, topics: Collection[str] | TopicMatch) -> tuple[Record, ...] | None:
+    def prepare(self, since: Offset, topics: WantedTopics) -> bool:
+        """Do a part of the work of a later `read` or `missed`. Return whether some is left.
+
+        A read of filters needs an index if many topics have changed. Building it takes too long for one step.
+        """
+        if not _filters_of(topics) or not self._many_changed(since):
+            return False
+        return self._index().build(_INDEX_STEP)
+
+    def last(self, topic: str, until: Offset, *, limit: int, max_bytes: int) -> tuple[Record, ...] | None:
+        """Return the newest records of a topic up to an offset, as many as fit into both limits.
+
+        Args:
+            topic: The topic.
+            until: Inclusive upper offset.
+            limit: Maximum number of records.
+            max_bytes: Maximum size of their payloads, in bytes.
+
+        Returns:
+            The records in ascending order. None if the cache does not have them all. Read from the broker then.
+        """
+        if until > self.hi:
+            return None
+        found: deque[Record] = deque()
+        for record in reversed(self._topics.get(topic, ())):
+            if (record.offset or 0) > until:
+                continue
+            if len(found) == limit or (max_bytes := max_bytes - len(record.payload)) < 0:
+                return tuple(found)
+            found.appendleft(record)
+        return tuple(found) if len(found) == limit else None
+
+    def missed(self, since: Offset, topics: WantedTopics) -> tuple[Record, ...] | None:
         """Return the records in `(since, hi]` for a reconnecting client. The result equals a read from the broker.
 
         Returns:
@@ -145,6 +189,25 @@ class LogCache:
             arrived = offset
         return arrived
 
+    def _wanted(self, since: Offset, topics: WantedTopics) -> Iterator[deque[Record]]:
+        if not callable(topics):
+            return self._named(topics)
+        filters = _filters_of(topics)
+        if filters is None or not self._many_changed(since):
+            return self._changed_since(since, topics)
+        names: frozenset[str] = topics.names if isinstance(topics, WantedMatch) else frozenset()
+        found = self._index().matching(filters, now=self._now)
+        return self._named(chain(names, (name for name in found if name not in names)))
+
+    def _many_changed(self, since: Offset) -> bool:
+        queue = next(islice(reversed(self._topics.values()), _FEW_TOPICS, None), None)
+        return queue is not None and (queue[-1].offset or 0) > since
+
+    def _index(self) -> CachedTopics:
+        if self._by_level is None:
+            self._by_level = CachedTopics(self._topics.keys(), now=self._now)
+        return self._by_level
+
     def _named(self, topics: Iterable[str]) -> Iterator[deque[Record]]:
         return (queue for name in topics if (queue := self._topics.get(name)) is not None)
 
@@ -159,6 +222,7 @@ class LogCache:
         self._records.clear()
         self._arrivals.clear()
         self._topics.clear()
+        self._by_level = None
         self.size_bytes = 0
         self.epoch, self.lo, self.hi = epoch, offset, offset
 
@@ -170,6 +234,8 @@ class LogCache:
             self._topics.move_to_end(record.topic)
         else:
             self._topics[record.topic] = deque((record,))
+            if self._by_level is not None:
+                self._by_level.add(record.topic)
 
     def _evict(self) -> None:
         record = self._records.popleft()
@@ -178,6 +244,8 @@ class LogCache:
         queue.popleft()  # it is also the oldest record of its topic
         if not queue:
             del self._topics[record.topic]
+            if self._by_level is not None:
+                self._by_level.discard(record.topic)
         self.lo = record.offset or 0
         while self._arrivals and self._arrivals[0][1] <= self.lo:
             self._arrivals.popleft()
@@ -188,6 +256,13 @@ class LogCache:
         self.lo = max(self.lo, offset)
         while self._arrivals and self._arrivals[0][1] <= self.lo:
             self._arrivals.popleft()
+
+
+def _filters_of(topics: WantedTopics) -> TrieIndex[object] | None:
+    """Return the index of the filters among wanted topics, if it is one that `CachedTopics` can use."""
+    if isinstance(topics, WantedMatch) and isinstance(topics.index, TrieIndex):
+        return topics.index
+    return None
 
 
 def _between(queue: deque[Record], since: Offset, until: Offset) -> Iterator[Record]:

@@ -15,8 +15,9 @@ from typing import Final, TypeAlias
 
 from dws_core._log.cache import LogCache
 from dws_core._log.records import GapReason, Head, ReadResult, ReadSpan, TopicMatch, WantedTopics
+from dws_core._topics.wanted import WantedMatch, joined
 
-Answered: TypeAlias = list[tuple[ReadSpan, ReadResult]]
+Answered: TypeAlias = Iterable[tuple[ReadSpan, ReadResult]]
 
 _SPLIT: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY})
 """Gaps of a joint read that may not apply to its parts. All other gaps concern the log, so they apply to every part."""
@@ -53,7 +54,10 @@ class JointRead:
         return joint
 
     def answered(self, result: ReadResult) -> Answered:
-        """Process the result of the read in progress. Return the queued reads that it completes, with their results."""
+        """Process the result of the read in progress. Return the queued reads that it completes, with their results.
+
+        Each result is computed when it is iterated over, so that the caller may let others continue in between.
+        """
         joint, group = self._end()
         if len(group) == 1 or (result.gap is not None and result.gap not in _SPLIT):
             return [(span, result) for span in group]
@@ -109,7 +113,10 @@ def _any_of(wanted: Iterable[WantedTopics]) -> WantedTopics:
         else:
             names.append(topics)
     exact = frozenset(chain.from_iterable(names))
-    return _match_any(exact, tuple(matches)) if matches else exact
+    if not matches:
+        return exact
+    of_filters = [match for match in matches if isinstance(match, WantedMatch)]
+    return joined(of_filters, exact) if len(of_filters) == len(matches) else _match_any(exact, tuple(matches))
 
 
 def _match_any(exact: frozenset[str], matches: tuple[TopicMatch, ...]) -> Callable[[str], bool]:
@@ -124,7 +131,7 @@ def _parts(joint: ReadSpan, group: list[ReadSpan], result: ReadResult) -> Answer
     head = Head(partition=joint.partition, epoch=joint.epoch, offset=joint.since)
     index = LogCache(head, max_records=len(result.records), max_bytes=2**63, max_age_s=1.0)
     index.advance(joint.epoch, joint.since, joint.until, result.records, now=0.0)
-    return [(span, _part(span, index)) for span in group]
+    return ((span, _part(span, index)) for span in group)
 
 
 def _part(span: ReadSpan, index: LogCache) -> ReadResult:

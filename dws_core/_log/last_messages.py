@@ -23,6 +23,8 @@ class LastMessages:
         first_step: Number of offsets that the first read covers.
 
     Attributes:
+        until: Offset at which the search ends, inclusive.
+        limit: Maximum number of records to find.
         since: Exclusive lower offset of the next read, whose upper offset is `until`. Unused when `done` is True.
         done: Whether the search has ended and `records` is the result.
         gap: Why the search has failed, or None.
@@ -32,8 +34,8 @@ class LastMessages:
         self.since: Offset = max(0, until - first_step)
         self.done: bool = until == 0
         self.gap: GapReason | None = None
-        self._until = until
-        self._limit = limit
+        self.until = until
+        self.limit = limit
         self._found: tuple[Record, ...] = ()
         self._complete_from: Offset = until  # a read from this offset is complete
         self._gap_until: Offset = -1  # a read from this offset is a gap
@@ -41,7 +43,7 @@ class LastMessages:
     @property
     def records(self) -> tuple[Record, ...]:
         """The last records that were found, at most `limit`, in ascending order."""
-        return self._found[-self._limit :]
+        return self._found[-self.limit :]
 
     def take(self, result: ReadResult) -> None:
         """Process the result of a read, and update `done` and `since`."""
@@ -52,8 +54,8 @@ class LastMessages:
         else:
             self.gap, self._found, self.done = result.gap, (), True
             return
-        self.done = len(self._found) >= self._limit or self._complete_from - self._gap_until <= 1
+        self.done = len(self._found) >= self.limit or self._complete_from - self._gap_until <= 1
         if self._gap_until >= 0:
             self.since = (self._complete_from + self._gap_until) // 2
         else:
-            self.since = max(0, self._until - _FACTOR * (self._until - self.since))
+            self.since = max(0, self.until - _FACTOR * (self.until - self.since))

@@ -73,17 +73,12 @@ def wanted_topics(exact: Collection[str], match: TopicMatch | None, layout: Layo
 
     Args:
         exact: The exact topics that it wants.
-        match: Returns whether it wants another topic, in any partition. If None, it wants only the exact topics.
+        match: Returns whether it wants a topic, in any partition. If None, it wants only the exact topics.
         layout: The layout of the channel.
     """
     names = frozenset(exact)
     if match is not None:
-        wildcard = match
-
-        def wanted(topic: str) -> bool:
-            return topic in names or wildcard(topic)
-
-        return dict.fromkeys(range(layout.partitions), wanted)
+        return dict.fromkeys(range(layout.partitions), match)
     found: dict[int, set[str]] = {}
     for topic in names:
         found.setdefault(partition_of(topic, layout), set()).add(topic)

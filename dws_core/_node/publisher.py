@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Collection, Generator
+from collections.abc import Awaitable, Collection, Generator, Sequence
 from typing import Any
 
 from dws_core._errors import ConfigurationError, InvalidTopic
@@ -84,11 +84,21 @@ class Publisher:
             InvalidMessage: The key is too long or empty, or cannot be encoded in UTF-8.
             CodecError: The node's codec cannot encode the data.
         """
-        self._check_topic(topic)
+        return self.publish_to_each((topic,), data, key=key)[0]
+
+    def publish_to_each(
+        self, topics: Sequence[str], data: JSON, *, key: str | None = None
+    ) -> list[asyncio.Future[Receipt]]:
+        """Publish the same data to several topics. It is encoded once. Errors: see `publish`."""
+        for topic in topics:
+            self._check_topic(topic)
         if key is not None:
             check_key(key)
         payload = self._header + self._codec.encode(data)
-        self._counters.published += 1
+        self._counters.published += len(topics)
+        return [self._store(topic, payload, key) for topic in topics]
+
+    def _store(self, topic: str, payload: bytes, key: str | None) -> asyncio.Future[Receipt]:
         partition, history = partition_of(topic, self._layout), self._policy.of(topic)
         return self._broker.publish(partition, topic, payload, history=history, key=key)
 
@@ -159,7 +169,7 @@ class PublishMethods:
         """
         ids = [conn_id] if isinstance(conn_id, str) else list(dict.fromkeys(conn_id))
         topics = [conn_topic(check_conn_id(one)) for one in ids]
-        futures = [self._publisher.publish(topic, data, key=key) for topic in topics]
+        futures = self._publisher.publish_to_each(topics, data, key=key)
         return PendingPublish(futures, f"{len(ids)} connections")
 
     def send(self, message: Message) -> Awaitable[list[Receipt]]:

@@ -193,6 +193,7 @@ class NodeRuntime:
             policy=settings.policy,
             codecs=settings.codecs,
             max_messages=settings.limits.replay_messages,
+            max_bytes=settings.limits.history_bytes,
         )
 
     def _build_dispatcher(self) -> Dispatcher:

@@ -78,8 +78,8 @@ class TopicMatcher(Protocol):
     def is_exact(self, filter_: str) -> bool:
         """Return whether a valid filter matches only the topic with the same text.
 
-        If True, adding or removing the filter invalidates the cached receivers of that topic only. If False, it
-        invalidates the whole cache. False is always safe.
+        If True, adding or removing the filter invalidates the cached receivers of that topic only. If False, each
+        cached topic is compared with the filter when it is used again. False is always safe.
         """
         ...
 
@@ -88,5 +88,5 @@ class TopicMatcher(Protocol):
         ...
 
     def index(self) -> TopicIndex[object]:
-        """Return a new, empty index. Called once for each node."""
+        """Return a new, empty index. Called for each node, and for each request that resumes."""
         ...

@@ -21,11 +21,16 @@ result again is cheap compared with delivering to so many receivers.
 """
 
 
+_MAX_CHANGED: Final = 1024
+"""Maximum number of changed filters that are noted. One more clears the cache."""
+
+
 class Router(Generic[R]):
     """The filters of each receiver, and the receivers of each topic.
 
     Pure, and not thread-safe. A receiver without filters takes no memory. Adding or removing an exact filter
-    invalidates the cached receivers of that topic. Adding or removing any other filter clears the cache.
+    invalidates the cached receivers of that topic. Adding or removing any other filter invalidates those of the topics
+    that it matches: the filter is noted, and compared with a cached topic when that topic is used again.
 
     Args:
         matcher: The topic language.
@@ -38,7 +43,10 @@ class Router(Generic[R]):
         self._index: TopicIndex[Any] = matcher.index()
         self._filters: dict[R, str | dict[str, None]] = {}  # mostly one each: a str takes a fifth of a dict
         # Not a dict: finding the oldest key of a dict skips over every entry that was removed before it.
-        self._cache: OrderedDict[str, tuple[R, ...]] = OrderedDict()
+        self._cache: OrderedDict[str, tuple[int, tuple[R, ...]]] = OrderedDict()  # the version, and the receivers
+        self._version = 0  # counts the changes of filters that are not exact
+        self._changed: TopicIndex[Any] = matcher.index()  # these filters
+        self._changed_in: dict[str, int] = {}  # the last version in which each of them changed
         self._cache_size = cache_size
         self._cached_receivers = 0
 
@@ -96,14 +104,24 @@ class Router(Generic[R]):
     def receivers(self, topic: str) -> tuple[R, ...]:
         """Return the receivers of a valid topic, in the index's order, each once even if several filters match."""
         found = self._cache.get(topic)
-        return self._look_up(topic) if found is None else found
+        if found is not None and found[0] == self._version:
+            return found[1]
+        if found is not None and not self._has_changed(topic, found[0]):
+            self._cache[topic] = self._version, found[1]
+            return found[1]
+        return self._look_up(topic)
+
+    def _has_changed(self, topic: str, version: int) -> bool:
+        """Return whether a filter that matches a topic was added or removed after a version."""
+        return any(self._changed_in[filter_] > version for filter_ in self._changed.lookup(topic))
 
     def _look_up(self, topic: str) -> tuple[R, ...]:
         found: tuple[R, ...] = tuple(self._index.lookup(topic))
-        self._cache[topic] = found
+        self._drop(topic)
+        self._cache[topic] = self._version, found
         self._cached_receivers += len(found)
         while self._is_over_full():
-            self._cached_receivers -= len(self._cache.popitem(last=False)[1])
+            self._cached_receivers -= len(self._cache.popitem(last=False)[1][1])
         return found
 
     def _is_over_full(self) -> bool:
@@ -113,7 +131,20 @@ class Router(Generic[R]):
 
     def _forget(self, filter_: str) -> None:
         if self._matcher.is_exact(filter_):
-            self._cached_receivers -= len(self._cache.pop(filter_, ()))
-        else:
+            self._drop(filter_)
+        elif self._cache:
+            self._note_change(filter_)
+
+    def _drop(self, topic: str) -> None:
+        if (cached := self._cache.pop(topic, None)) is not None:
+            self._cached_receivers -= len(cached[1])
+
+    def _note_change(self, filter_: str) -> None:
+        if len(self._changed_in) >= _MAX_CHANGED:
             self._cache.clear()
             self._cached_receivers = 0
+            self._changed, self._changed_in = self._matcher.index(), {}
+            return
+        self._version += 1
+        self._changed.add(filter_, filter_)
+        self._changed_in[filter_] = self._version

@@ -11,7 +11,7 @@ from dws_core._topics.filters import check_filter, check_topic, has_wildcard, ma
 R = TypeVar("R", bound=Hashable)
 
 
-class _Node(dict[str, "_Node[R]"], Generic[R]):
+class TrieNode(dict[str, "TrieNode[R]"], Generic[R]):
     """The children by level, and the receivers of the filter that ends here. One object saves memory."""
 
     __slots__ = ("receivers",)
@@ -26,11 +26,14 @@ class TrieIndex(Generic[R]):
 
     A lookup visits, level by level, only the nodes that the topic's levels, `+` and `#` lead to. Exact filters cost one
     dict lookup, independent of their number. No method recurses. Empty nodes are freed.
+
+    Attributes:
+        wildcards: Root of the trie of the filters with wildcards. Read it only.
     """
 
     def __init__(self) -> None:
         self._exact: dict[str, dict[R, None]] = {}
-        self._root: _Node[R] = _Node()
+        self.wildcards: TrieNode[R] = TrieNode()
         self._size = 0
 
     def __len__(self) -> int:
@@ -53,7 +56,7 @@ class TrieIndex(Generic[R]):
         self._size -= 1
         if not self._size:  # a dict does not shrink until it is cleared
             self._exact.clear()
-            self._root.clear()
+            self.wildcards.clear()
         return True
 
     def lookup(self, topic: str) -> AbstractSet[R]:
@@ -63,7 +66,7 @@ class TrieIndex(Generic[R]):
         were added. Later changes of the index do not change the set.
         """
         found = dict(self._exact.get(topic, ()))
-        if self._root:
+        if self.wildcards:
             for receivers in self._matching(topic):
                 found.update(receivers)
         return found.keys()
@@ -72,7 +75,7 @@ class TrieIndex(Generic[R]):
         first, *levels = topic.split("/")
         nodes, ends = self._start(first)
         for level in levels:
-            following: list[_Node[R]] = []
+            following: list[TrieNode[R]] = []
             for node in nodes:
                 if (child := node.get("#")) is not None:
                     ends.append(child)
@@ -87,9 +90,9 @@ class TrieIndex(Generic[R]):
                 ends.append(child)
         return [node.receivers for node in ends if node.receivers]
 
-    def _start(self, first: str) -> tuple[list[_Node[R]], list[_Node[R]]]:
+    def _start(self, first: str) -> tuple[list[TrieNode[R]], list[TrieNode[R]]]:
         """Return the nodes that the first level leads to, and the nodes at which a filter ends."""
-        node, one, rest = (self._root.get(level) for level in (first, "+", "#"))
+        node, one, rest = (self.wildcards.get(level) for level in (first, "+", "#"))
         if first[:1] == "$":  # MQTT 5.0 §4.7.2: a wildcard at the first level does not match such a topic
             one = rest = None
         return [child for child in (node, one) if child is not None], [rest] if rest is not None else []
@@ -101,11 +104,11 @@ class TrieIndex(Generic[R]):
         return receivers
 
     def _wild(self, filter_: str) -> dict[R, None]:
-        node = self._root
+        node = self.wildcards
         for level in filter_.split("/"):
             child = node.get(level)
             if child is None:
-                child = node[level] = _Node()
+                child = node[level] = TrieNode()
             node = child
         if node.receivers is None:
             node.receivers = {}
@@ -121,8 +124,8 @@ class TrieIndex(Generic[R]):
         return True
 
     def _discard_wild(self, filter_: str, receiver: R) -> bool:
-        node = self._root
-        path: list[tuple[_Node[R], str]] = []
+        node = self.wildcards
+        path: list[tuple[TrieNode[R], str]] = []
         for level in filter_.split("/"):
             child = node.get(level)
             if child is None:
@@ -138,7 +141,7 @@ class TrieIndex(Generic[R]):
         return True
 
 
-def _prune(path: list[tuple[_Node[R], str]]) -> None:
+def _prune(path: list[tuple[TrieNode[R], str]]) -> None:
     """Remove the nodes at the end of a path that have neither receivers nor children."""
     for parent, level in reversed(path):
         child = parent[level]

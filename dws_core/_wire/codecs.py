@@ -17,6 +17,8 @@ class Codec(Protocol):
 
     A codec may also have a method `splice(members, data)`. It encodes an object from `members` and the member `data`,
     whose value is encoded already. With it, the node forwards messages of the broker to clients without decoding them.
+    A codec may have a method `decode_id(data)`. It returns the member `id` of an encoded object, a string or an integer,
+    or None. With it, the node answers the messages that it refuses without decoding them.
 
     Attributes:
         name: Short name. Its WebSocket subprotocol is `dws.v1.<name>`.
@@ -44,6 +46,12 @@ class Codec(Protocol):
         ...
 
 
+class _Identified(msgspec.Struct):
+    """A message of which only the id is decoded."""
+
+    id: str | int | None = None
+
+
 class JSONCodec:
     """JSON, RFC 8259, in text frames."""
 
@@ -53,6 +61,7 @@ class JSONCodec:
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder().decode
+        self._decode_identified = msgspec.json.Decoder(_Identified).decode
 
     def encode(self, value: JSON) -> bytes:
         """Encode a value. `bytes` become base64 text, and dates become ISO 8601 text."""
@@ -61,6 +70,10 @@ class JSONCodec:
     def decode(self, data: bytes | str) -> JSON:
         """Decode UTF-8 bytes or text."""
         return _decode(self.name, self._decode, data)
+
+    def decode_id(self, data: bytes | str) -> str | int | None:
+        """Decode only the `id` of a message. Return None if there is none."""
+        return _id_of(self._decode_identified, data)
 
     def splice(self, members: Mapping[str, JSON], data: bytes) -> bytes:
         """Encode an object of `members` and, at the end, the member `data`, whose value is JSON already."""
@@ -76,6 +89,7 @@ class MsgpackCodec:
     def __init__(self) -> None:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder().decode
+        self._decode_identified = msgspec.msgpack.Decoder(_Identified).decode
 
     def encode(self, value: JSON) -> bytes:
         """Encode a value. `bytes` stay bytes."""
@@ -85,9 +99,38 @@ class MsgpackCodec:
         """Decode bytes."""
         return _decode(self.name, self._decode, data)
 
+    def decode_id(self, data: bytes | str) -> str | int | None:
+        """Decode only the `id` of a message. Return None if there is none."""
+        return _id_of(self._decode_identified, data)
+
     def splice(self, members: Mapping[str, JSON], data: bytes) -> bytes:
         """Encode an object of `members` and, at the end, the member `data`, whose value is MessagePack already."""
         return self._encode({**members, "data": msgspec.Raw(data)})
+
+
+def decode_id(codec: Codec, data: bytes | str) -> str | int | None:
+    """Return the `id` of an encoded message, or None if it has none. Use `decode_id` of the codec if it has one."""
+    if (quick := getattr(codec, "decode_id", None)) is not None:
+        found: str | int | None = quick(data)
+        return found
+    try:
+        return id_of(codec.decode(data))
+    except CodecError:
+        return None
+
+
+def id_of(message: JSON) -> str | int | None:
+    """Return the `id` of a decoded message, or None if it has no valid one."""
+    found = message.get("id") if isinstance(message, Mapping) else None
+    return found if isinstance(found, str | int) and not isinstance(found, bool) else None
+
+
+def _id_of(decode: Any, data: bytes | str) -> str | int | None:
+    try:
+        found: str | int | None = decode(data).id
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        return None
+    return found
 
 
 def splice(codec: Codec, members: Mapping[str, JSON], data: bytes) -> bytes:

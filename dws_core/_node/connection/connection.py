@@ -115,6 +115,11 @@ class Connection(SocketReader):
         if self._begin_close(code, reason):
             self._host.tasks.spawn(self._finish_close(), name=f"close connection {self.id!r}")
 
+    async def _caught_up(self) -> None:
+        """Wait until the client has read all earlier messages, or the connection is closed."""
+        await self._host.fanout.flushed()
+        await self._outbox.idle()
+
     def _serve(self) -> None:
         """Start to read for the current task, the handler. Called by the node."""
         self._guard = HandlerGuard(self._host.limits.handler_grace_s)
@@ -135,6 +140,8 @@ class Connection(SocketReader):
             on_overflow=self._on_overflow,
         )
         if (sink := sink_of(self.websocket.scope)) is not None:
+            if (limit := self._host.limits.message_bytes) is not None:
+                sink.limit_messages(limit)
             return ReadyOutbox(sink, settings)
         return TaskOutbox(self._write, self._start_writer, settings)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -15,11 +15,15 @@ from dws_core._node.sending.outbox import Outbox
 from dws_core._wire import server_messages
 from dws_core._wire.client_errors import Refused, describe
 from dws_core._wire.close_codes import ABNORMAL, NO_STATUS, CloseCode
-from dws_core._wire.codecs import Codec
+from dws_core._wire.codecs import Codec, decode_id, id_of
 from dws_core._wire.message import JSON, Message
 
 SOCKET_CLOSED = (WebSocketDisconnect, RuntimeError, OSError)
 """Exceptions that servers and Starlette raise when a closing or closed socket is used."""
+
+
+_REFUSALS_RECOVER_S: Final = 10.0
+"""Time in seconds after which a client may be refused as often as at the beginning."""
 
 
 class InboxEnded(Exception):
@@ -90,7 +94,17 @@ class Inbox:
 class SocketReader:
     """The reading half of `Connection`. A base class and not an attribute, to save memory on idle connections."""
 
-    __slots__ = ("_bucket", "_close_code", "_close_reason", "_host", "_inbox", "_outbox", "codec", "websocket")
+    __slots__ = (
+        "_bucket",
+        "_close_code",
+        "_close_reason",
+        "_host",
+        "_inbox",
+        "_outbox",
+        "_refusals",
+        "codec",
+        "websocket",
+    )
 
     websocket: WebSocket
     codec: Codec
@@ -102,6 +116,7 @@ class SocketReader:
         self._close_code: int | None = None
         self._close_reason = ""
         self._bucket: TokenBucket | None = None
+        self._refusals: TokenBucket | None = None
         limits = host.limits
         if limits.messages_per_s is not None:
             self._bucket = TokenBucket(limits.messages_per_s, limits.burst, now=asyncio.get_running_loop().time())
@@ -147,7 +162,7 @@ class SocketReader:
                 data = await self._next()
                 message = Message.from_client_message(data=data)
             except InvalidMessage as error:
-                self._refuse(error, request_id=_id_of(data))
+                self._refuse(error, request_id=id_of(data))
                 continue
             except (InboxEnded, ConnectionClosed):
                 return
@@ -168,13 +183,14 @@ class SocketReader:
                 message = await self._read()
                 if inbox.full and not await inbox.room(self._host.limits.handler_stall_s):
                     busy = Refused("overloaded", "the handler does not keep up; try again later", temporary=True)
-                    self._refuse(busy, request_id=_id_of(message))
+                    self._refuse(busy, request_id=id_of(message))
                     continue
                 inbox.put(message)
         except ConnectionClosed:
-            return
-        finally:
+            return  # the connection has ended, or it ends when its close frame is written
+        except BaseException:
             self._end(ABNORMAL, "")
+            raise
 
     async def _read(self) -> JSON:
         """Return the next valid message. Invalid ones are answered here.
@@ -201,15 +217,14 @@ class SocketReader:
         payload = None if self.closed else self._payload_of(event)
         if payload is None:
             return None
-        try:
-            message = self.codec.decode(payload)
-        except CodecError as error:
-            self._refuse(refusal or error)
+        if refusal is not None:
+            self._refuse(refusal, request_id=decode_id(self.codec, payload))
             return None
-        if refusal is None:
-            return (message,)
-        self._refuse(refusal, request_id=_id_of(message))
-        return None
+        try:
+            return (self.codec.decode(payload),)
+        except CodecError as error:
+            self._refuse(error)
+            return None
 
     def _payload_of(self, event: MutableMapping[str, Any]) -> bytes | str | None:
         text, data = event.get("text"), event.get("bytes")
@@ -223,13 +238,38 @@ class SocketReader:
             return None
         return payload
 
+    def _count(self, messages: int) -> None:
+        """Count a request as several more messages.
+
+        Raises:
+            Refused: The client is over its rate.
+        """
+        if self._bucket is None or not messages:
+            return
+        if wait_s := self._bucket.take(asyncio.get_running_loop().time(), messages):
+            self._count_refusal()
+            raise _over_rate(wait_s)
+
+    def _charge(self, messages: int) -> None:
+        """Count a request that is already carried out as several more messages. The next ones wait for it."""
+        if self._bucket is not None:
+            self._bucket.charge(messages)
+
     def _check_rate(self) -> Refused | None:
         if self._bucket is None or not (wait_s := self._bucket.take(asyncio.get_running_loop().time())):
             return None
-        limit = self._host.limits.flood_messages
-        if limit is not None and self._bucket.refused > limit:
+        self._count_refusal()
+        return _over_rate(wait_s)
+
+    def _count_refusal(self) -> None:
+        """Close the connection of a client that goes on to send after many refusals."""
+        limit, now = self._host.limits.flood_messages, asyncio.get_running_loop().time()
+        if limit is None:
+            return
+        if self._refusals is None:
+            self._refusals = TokenBucket(limit / _REFUSALS_RECOVER_S, limit, now=now)
+        if self._refusals.take(now):
             self.disconnect(CloseCode.FLOODING)
-        return Refused("rate-limited", "too many messages; slow down", temporary=True, retry_in_s=wait_s)
 
     def _refuse(self, error: DWSError, *, request_id: str | int | None = None) -> None:
         """Answer a message with an `error`."""
@@ -238,6 +278,10 @@ class SocketReader:
 
     def _end(self, code: int, reason: str) -> None:
         raise NotImplementedError
+
+
+def _over_rate(wait_s: float) -> Refused:
+    return Refused("rate-limited", "too many messages; slow down", temporary=True, retry_in_s=wait_s)
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
@@ -249,8 +293,3 @@ def _utf8_size(payload: bytes | str, limit: int) -> int:
     if isinstance(payload, bytes) or len(payload) * 4 <= limit:
         return len(payload)
     return len(payload.encode("utf-8", "surrogatepass"))
-
-
-def _id_of(data: JSON) -> str | int | None:
-    found = data.get("id") if isinstance(data, dict) else None
-    return found if isinstance(found, str | int) and not isinstance(found, bool) else None

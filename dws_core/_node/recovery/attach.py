@@ -68,9 +68,16 @@ class Attach:
         self._interest = interest
         self._attachments = attachments
         self._codecs = codecs
-        self._reads = SharedReads(broker, host.tasks)
+        self._reads = SharedReads(broker, host.tasks, host.pacer)
         self._encoded: dict[tuple[int, str, int], SharedMessage] = {}
         self._encoded_bytes = 0
+
+    async def prepare(self, cursor: Mapping[int, Position], wanted: Mapping[int, WantedTopics]) -> None:
+        """Do a part of the work of a later `attach` in small steps, between which others continue."""
+        for partition, topics in wanted.items():
+            if partition in cursor and partition in self._caches:
+                while self._caches[partition].prepare(cursor[partition].offset, topics):
+                    await self._host.pacer.wait_turn()
 
     async def attach(
         self,
@@ -168,15 +175,11 @@ class Attach:
         size = 0
         for frame in self._frames(connection, due):
             if size and size + len(frame) > room:
-                await self._written(connection)
+                await connection._caught_up()
                 size = 0
             self._host.fanout.push_one(connection, frame)
             size += len(frame)
-        await self._written(connection)
-
-    async def _written(self, connection: Connection) -> None:
-        await self._host.fanout.flushed()
-        await connection._outbox.idle()
+        await connection._caught_up()
 
     def _frames(self, connection: Connection, due: list[Due | Lost]) -> Iterable[Frame]:
         for item in due:

@@ -19,8 +19,7 @@ from dws_core._wire.cursor import format_position
 from dws_core._wire.envelope import open_envelope
 from dws_core._wire.message import JSON
 
-_MAX_BYTES: Final = 1_048_576
-"""Maximum payload bytes of one read."""
+_UNLIMITED: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +44,12 @@ class StoredMessages:
     Attributes:
         messages: Oldest first.
         cursor: Position up to which the messages are complete.
+        read_bytes: Payload size of all records that were read to find the messages, in bytes.
     """
 
     messages: list[StoredMessage]
     cursor: str
+    read_bytes: int
 
 
 class HistoryReader:
@@ -61,6 +62,7 @@ class HistoryReader:
         policy: History settings by topic.
         codecs: The node's codecs by name.
         max_messages: Maximum number of messages of one answer. If None, there is no limit.
+        max_bytes: Maximum payload size of one answer, in bytes. If None, there is no limit.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class HistoryReader:
         policy: HistoryPolicy,
         codecs: Mapping[str, Codec],
         max_messages: int | None,
+        max_bytes: int | None,
     ) -> None:
         self._broker = broker
         self._layout = layout
@@ -79,9 +82,10 @@ class HistoryReader:
         self._policy = policy
         self._codecs = codecs
         self._max_messages = max_messages
+        self._max_bytes = max_bytes or _UNLIMITED
 
     async def read(self, topic: str, limit: int, *, fresh: bool = False) -> StoredMessages:
-        """Return the last stored messages of a topic, up to the node's watermark.
+        """Return the last stored messages of a topic, up to the node's watermark: the newest ones that fit.
 
         Args:
             topic: A topic without wildcards.
@@ -100,37 +104,41 @@ class HistoryReader:
         limit = min(limit, kept.size, self._max_messages or limit)
         # Only the broker can answer for a topic whose history is shorter than the age of the cache.
         cached = epoch == cache.epoch and kept.ttl_s >= cache.max_age_s
-        recent = cache.read(cache.lo, until, (topic,)) if cached else None
-        records = tuple(recent or ())[-limit:] if limit else ()
-        if len(records) < limit:
-            records = await self._read_broker(cache.partition, epoch, until, topic=topic, limit=limit)
+        records = cache.last(topic, until, limit=limit, max_bytes=self._max_bytes) if cached or not limit else None
+        read_bytes = sum(len(record.payload) for record in records or ())
+        if records is None:
+            search = LastMessages(until, limit)
+            read_bytes = await self._read_broker(search, cache.partition, epoch, topic)
+            records = search.records
         return StoredMessages(
             messages=[self._message(cache.partition, epoch, record) for record in records],
             cursor=format_position(cache.partition, epoch, until),
+            read_bytes=read_bytes,
         )
 
     async def _end(self, cache: LogCache) -> tuple[str, Offset]:
         head = (await self._broker.heads((cache.partition,)))[cache.partition]
         return head.epoch, head.offset
 
-    async def _read_broker(
-        self, partition: int, epoch: str, until: Offset, *, topic: str, limit: int
-    ) -> tuple[Record, ...]:
-        search = LastMessages(until, limit)
+    async def _read_broker(self, search: LastMessages, partition: int, epoch: str, topic: str) -> int:
+        """Carry out a search. Return the payload size of all records that were read, in bytes."""
+        read_bytes = 0
         while not search.done:
             span = ReadSpan(
                 partition=partition,
                 epoch=epoch,
                 since=search.since,
-                until=until,
+                until=search.until,
                 topics=(topic,),
-                limit=4 * limit,
-                max_bytes=_MAX_BYTES,
+                limit=4 * search.limit,
+                max_bytes=self._max_bytes,
             )
-            search.take(await self._broker.read(span))
+            result = await self._broker.read(span)
+            read_bytes += sum(len(record.payload) for record in result.records)
+            search.take(result)
         if search.gap is GapReason.UNAVAILABLE or search.gap is GapReason.EPOCH:
             raise BrokerUnavailable(f"the history of {topic!r} cannot be read: {search.gap}.", fix="try again")
-        return search.records
+        return read_bytes
 
     def _message(self, partition: int, epoch: str, record: Record) -> StoredMessage:
         codec, data = open_envelope(record.payload)

@@ -11,6 +11,7 @@ from dws_core._node.connection.connection import Connection
 from dws_core._topics.filters import is_reserved
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
+from dws_core._topics.wanted import WantedMatch
 from dws_core._wire.node_topics import ALL, conn_id_of, conn_topic
 
 
@@ -38,12 +39,9 @@ class Interest:
     def wanted(self, connection: Connection, filters: Collection[str]) -> dict[int, WantedTopics]:
         """Return the wanted topics of a connection with these filters, by partition. Node topics are included."""
         wild = [filter_ for filter_ in filters if not self._matcher.is_exact(filter_)]
-
-        def match(topic: str) -> bool:
-            return not is_reserved(topic) and self._matches(topic, wild)
-
         exact = {ALL, conn_topic(connection.id), *filters}.difference(wild)
-        return wanted_topics(exact, match if wild else None, self._layout)
+        match = WantedMatch(exact, wild, self._matcher.index) if wild else None
+        return wanted_topics(exact, match, self._layout)
 
     def partitions(self, connection: Connection) -> frozenset[int]:
         """Return the partitions that a connection needs. Those of node topics are included."""

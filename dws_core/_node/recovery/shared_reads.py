@@ -9,6 +9,7 @@ from dws_core._errors import BrokerError
 from dws_core._log.contract import LogBroker
 from dws_core._log.joint_read import JointRead
 from dws_core._log.records import GapReason, ReadResult, ReadSpan
+from dws_core._node.pacing import Pacer
 from dws_core._tasks import Tasks
 
 logger = logging.getLogger("dws")
@@ -20,11 +21,13 @@ class SharedReads:
     Args:
         broker: Reads the logs.
         tasks: Runs the reads.
+        pacer: Lets others continue between the answers of a joined read.
     """
 
-    def __init__(self, broker: LogBroker, tasks: Tasks) -> None:
+    def __init__(self, broker: LogBroker, tasks: Tasks, pacer: Pacer) -> None:
         self._broker = broker
         self._tasks = tasks
+        self._pacer = pacer
         self._joint: dict[int, JointRead] = {}
         self._running: set[int] = set()
         self._answers: dict[ReadSpan, asyncio.Future[ReadResult]] = {}
@@ -56,6 +59,7 @@ class SharedReads:
                 else:
                     for answered, part in joint.answered(result):
                         self._settle(answered, part)
+                        await self._pacer.wait_turn()
         finally:
             self._running.discard(partition)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
+import asyncio
 import logging
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection
+from typing import Final
 
-from dws_core._auth.interface import Action, Authorize
+from dws_core._auth.interface import Authorize
 from dws_core._errors import InvalidMessage
 from dws_core._limits.limits import Limits
 from dws_core._log.records import Receipt
 from dws_core._node.connection.connection import Connection
 from dws_core._node.publisher import Publisher
+from dws_core._node.requests.permission import Permission
 from dws_core._node.requests.resume import Resume, over_limit
 from dws_core._node.sending.fanout import Fanout
 from dws_core._topics.filters import is_reserved
@@ -25,6 +27,10 @@ from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
 from dws_core._wire.server_messages import RequestId
 
 logger = logging.getLogger("dws")
+
+
+_YIELD_EVERY: Final = 32
+"""Number of requests after which the event loop continues with others. A full inbox never suspends by itself."""
 
 
 class Dispatcher:
@@ -43,9 +49,10 @@ class Dispatcher:
         self._publisher = publisher
         self._matcher = matcher
         self._limits = limits
-        self._authorize = authorize
+        self._permission = Permission(authorize)
         self._resume = resume
         self._fanout = fanout
+        self._since_yield = 0
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
             "connect": self._connect,
             "subscribe": self._subscribe,
@@ -58,7 +65,7 @@ class Dispatcher:
         }
 
     async def receive(self, connection: Connection, message: Message | JSON) -> None:
-        """Carry out one request of a client."""
+        """Carry out one request of a client. Let other clients continue after some requests."""
         request_id = None
         try:
             if not isinstance(message, Message):
@@ -67,6 +74,10 @@ class Dispatcher:
             await self._action_of(message)(connection, message)
         except Exception as error:  # noqa: BLE001 -- any failure is answered, so that the connection continues
             self._answer_failure(connection, error, request_id)
+        self._since_yield += 1
+        if self._since_yield >= _YIELD_EVERY:
+            self._since_yield = 0
+            await asyncio.sleep(0)
 
     def _action_of(self, message: Message) -> Callable[[Connection, Message], Awaitable[None]]:
         try:
@@ -74,15 +85,6 @@ class Dispatcher:
         except KeyError:
             known = ", ".join(self._actions)
             raise Refused("unknown-type", f"unknown type {message.type[:64]!r}; known: {known}") from None
-
-    async def _check(self, connection: Connection, action: Action, subject: str) -> None:
-        if self._authorize is None:
-            return
-        allowed = self._authorize(connection.principal, action, subject)
-        if inspect.isawaitable(allowed):
-            allowed = await allowed
-        if not allowed:
-            raise Refused("forbidden", f"{action} is not allowed here")
 
     async def _connect(self, connection: Connection, message: Message) -> None:
         request = read_connect_request(message.data)
@@ -99,17 +101,16 @@ class Dispatcher:
         await self._resume.subscribe(connection, filter_, cursor, message.id)
 
     async def _check_filters(self, connection: Connection, filters: Collection[str]) -> None:
-        for filter_ in filters:
-            _refuse_reserved(self._matcher.check_filter(filter_))
         if over_limit(self._limits.filters, connection.topics, filters):
             raise Refused("too-many-filters", f"a connection may have {self._limits.filters} filters")
         for filter_ in filters:
-            await self._check(connection, "subscribe", filter_)
+            _refuse_reserved(self._matcher.check_filter(filter_))
+        await self._permission.check(connection.principal, "subscribe", filters)
 
     async def _history(self, connection: Connection, message: Message) -> None:
         topic = self._matcher.check_topic(_required(message.topic, "topic"))
         _refuse_reserved(topic)
-        await self._check(connection, "history", topic)
+        await self._permission.check(connection.principal, "history", (topic,))
         limit = message.data.get("limit") if isinstance(message.data, dict) else None
         await self._resume.history(connection, topic, limit, message.id)
 
@@ -121,20 +122,24 @@ class Dispatcher:
     async def _send(self, connection: Connection, message: Message) -> None:
         topic = self._matcher.check_topic(_required(message.topic, "topic"))
         _refuse_reserved(topic)
-        await self._check(connection, "send", topic)
+        await self._permission.check(connection.principal, "send", (topic,))
         self._publish(connection, message, [topic])
 
     async def _broadcast(self, connection: Connection, message: Message) -> None:
-        await self._check(connection, "broadcast", ALL)
+        await self._permission.check(connection.principal, "broadcast", (ALL,))
         self._publish(connection, message, [ALL])
 
     async def _send_by_conn_id(self, connection: Connection, message: Message) -> None:
         if not message.conn_id:
             raise InvalidMessage("member 'conn_id' is missing.")
         conn_ids = [message.conn_id] if isinstance(message.conn_id, str) else list(dict.fromkeys(message.conn_id))
+        limit = self._limits.recipients
+        if limit is not None and len(conn_ids) > limit:
+            raise Refused("too-many-recipients", f"a message may have {limit} recipients")
+        connection._count(len(conn_ids) - 1)
         for conn_id in conn_ids:
             check_conn_id(conn_id)
-            await self._check(connection, "send_by_conn_id", conn_id)
+        await self._permission.check(connection.principal, "send_by_conn_id", conn_ids)
         self._publish(connection, message, [conn_topic(conn_id) for conn_id in conn_ids])
 
     async def _ping(self, connection: Connection, message: Message) -> None:
@@ -142,7 +147,7 @@ class Dispatcher:
 
     def _publish(self, connection: Connection, message: Message, topics: list[str]) -> None:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
-        futures = [self._publisher.publish(topic, message.data, key=message.key) for topic in topics]
+        futures = self._publisher.publish_to_each(topics, message.data, key=message.key)
         pending = len(futures)
 
         def on_done(future: Future[Receipt]) -> None:

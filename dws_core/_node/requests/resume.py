@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 from weakref import WeakSet
 
 from dws_core._errors import InvalidMessage
@@ -19,6 +20,13 @@ from dws_core._wire import server_messages
 from dws_core._wire.cursor import Position
 from dws_core._wire.message import JSON
 from dws_core._wire.server_messages import RequestId
+
+_BYTES_PER_MESSAGE: Final = 65_536
+"""Number of bytes read for a `history` that count as one message against the rate."""
+
+
+_MESSAGES_PER_RESUME: Final = 10
+"""Number of messages as which a request with a cursor counts against the rate, in addition to itself."""
 
 
 class Resume:
@@ -78,12 +86,12 @@ class Resume:
     async def connect(
         self,
         connection: Connection,
-        filters: Iterable[str],
+        filters: Collection[str],
         cursor: Mapping[int, Position] | None,
         request_id: RequestId,
     ) -> None:
         """Subscribe to all filters, resume from the cursor, reply with `connected`."""
-        if not await self._may_resume(connection, cursor):
+        if not await self._may_resume(connection, cursor, filters):
             return
         self._connected.add(connection)
         for filter_ in filters:
@@ -117,7 +125,7 @@ class Resume:
         Raises:
             InvalidMessage: The request has a cursor, and the connection already has a filter in those partitions.
         """
-        if not await self._may_resume(connection, cursor):
+        if not await self._may_resume(connection, cursor, (filter_,)):
             return
         if cursor is None:
             connection.topics.add(filter_)
@@ -138,7 +146,7 @@ class Resume:
         await self._attach.attach(connection, cursor, wanted, on_answer)
 
     async def history(self, connection: Connection, topic: str, limit: JSON, request_id: RequestId) -> None:
-        """Reply with the last messages of a topic.
+        """Reply with the last messages of a topic. Waits until the client has read its earlier replies.
 
         Raises:
             InvalidMessage: The limit is not a positive integer.
@@ -146,7 +154,10 @@ class Resume:
         """
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise InvalidMessage("member 'limit' of history must be a positive integer.")
+        await connection._caught_up()
+        await self._pacer.wait_turn()
         stored = await self._history.read(topic, limit)
+        connection._charge(stored.read_bytes // _BYTES_PER_MESSAGE)
         messages = [(message.data, message.pos) for message in stored.messages]
         reply = server_messages.history(request_id, topic=topic, messages=messages, cursor=stored.cursor)
         self._fanout.send(connection, reply)
@@ -167,10 +178,18 @@ class Resume:
             )
         return followed
 
-    async def _may_resume(self, connection: Connection, cursor: Mapping[int, Position] | None) -> bool:
-        """Wait for a turn if there is a cursor. Return False if the client has disconnected in the meantime."""
+    async def _may_resume(
+        self, connection: Connection, cursor: Mapping[int, Position] | None, filters: Collection[str]
+    ) -> bool:
+        """Wait for a turn if there is a cursor. Return False if the client has disconnected in the meantime.
+
+        Raises:
+            Refused: The client resumes too often.
+        """
         if cursor is not None:
+            connection._count(_MESSAGES_PER_RESUME)
             await self._pacer.wait_turn()
+            await self._attach.prepare(cursor, self._interest.wanted(connection, {*connection.topics, *filters}))
         return not connection.closed
 
     def _acknowledge(self, connection: Connection, request_id: RequestId) -> None:

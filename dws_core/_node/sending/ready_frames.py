@@ -46,6 +46,10 @@ class FrameSink(Protocol):
         """Return the size of the server's buffer, in bytes."""
         ...
 
+    def limit_messages(self, limit_bytes: int) -> None:
+        """Set the maximum size of received messages, in bytes. The server may accept up to twice the size."""
+        ...
+
     def abort(self) -> None:
         """Drop the connection and its buffer without a close frame."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,9 +14,7 @@ def test_burst_passes_then_rate_applies() -> None:
     assert [bucket.take(0.0) for _ in range(2)] == [0.0, 0.0]
     assert bucket.take(0.0) == 0.1
     assert bucket.take(0.05) == 0.05
-    assert bucket.refused == 2
     assert bucket.take(0.1) == 0.0
-    assert bucket.refused == 0
 
 
 @given(st.lists(st.floats(0, 5), max_size=50), st.integers(1, 5))
@@ -25,3 +24,24 @@ def test_burst_and_rate_are_never_exceeded(steps: list[float], burst: int) -> No
         now += step
         allowed += bucket.take(now) == 0.0
         assert allowed <= burst + 2.0 * now + 1e-6
+
+
+def test_event_may_cost_several_tokens() -> None:
+    bucket = TokenBucket(10.0, 5, now=0.0)
+    assert bucket.take(0.0, 4) == 0.0
+    assert bucket.take(0.0, 4) == pytest.approx(0.3)
+    assert bucket.take(0.3, 4) == 0.0
+
+
+def test_cost_over_burst_leaves_debt() -> None:
+    bucket = TokenBucket(10.0, 5, now=0.0)
+    assert bucket.take(0.0, 8) == 0.0
+    assert bucket.take(0.0) == pytest.approx(0.4)
+    assert bucket.take(0.4) == 0.0
+    assert bucket.take(0.4, 8) == pytest.approx(0.4)
+
+
+def test_charge_takes_tokens_without_question() -> None:
+    bucket = TokenBucket(10.0, 5, now=0.0)
+    bucket.charge(7)
+    assert bucket.take(0.0) == pytest.approx(0.3)

@@ -123,7 +123,8 @@ class Session:
 
     def __post_init__(self) -> None:
         logs = self.node.logs
-        self.wanted = wanted_topics(*self.client.wish, LAYOUT)
+        names, match = self.client.wish
+        self.wanted = wanted_topics(names, match and self.client.matches, LAYOUT)
         if self.client.cursor is None:
             self.send("answer", watermarks(logs, self.wanted))
         else:

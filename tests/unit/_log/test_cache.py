@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from dws_core._log.cache import LogCache
 from dws_core._log.records import Head, Offset, Record
+from dws_core._topics.trie import TrieIndex
+from dws_core._topics.wanted import WantedMatch
 
 
 def rec(offset: Offset | None, topic: str = "t", payload: bytes = b"") -> Record:
@@ -195,3 +197,61 @@ def test_read_is_exact_or_none(steps: list[tuple[str, list[str] | int | str]], d
     else:
         assert found is None
         assert named is None
+
+
+@pytest.mark.parametrize(
+    ("until", "limit", "max_bytes", "expected"),
+    [
+        (6, 2, 99, [5, 6]),
+        (5, 2, 99, [4, 5]),
+        (6, 4, 99, [2, 4, 5, 6]),
+        (6, 5, 99, None),
+        (6, 5, 20, [5, 6]),
+        (6, 5, 29, [5, 6]),
+        (6, 5, 9, []),
+        (7, 1, 99, None),
+    ],
+)
+def test_last_records_fit_into_both_limits(
+    until: Offset, limit: int, max_bytes: int, expected: list[Offset] | None
+) -> None:
+    """The result is None if the log may have more records that fit."""
+    made = cache()
+    records = [rec(offset, "u" if offset in {1, 3} else "t", b"x" * 10) for offset in range(1, 7)]
+    made.advance("e", 0, 6, records, now=0.0)
+    assert offsets(made.last("t", until, limit=limit, max_bytes=max_bytes)) == expected
+
+
+def index_of(*filters: str) -> WantedMatch:
+    return WantedMatch({"named"}, filters, TrieIndex)
+
+
+def test_many_topics_are_matched_with_index() -> None:
+    """The answer is the same as without an index, also after topics were added and evicted."""
+    made = cache(max_records=2_000)
+    names = [f"{kind}/{number}" for number in range(700) for kind in ("a", "b", "$c")]
+    fill(made, *names, "named")
+    wanted = index_of("a/+", "b/6/#", "+/7")
+    while made.prepare(0, wanted):
+        pass
+    fill(made, "a/new", "b/8", "named", *names[-600:])
+    for since in (made.lo, made.lo + 700, made.hi - 100, made.hi):
+        plain = made.read(since, made.hi, wanted.__call__)
+        assert offsets(made.read(since, made.hi, wanted)) == offsets(plain)
+
+
+def test_index_is_built_only_for_many_changed_topics() -> None:
+    made = fill(cache(), *(f"t/{number}" for number in range(2_500)))
+    assert not made.prepare(made.hi - 400, index_of("t/#"))
+    assert not made.prepare(0, {"t/1"})
+    assert made._by_level is None
+    steps = [made.prepare(0, index_of("t/#")) for _ in range(3)]
+    assert steps == [True, True, False]
+
+
+def test_unused_index_is_dropped() -> None:
+    made = fill(cache(max_age_s=60.0), *(f"t/{number}" for number in range(600)))
+    made.prepare(0, index_of("t/#"))
+    assert made._by_level is not None
+    made.expire(61.0)
+    assert made._by_level is None

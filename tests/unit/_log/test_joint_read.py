@@ -53,7 +53,7 @@ def test_single_read_is_unchanged() -> None:
     backfill, wish = JointRead(), span(1)
     backfill.add(wish)
     assert backfill.next_read() is wish
-    assert backfill.answered(ReadResult(records=(rec(2),))) == [(wish, ReadResult(records=(rec(2),)))]
+    assert list(backfill.answered(ReadResult(records=(rec(2),)))) == [(wish, ReadResult(records=(rec(2),)))]
     assert backfill.next_read() is None
 
 
@@ -71,7 +71,7 @@ def test_reads_added_during_read_are_joined() -> None:
     assert (joint.partition, joint.epoch, joint.since, joint.until) == (3, "e", 2, 9)
     assert (joint.topics, joint.limit, joint.max_bytes) == ({"a", "b"}, 99 + 99 + 7, 3_000)
     log = [rec(3), rec(4, "b"), rec(6), rec(9)]
-    assert backfill.answered(read_of(log, joint)) == [
+    assert list(backfill.answered(read_of(log, joint))) == [
         (wishes[0], ReadResult(records=(rec(6),))),
         (wishes[1], ReadResult(records=(rec(4, "b"),))),
         (wishes[2], ReadResult(records=(rec(6), rec(9)))),
@@ -119,7 +119,7 @@ def test_log_gap_applies_to_all_reads(reason: GapReason) -> None:
     for wish in wishes:
         backfill.add(wish)
     backfill.next_read()
-    assert backfill.answered(ReadResult(gap=reason)) == [(wish, ReadResult(gap=reason)) for wish in wishes]
+    assert list(backfill.answered(ReadResult(gap=reason))) == [(wish, ReadResult(gap=reason)) for wish in wishes]
 
 
 def test_trimmed_read_does_not_affect_others() -> None:

@@ -85,8 +85,9 @@ def test_exact_topics_need_only_their_partitions() -> None:
 
 
 def test_wildcard_needs_every_partition() -> None:
-    """The exact topics are matched too."""
-    wanted = wanted_topics({"$all"}, lambda topic: topic.startswith("a/"), Layout(channel="c", partitions=3))
+    wanted = wanted_topics(
+        {"$all"}, lambda topic: topic == "$all" or topic.startswith("a/"), Layout(channel="c", partitions=3)
+    )
     assert list(wanted) == [0, 1, 2]
     match = wanted[1]
     assert callable(match)

@@ -49,6 +49,9 @@ class Sink:
     def buffered_bytes(self) -> int:
         return self.waiting
 
+    def limit_messages(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+
     def abort(self) -> None:
         self.aborted = True
 

@@ -32,9 +32,11 @@ class CountingIndex(TrieIndex[object]):
 class CountingMatcher(MqttMatcher):
     def __init__(self) -> None:
         self.made = CountingIndex()
+        self._indexes = iter([self.made])
 
     def index(self) -> TrieIndex[object]:
-        return self.made
+        """Return the index of the receivers, and later those of other filters."""
+        return next(self._indexes, TrieIndex())
 
     def asked(self, router: Router[str], *wanted: str) -> list[str]:
         """Return the topics that the router looks up in the index."""
@@ -140,6 +142,30 @@ def test_wildcard_change_takes_effect_at_once(router: Router[str], change: str, 
     before = router.receivers("a/b")
     getattr(router, change)(*(("x",) if change == "remove" else ("x", filter_)))
     assert (before, router.receivers("a/b")) == (((), ("x",)) if change == "subscribe" else (("x",), ()))
+
+
+@pytest.mark.parametrize("change", ["subscribe", "unsubscribe", "remove"])
+def test_wildcard_change_invalidates_only_matching_topics(
+    router: Router[str], matcher: CountingMatcher, change: str
+) -> None:
+    if change != "subscribe":
+        router.subscribe("x", "a/+")
+    matcher.asked(router, "a/1", "a/2", "a", "b/1")
+    getattr(router, change)(*(("x",) if change == "remove" else ("x", "a/+")))
+    assert matcher.asked(router, "a/1", "a", "b/1") == ["a/1"]
+    router.subscribe("y", "b/#")
+    assert matcher.asked(router, "a/1", "a/2", "a", "b/1") == ["a/2", "b/1"]
+
+
+def test_many_wildcard_changes_are_forgotten(router: Router[str], matcher: CountingMatcher) -> None:
+    matcher.asked(router, "t")
+    for number in range(1024):
+        router.subscribe("x", f"{number}/+")
+    assert matcher.asked(router, "t") == []
+    router.subscribe("x", "one more/+")
+    assert matcher.asked(router, "t", "t") == ["t"]
+    router.subscribe("x", "+")
+    assert matcher.asked(router, "t", "t") == ["t"]
 
 
 def test_change_without_effect_keeps_cache(router: Router[str], matcher: CountingMatcher) -> None:

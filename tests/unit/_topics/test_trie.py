@@ -23,7 +23,7 @@ def index() -> TrieIndex[str]:
 
 
 def is_empty(index: TrieIndex[str]) -> bool:
-    return not index._exact and not index._root
+    return not index._exact and not index.wildcards
 
 
 @pytest.mark.parametrize("filter_", KINDS)
@@ -67,7 +67,7 @@ def test_discard_keeps_shorter_and_longer_filters(index: TrieIndex[str]) -> None
     assert index.lookup("1/a/b/c") == {"+/a/b/c", "+/a/#"}
     index.discard("+/a/b/c", "+/a/b/c")
     assert index.lookup("1/a") == {"+/a", "+/a/#"}
-    assert not index._root["+"]["a"].get("b"), "the branch without filters is gone"
+    assert not index.wildcards["+"]["a"].get("b"), "the branch without filters is gone"
 
 
 @pytest.mark.parametrize("filter_", KINDS)
@@ -76,7 +76,7 @@ def test_discard_removes_all_nodes_of_filter(index: TrieIndex[str], filter_: str
     index.add("kept/+", "x")
     index.add(filter_, "y")
     index.discard(filter_, "y")
-    assert list(index._exact) == list(index._root) == ["kept"]
+    assert list(index._exact) == list(index.wildcards) == ["kept"]
 
 
 def test_filter_stays_when_longer_one_is_discarded(index: TrieIndex[str]) -> None:
@@ -159,13 +159,13 @@ def test_lookup_visits_only_matching_branches(index: TrieIndex[str]) -> None:
         index.add(f"room/{number}/+", "x")
     visited: list[str] = []
 
-    class Spy(type(index._root)):  # type: ignore[misc]  # the class is chosen at run time
+    class Spy(type(index.wildcards)):  # type: ignore[misc]  # the class is chosen at run time
         def get(self, key: str, default: object = None) -> object:
             visited.append(key)
             return super().get(key, default)
 
-    rooms = index._root["room"]
-    spy = index._root["room"] = Spy()
+    rooms = index.wildcards["room"]
+    spy = index.wildcards["room"] = Spy()
     spy.update(rooms)
     assert index.lookup("room/7/typing") == {"x"}
     assert sorted(visited) == ["#", "+", "7"]
@@ -186,7 +186,7 @@ def test_index_agrees_with_naive_matcher(pairs: list[tuple[str, int]], wanted: l
     for filter_, receiver in kept:
         assert index.discard(filter_, receiver)
     assert not index._exact
-    assert not index._root
+    assert not index.wildcards
 
 
 def test_discarded_filters_free_memory(index: TrieIndex[str]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dws_core import CodecError
-from dws_core._wire.codecs import Codec, JSONCodec, MsgpackCodec, splice
+from dws_core._wire.codecs import Codec, JSONCodec, MsgpackCodec, decode_id, splice
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -66,3 +66,28 @@ class _Plain:
 def test_encoded_data_is_spliced_in_as_last_member(codec: Codec) -> None:
     spliced = splice(codec, {"type": "message", "topic": "é"}, codec.encode([1, {"a": None}]))
     assert codec.decode(spliced) == {"type": "message", "topic": "é", "data": [1, {"a": None}]}
+
+
+@pytest.mark.parametrize("codec", [JSONCodec(), MsgpackCodec()], ids=["json", "msgpack"])
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"id": "x", "data": [{"id": 1}]}, "x"),
+        ({"data": 1, "id": 7}, 7),
+        ({"data": {"id": 7}}, None),
+        ({"id": True}, None),
+        ({"id": 1.5}, None),
+        ({"id": None}, None),
+        ([1], None),
+        (None, None),
+    ],
+)
+def test_id_is_decoded_without_rest(codec: Codec, message: object, expected: object) -> None:
+    class Plain:
+        """A codec of a plugin without the optional methods."""
+
+        name, binary, encode, decode = codec.name, codec.binary, codec.encode, codec.decode
+
+    for one in (codec, Plain()):
+        assert decode_id(one, codec.encode(message)) == expected
+        assert decode_id(one, b"\xc1") is None
