@@ -139,7 +139,7 @@ GROUPS: Final = {
     "Stream brokers": (
         "StreamLogBroker StreamWire WireInfo StreamBounds Start StreamSettings WireError WireLost WireRefused "
         "WireBlocked WireOutOfRange WireUnusable",
-        "A stream broker is a log broker on an append-only stream per partition. The author writes only the wire.",
+        "[Write a stream broker](../plugins/write-a-stream-broker.md) is the guide. The author writes only the wire.",
     ),
     "Helpers": (
         "BrokerURL partition_of TailState Advance Lost TailEvent SeqFilter Coalescer Watchdog Backoff",
@@ -312,7 +312,13 @@ def _wrap(text: str, indent: str = "") -> str:
 
 # -- the files of the guides
 
-GUIDES: Final = {"broker": "echo", "codec": "reversed", "authenticator": "api-key", "matcher": "glob"}
+GUIDES: Final = {
+    "broker": "echo",
+    "wire": "ledger",
+    "codec": "reversed",
+    "authenticator": "api-key",
+    "matcher": "glob",
+}
 """The plugin that the guide of each kind writes."""
 
 LANGUAGES: Final = {".py": "python", ".toml": "toml"}
