@@ -49,7 +49,17 @@ class WireRefused(WireError):
 
 
 class WireBlocked(WireError):
-    """The broker accepts no appends at the moment. Nothing was sent. The base class tries again on this wire."""
+    """The broker accepts no appends at the moment. The base class tries again on this wire.
+
+    Args:
+        cause: A few words for `health()`, without secrets.
+        sent: Whether the envelope may still be stored, because it was sent before the wire noticed. Then it must be
+            stored before every later append.
+    """
+
+    def __init__(self, cause: str, *, sent: bool = False) -> None:
+        super().__init__(cause)
+        self.sent = sent
 
 
 class WireOutOfRange(WireError):
@@ -110,6 +120,7 @@ class StreamWire(ABC):
 
     - *Prefix*: appends of a partition are stored in the order of the calls. After an append has raised `WireLost` or
       `WireBlocked`, no append of the same partition that was called later and before the error was raised may be stored.
+      Only appends that raise a `WireBlocked` with `sent` may be stored later, in their order.
     - *Deadline*: an append ends within `append_timeout_s`, because a confirmation may never arrive.
     - *Reads apart*: `scan` does not delay `follow`, and a `WireLost` of `scan` does not end the wire.
     - *Silence*: a `follow` that starts beyond the end may wait without an error. The base class has the deadlines.
@@ -148,7 +159,7 @@ class StreamWire(ABC):
         Raises:
             WireLost: Its `sent` states whether the envelope may be stored.
             WireRefused: The envelope is certainly not stored, and would be refused again.
-            WireBlocked: The broker accepts nothing at the moment, and nothing was sent.
+            WireBlocked: The broker accepts nothing at the moment. Its `sent` states whether the envelope may be stored.
         """
 
     @abstractmethod

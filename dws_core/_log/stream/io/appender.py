@@ -75,7 +75,7 @@ class Appender:
         except WireRefused:
             self._host.on_outcomes(log.queue.refused(flight))
         except WireBlocked as error:
-            log.queue.failed(flight, sent=False)
+            log.queue.failed(flight, sent=error.sent)
             self._pause(log, error.reason)
         except WireLost as error:
             log.queue.failed(flight, sent=error.sent)

@@ -25,6 +25,10 @@ class Host(Protocol):
     logs: list[Log]
     clock: Clock
 
+    @property
+    def is_started(self) -> bool:
+        """Whether an earlier session was live."""
+
     def on_open(self, info: WireInfo) -> None:
         """Note the limits of the streams."""
 

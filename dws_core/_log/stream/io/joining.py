@@ -21,7 +21,7 @@ async def join(wire: StreamWire, log: Log, clock: Clock, step_s: float) -> int |
     number, data = log.next_probe(clock.now_ms(), verdict=True)
     probe_offset = await wire.append(log.number, data)
     if probe_offset is None:
-        probe_offset = await _locate(wire, log, number)
+        probe_offset = await _locate(wire, log, number, clock)
     resumed = log.judge(probe_offset, bounds)
     if resumed is not None:
         return resumed
@@ -30,14 +30,22 @@ async def join(wire: StreamWire, log: Log, clock: Clock, step_s: float) -> int |
     return start
 
 
-async def _locate(wire: StreamWire, log: Log, number: int) -> int:
-    """Find the verdict probe on a broker that does not report offsets."""
-    wanted = (Kind.PROBE, log.publisher, number)
+async def _locate(wire: StreamWire, log: Log, number: int, clock: Clock) -> int:
+    """Find a verdict probe on a broker that does not report offsets.
+
+    The end of the stream may be after the first probe, because other nodes append, too. So when something arrives, another
+    probe follows. That one must arrive later.
+    """
+    is_certain = False
     async with closing(wire.follow({log.number: Start.LAST})) as records:
         async for _, offset, data in records:
             envelope = readable(data)
-            if envelope and (envelope.kind, envelope.publisher, envelope.first) == wanted:
+            found = envelope and (envelope.kind, envelope.publisher) == (Kind.PROBE, log.publisher)
+            if found and envelope.first >= number:
                 return offset
+            if not is_certain:
+                is_certain = True
+                await wire.append(log.number, log.next_probe(clock.now_ms(), verdict=True)[1])
     raise WireLost("the stream ended")
 
 

@@ -123,6 +123,11 @@ class StreamNode:
 
     # -- what the session calls
 
+    @property
+    def is_started(self) -> bool:
+        """Whether an earlier session was live."""
+        return self._started.done()
+
     def on_open(self, info: WireInfo) -> None:
         """Note the limits of the streams."""
         self.publisher.limit(info.max_bytes)

@@ -13,7 +13,7 @@ from dws_core._log.stream.io.joining import join
 from dws_core._log.stream.io.scanning import closing
 from dws_core._log.stream.partition_log import Live, Propose
 from dws_core._log.stream.tail import Moved
-from dws_core._log.stream.wire import Start, StreamWire, WireLost, WireOutOfRange
+from dws_core._log.stream.wire import Start, StreamWire, WireBlocked, WireLost, WireOutOfRange
 from dws_core._log.watchdog import Watchdog
 
 logger = logging.getLogger("dws.stream")
@@ -69,8 +69,16 @@ class Session:
         return {number: task.result() for number, task in tasks.items()}
 
     async def _join(self, log: Log) -> int | Start:
-        async with asyncio.timeout(self._settings.step_s):
-            return await join(self.wire, log, self._host.clock, self._settings.step_s)
+        """Join a stream. A node that was live waits as long as the broker is blocked, but the first start fails."""
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.step_s):
+                    return await join(self.wire, log, self._host.clock, self._settings.step_s)
+            except WireBlocked as error:
+                if not self._host.is_started:
+                    raise
+                self._host.on_blocked(error.reason)
+            await asyncio.sleep(self._settings.retry_s)
 
     async def _follow(self, starts: Mapping[int, int | Start]) -> None:
         now, settings = self._loop.time(), self._settings
