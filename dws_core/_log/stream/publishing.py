@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Generic, TypeAlias, TypeVar
 
+import msgspec
+
 from dws_core._log.records import Receipt
 from dws_core._log.stream.envelope import RECORD_BYTES, Draft
 from dws_core._log.stream.settings import StreamSettings
@@ -24,6 +26,11 @@ _OVERHEAD_BYTES: Final = 500
 
 _MAX_UNSEEN: Final = 64
 """Flights that the tail does not contain yet. A tail that is slow slows the publishers down."""
+
+
+def most_bytes(draft: Draft) -> int:
+    """Return the largest possible size of a record in an envelope: a character has at most four bytes."""
+    return len(draft.payload) + 4 * len(draft.topic) + 4 * len(draft.key or "") + RECORD_BYTES
 
 
 class Failure(Enum):
@@ -38,8 +45,7 @@ class Failure(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(slots=True)
-class Waiting(Generic[T]):
+class Waiting(msgspec.Struct, Generic[T]):
     """A publish.
 
     Attributes:
@@ -125,7 +131,7 @@ class PublishQueue(Generic[T]):
 
     def add(self, ticket: T, draft: Draft, due: float) -> bool:
         """Queue a publish. Return False if the queue is full."""
-        size = len(draft.payload) + 4 * len(draft.topic) + 4 * len(draft.key or "") + RECORD_BYTES
+        size = most_bytes(draft)
         if self._bytes and self._bytes + size + _OVERHEAD_BYTES > self.settings.queue_bytes:
             return False
         self._bytes += size + _OVERHEAD_BYTES
@@ -192,7 +198,7 @@ class PublishQueue(Generic[T]):
             flight = self._flights.popleft()
             overtaken = self._failure(flight)
             for index, item in enumerate(flight.items, flight.first - first):
-                outcomes += self._report(item, receipts[index] if 0 <= index < len(receipts) else overtaken)
+                self._report(item, receipts[index] if 0 <= index < len(receipts) else overtaken, outcomes)
         return outcomes
 
     def expire(self, now: float) -> Outcomes[T]:
@@ -201,14 +207,15 @@ class PublishQueue(Generic[T]):
         for flight in self._flights:
             failure = self._failure(flight)
             for item in [item for item in flight.items if item.due <= now]:
-                outcomes += self._report(item, failure)
+                self._report(item, failure, outcomes)
                 if failure is Failure.UNSENT:
                     flight.items.remove(item)
-        expired = [item for item in self._waiting if item.due <= now]
+        self._flights = deque(flight for flight in self._flights if flight.items)
+        for item in (expired := [item for item in self._waiting if item.due <= now]):
+            self._report(item, Failure.UNSENT, outcomes)
         if expired:
             self._waiting = deque(item for item in self._waiting if item.due > now)
-        self._flights = deque(flight for flight in self._flights if flight.items)
-        return outcomes + [outcome for item in expired for outcome in self._report(item, Failure.UNSENT)]
+        return outcomes
 
     def next_due(self) -> float | None:
         """Return the earliest deadline."""
@@ -218,7 +225,7 @@ class PublishQueue(Generic[T]):
         """Give up everything."""
         outcomes = [outcome for flight in self._flights for outcome in self._reports(flight, self._failure(flight))]
         for item in self._waiting:
-            outcomes += self._report(item, Failure.UNSENT)
+            self._report(item, Failure.UNSENT, outcomes)
         self._flights.clear()
         self._waiting.clear()
         return outcomes
@@ -257,11 +264,14 @@ class PublishQueue(Generic[T]):
         self._flights = deque(f for f in self._flights if any(item.ticket is not None for item in f.items))
 
     def _reports(self, flight: Flight[T], outcome: Failure) -> Outcomes[T]:
-        return [report for item in flight.items for report in self._report(item, outcome)]
+        outcomes: Outcomes[T] = []
+        for item in flight.items:
+            self._report(item, outcome, outcomes)
+        return outcomes
 
-    def _report(self, item: Waiting[T], outcome: Receipt | Failure) -> Outcomes[T]:
-        if item.ticket is None:
-            return []
-        ticket, item.ticket = item.ticket, None
-        self._bytes -= item.size_bytes + _OVERHEAD_BYTES
-        return [(ticket, outcome)]
+    def _report(self, item: Waiting[T], outcome: Receipt | Failure, outcomes: Outcomes[T]) -> None:
+        """Add the outcome of a publish, unless it was reported."""
+        if (ticket := item.ticket) is not None:
+            item.ticket = None
+            self._bytes -= item.size_bytes + _OVERHEAD_BYTES
+            outcomes.append((ticket, outcome))

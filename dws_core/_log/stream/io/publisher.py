@@ -11,7 +11,7 @@ from dws_core._log.stream.envelope import ENVELOPE_BYTES, RECORD_BYTES, Draft
 from dws_core._log.stream.io.clock import Clock
 from dws_core._log.stream.io.host import Log, Ticket
 from dws_core._log.stream.io.reports import Reports
-from dws_core._log.stream.publishing import Failure
+from dws_core._log.stream.publishing import Failure, most_bytes
 
 
 class Publisher:
@@ -47,7 +47,8 @@ class Publisher:
         future: asyncio.Future[Receipt] = self._loop.create_future()
         log = self._logs[number]
         due = self._loop.time() + deadline_s
-        if (limit := self._limit(draft, max_payload)) < len(draft.payload):
+        if self._is_too_large(draft, max_payload):
+            limit = self._limit(draft, max_payload)
             future.set_exception(PayloadTooLarge(len(draft.payload), limit, where=self._reports.where))
         elif draft.key is not None and (repeat := log.find_key(draft.topic, draft.key, self._clock.now_ms())):
             future.set_result(repeat)
@@ -56,8 +57,10 @@ class Publisher:
                 BrokerOverloaded(f"too many messages wait for {self._reports.where}.", fix="publish less at once")
             )
         else:
-            self._flush_soon(number)
-            self._expire_at(due)
+            if number not in self._flushing:
+                self._flush_soon(number)
+            if self._due is None or due < self._due:
+                self._expire_at(due)
         return future
 
     def complete(self, outcomes: Iterable[tuple[Ticket, Receipt | Failure]], unsent: BrokerError | None = None) -> None:
@@ -95,6 +98,11 @@ class Publisher:
         for log in self._logs:
             self.complete(log.queue.drain(), BrokerClosed("the broker was stopped before the message was sent."))
 
+    def _is_too_large(self, draft: Draft, max_payload: int) -> bool:
+        size = len(draft.payload)
+        fits = size <= max_payload and most_bytes(draft) <= self._max_bytes
+        return not fits and size > self._limit(draft, max_payload)
+
     def _limit(self, draft: Draft, max_payload: int) -> int:
         """Return the largest payload that fits next to a topic and a key."""
         names = len(draft.topic.encode()) + len((draft.key or "").encode())
@@ -111,15 +119,14 @@ class Publisher:
             self._flush_log(self._logs[number])
 
     def _expire_at(self, due: float) -> None:
-        if self._due is None or due < self._due:
-            self._due = due
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(due, self._expire)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due, self._timer = due, self._loop.call_at(due, self._expire)
 
     def _expire(self) -> None:
         self._due = self._timer = None
         for log in self._logs:
             self.complete(log.queue.expire(self._loop.time()))
-            if (due := log.queue.next_due()) is not None:
-                self._expire_at(due)
+        dues = [due for log in self._logs if (due := log.queue.next_due()) is not None]
+        if dues:
+            self._expire_at(min(dues))
