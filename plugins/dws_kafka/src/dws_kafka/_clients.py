@@ -51,7 +51,7 @@ class Clients:
     def __init__(self, login: dict[str, Any], topics: Sequence[str], timeout_s: float) -> None:
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._options = {**login, "request_timeout_ms": int(timeout_s * 1000), "metadata_max_age_ms": 30_000}
-        self._open: list[Any] = []
+        self._open: dict[Any, asyncio.Task[None]] = {}
         self._topics = topics
         self._leaders: dict[TopicPartition, int | None] = {}
 
@@ -90,16 +90,16 @@ class Clients:
         """Close all clients without waiting for their requests."""
         self.lose("the wire was closed")
         if self._open:
-            closing = asyncio.gather(*map(_abort, self._open), return_exceptions=True)
+            closing = asyncio.gather(*(_abort(*each) for each in self._open.items()), return_exceptions=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(closing, _CLOSE_S)
 
     async def _start(self, client: Any) -> None:
-        self._open.append(client)
         self._watch(core(client))
+        starting = self._open[client] = asyncio.get_running_loop().create_task(client.start(), name="dws kafka start")
         with wire_errors(), _cause() as causes:
             try:
-                await client.start()
+                await asyncio.shield(starting)
             except KafkaConnectionError as error:
                 cause = causes[-1] if causes else error
                 wire_error = WireUnusable if isinstance(cause, _HOPELESS) else WireLost
@@ -166,8 +166,9 @@ def _cause() -> Iterator[list[BaseException]]:
         logger.removeHandler(handler)
 
 
-async def _abort(client: Any) -> None:
+async def _abort(client: Any, starting: asyncio.Task[None]) -> None:
     connections = core(client)
+    await asyncio.wait([starting])  # if it were cancelled, aiokafka would leave a connection open
     for connection in connections._conns.values():
         if connection._writer is not None:
             connection._writer.transport.abort()  # `close` would wait until a frozen broker has read everything
