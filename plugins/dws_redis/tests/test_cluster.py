@@ -12,7 +12,7 @@ from dws_redis._format import Names
 from redis.crc import key_slot
 from services.redis import PrivateRedis
 from services.redis_cluster import PrivateCluster
-from support.redis_load import IgnoringSink, Load, check, check_after_last_gap, two_nodes, wait_for_end
+from support.broker_load import IgnoringSink, Load, check, check_after_last_gap, two_nodes, wait_for_end
 
 from dws_core.plugin import BrokerMisconfigured, BrokerURL, GapReason, Layout
 from dws_core.testing import BrokerConformance, BrokerFaults

@@ -14,7 +14,7 @@ import pytest
 import trustme
 from dws_redis._scripts import ALL
 from services.redis import PrivateRedis, free_port
-from support.redis_load import HISTORY, Load, Node, check, two_nodes, wait_for_end
+from support.broker_load import HISTORY, Load, Node, check, two_nodes, wait_for_end
 from support.timeouts import HANG_S
 
 from dws_core.plugin import BrokerError, BrokerUnavailable, History, Layout, ReadSpan

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 from services.redis import PrivateRedis
-from support.redis_load import HISTORY, Node, two_nodes, wait_for_end
+from support.broker_load import HISTORY, Node, two_nodes, wait_for_end
 
 from dws_core.plugin import GapReason, Layout, ReadSpan, Receipt
 

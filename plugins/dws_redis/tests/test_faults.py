@@ -14,7 +14,7 @@ from dws_redis._connection import Wire
 from dws_redis._shard import Shard
 from integration.test_roaming import new_seed
 from services.redis import PrivateRedis
-from support.redis_load import HISTORY, Load, Node, check, check_after_last_gap, two_nodes, wait_for_end
+from support.broker_load import HISTORY, Load, Node, check, check_after_last_gap, two_nodes, wait_for_end
 from support.timeouts import HANG_S
 
 from dws_core.plugin import GapReason, Layout

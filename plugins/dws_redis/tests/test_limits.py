@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from services.redis import PrivateRedis
-from support.redis_load import HISTORY, Node, two_nodes
+from support.broker_load import HISTORY, Node, two_nodes
 from support.timeouts import HANG_S
 
 from dws_core.plugin import (

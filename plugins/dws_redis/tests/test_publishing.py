@@ -10,7 +10,7 @@ import pytest
 from dws_redis._connection import Commands, Lost
 from dws_redis._scripts import ALL
 from services.redis import PrivateRedis
-from support.redis_load import HISTORY, Node, two_nodes
+from support.broker_load import HISTORY, Node, two_nodes
 from support.timeouts import HANG_S
 
 from dws_core.plugin import BrokerUnavailable, GapReason, Layout

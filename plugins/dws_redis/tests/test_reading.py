@@ -15,7 +15,7 @@ from dws_redis import RedisBroker
 from dws_redis._connection import Commands
 from dws_redis._reader import Reader
 from services.redis import PrivateRedis
-from support.redis_load import IgnoringSink
+from support.broker_load import IgnoringSink
 
 from dws_core.plugin import BrokerURL, GapReason, History, Layout, ReadResult, ReadSpan, Record
 

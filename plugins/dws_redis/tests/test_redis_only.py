@@ -17,7 +17,7 @@ from dws_redis._fence import _check_server
 from dws_redis._format import read_push
 from dws_redis._settings import RedisOptions, Settings
 from services.redis import PrivateRedis
-from support.redis_load import IgnoringSink
+from support.broker_load import IgnoringSink
 from support.timeouts import HANG_S
 
 from dws_core import InvalidBrokerURL, create_broker

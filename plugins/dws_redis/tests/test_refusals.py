@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from services.redis import PrivateRedis
-from support.redis_load import HISTORY, Node, two_nodes
+from support.broker_load import HISTORY, Node, two_nodes
 from support.relay import Relay
 from support.timeouts import HANG_S
 

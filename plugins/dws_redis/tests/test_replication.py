@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from services.redis import PrivateRedis
 from services.redis_cluster import until
-from support.redis_load import HISTORY, Node, two_nodes
+from support.broker_load import HISTORY, Node, two_nodes
 from support.timeouts import HANG_S
 
 from dws_core.plugin import BrokerError, GapReason, History, Layout, ReadSpan, Receipt

@@ -13,7 +13,7 @@ from dws_redis import RedisBroker
 from dws_redis._topology import _reason_to_distrust
 from services.redis import PrivateRedis, free_port
 from services.redis_cluster import PrivateSentinel, until
-from support.redis_load import HISTORY, IgnoringSink, Load, check_after_last_gap, two_nodes, wait_for_end
+from support.broker_load import HISTORY, IgnoringSink, Load, check_after_last_gap, two_nodes, wait_for_end
 from support.timeouts import HANG_S
 
 from dws_core.plugin import BrokerError, BrokerMisconfigured, BrokerUnavailable, BrokerURL, GapReason, Layout

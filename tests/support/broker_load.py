@@ -1,4 +1,4 @@
-"""Two nodes on a Redis, a load from one to the other, and checks that must hold after any fault."""
+"""Two nodes on a broker, a load from one to the other, and checks that must hold after any fault."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Final
 
-from dws_redis import RedisBroker
 from support.timeouts import HANG_S, progress_timeout
 
+from dws_core import create_broker
 from dws_core.plugin import (
     BrokerError,
-    BrokerURL,
     GapReason,
     Head,
     History,
@@ -39,7 +38,7 @@ class Node:
     """One broker, and the events of partitions 0 and 1 that its node received."""
 
     def __init__(self, url: str, layout: Layout, number: int) -> None:
-        self.broker = RedisBroker.from_url(BrokerURL.parse(url))
+        self.broker = create_broker(url)
         self.layout = layout
         self.received: dict[int, list[tuple[int | None, bytes]]] = {0: [], 1: []}
         self.losses: list[GapReason] = []
