@@ -63,9 +63,8 @@ class Appends:
         except TimeoutError:
             self._clients.lose("an append got no reply")
             raise WireLost("an append got no reply", sent=entry.is_sent) from None
-        if entry.error is not None:
-            raise entry.error
-        assert entry.offset is not None
+        if entry.offset is None:
+            raise entry.error or WireLost("an append was cancelled")
         return entry.offset
 
     async def _send(self) -> None:
@@ -100,12 +99,16 @@ class Appends:
 
         If no connection broke, aiokafka sent the batch only once and the refusal is certain.
         """
-        refused = isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError) and not self._clients.lost.done()
+        refused = (
+            isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError) and not self._clients.lost.done()
+        )
         forbidden = isinstance(error, FORBIDDEN) and not self._clients.lost.done()
         if refused and len(entries) == 1:
             entries[0].error = WireRefused(str(error))
             return
-        cause = f"this user may not write to topic {self._place[0]}" if forbidden else str(error) or type(error).__name__
+        cause = (
+            f"this user may not write to topic {self._place[0]}" if forbidden else str(error) or type(error).__name__
+        )
         self._clients.lose(cause)
         for entry in entries:
             entry.error = WireLost(cause, sent=not (refused or forbidden))

@@ -130,7 +130,9 @@ async def describe(connections: AIOKafkaClient, names: Sequence[str]) -> list[To
     return [Topic.read(row) for row in response.topics]
 
 
-async def prepare(admin: AIOKafkaAdminClient, topic: str, control: str, options: KafkaOptions, partitions: int) -> tuple[Topic, dict[str, str]]:
+async def prepare(
+    admin: AIOKafkaAdminClient, topic: str, control: str, options: KafkaOptions, partitions: int
+) -> tuple[Topic, dict[str, str]]:
     """Create the topics that are missing, check them, and return the topic and its settings.
 
     Raises:
@@ -143,7 +145,9 @@ async def prepare(admin: AIOKafkaAdminClient, topic: str, control: str, options:
             _allow(each.error, each.name, "Describe")
         missing = {each.name for each in found if each.error is UnknownTopicOrPartitionError}
         if missing and not has_created:
-            await _create(admin, _wanted(topic, control, options, partitions, len(core(admin).cluster.brokers())), missing)
+            await _create(
+                admin, _wanted(topic, control, options, partitions, len(core(admin).cluster.brokers())), missing
+            )
             has_created = True
         await asyncio.sleep(_PAUSE_S)
         found = await describe(core(admin), [topic, control])
