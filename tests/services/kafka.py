@@ -276,5 +276,5 @@ class PrivateKafkaCluster:
 
 
 def _new_id() -> str:
-    """Return a random id of a cluster."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """Return a random id of a cluster. A leading "-" would be an option of the program that formats the folder."""
+    return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]

@@ -67,11 +67,11 @@ async def leader(address: str, topic: str, partition: int) -> int:
         return next((each["leader"] for each in found["partitions"] if each["partition"] == partition), -1)
 
 
-async def in_sync(address: str, topic: str, partition: int) -> set[int]:
-    """Return the numbers of the brokers that have all records of a partition."""
+async def in_sync(address: str, topic: str) -> int:
+    """Return how many brokers have all records, for the partition that has the fewest of them."""
     async with admin(address) as client:
         (found,) = await client.describe_topics([topic])
-        return next((set(each["isr"]) for each in found["partitions"] if each["partition"] == partition), set())
+        return min((len(each["isr"]) for each in found["partitions"]), default=0)
 
 
 def deny(port: int, user: str, topic: str, operation: int = _ALL) -> None:

@@ -150,6 +150,5 @@ async def test_kafka_with_older_data_is_gap(kafka: PrivateKafka, proxy: KafkaPro
         await asyncio.to_thread(kafka.start)
 
     load, listener = await under_load(kafka, set_back)
-    assert listener.losses, "it is said"
-    assert set(listener.losses) <= {GapReason.EPOCH, GapReason.AHEAD}
+    assert GapReason.EPOCH in listener.losses
     check_after_last_gap(load, listener)

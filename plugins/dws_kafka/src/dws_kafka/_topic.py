@@ -94,8 +94,13 @@ def settings_of(options: KafkaOptions, replicas: int) -> dict[str, str]:
     }
 
 
-CONTROL_SETTINGS: Final = {"cleanup.policy": "delete", "retention.ms": "600000", "segment.ms": "600000"}
-"""The settings of a new control topic. Its messages are of use only for live nodes."""
+CONTROL_SETTINGS: Final = {
+    "cleanup.policy": "delete",
+    "retention.ms": "600000",
+    "segment.ms": "600000",
+    "unclean.leader.election.enable": "true",
+}
+"""The settings of a new control topic. Its messages are of use only for live nodes, so it may lose some."""
 
 
 def defect(topic: Topic, settings: Mapping[str, str]) -> str | None:
@@ -149,6 +154,9 @@ async def prepare(
                 admin, _wanted(topic, control, options, partitions, len(core(admin).cluster.brokers())), missing
             )
             has_created = True
+        elif not has_created:
+            idle = next(each.name for each in found if -1 in each.leaders or each.error is not NoError)
+            raise WireLost(f"a partition of topic {idle} has no leader", sent=False)
         await asyncio.sleep(_PAUSE_S)
         found = await describe(core(admin), [topic, control])
     for each in found:
