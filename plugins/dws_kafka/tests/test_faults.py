@@ -7,17 +7,18 @@ import random
 import secrets
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import pytest
+from dws_kafka._wire import KafkaWire
 from integration.test_roaming import new_seed
 from services.kafka import PrivateKafka
-from support.broker_load import Load, Node, check, check_after_last_gap, two_nodes, wait_for_end
-from support.kafka_admin import create_topic, delete_topic
+from support.broker_load import HISTORY, Load, Node, check, check_after_last_gap, two_nodes, wait_for_end
+from support.kafka_admin import create_topic, delete_records, delete_topic
 from support.kafka_proxy import KafkaProxy
 
-from dws_core.plugin import GapReason, Layout
+from dws_core.plugin import GapReason, Layout, ReadResult, ReadSpan, Start
 
 Trouble = Callable[[PrivateKafka, KafkaProxy, Load], Awaitable[None]]
 
@@ -152,3 +153,77 @@ async def test_kafka_with_older_data_is_gap(kafka: PrivateKafka, proxy: KafkaPro
     load, listener = await under_load(kafka, set_back)
     assert GapReason.EPOCH in listener.losses
     check_after_last_gap(load, listener)
+
+
+# -- retention
+
+
+class StandingWire(KafkaWire):
+    """A wire that receives nothing until `moving` is set."""
+
+    moving: asyncio.Event
+
+    async def follow(self, starts: Mapping[int, int | Start]) -> AsyncIterator[tuple[int, int, bytes]]:
+        await self.moving.wait()
+        async with aclosing(super().follow(starts)) as records:
+            async for record in records:
+                yield record
+
+
+@pytest.mark.anyio
+async def test_node_that_stands_still_past_retention_is_told(
+    kafka: PrivateKafka, proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with near(kafka) as (sender, listener):
+        monkeypatch.setattr(StandingWire, "moving", asyncio.Event(), raising=False)
+        broker = listener.broker
+        monkeypatch.setattr(broker._node, "_make_wire", lambda: StandingWire(broker._login, broker.options, set()))
+        load = Load(sender)
+        async with asyncio.TaskGroup() as group:
+            for partition in (0, 1):
+                group.create_task(load.run(partition))
+            await load.wait_for_acks(200)
+            proxy.cut()
+            await load.wait_for_acks(400)
+            topic = f"dws.{sender.layout.channel}"
+            places = {number: max(offset for _, offset, _ in load.receipts[number]) >> 16 for number in (0, 1)}
+            await delete_records(kafka.address, topic, places)
+            StandingWire.moving.set()
+            await listener.until(lambda: len(listener.losses) >= 2)
+            await load.wait_for_acks(200)
+            load.stopping = True
+        await wait_for_end(sender, listener)
+        assert set(listener.losses) == {GapReason.TRIMMED}
+        assert sender.losses == []
+        check(load, sender)
+        check_after_last_gap(load, listener)
+
+
+@pytest.mark.anyio
+async def test_read_past_retention_is_gap(kafka: PrivateKafka, proxy: KafkaProxy) -> None:
+    """Deleted records are missed, and the records that remain are read."""
+    async with near(kafka) as (sender, listener):
+        receipts = [await sender.broker.publish(0, "t", b"%d" % n, history=HISTORY) for n in range(20)]
+        offsets = [receipt.offset or 0 for receipt in receipts]
+        await sender.broker.stop()
+        await delete_records(kafka.address, f"dws.{sender.layout.channel}", {0: offsets[10] >> 16})
+        fresh = Node(kafka.url + "?partitions=2", sender.layout, 3)
+        await fresh.start()
+        try:
+            for since, until in ((0, 19), (5, 19), (10, 19)):
+                span = ReadSpan(
+                    partition=0,
+                    epoch=receipts[0].epoch,
+                    since=offsets[since],
+                    until=offsets[until],
+                    topics=["t"],
+                    limit=1000,
+                    max_bytes=1_000_000,
+                )
+                found = await fresh.broker.read(span)
+                if since < 10:
+                    assert found == ReadResult(gap=GapReason.TRIMMED)
+                else:
+                    assert [record.payload for record in found.records] == [b"%d" % n for n in range(11, 20)]
+        finally:
+            await fresh.broker.stop()
