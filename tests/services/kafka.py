@@ -159,7 +159,8 @@ class PrivateKafka:
         until = time.monotonic() + HANG_S
         while not self._replies():
             if self._process is None or self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError("Kafka did not start:\n" + (self.folder / "log.txt").read_text()[-3000:])
+                lines = (self.folder / "log.txt").read_text().splitlines()
+                raise RuntimeError("Kafka did not start:\n" + "\n".join(line for line in lines if " INFO " not in line)[-3000:])
             time.sleep(_PAUSE_S)
 
     def kill(self) -> None:

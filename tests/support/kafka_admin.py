@@ -16,7 +16,7 @@ from support.timeouts import HANG_S
 
 _TOPIC: Final = 2
 _LITERAL: Final = 3
-_ALL, READ, WRITE, DESCRIBE = 2, 3, 4, 8
+_ALL, READ, WRITE, DESCRIBE_CONFIGS = 2, 3, 4, 10
 _DENY, _ALLOW = 2, 3
 _CREATE_ACLS, _DELETE_ACLS = 30, 31
 
@@ -74,16 +74,24 @@ async def in_sync(address: str, topic: str) -> int:
         return min((len(each["isr"]) for each in found["partitions"]), default=0)
 
 
+def allow(port: int, user: str, topic: str, operation: int) -> None:
+    """Give a permission on a topic to a user. Then other operations on the topic need a permission, too."""
+    _call(port, _CREATE_ACLS, struct.pack(">i", 1) + _acl(user, topic, operation, _ALLOW))
+
+
 def deny(port: int, user: str, topic: str, operation: int = _ALL) -> None:
     """Take a permission on a topic away from a user."""
-    acl = struct.pack(">b", _TOPIC) + _text(topic) + struct.pack(">b", _LITERAL) + _text(f"User:{user}") + _text("*")
-    _call(port, _CREATE_ACLS, struct.pack(">i", 1) + acl + struct.pack(">bb", operation, _DENY))
+    _call(port, _CREATE_ACLS, struct.pack(">i", 1) + _acl(user, topic, operation, _DENY))
 
 
 def restore(port: int, user: str, topic: str, operation: int = _ALL) -> None:
     """Give the permission back that `deny` took away."""
-    acl = struct.pack(">b", _TOPIC) + _text(topic) + struct.pack(">b", _LITERAL) + _text(f"User:{user}") + _text("*")
-    _call(port, _DELETE_ACLS, struct.pack(">i", 1) + acl + struct.pack(">bb", operation, _DENY))
+    _call(port, _DELETE_ACLS, struct.pack(">i", 1) + _acl(user, topic, operation, _DENY))
+
+
+def _acl(user: str, topic: str, operation: int, permission: int) -> bytes:
+    resource = struct.pack(">b", _TOPIC) + _text(topic) + struct.pack(">b", _LITERAL)
+    return resource + _text(f"User:{user}") + _text("*") + struct.pack(">bb", operation, permission)
 
 
 def _text(text: str) -> bytes:
