@@ -40,13 +40,16 @@ async def _locate(wire: StreamWire, log: Log, number: int, clock: Clock) -> int:
     async with closing(wire.follow({log.number: Start.LAST})) as records:
         async for _, offset, data in records:
             envelope = readable(data)
-            found = envelope and (envelope.kind, envelope.publisher) == (Kind.PROBE, log.publisher)
-            if found and envelope.first >= number:
+            if envelope is not None and _is_probe(envelope, log.publisher) and envelope.first >= number:
                 return offset
             if not is_certain:
                 is_certain = True
                 await wire.append(log.number, log.next_probe(clock.now_ms(), verdict=True)[1])
     raise WireLost("the stream ended")
+
+
+def _is_probe(envelope: Envelope, publisher: bytes) -> bool:
+    return (envelope.kind, envelope.publisher) == (Kind.PROBE, publisher)
 
 
 async def look_back(scanner: Scanner, end: int, time_ms: int) -> tuple[int | Start, Claim | None]:
