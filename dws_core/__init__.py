@@ -49,6 +49,7 @@ from dws_core._log.plain import BrokerInterface
 from dws_core._log.records import History, Receipt
 from dws_core._node.connection.connection import Connection
 from dws_core._node.manager import WebSocketManager
+from dws_core._node.pending_publish import PendingPublish
 from dws_core._node.recovery.history import StoredMessage
 from dws_core._node.stats import NodeHealth, NodeStats
 from dws_core._proxy import WebSocketProxy
@@ -99,6 +100,7 @@ __all__ = [
     "NodeStats",
     "OriginNotAllowed",
     "PayloadTooLarge",
+    "PendingPublish",
     "PluginConflict",
     "PluginLoadError",
     "PluginNotFound",

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
+from functools import partial
 from typing import Any
 
-from dws_core._errors import ConfigurationError, InvalidTopic
+from dws_core._errors import BrokerClosed, ConfigurationError, InvalidTopic
 from dws_core._log.contract import LogBroker
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import Layout, Receipt
+from dws_core._node.pending_publish import (
+    AnyFuture,
+    PendingPublish,
+    acts_as_coroutine,
+    call_in_loop,
+    running_loop,
+)
 from dws_core._node.stats import Counters
 from dws_core._topics.filters import is_reserved, utf8_size
 from dws_core._topics.interface import TopicMatcher
@@ -21,33 +28,6 @@ from dws_core._wire.envelope import header_of
 from dws_core._wire.keys import check_key
 from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
-
-logger = logging.getLogger("dws")
-
-
-class PendingPublish:
-    """A publish in progress. Await it for the receipts, or drop it: a failure that nobody awaits is logged."""
-
-    __slots__ = ("_awaited", "_futures", "_topic")
-
-    def __init__(self, futures: list[asyncio.Future[Receipt]], topic: str) -> None:
-        self._futures = futures
-        self._topic = topic
-        self._awaited = False
-        for future in futures:
-            future.add_done_callback(self._on_done)
-
-    def __await__(self) -> Generator[Any, None, list[Receipt]]:
-        self._awaited = True
-        receipts: list[Receipt] = []
-        for future in self._futures:
-            receipt = yield from asyncio.shield(future).__await__()
-            receipts += [receipt]
-        return receipts
-
-    def _on_done(self, future: asyncio.Future[Receipt]) -> None:
-        if not future.cancelled() and (error := future.exception()) is not None and not self._awaited:
-            logger.error("publish to %r failed: %s", self._topic, error)
 
 
 class Completed:
@@ -73,6 +53,15 @@ class Publisher:
         self._policy = policy
         self._counters = counters
         self._max_topic_bytes = broker.capabilities.max_topic_bytes
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Accept messages from other threads and event loops. They are published in the running event loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def stop(self) -> None:
+        """Accept no more messages from other threads."""
+        self._loop = None
 
     def publish(self, topic: str, data: JSON, *, key: str | None = None) -> asyncio.Future[Receipt]:
         """Publish without waiting. The future holds the broker's answer.
@@ -90,11 +79,29 @@ class Publisher:
         self, topics: Sequence[str], data: JSON, *, key: str | None = None
     ) -> list[asyncio.Future[Receipt]]:
         """Publish the same data to several topics. It is encoded once. Errors: see `publish`."""
+        return self._store_each(topics, self._encode(topics, data, key), key)
+
+    def publish_from_anywhere(self, topics: Sequence[str], data: JSON, *, key: str | None = None) -> list[AnyFuture]:
+        """Publish like `publish_to_each`, also from another thread or event loop.
+
+        Raises:
+            BrokerClosed: The node is stopped, and the calling thread runs no event loop.
+        """
+        payload, here = self._encode(topics, data, key), running_loop()
+        if self._loop is not None and self._loop is not here:
+            return [*call_in_loop(self._loop, len(topics), partial(self._store_each, topics, payload, key))]
+        if here is None:
+            raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
+        return [*self._store_each(topics, payload, key)]
+
+    def _encode(self, topics: Sequence[str], data: JSON, key: str | None) -> bytes:
         for topic in topics:
             self._check_topic(topic)
         if key is not None:
             check_key(key)
-        payload = self._header + self._codec.encode(data)
+        return self._header + self._codec.encode(data)
+
+    def _store_each(self, topics: Sequence[str], payload: bytes, key: str | None) -> list[asyncio.Future[Receipt]]:
         self._counters.published += len(topics)
         return [self._store(topic, payload, key) for topic in topics]
 
@@ -115,15 +122,20 @@ class Publisher:
 
 
 class PublishMethods:
-    """The publishing methods of `WebSocketManager`: to a topic, to every connection, to some connections."""
+    """The publishing methods of `WebSocketManager`: to a topic, to every connection, to some connections.
+
+    They may be called in coroutines, in plain functions of the event loop, in threads and in other event loops.
+    """
 
     _publisher: Publisher
     _matcher: TopicMatcher
 
-    def publish(self, topic: str, data: JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:
+    @acts_as_coroutine
+    def publish(self, topic: str, data: JSON, *, key: str | None = None) -> PendingPublish:
         """Publish data to a topic. Every connection with a matching filter receives it, on every node.
 
-        Publishes immediately and in order. Await the result to wait until the broker has stored the message.
+        Publishes immediately and in order. Await the result to wait until the broker has stored the message. In a thread,
+        for example in a `def` route of FastAPI, the event loop of the node publishes it, and `result()` waits.
 
         Args:
             topic: A topic without wildcards (MQTT 5.0 §4.7).
@@ -141,9 +153,10 @@ class PublishMethods:
         if is_reserved(topic):
             reason = "topics that begin with '$' are reserved for the node"
             raise InvalidTopic(topic, position=0, reason=reason, fix="use broadcast() or send_to()")
-        return PendingPublish([self._publisher.publish(topic, data, key=key)], topic)
+        return PendingPublish(self._publisher.publish_from_anywhere((topic,), data, key=key), topic)
 
-    def broadcast(self, message: Message | JSON, *, key: str | None = None) -> Awaitable[list[Receipt]]:
+    @acts_as_coroutine
+    def broadcast(self, message: Message | JSON, *, key: str | None = None) -> PendingPublish:
         """Send data to every connection of the channel, on every node.
 
         Publishes immediately. Awaiting is optional, see `publish`.
@@ -153,11 +166,10 @@ class PublishMethods:
             key: Idempotency key, see `publish`.
         """
         data = message.data if isinstance(message, Message) else message
-        return PendingPublish([self._publisher.publish(ALL, data, key=key)], ALL)
+        return PendingPublish(self._publisher.publish_from_anywhere((ALL,), data, key=key), ALL)
 
-    def send_to(
-        self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None
-    ) -> Awaitable[list[Receipt]]:
+    @acts_as_coroutine
+    def send_to(self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None) -> PendingPublish:
         """Send data to the connections with one of these ids, on whichever node they are.
 
         Publishes immediately. Awaiting is optional, see `publish`. An id without a connection is no error.
@@ -169,22 +181,25 @@ class PublishMethods:
         """
         ids = [conn_id] if isinstance(conn_id, str) else list(dict.fromkeys(conn_id))
         topics = [conn_topic(check_conn_id(one)) for one in ids]
-        futures = self._publisher.publish_to_each(topics, data, key=key)
+        futures = self._publisher.publish_from_anywhere(topics, data, key=key)
         return PendingPublish(futures, f"{len(ids)} connections")
 
-    def send(self, message: Message) -> Awaitable[list[Receipt]]:
+    @acts_as_coroutine
+    def send(self, message: Message) -> PendingPublish:
         """Publish a message's data to its topic. Publishes immediately. Awaiting is optional, see `publish`."""
         if message.topic is None:
             raise ConfigurationError("a message to send() has no topic.", fix="set Message(topic=...)")
         return self.publish(message.topic, message.data, key=message.key)
 
-    def send_by_conn_id(self, message: Message) -> Awaitable[list[Receipt]]:
+    @acts_as_coroutine
+    def send_by_conn_id(self, message: Message) -> PendingPublish:
         """Send a message's data to its `conn_id` or ids. Awaiting is optional, see `publish`."""
         if not message.conn_id:
             raise ConfigurationError("a message to send_by_conn_id() has no conn_id.", fix="set Message(conn_id=...)")
         return self.send_to(message.conn_id, message.data, key=message.key)
 
-    def send_msg(self, message: Message) -> Awaitable[list[Receipt]]:
+    @acts_as_coroutine
+    def send_msg(self, message: Message) -> PendingPublish:
         """Send a message by its type: `broadcast`, `send_by_conn_id`, or `send` for any other type."""
         if message.type == "broadcast":
             return self.broadcast(message, key=message.key)

@@ -127,6 +127,7 @@ class NodeRuntime:
             await self._stop_broker_after_failure()
             raise
         self.caches.begin(heads.values())
+        self.settings.publisher.start()
         self.tasks.spawn(self._update_cursors(), name="cursor updates")
 
     async def stop(self) -> None:
@@ -137,6 +138,7 @@ class NodeRuntime:
         """
         async with AsyncExitStack() as rest:  # every step runs, even if one fails or is cancelled
             rest.push_async_callback(self.tasks.stop)
+            rest.callback(self.settings.publisher.stop)
             rest.push_async_callback(self.settings.broker.stop)
             self.cursors.send_updates(exclude=self.attachments)
             await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self.connections))

@@ -39,7 +39,8 @@ NODE_ORDER = [
     {"recovery"},
     {"connection"},
     {"sending"},
-    {"stats", "pacing", "broker", "publisher"},
+    {"publisher"},
+    {"stats", "pacing", "broker", "pending_publish"},
 ]
 """The parts of `_node`. Each imports only from its own group or from a later one."""
 

@@ -11,7 +11,7 @@ import dws_core
 
 DOORS = ["dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"]
 
-BUILT_ON = {"dws_core.server": {"ConfigurationError", "FrameListener"}}
+BUILT_ON = {"dws_core.server": {"CloseCode", "ConfigurationError", "FrameListener", "TokenBucket"}}
 """Names that a public module with code imports only for its own use."""
 
 

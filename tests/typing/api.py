@@ -16,6 +16,7 @@ from dws_core import (
     Connection,
     Limits,
     Message,
+    PendingPublish,
     Principal,
     Receipt,
     WebSocketManager,
@@ -43,7 +44,8 @@ async def application(websocket: WebSocket) -> None:
             await manager.receive(connection, message)
         assert_type(await connection.send_json({"a": 1}), bool)
         connection.topics.add("t")
-    assert_type(manager.publish("t", 1, key="k"), Awaitable[list[Receipt]])
+    assert_type(manager.publish("t", 1, key="k"), PendingPublish)
+    assert_type(manager.publish("t", 1).result(timeout_s=1), list[Receipt])
     assert_type(await manager.broadcast({"x": 1}), list[Receipt])
     assert_type(await manager.send_to(["a", "b"], 1), list[Receipt])
     assert_type(manager.active_connections, list[Connection])

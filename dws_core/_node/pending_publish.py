@@ -1,0 +1,163 @@
+"""A publish in progress, which may be awaited, made a task, waited for in a thread, or dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+from dws_core._errors import BrokerClosed, ConfigurationError
+from dws_core._log.records import Receipt
+
+logger = logging.getLogger("dws")
+
+F = TypeVar("F", bound=Callable[..., object])
+AnyFuture: TypeAlias = "asyncio.Future[Receipt] | concurrent.futures.Future[Receipt]"
+
+
+class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
+    """A publish in progress. It has started already, so that it may be dropped. A failure that nobody awaits is logged.
+
+    It can be used like a coroutine, for example with `asyncio.create_task`. It can be awaited in any event loop and
+    several times.
+    """
+
+    __slots__ = ("_awaited", "_futures", "_steps", "_topic")
+
+    def __init__(self, futures: Sequence[AnyFuture], topic: str) -> None:
+        self._futures = futures
+        self._topic = topic
+        self._awaited = False
+        self._steps: Generator[Any, None, list[Receipt]] | None = None
+        for future in futures:
+            future.add_done_callback(self._on_done)
+
+    def result(self, timeout_s: float | None = None) -> list[Receipt]:
+        """Wait in a thread without an event loop until the broker has stored the message.
+
+        Args:
+            timeout_s: Maximum duration, in seconds. If None, the broker's own time limit applies.
+
+        Returns:
+            One receipt for each topic.
+
+        Raises:
+            ConfigurationError: The calling thread runs an event loop, which this would block.
+            TimeoutError: It took longer than `timeout_s`. The message may be stored.
+            BrokerError: See `WebSocketManager.publish`.
+        """
+        if running_loop() is not None:
+            raise ConfigurationError("result() would block the event loop.", fix="use `await` instead")
+        self._awaited = True
+        waiting = [_for_threads(future) for future in self._futures]
+        if concurrent.futures.wait(waiting, timeout_s).not_done:
+            raise TimeoutError(f"publish to {self._topic!r} was not acknowledged within {timeout_s} s")
+        return [future.result() for future in waiting]
+
+    def __await__(self) -> Generator[Any, None, list[Receipt]]:
+        self._awaited = True
+        receipts: list[Receipt] = []
+        for future in self._futures:
+            receipt = yield from asyncio.shield(_for_this_loop(future)).__await__()
+            receipts += [receipt]
+        return receipts
+
+    def send(self, value: Any) -> Any:
+        """Continue, as a coroutine does."""
+        return self._started().send(value)
+
+    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
+        """Raise an exception at the point where the caller waits, as a coroutine does. The publish continues."""
+        return self._started().throw(typ if val is None else val)
+
+    def close(self) -> None:
+        """Stop waiting, as a coroutine does. The publish continues."""
+        if self._steps is not None:
+            self._steps.close()
+
+    def _started(self) -> Generator[Any, None, list[Receipt]]:
+        if self._steps is None:
+            self._steps = self.__await__()
+        return self._steps
+
+    def _on_done(self, future: AnyFuture) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None and not self._awaited:
+            logger.error("publish to %r failed: %s", self._topic, error)
+
+
+def call_in_loop(
+    loop: asyncio.AbstractEventLoop, count: int, make: Callable[[], Sequence[asyncio.Future[Receipt]]]
+) -> list[concurrent.futures.Future[Receipt]]:
+    """Call `make` in an event loop of another thread, and return at once.
+
+    Args:
+        loop: The event loop.
+        count: Number of futures that `make` returns.
+        make: Returns futures of the event loop.
+
+    Returns:
+        Futures for threads. They complete with those of `make`.
+
+    Raises:
+        BrokerClosed: The event loop is closed.
+    """
+    results: list[concurrent.futures.Future[Receipt]] = [concurrent.futures.Future() for _ in range(count)]
+
+    def begin() -> None:
+        try:
+            for future, result in zip(make(), results, strict=True):
+                future.add_done_callback(partial(_copy, result))
+        except Exception as error:  # noqa: BLE001 -- the caller gets it
+            for result in results:
+                result.set_exception(error)
+
+    try:
+        loop.call_soon_threadsafe(begin)
+    except RuntimeError as error:
+        raise BrokerClosed("the event loop of the node is closed.", fix="publish while the application runs") from error
+    return results
+
+
+def _copy(result: concurrent.futures.Future[Receipt], done: asyncio.Future[Receipt]) -> None:
+    if done.cancelled():
+        result.set_exception(BrokerClosed("the node was stopped.", fix="publish while the application runs"))
+    elif (error := done.exception()) is not None:
+        result.set_exception(error)
+    else:
+        result.set_result(done.result())
+
+
+def _for_threads(future: AnyFuture) -> concurrent.futures.Future[Receipt]:
+    if isinstance(future, concurrent.futures.Future):
+        return future
+    return call_in_loop(future.get_loop(), 1, lambda: [future])[0]
+
+
+def _for_this_loop(future: AnyFuture) -> asyncio.Future[Receipt]:
+    if isinstance(future, asyncio.Future) and future.get_loop() is asyncio.get_running_loop():
+        return future
+    return asyncio.wrap_future(_for_threads(future))
+
+
+def acts_as_coroutine(method: F) -> F:
+    """Mark a method that returns a `PendingPublish` as a coroutine function.
+
+    Starlette and FastAPI run other functions in a thread, for example those of `BackgroundTasks`.
+    """
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(method)
+    method._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # what asyncio looks for
+    return method
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
