@@ -44,6 +44,8 @@ class Limits:
             `too-many` gap. Also the maximum number of messages in one `history` reply. If None, neither is limited.
         replay_bytes: Maximum payload size of a replay, in bytes. If the client missed more, it receives a `too-many`
             gap. If None, it is not limited.
+        read_stall_s: How long the node waits for a client to read a step of its replay, or its earlier replies before a
+            `history`, in seconds. After that, the connection is closed with 4000.
         history_bytes: Maximum payload size of one `history` reply, in bytes. The reply contains the newest messages that
             fit. Each 64 KiB of it count as one message against the rate. If None, it is not limited.
         pos_interval_s: Interval in seconds at which clients on quiet topics receive a `pos` frame.
@@ -72,6 +74,7 @@ class Limits:
     slow_consumer: SlowConsumer = "close"
     replay_messages: int | None = 10_000
     replay_bytes: int | None = 16_777_216
+    read_stall_s: float = 30.0
     history_bytes: int | None = 1_048_576
     pos_interval_s: float = 25.0
     ping_s: float = 20.0
@@ -113,6 +116,7 @@ OVER_LIMIT: Final = {
     "slow_consumer": f"closed with {CloseCode.TOO_SLOW:d}, or messages are dropped",
     "replay_messages": "gap `too-many`",
     "replay_bytes": "gap `too-many`",
+    "read_stall_s": f"closed with {CloseCode.TOO_SLOW:d}",
     "history_bytes": "older messages are left out",
     "pos_interval_s": "a `pos` frame is sent",
     "ping_s": "clients may reconnect after twice this time",
