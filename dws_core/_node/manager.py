@@ -137,7 +137,7 @@ class WebSocketManager(PublishMethods):
             limits=self.limits,
             policy=policy,
             authorize=authorize,
-            publisher=Publisher(broker, codec, layout=layout, policy=policy, counters=counters),
+            publisher=Publisher(broker, codec, codecs=codecs.values(), layout=layout, policy=policy, counters=counters),
             counters=counters,
         )
 

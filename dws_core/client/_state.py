@@ -42,8 +42,8 @@ class Gap:
 
     Attributes:
         filters: The client's filters whose messages may be lost.
-        reason: Reason sent by the node: `epoch`, `trimmed`, `ahead`, `layout-changed`, `too-many` or `unavailable`. Or
-            `overflow` if this client did not process its messages fast enough.
+        reason: Reason sent by the node: `epoch`, `trimmed`, `ahead`, `layout-changed`, `too-many`, `unavailable` or
+            `unreadable`. Or `overflow` if this client did not process its messages fast enough.
     """
 
     filters: tuple[str, ...]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Final
 from weakref import WeakSet
 
-from dws_core._errors import InvalidMessage
+from dws_core._errors import CodecError, InvalidMessage
 from dws_core._log.recovery import Answer
 from dws_core._node.connection.connection import Connection
 from dws_core._node.pacing import Pacer
@@ -17,6 +18,7 @@ from dws_core._node.recovery.history import HistoryReader
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.sending.fanout import Fanout
 from dws_core._wire import server_messages
+from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
 from dws_core._wire.message import JSON
 from dws_core._wire.server_messages import RequestId
@@ -158,9 +160,14 @@ class Resume:
         await self._pacer.wait_turn()
         stored = await self._history.read(topic, limit)
         connection._charge(stored.read_bytes // _BYTES_PER_MESSAGE)
-        messages = [(message.data, message.pos) for message in stored.messages]
-        reply = server_messages.history(request_id, topic=topic, messages=messages, cursor=stored.cursor)
-        self._fanout.send(connection, reply)
+        messages, skipped = [(message.data, message.pos) for message in stored.messages], stored.skipped
+        reply = partial(server_messages.history, request_id, topic=topic, cursor=stored.cursor)
+        try:
+            self._fanout.send(connection, reply(messages=messages, skipped=skipped))
+        except CodecError:
+            fitting = [message for message in messages if _can_encode(connection.codec, message)]
+            skipped += len(messages) - len(fitting)
+            self._fanout.send(connection, reply(messages=fitting, skipped=skipped))
 
     def _partitions_to_keep(self, connection: Connection, filter_: str) -> frozenset[int]:
         """Return the partitions of the other filters, which are live already.
@@ -199,6 +206,14 @@ class Resume:
         if cursor:
             self._cursors.keep_updated(connection)
         self._fanout.send(connection, server_messages.ack(request_id, cursor=cursor or None))
+
+
+def _can_encode(codec: Codec, value: JSON) -> bool:
+    try:
+        codec.encode([value])
+    except CodecError:
+        return False
+    return True
 
 
 def over_limit(limit: int | None, existing: Collection[str], new: Iterable[str]) -> bool:
