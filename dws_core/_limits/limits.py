@@ -54,6 +54,8 @@ class Limits:
             `--ws-ping-interval`), because the node cannot read that setting.
         connections: Maximum number of connections of this node. Further clients are refused with HTTP 503, or closed
             with 1013 if they are already accepted. If None, the number is not limited.
+        handshake_s: Timeout in seconds for checking a handshake, which includes the authenticator. After that, the client
+            is refused with HTTP 503, or closed with 1013 if it is already accepted.
         close_timeout_s: Timeout in seconds for writing the queued frames and the close frame. After that, the
             connection is dropped.
 
@@ -79,6 +81,7 @@ class Limits:
     pos_interval_s: float = 25.0
     ping_s: float = 20.0
     connections: int | None = None
+    handshake_s: float = 10.0
     close_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -121,6 +124,7 @@ OVER_LIMIT: Final = {
     "pos_interval_s": "a `pos` frame is sent",
     "ping_s": "clients may reconnect after twice this time",
     "connections": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
+    "handshake_s": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
     "close_timeout_s": "the connection is dropped",
 }
 """For each field of `Limits`, what happens above the limit. `docs/generate.py` makes the docs table from it."""
