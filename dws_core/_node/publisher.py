@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Collection, Generator, Iterable, Sequence
 from typing import Any
 
-from dws_core._errors import ConfigurationError, InvalidTopic
+from dws_core._errors import ConfigurationError, InvalidTopic, PublishOutcomeUnknown
 from dws_core._log.contract import LogBroker
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
@@ -39,15 +39,39 @@ class PendingPublish:
 
     def __await__(self) -> Generator[Any, None, list[Receipt]]:
         self._awaited = True
-        receipts: list[Receipt] = []
-        for future in self._futures:
-            receipt = yield from asyncio.shield(future).__await__()
-            receipts += [receipt]
-        return receipts
+        if len(self._futures) == 1:
+            return [(yield from asyncio.shield(self._futures[0]).__await__())]
+        if self._futures:
+            yield from asyncio.wait(self._futures).__await__()  # does not cancel them
+        if (failure := failure_of(self._futures, self._topic)) is not None:
+            raise failure
+        return [future.result() for future in self._futures]
 
     def _on_done(self, future: asyncio.Future[Receipt]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None and not self._awaited:
             logger.error("publish to %r failed: %s", self._topic, error)
+
+
+def failure_of(futures: Sequence[asyncio.Future[Receipt]], topic: str) -> BaseException | None:
+    """Return why a publish to several topics has failed, or None if it has not. All futures are done.
+
+    If some of them may be stored, the outcome is unknown, and nobody can repeat the publish safely without a key.
+    """
+    failures = [_failure(future, topic) for future in futures]
+    certain = [
+        failure for failure in failures if failure is not None and not isinstance(failure, PublishOutcomeUnknown)
+    ]
+    if len(certain) == len(failures):
+        return certain[0] if certain else None
+    if all(failure is None for failure in failures):
+        return None
+    unknown = PublishOutcomeUnknown(topic)
+    unknown.__cause__ = next(failure for failure in failures if failure is not None)
+    return unknown
+
+
+def _failure(future: asyncio.Future[Receipt], topic: str) -> BaseException | None:
+    return PublishOutcomeUnknown(topic) if future.cancelled() else future.exception()
 
 
 class Completed:

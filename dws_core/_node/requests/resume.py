@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from dws_core._errors import CodecError, InvalidMessage
 from dws_core._log.recovery import Answer
@@ -19,6 +19,7 @@ from dws_core._node.recovery.interest import Interest
 from dws_core._node.sending.fanout import Fanout
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec
+from dws_core._wire.connect_request import ConnectRequest
 from dws_core._wire.cursor import Position
 from dws_core._wire.message import JSON
 from dws_core._wire.server_messages import RequestId
@@ -68,7 +69,7 @@ class Resume:
         self._fanout = fanout
         self._pacer = pacer
         self._ping_s = ping_s
-        self._connected: WeakSet[Connection] = WeakSet()
+        self._connected: WeakKeyDictionary[Connection, str | None] = WeakKeyDictionary()  # the client ids
 
     async def replay_ended(self, connection: Connection) -> None:
         """Wait until the replay of a connection has ended. Its filters change only after that."""
@@ -85,18 +86,17 @@ class Resume:
                 "the connection has already sent connect.", fix="use subscribe and unsubscribe to change filters"
             )
 
-    async def connect(
-        self,
-        connection: Connection,
-        filters: Collection[str],
-        cursor: Mapping[int, Position] | None,
-        request_id: RequestId,
-    ) -> None:
+    def client_id(self, connection: Connection) -> str | None:
+        """Return the random client id that a connection has sent with `connect`, or None."""
+        return self._connected.get(connection)
+
+    async def connect(self, connection: Connection, request: ConnectRequest, request_id: RequestId) -> None:
         """Subscribe to all filters, resume from the cursor, reply with `connected`."""
-        if not await self._may_resume(connection, cursor, filters):
+        cursor = request.cursor
+        if not await self._may_resume(connection, cursor, request.filters):
             return
-        self._connected.add(connection)
-        for filter_ in filters:
+        self._connected[connection] = request.client_id
+        for filter_ in request.filters:
             connection.topics.add(filter_)
         self._cursors.keep_updated(connection)
 
