@@ -152,10 +152,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # §5.5.1). The application, the client, a shutdown, a failed ping or a malformed frame may cause the close frame.
 
     def _notify_end(self) -> None:
-        """Notify the listener, once, that frames may no longer be written."""
+        """Notify the listener, once, that frames may no longer be written. From then on, the client must read."""
         if self._listener is not None and (self.conn.state not in _USABLE or self.transport.is_closing()):
             listener, self._listener = self._listener, None
             listener.close()
+        if self.close_sent or self.transport.is_closing():
+            self._abort_after_flush()
 
     def data_received(self, data: bytes) -> None:
         """Process received data. It may contain a close frame, or a malformed frame."""
@@ -255,12 +257,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return
         self.conn.fail(CloseCode.FLOODING, CloseCode.FLOODING.reason)
         self.handle_parser_exception()
-        self._abort_after_flush()
 
     def _abort_after_flush(self) -> None:
         """Drop the closing connection if the client does not read the buffered data in time."""
         if self._flush is None and self.transport.get_write_buffer_size():
-            self._flush = self.loop.call_later(self.flush_s, self.transport.abort)
+            self._flush = self.loop.call_later(self.flush_s, self._abort_if_unread)
+
+    def _abort_if_unread(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     async def send(self, message: ASGISendEvent) -> None:
         """Process an event of the application. It may accept or close the connection."""
@@ -276,20 +281,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Close a connection whose client does not answer pings."""
         super().keepalive_timeout()
         self._notify_end()
-        self._abort_after_flush()
 
     def shutdown(self) -> None:
         """Close because the server stops. A client that does not read is dropped after `flush_s`."""
         super().shutdown()
         self._notify_end()
-        self._abort_after_flush()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """Process the end of the application. The transport is closing."""
         super().on_task_complete(task)
         self._notify_end()
-        if self.transport.is_closing():
-            self._abort_after_flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Process the end of the connection."""

@@ -92,7 +92,7 @@ def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> In
     return error
 
 
-def refuse_full(websocket: WebSocket, message: str) -> WebSocketException:
+def refuse_busy(websocket: WebSocket, message: str) -> WebSocketException:
     """Return the error to raise: HTTP 503 before accept, close code 1013 after it."""
     error = (_RefusedHTTP if _can_answer(websocket) else _RefusedClose)(message)
     error._init_framework(status=503, code=CloseCode.TRY_AGAIN_LATER, text=message)

@@ -44,6 +44,8 @@ class Limits:
             `too-many` gap. Also the maximum number of messages in one `history` reply. If None, neither is limited.
         replay_bytes: Maximum payload size of a replay, in bytes. If the client missed more, it receives a `too-many`
             gap. If None, it is not limited.
+        read_stall_s: How long the node waits for a client to read a step of its replay, or its earlier replies before a
+            `history`, in seconds. After that, the connection is closed with 4000.
         history_bytes: Maximum payload size of one `history` reply, in bytes. The reply contains the newest messages that
             fit. Each 64 KiB of it count as one message against the rate. If None, it is not limited.
         pos_interval_s: Interval in seconds at which clients on quiet topics receive a `pos` frame.
@@ -52,6 +54,8 @@ class Limits:
             `--ws-ping-interval`), because the node cannot read that setting.
         connections: Maximum number of connections of this node. Further clients are refused with HTTP 503, or closed
             with 1013 if they are already accepted. If None, the number is not limited.
+        handshake_s: Timeout in seconds for checking a handshake, which includes the authenticator. After that, the client
+            is refused with HTTP 503, or closed with 1013 if it is already accepted.
         close_timeout_s: Timeout in seconds for writing the queued frames and the close frame. After that, the
             connection is dropped.
 
@@ -72,10 +76,12 @@ class Limits:
     slow_consumer: SlowConsumer = "close"
     replay_messages: int | None = 10_000
     replay_bytes: int | None = 16_777_216
+    read_stall_s: float = 30.0
     history_bytes: int | None = 1_048_576
     pos_interval_s: float = 25.0
     ping_s: float = 20.0
     connections: int | None = None
+    handshake_s: float = 10.0
     close_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -113,10 +119,12 @@ OVER_LIMIT: Final = {
     "slow_consumer": f"closed with {CloseCode.TOO_SLOW:d}, or messages are dropped",
     "replay_messages": "gap `too-many`",
     "replay_bytes": "gap `too-many`",
+    "read_stall_s": f"closed with {CloseCode.TOO_SLOW:d}",
     "history_bytes": "older messages are left out",
     "pos_interval_s": "a `pos` frame is sent",
     "ping_s": "clients may reconnect after twice this time",
     "connections": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
+    "handshake_s": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
     "close_timeout_s": "the connection is dropped",
 }
 """For each field of `Limits`, what happens above the limit. `docs/generate.py` makes the docs table from it."""

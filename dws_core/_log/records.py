@@ -83,6 +83,7 @@ class GapReason(StrEnum):
     LAYOUT = "layout-changed"
     TOO_MANY = "too-many"
     UNAVAILABLE = "unavailable"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, Self
 from starlette.websockets import WebSocket
 
 from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
-from dws_core._auth.refusal import refuse_full, refuse_stopped
+from dws_core._auth.refusal import refuse_busy, refuse_stopped
 from dws_core._errors import BrokerClosed, BrokerUnavailable, ConfigurationError
 from dws_core._limits.backlog import SlowConsumer
 from dws_core._limits.limits import Limits
@@ -28,7 +28,7 @@ from dws_core._node.broker.plain_broker import AdaptedBroker
 from dws_core._node.connection.authenticator import choose_authenticator
 from dws_core._node.connection.connect_block import ConnectBlock
 from dws_core._node.connection.connection import Connection
-from dws_core._node.connection.handshake import HandshakeChecker, id_of
+from dws_core._node.connection.handshake import HandshakeChecker, check_given_id, id_of
 from dws_core._node.publisher import Completed, Publisher, PublishMethods
 from dws_core._node.recovery.history import StoredMessage
 from dws_core._node.runtime import NodeRuntime, NodeSettings
@@ -124,6 +124,7 @@ class WebSocketManager(PublishMethods):
         self._startup_patience_s = startup_patience_s
         self._ready_frames = ready_frames
         self._starting_or_stopping = asyncio.Lock()
+        self._opening = 0
         self._runtime_used = False
         self._running = False
         self._frames_logged = False
@@ -143,7 +144,7 @@ class WebSocketManager(PublishMethods):
             limits=self.limits,
             policy=policy,
             authorize=authorize,
-            publisher=Publisher(broker, codec, layout=layout, policy=policy, counters=counters),
+            publisher=Publisher(broker, codec, codecs=codecs.values(), layout=layout, policy=policy, counters=counters),
             counters=counters,
         )
 
@@ -266,8 +267,8 @@ class WebSocketManager(PublishMethods):
         if topic is not None:
             self._matcher.check_filter(topic)
         if conn_id is not None:
-            check_conn_id(conn_id)
-        codec, principal = await self._handshakes.accept(websocket, principal)
+            check_given_id(websocket, conn_id)
+        codec, principal = await self._accept(websocket, principal)
         if not self._running:
             raise refuse_stopped("the node was stopped during the handshake")
         if conn_id is None:
@@ -324,10 +325,21 @@ class WebSocketManager(PublishMethods):
         if not self._running:
             raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
 
+    async def _accept(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
+        """Check and accept a handshake, which counts as a connection in the meantime."""
+        self._opening += 1
+        try:
+            async with asyncio.timeout(self.limits.handshake_s):
+                return await self._handshakes.accept(websocket, principal)
+        except TimeoutError as error:
+            raise refuse_busy(websocket, "the handshake was not checked in time") from error
+        finally:
+            self._opening -= 1
+
     def _check_room(self, websocket: WebSocket) -> None:
         limit = self.limits.connections
-        if limit is not None and len(self) >= limit:
-            raise refuse_full(websocket, f"the node has reached its limit of {limit} connections")
+        if limit is not None and len(self) + self._opening >= limit:
+            raise refuse_busy(websocket, f"the node has reached its limit of {limit} connections")
 
     def _log_frames_once(self, connection: Connection) -> None:
         if not self._frames_logged:

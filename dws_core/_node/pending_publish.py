@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from dws_core._errors import BrokerClosed, ConfigurationError
+from dws_core._errors import BrokerClosed, ConfigurationError, PublishOutcomeUnknown
 from dws_core._log.records import Receipt
 
 logger = logging.getLogger("dws")
@@ -57,15 +57,16 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
         waiting = [_for_threads(future) for future in self._futures]
         if concurrent.futures.wait(waiting, timeout_s).not_done:
             raise TimeoutError(f"publish to {self._topic!r} was not acknowledged within {timeout_s} s")
-        return [future.result() for future in waiting]
+        return self._receipts(waiting)
 
     def __await__(self) -> Generator[Any, None, list[Receipt]]:
         self._awaited = True
-        receipts: list[Receipt] = []
-        for future in self._futures:
-            receipt = yield from asyncio.shield(_for_this_loop(future)).__await__()
-            receipts += [receipt]
-        return receipts
+        futures = [_for_this_loop(future) for future in self._futures]
+        if len(futures) == 1:
+            return [(yield from asyncio.shield(futures[0]).__await__())]
+        if futures:
+            yield from asyncio.wait(futures).__await__()  # does not cancel them
+        return self._receipts(futures)
 
     def send(self, value: Any) -> Any:
         """Continue, as a coroutine does."""
@@ -85,9 +86,36 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
             self._steps = self.__await__()
         return self._steps
 
+    def _receipts(self, futures: Sequence[AnyFuture]) -> list[Receipt]:
+        if (failure := failure_of(futures, self._topic)) is not None:
+            raise failure
+        return [future.result() for future in futures]
+
     def _on_done(self, future: AnyFuture) -> None:
         if not future.cancelled() and (error := future.exception()) is not None and not self._awaited:
             logger.error("publish to %r failed: %s", self._topic, error)
+
+
+def failure_of(futures: Sequence[AnyFuture], topic: str) -> BaseException | None:
+    """Return why a publish to several topics has failed, or None if it has not. All futures are done.
+
+    If some of them may be stored, the outcome is unknown, and nobody can repeat the publish safely without a key.
+    """
+    failures = [_failure(future, topic) for future in futures]
+    certain = [
+        failure for failure in failures if failure is not None and not isinstance(failure, PublishOutcomeUnknown)
+    ]
+    if len(certain) == len(failures):
+        return certain[0] if certain else None
+    if all(failure is None for failure in failures):
+        return None
+    unknown = PublishOutcomeUnknown(topic)
+    unknown.__cause__ = next(failure for failure in failures if failure is not None)
+    return unknown
+
+
+def _failure(future: AnyFuture, topic: str) -> BaseException | None:
+    return PublishOutcomeUnknown(topic) if future.cancelled() else future.exception()
 
 
 def call_in_loop(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,13 +41,24 @@ class Completed:
 
 
 class Publisher:
-    """Encodes data once and publishes it to the topic's partition."""
+    """Encodes data once and publishes it to the topic's partition.
+
+    Data that one of the node's codecs cannot express is refused, because the clients that use it would miss the message.
+    """
 
     def __init__(
-        self, broker: LogBroker, codec: Codec, *, layout: Layout, policy: HistoryPolicy, counters: Counters
+        self,
+        broker: LogBroker,
+        codec: Codec,
+        *,
+        codecs: Iterable[Codec],
+        layout: Layout,
+        policy: HistoryPolicy,
+        counters: Counters,
     ) -> None:
         self._broker = broker
         self._codec = codec
+        self._other_codecs = tuple(other for other in codecs if other is not codec)
         self._header = header_of(codec.name)
         self._layout = layout
         self._policy = policy
@@ -71,7 +82,7 @@ class Publisher:
         Raises:
             InvalidTopic: The topic is too long for the broker, or cannot be encoded in UTF-8.
             InvalidMessage: The key is too long or empty, or cannot be encoded in UTF-8.
-            CodecError: The node's codec cannot encode the data.
+            CodecError: One of the node's codecs cannot encode the data.
         """
         return self.publish_to_each((topic,), data, key=key)[0]
 
@@ -99,6 +110,8 @@ class Publisher:
             self._check_topic(topic)
         if key is not None:
             check_key(key)
+        for other in self._other_codecs:
+            other.encode([[[data]]])  # as deep as in a message or a history
         return self._header + self._codec.encode(data)
 
     def _store_each(self, topics: Sequence[str], payload: bytes, key: str | None) -> list[asyncio.Future[Receipt]]:
@@ -145,7 +158,7 @@ class PublishMethods:
         Raises:
             InvalidTopic: The topic breaks a rule, or is reserved for the node (`$…`).
             InvalidMessage: The key is invalid.
-            CodecError: The node's codec cannot encode the data.
+            CodecError: One of the node's codecs cannot encode the data.
             BrokerError: Raised when awaited: `BrokerUnavailable`, `PublishOutcomeUnknown`, `BrokerOverloaded`,
                 `PayloadTooLarge`, `BrokerClosed`.
         """

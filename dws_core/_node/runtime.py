@@ -106,7 +106,7 @@ class NodeRuntime:
             caches=caches,
             interest=interest,
             cursors=Cursors(caches, interest, fanout, recovers=settings.broker.capabilities.recovery),
-            attachments=Attachments(interest),
+            attachments=Attachments(),
         )
         runtime.history = runtime._build_history()
         runtime.dispatcher = runtime._build_dispatcher()

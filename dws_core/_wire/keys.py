@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Final
 
 from dws_core._errors import InvalidMessage
 
 MAX_KEY_BYTES: Final = 1024
 """Maximum length of a key, in bytes of UTF-8."""
+
+
+def scoped_key(scope: str, key: str) -> str:
+    """Return the key under which brokers store a client's key, so that it is compared only with those of its scope.
+
+    Args:
+        scope: Identity of the publisher.
+        key: The client's key.
+
+    Raises:
+        InvalidMessage: The key is not valid.
+    """
+    prefix = _digest(scope)
+    scoped = f"{prefix}.{check_key(key)}"
+    return scoped if len(scoped.encode()) <= MAX_KEY_BYTES else f"{prefix}.{_digest(key)}"
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def check_key(key: str) -> str:

@@ -69,11 +69,18 @@ def ack(
     return members
 
 
-def history(request_id: RequestId, *, topic: str, messages: Iterable[tuple[JSON, str]], cursor: str) -> ServerMessage:
-    """Return the reply to `history`. `messages` are pairs of data and position, oldest first."""
+def history(
+    request_id: RequestId, *, topic: str, messages: Iterable[tuple[JSON, str]], cursor: str, skipped: int = 0
+) -> ServerMessage:
+    """Return the reply to `history`. `messages` are pairs of data and position, oldest first.
+
+    `skipped` is the number of messages that cannot be expressed in the client's codec.
+    """
     members = _reply("history", request_id)
-    listed = [{"data": data, "pos": pos} for data, pos in messages]
-    return members | {"topic": topic, "messages": listed, "cursor": cursor}
+    members |= {"topic": topic, "messages": [{"data": data, "pos": pos} for data, pos in messages], "cursor": cursor}
+    if skipped:
+        members["skipped"] = skipped
+    return members
 
 
 def error(error: ClientError, request_id: RequestId = None) -> ServerMessage:

@@ -109,7 +109,9 @@ class Client:
             proxy=proxy,
             timeout_s=connect_timeout_s,
         )
-        self._state = ClientState(key_prefix=secrets.token_urlsafe(12) + "-", cursor=cursor)
+        self._state = ClientState(
+            key_prefix=secrets.token_urlsafe(12) + "-", client_id=secrets.token_urlsafe(16), cursor=cursor
+        )
         self._connect_timeout_s = connect_timeout_s
         self._window = asyncio.Semaphore(window)
         self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)

@@ -42,8 +42,8 @@ class Gap:
 
     Attributes:
         filters: The client's filters whose messages may be lost.
-        reason: Reason sent by the node: `epoch`, `trimmed`, `ahead`, `layout-changed`, `too-many` or `unavailable`. Or
-            `overflow` if this client did not process its messages fast enough.
+        reason: Reason sent by the node: `epoch`, `trimmed`, `ahead`, `layout-changed`, `too-many`, `unavailable` or
+            `unreadable`. Or `overflow` if this client did not process its messages fast enough.
     """
 
     filters: tuple[str, ...]
@@ -131,6 +131,7 @@ class ClientState:
 
     Args:
         key_prefix: Unguessable text that makes the keys of this client unique.
+        client_id: Unguessable text that lets every node recognise the keys of this client.
         cursor: Cursor of an earlier client. If None, the client receives only new messages.
 
     Attributes:
@@ -141,10 +142,11 @@ class ClientState:
         InvalidMessage: The cursor is malformed.
     """
 
-    def __init__(self, *, key_prefix: str, cursor: str | None = None) -> None:
+    def __init__(self, *, key_prefix: str, client_id: str | None = None, cursor: str | None = None) -> None:
         self.online: bool = False
         self.in_force: set[str] = set()
         self._key_prefix = key_prefix
+        self._client_id = client_id
         self._cursor: dict[int, Position] | None = None if cursor is None else parse_cursor(cursor)
         self._filters: dict[str, int] = {}  # number of subscriptions of each
         self._number = 0
@@ -215,6 +217,8 @@ class ClientState:
         self._hello_id = self._next_id()
         self._hello_filters = self.filters
         data: dict[str, Any] = {"filters": list(self._hello_filters)}
+        if self._client_id is not None:
+            data["client_id"] = self._client_id
         if self._cursor is not None:
             data["cursor"] = format_cursor(self._cursor)
         return {"type": "connect", "id": self._hello_id, "data": data}

@@ -31,7 +31,6 @@ ELSEWHERE = {
     "_node/manager.py": "tests/integration/test_node.py",
     "_node/recovery/cursors.py": "tests/integration/test_resume_load.py",
     "_node/publisher.py": "tests/integration/test_node.py",
-    "_node/recovery/attachments.py": "tests/integration/test_resume_load.py",
     "_node/requests/resume.py": "tests/integration/test_resume.py",
     "_node/connection/connect_block.py": "tests/integration/test_lifecycle.py",
     "_node/sending/shared_message.py": "tests/integration/test_fanout.py",

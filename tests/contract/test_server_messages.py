@@ -35,7 +35,7 @@ EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
     ],
     "ack": [server_messages.ack(1), server_messages.ack(1, pos="0:e:1", cursor=CURSOR, recovered=False)],
     "history": [
-        server_messages.history(1, topic="t", messages=[(1, "0:e:1")], cursor="0:e:1"),
+        server_messages.history(1, topic="t", messages=[(1, "0:e:1")], cursor="0:e:1", skipped=1),
         server_messages.history(None, topic="t", messages=[], cursor="0:e:1"),
     ],
     "error": [

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi import WebSocket
 from support.apps import chat, chat_app
+from support.calls import event_of_a_close
 from support.servers import Client, serve
 from support.timeouts import HANG_S
 from websockets.exceptions import InvalidStatus
@@ -15,7 +16,6 @@ from websockets.exceptions import InvalidStatus
 from dws_core import (
     BrokerInterface,
     ConfigurationError,
-    Connection,
     InvalidBrokerURL,
     InvalidFilter,
     InvalidMessage,
@@ -25,7 +25,6 @@ from dws_core import (
     PluginNotFound,
     WebSocketManager,
 )
-from dws_core._node.runtime import NodeRuntime
 from dws_core._topics.trie import MqttMatcher
 
 
@@ -192,18 +191,6 @@ async def test_full_node_rejects_with_503() -> None:
             async with Client.open(f"{server.url}/ws/b"):
                 pass
         assert refused.value.response.status_code == 503
-
-
-def event_of_a_close(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Return an event that is set when a connection is closed."""
-    closed, on_closed = asyncio.Event(), NodeRuntime.on_closed
-
-    def noting(runtime: NodeRuntime, connection: Connection) -> None:
-        on_closed(runtime, connection)
-        closed.set()
-
-    monkeypatch.setattr(NodeRuntime, "on_closed", noting)
-    return closed
 
 
 async def test_client_that_never_reads_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

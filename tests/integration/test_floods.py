@@ -9,12 +9,15 @@ from contextlib import suppress
 
 import pytest
 from support.apps import chat
+from support.calls import event_of_a_close, event_of_call
 from support.cost import cpu_time, memory
 from support.protocol_pair import OURS, open_pair
 from support.raw_client import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawClient
-from support.servers import Client, serve
+from support.resume import connect
+from support.servers import HANG_S, Client, Server, serve
 
 from dws_core import Limits, Principal
+from dws_core.server import WebSocketProtocol
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
@@ -195,3 +198,53 @@ async def test_invalid_utf8_is_logged_in_one_line(
     found = [record for record in caplog.records if "UTF-8" in record.getMessage()]
     assert len(found) == 1
     assert found[0].exc_info is None
+
+
+# -- clients that do not read
+
+
+async def unread_replay(server: Server, client: RawClient) -> None:
+    """Let a client resume from the beginning of a topic with much data, and never read."""
+    async with Client.open(f"{server.url}/ws/helper") as helper:
+        cursor = (await connect(helper))["cursor"]
+    start = cursor.rpartition(":")[0] + ":0"
+    request = {"type": "connect", "data": {"filters": ["t"], "cursor": start}}
+    client.send(TEXT, json.dumps(request).encode())
+
+
+@pytest.mark.parametrize("ws", [OURS, "websockets-sansio"])
+async def test_replay_that_nobody_reads_is_closed(monkeypatch: pytest.MonkeyPatch, ws: str) -> None:
+    manager, app = chat(limits=Limits(read_stall_s=0.2, close_timeout_s=0.2, handler_grace_s=0))
+    async with serve(app, ws=ws, ws_per_message_deflate=False) as server:
+        for _ in range(200):
+            await manager.publish("t", "x" * 60_000)
+        async with RawClient.open(f"{server.url}/ws/bad", receive_buffer=4096) as bad:
+            await unread_replay(server, bad)
+            closed = event_of_a_close(monkeypatch)
+            await asyncio.wait_for(closed.wait(), HANG_S)
+            assert not manager.active_connections
+
+
+async def test_failed_ping_drops_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn itself waits for the buffer of a closing connection without limit."""
+    monkeypatch.setattr("dws_core.server.WebSocketProtocol.flush_s", 0.1)
+    manager, app = chat()
+    settings = {"ws": OURS, "ws_per_message_deflate": False, "ws_ping_interval": 0.5, "ws_ping_timeout": 0.5}
+    async with serve(app, **settings) as server:
+        for _ in range(200):
+            await manager.publish("t", "x" * 60_000)
+        async with RawClient.open(f"{server.url}/ws/bad", receive_buffer=4096) as bad:
+            await unread_replay(server, bad)
+            closed = event_of_a_close(monkeypatch)
+            lost = event_of_call(monkeypatch, WebSocketProtocol, "connection_lost")
+            await asyncio.wait_for(closed.wait(), HANG_S)
+            await asyncio.wait_for(lost.wait(), HANG_S)
+
+
+async def test_client_that_closes_and_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dws_core.server.WebSocketProtocol.flush_s", 0.1)
+    async with open_pair() as (side, client, _):
+        lost = event_of_call(monkeypatch, WebSocketProtocol, "connection_lost")
+        side.write(b"\x81\x7f" + (20_000_000).to_bytes(8, "big") + b"x" * 20_000_000)
+        client.send(CLOSE, (1000).to_bytes(2, "big"))
+        await asyncio.wait_for(lost.wait(), HANG_S)

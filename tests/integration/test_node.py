@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx2
 import msgspec
+import pytest
 from support.apps import chat, chat_app
 from support.servers import Client, serve
 
-from dws_core import Message, WebSocketManager
+from dws_core import Message, Principal, WebSocketManager
 
 
 async def test_message_reaches_subscribers_on_both_nodes() -> None:
@@ -126,14 +129,39 @@ async def test_message_matching_two_filters_arrives_once() -> None:
         assert (await client.exchange(type="ping", id=9)) == {"type": "pong", "id": 9}
 
 
-async def test_repeated_key_is_delivered_once_on_any_node() -> None:
-    _, first = chat("memory://keys")
-    _, second = chat("memory://keys")
-    async with serve(first) as a, serve(second) as b, Client.open(f"{a.url}/ws/a") as alice:
-        async with Client.open(f"{b.url}/ws/b") as bob:
-            one = await alice.exchange(type="send", topic="t", data=1, key="k", id=1)
-            two = await bob.exchange(type="send", topic="t", data=2, key="k", id=2)
-            assert one["pos"] == two["pos"]
+def _principal(token: str) -> Principal:
+    return Principal(id=token)
+
+
+@pytest.mark.parametrize(
+    ("ids", "tokens", "client_ids", "repeated"),
+    [
+        (("a", "b"), ("ann", "ann"), (None, None), True),
+        (("a", "b"), ("ann", "ann"), ("1" * 16, "2" * 16), True),
+        (("a", "a"), ("ann", "bob"), ("1" * 16, "1" * 16), False),
+        (("a", "a"), (None, None), (None, None), True),
+        (("a", "b"), (None, None), (None, None), False),
+        (("a", "b"), (None, None), ("1" * 16, "1" * 16), True),
+        (("a", "a"), (None, None), ("1" * 16, "2" * 16), False),
+        (("a", "a"), (None, None), ("1" * 16, None), False),
+    ],
+)
+async def test_repeated_key_is_delivered_once_on_any_node(
+    ids: tuple[str, str], tokens: tuple[Any, Any], client_ids: tuple[Any, Any], repeated: bool
+) -> None:
+    """The key of another user, connection or client is another key."""
+    options = {"verify_token": _principal} if tokens[0] else {}
+    (_, first), (_, second) = chat("memory://keys", **options), chat("memory://keys", **options)
+    positions = []
+    async with serve(first) as a, serve(second) as b:
+        for server, conn_id, token, client_id in zip((a, b), ids, tokens, client_ids, strict=True):
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            async with Client.open(f"{server.url}/ws/{conn_id}", additional_headers=headers) as client:
+                if client_id is not None:
+                    await client.exchange(type="connect", data={"client_id": client_id}, id=0)
+                answer = await client.exchange(type="send", topic="t", data=1, key="k", id=1)
+                positions.append(answer["pos"])
+    assert (positions[0] == positions[1]) is repeated
 
 
 async def test_lifespan_composes_with_that_of_user() -> None:

@@ -275,11 +275,12 @@ class AdaptedBroker(LogBroker):
         try:
             wire = self._decode(payload)
         except msgspec.MsgspecError:
-            logger.exception(
+            logger.warning(
                 "channel %r delivered %d bytes that are not a dws message; they are skipped",
                 self._channel,
                 len(payload),
             )
+            self._sink.on_discontinuity(0, GapReason.UNREADABLE, Head(partition=0, epoch="0", offset=0))
             return None
         return Record(
             offset=None, topic=wire.topic, payload=wire.payload, ts_ms=0, publisher=wire.publisher, seq=wire.seq

@@ -116,9 +116,13 @@ class Connection(SocketReader):
             self._host.tasks.spawn(self._finish_close(), name=f"close connection {self.id!r}")
 
     async def _caught_up(self) -> None:
-        """Wait until the client has read all earlier messages, or the connection is closed."""
+        """Wait until the client has read all earlier messages, or the connection is closed. Close it if it stalls."""
         await self._host.fanout.flushed()
-        await self._outbox.idle()
+        try:
+            async with asyncio.timeout(self._host.limits.read_stall_s):
+                await self._outbox.idle()
+        except TimeoutError:
+            self.disconnect(CloseCode.TOO_SLOW)
 
     def _serve(self) -> None:
         """Start to read for the current task, the handler. Called by the node."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 
 from starlette.websockets import WebSocket, WebSocketState
@@ -10,7 +11,7 @@ from dws_core._auth.bearer import read_handshake
 from dws_core._auth.interface import Authenticator, Handshake, Principal
 from dws_core._auth.origin import origin_allowed
 from dws_core._auth.refusal import refuse_authentication, refuse_malformed, refuse_origin
-from dws_core._errors import AuthenticationFailed, InvalidMessage
+from dws_core._errors import AuthenticationFailed, ConfigurationError, InvalidMessage
 from dws_core._node.connection.authenticator import secret_prefixes
 from dws_core._wire.codecs import Codec
 from dws_core._wire.node_topics import check_conn_id
@@ -26,6 +27,9 @@ class HandshakeChecker:
         default: Codec of a client that offers no subprotocol.
         authenticator: Authenticates clients. If None, clients are not authenticated.
         allowed_origins: Origins allowed in addition to the node's own. `*` allows any.
+
+    Raises:
+        ConfigurationError: The origins are one string.
     """
 
     def __init__(
@@ -35,6 +39,11 @@ class HandshakeChecker:
         authenticator: Authenticator | None,
         allowed_origins: Collection[str],
     ) -> None:
+        if isinstance(allowed_origins, str):
+            raise ConfigurationError(
+                f"allowed_origins={allowed_origins!r} is one string, expected a list of origins.",
+                fix=f"write allowed_origins=[{allowed_origins!r}]",
+            )
         self._codecs = {_PREFIX + name: codec for name, codec in codecs.items()}
         self._default = default
         self._authenticator = authenticator
@@ -47,16 +56,16 @@ class HandshakeChecker:
         Raises:
             OriginNotAllowed: The page has another origin.
             InvalidMessage: None of the offered subprotocols is known.
-            AuthenticationFailed: The authenticator refused the client.
+            AuthenticationFailed: The authenticator refused the client, or its principal has expired.
         """
         origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
         if not origin_allowed(origin, host, self._allowed_origins):
             raise refuse_origin(websocket, origin or "", host or "")
         handshake = read_handshake(websocket, self._secret_prefixes)
         if websocket.application_state is not WebSocketState.CONNECTING:
-            return self._default, principal or await self._authenticate(websocket, handshake)
+            return self._default, _current(websocket, principal or await self._authenticate(websocket, handshake))
         subprotocol, codec = self._choose(websocket, handshake)
-        principal = principal or await self._authenticate(websocket, handshake)
+        principal = _current(websocket, principal or await self._authenticate(websocket, handshake))
         await websocket.accept(subprotocol=subprotocol)
         return codec, principal
 
@@ -80,6 +89,25 @@ class HandshakeChecker:
             return await self._authenticator.authenticate(handshake)
         except AuthenticationFailed as error:
             raise refuse_authentication(websocket, error.message, fix=error.fix) from error
+
+
+def _current(websocket: WebSocket, principal: Principal | None) -> Principal | None:
+    """Return the principal, unless it has expired."""
+    if principal is not None and principal.expires_at is not None and principal.expires_at <= time.time():
+        raise refuse_authentication(websocket, "the credentials have expired", fix="sign in again")
+    return principal
+
+
+def check_given_id(websocket: WebSocket, conn_id: str) -> None:
+    """Refuse a client whose connection id, perhaps a part of its URL, is not valid.
+
+    Raises:
+        InvalidMessage: The id is empty or too long. FastAPI answers the client.
+    """
+    try:
+        check_conn_id(conn_id)
+    except InvalidMessage as error:
+        raise refuse_malformed(websocket, error.message, fix=error.fix) from error
 
 
 def id_of(websocket: WebSocket, principal: Principal) -> str:

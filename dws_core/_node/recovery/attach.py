@@ -153,8 +153,7 @@ class Attach:
                 elif self._go_live(attachment):
                     return
                 else:
-                    attachment.progress.clear()
-                    await attachment.progress.wait()
+                    await self._attachments.wait_for_progress(attachment)
         finally:
             self._attachments.remove(connection)
 

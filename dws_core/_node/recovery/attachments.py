@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dws_core._log.records import GapReason, Head, Record
 from dws_core._log.recovery import Recovery
 from dws_core._node.connection.connection import Connection
-from dws_core._node.recovery.interest import Interest
 
 
 class Attachment:
@@ -33,9 +32,9 @@ class Attachment:
 class Attachments:
     """The recovering connections of this node. Usually empty, which delivery checks with a single truth test."""
 
-    def __init__(self, interest: Interest) -> None:
-        self._interest = interest
+    def __init__(self) -> None:
         self._all: dict[Connection, Attachment] = {}
+        self._waiting: set[Attachment] = set()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -64,22 +63,33 @@ class Attachments:
     def hold_back(
         self, receivers: Sequence[Connection], partition: int, epoch: str, record: Record
     ) -> Sequence[Connection]:
-        """Give a record to the recoveries that want it. Return the receivers that are not recovering.
+        """Give a record to the recoveries among its receivers. Return the receivers that are not recovering.
 
-        The partition's cache has been advanced before.
+        The partition's cache has been advanced before. The cost does not depend on the number of recovering connections.
         """
-        held = {
-            attachment.connection
-            for attachment in self._all.values()
-            if partition in attachment.recovery.partitions and self._interest.wants(attachment.connection, record.topic)
-        }
-        for connection in held:
-            self._all[connection].recovery.on_record(partition, epoch, record)
-        return tuple(receiver for receiver in receivers if receiver not in held) if held else receivers
+        if self._all.keys().isdisjoint(receivers):
+            return receivers
+        live: list[Connection] = []
+        for receiver in receivers:
+            attachment = self._all.get(receiver)
+            if attachment is not None and partition in attachment.recovery.partitions:
+                attachment.recovery.on_record(partition, epoch, record)
+            else:
+                live.append(receiver)
+        return receivers if len(live) == len(receivers) else tuple(live)
+
+    async def wait_for_progress(self, attachment: Attachment) -> None:
+        """Wait until a replay may be able to continue."""
+        attachment.progress.clear()
+        self._waiting.add(attachment)
+        try:
+            await attachment.progress.wait()
+        finally:
+            self._waiting.discard(attachment)
 
     def on_advance(self) -> None:
-        """Wake all replays, because a log has advanced."""
-        for attachment in self._all.values():
+        """Wake the replays that wait, because a log has advanced."""
+        for attachment in self._waiting:
             attachment.progress.set()
 
     def on_discontinuity(self, reason: GapReason, head: Head) -> set[Connection]:

@@ -14,6 +14,7 @@ from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import GapReason, Layout, Offset, ReadSpan, Record
 from dws_core._node.recovery.log_caches import LogCaches
+from dws_core._node.sending.shared_message import log_skipped
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import format_position
 from dws_core._wire.envelope import open_envelope
@@ -44,11 +45,13 @@ class StoredMessages:
     Attributes:
         messages: Oldest first.
         cursor: Position up to which the messages are complete.
+        skipped: Number of messages that cannot be read, and are left out.
         read_bytes: Payload size of all records that were read to find the messages, in bytes.
     """
 
     messages: list[StoredMessage]
     cursor: str
+    skipped: int
     read_bytes: int
 
 
@@ -110,9 +113,11 @@ class HistoryReader:
             search = LastMessages(until, limit)
             read_bytes = await self._read_broker(search, cache.partition, epoch, topic)
             records = search.records
+        messages = [found for record in records if (found := self._message(cache.partition, epoch, record)) is not None]
         return StoredMessages(
-            messages=[self._message(cache.partition, epoch, record) for record in records],
+            messages=messages,
             cursor=format_position(cache.partition, epoch, until),
+            skipped=len(records) - len(messages),
             read_bytes=read_bytes,
         )
 
@@ -140,7 +145,12 @@ class HistoryReader:
             raise BrokerUnavailable(f"the history of {topic!r} cannot be read: {search.gap}.", fix="try again")
         return read_bytes
 
-    def _message(self, partition: int, epoch: str, record: Record) -> StoredMessage:
-        codec, data = open_envelope(record.payload)
+    def _message(self, partition: int, epoch: str, record: Record) -> StoredMessage | None:
         position = format_position(partition, epoch, record.offset or 0)
-        return StoredMessage(topic=record.topic, data=self._codecs[codec].decode(data), pos=position)
+        try:
+            codec, encoded = open_envelope(record.payload)
+            data = self._codecs[codec].decode(encoded)
+        except Exception as error:  # noqa: BLE001 -- a plugin's codec may raise anything
+            log_skipped(record, None, error)
+            return None
+        return StoredMessage(topic=record.topic, data=data, pos=position)

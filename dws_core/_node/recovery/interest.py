@@ -8,11 +8,10 @@ from dws_core._log.partition import partition_of
 from dws_core._log.records import Layout, WantedTopics
 from dws_core._log.recovery import wanted_topics
 from dws_core._node.connection.connection import Connection
-from dws_core._topics.filters import is_reserved
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
 from dws_core._topics.wanted import WantedMatch
-from dws_core._wire.node_topics import ALL, conn_id_of, conn_topic
+from dws_core._wire.node_topics import ALL, conn_topic
 
 
 class Interest:
@@ -28,13 +27,6 @@ class Interest:
         self._router = router
         self._matcher = matcher
         self._layout = layout
-
-    def wants(self, connection: Connection, topic: str) -> bool:
-        """Return whether a connection receives messages of a topic."""
-        if is_reserved(topic):
-            return topic == ALL or conn_id_of(topic) == connection.id
-        filters = self._router.filters(connection)
-        return topic in filters or self._matches(topic, filters)
 
     def wanted(self, connection: Connection, filters: Collection[str]) -> dict[int, WantedTopics]:
         """Return the wanted topics of a connection with these filters, by partition. Node topics are included."""
@@ -60,7 +52,3 @@ class Interest:
         """Return the filters of a connection that may match topics of a partition, sorted."""
         filters = self._router.filters(connection)
         return sorted(filter_ for filter_ in filters if partition in self.partitions_of((filter_,)))
-
-    def _matches(self, topic: str, filters: Iterable[str]) -> bool:
-        matcher = self._matcher
-        return any(matcher.matches(topic, filter_) for filter_ in filters if not matcher.is_exact(filter_))

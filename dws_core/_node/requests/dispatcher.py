@@ -13,6 +13,7 @@ from dws_core._errors import InvalidMessage
 from dws_core._limits.limits import Limits
 from dws_core._log.records import Receipt
 from dws_core._node.connection.connection import Connection
+from dws_core._node.pending_publish import failure_of
 from dws_core._node.publisher import Publisher
 from dws_core._node.requests.permission import Permission
 from dws_core._node.requests.resume import Resume, over_limit
@@ -22,6 +23,7 @@ from dws_core._topics.interface import TopicMatcher
 from dws_core._wire import server_messages
 from dws_core._wire.client_errors import INTERNAL, Refused, describe
 from dws_core._wire.connect_request import read_connect_request, read_cursor
+from dws_core._wire.keys import scoped_key
 from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
 from dws_core._wire.server_messages import RequestId
@@ -91,7 +93,7 @@ class Dispatcher:
         self._resume.check_first(connection)
         await self._resume.replay_ended(connection)
         await self._check_filters(connection, request.filters)
-        await self._resume.connect(connection, request.filters, request.cursor, message.id)
+        await self._resume.connect(connection, request, message.id)
 
     async def _subscribe(self, connection: Connection, message: Message) -> None:
         filter_ = _required(message.topic, "topic")
@@ -147,23 +149,30 @@ class Dispatcher:
 
     def _publish(self, connection: Connection, message: Message, topics: list[str]) -> None:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
-        futures = self._publisher.publish_to_each(topics, message.data, key=message.key)
+        key = None if message.key is None else scoped_key(self._scope_of(connection), message.key)
+        futures = self._publisher.publish_to_each(topics, message.data, key=key)
         pending = len(futures)
 
         def on_done(future: Future[Receipt]) -> None:
             nonlocal pending
             pending -= 1
-            if future.cancelled() or (error := future.exception()) is not None:
-                if pending >= 0:
-                    pending = -len(futures)  # one reply for each request
-                    failure = InterruptedError() if future.cancelled() else error
-                    self._answer_failure(connection, failure, message.id)
-            elif pending == 0:
+            if pending:
+                return
+            if (failure := failure_of(futures, topics[0])) is not None:
+                self._answer_failure(connection, failure, message.id)
+            else:
                 pos = self._publisher.position(topics[0], future.result()) if len(topics) == 1 else None
                 self._acknowledge(connection, message.id, pos)
 
         for future in futures:
             future.add_done_callback(on_done)
+
+    def _scope_of(self, connection: Connection) -> str:
+        """Return the identity in whose scope the keys of a connection are compared."""
+        if connection.principal is not None:
+            return f"user {connection.principal.id}"
+        client_id = self._resume.client_id(connection)
+        return f"connection {connection.id}" if client_id is None else f"client {client_id}"
 
     def _acknowledge(self, connection: Connection, request_id: RequestId, pos: str | None = None) -> None:
         """Send an `ack`, unless the request has no id."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
-from dws_core._errors import InvalidMessage
+from dws_core._errors import CodecError, InvalidMessage
 from dws_core._log.recovery import Answer
 from dws_core._node.connection.connection import Connection
 from dws_core._node.pacing import Pacer
@@ -17,6 +18,8 @@ from dws_core._node.recovery.history import HistoryReader
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.sending.fanout import Fanout
 from dws_core._wire import server_messages
+from dws_core._wire.codecs import Codec
+from dws_core._wire.connect_request import ConnectRequest
 from dws_core._wire.cursor import Position
 from dws_core._wire.message import JSON
 from dws_core._wire.server_messages import RequestId
@@ -66,7 +69,7 @@ class Resume:
         self._fanout = fanout
         self._pacer = pacer
         self._ping_s = ping_s
-        self._connected: WeakSet[Connection] = WeakSet()
+        self._connected: WeakKeyDictionary[Connection, str | None] = WeakKeyDictionary()  # the client ids
 
     async def replay_ended(self, connection: Connection) -> None:
         """Wait until the replay of a connection has ended. Its filters change only after that."""
@@ -83,18 +86,17 @@ class Resume:
                 "the connection has already sent connect.", fix="use subscribe and unsubscribe to change filters"
             )
 
-    async def connect(
-        self,
-        connection: Connection,
-        filters: Collection[str],
-        cursor: Mapping[int, Position] | None,
-        request_id: RequestId,
-    ) -> None:
+    def client_id(self, connection: Connection) -> str | None:
+        """Return the random client id that a connection has sent with `connect`, or None."""
+        return self._connected.get(connection)
+
+    async def connect(self, connection: Connection, request: ConnectRequest, request_id: RequestId) -> None:
         """Subscribe to all filters, resume from the cursor, reply with `connected`."""
-        if not await self._may_resume(connection, cursor, filters):
+        cursor = request.cursor
+        if not await self._may_resume(connection, cursor, request.filters):
             return
-        self._connected.add(connection)
-        for filter_ in filters:
+        self._connected[connection] = request.client_id
+        for filter_ in request.filters:
             connection.topics.add(filter_)
         self._cursors.keep_updated(connection)
 
@@ -158,9 +160,14 @@ class Resume:
         await self._pacer.wait_turn()
         stored = await self._history.read(topic, limit)
         connection._charge(stored.read_bytes // _BYTES_PER_MESSAGE)
-        messages = [(message.data, message.pos) for message in stored.messages]
-        reply = server_messages.history(request_id, topic=topic, messages=messages, cursor=stored.cursor)
-        self._fanout.send(connection, reply)
+        messages, skipped = [(message.data, message.pos) for message in stored.messages], stored.skipped
+        reply = partial(server_messages.history, request_id, topic=topic, cursor=stored.cursor)
+        try:
+            self._fanout.send(connection, reply(messages=messages, skipped=skipped))
+        except CodecError:
+            fitting = [message for message in messages if _can_encode(connection.codec, message)]
+            skipped += len(messages) - len(fitting)
+            self._fanout.send(connection, reply(messages=fitting, skipped=skipped))
 
     def _partitions_to_keep(self, connection: Connection, filter_: str) -> frozenset[int]:
         """Return the partitions of the other filters, which are live already.
@@ -199,6 +206,14 @@ class Resume:
         if cursor:
             self._cursors.keep_updated(connection)
         self._fanout.send(connection, server_messages.ack(request_id, cursor=cursor or None))
+
+
+def _can_encode(codec: Codec, value: JSON) -> bool:
+    try:
+        codec.encode([value])
+    except CodecError:
+        return False
+    return True
 
 
 def over_limit(limit: int | None, existing: Collection[str], new: Iterable[str]) -> bool:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
+from typing import Final
 
-from dws_core._log.records import Record
+from dws_core._limits.token_bucket import TokenBucket
+from dws_core._log.records import GapReason, Record
+from dws_core._topics.filters import is_reserved
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec, splice
-from dws_core._wire.cursor import format_position
+from dws_core._wire.cursor import Position, format_position
 from dws_core._wire.envelope import open_envelope
-from dws_core._wire.frames import Frame
+from dws_core._wire.frames import Frame, encode_frame
 
 logger = logging.getLogger("dws")
+
+_LOG_EVERY_S: Final = 60.0
+_log_allowance = TokenBucket(1 / _LOG_EVERY_S, 1, now=0.0)
 
 
 class SharedMessage:
     """A record as the deliveries to all its receivers.
+
+    A record that cannot be read, or that a codec cannot express, becomes a `gap` in its place. Nodes of another version,
+    or with other codecs, may have published it.
 
     Args:
         partition: Partition of the record.
@@ -25,30 +35,55 @@ class SharedMessage:
         codecs: The node's codecs by name.
     """
 
-    __slots__ = ("_codec", "_codecs", "_data", "_frames", "_members", "_topic")
+    __slots__ = ("_codecs", "_epoch", "_frames", "_partition", "_record")
 
     def __init__(self, partition: int, epoch: str, record: Record, codecs: Mapping[str, Codec]) -> None:
-        pos = None if record.offset is None else format_position(partition, epoch, record.offset)
-        self._topic = record.topic
-        self._members = server_messages.message(record.topic, pos)
-        self._codec, self._data = open_envelope(record.payload)
+        self._partition = partition
+        self._epoch = epoch
+        self._record = record
         self._codecs = codecs
         self._frames: dict[str, Frame | None] = {}
 
     def frame(self, codec: Codec) -> Frame | None:
-        """Return the frame for connections with a codec, or None if the codec cannot encode it, which is logged."""
+        """Return the frame for connections with a codec. None if the codec cannot even express a gap, which is logged."""
         if codec.name not in self._frames:
             self._frames[codec.name] = self._encode(codec)
         return self._frames[codec.name]
 
     def _encode(self, codec: Codec) -> Frame | None:
         try:
-            if codec.name == self._codec:
-                payload = splice(codec, self._members, self._data)
-            else:
-                payload = codec.encode({**self._members, "data": self._codecs[self._codec].decode(self._data)})
-        except Exception:  # a plugin's codec may raise anything, and clients with other codecs still get the message
-            text = "codec %r cannot encode a message of codec %r, so clients that use it miss the message"
-            logger.exception(text, codec.name, self._codec)
+            payload = self._payload(codec)
+        except Exception as error:  # noqa: BLE001 -- a plugin's codec may raise anything
+            log_skipped(self._record, codec, error)
+            return self._gap(codec)
+        return Frame(payload, binary=codec.binary, topic=self._record.topic)
+
+    def _payload(self, codec: Codec) -> bytes:
+        record = self._record
+        pos = None if record.offset is None else format_position(self._partition, self._epoch, record.offset)
+        members = server_messages.message(record.topic, pos)
+        name, data = open_envelope(record.payload)
+        if codec.name == name:
+            return splice(codec, members, data)
+        return codec.encode({**members, "data": self._codecs[name].decode(data)})
+
+    def _gap(self, codec: Codec) -> Frame | None:
+        offset, topic = self._record.offset, self._record.topic
+        cursor = {} if offset is None else {self._partition: Position(self._partition, self._epoch, offset)}
+        gap = server_messages.gap(() if is_reserved(topic) else (topic,), GapReason.UNREADABLE, cursor)
+        try:
+            return encode_frame(codec, gap)
+        except Exception:
+            logger.exception("codec %r cannot encode a gap, so clients that use it miss a message", codec.name)
             return None
-        return Frame(payload, binary=codec.binary, topic=self._topic)
+
+
+def log_skipped(record: Record, codec: Codec | None, error: Exception) -> None:
+    """Log that a record is skipped, at most once per minute."""
+    if _log_allowance.take(asyncio.get_running_loop().time()):
+        return
+    reader = f"clients with codec {codec.name!r}" if codec is not None else "a history"
+    logger.warning(
+        "a message on topic %r is skipped for %s, because it cannot be read: %s; logged at most once per minute",
+        record.topic, reader, error,
+    )  # fmt: skip

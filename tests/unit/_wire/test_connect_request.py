@@ -26,6 +26,11 @@ def test_cursor_may_be_empty_or_missing() -> None:
     assert read_cursor({}) is None
 
 
+def test_client_id_is_optional() -> None:
+    assert read_connect_request({}).client_id is None
+    assert read_connect_request({"client_id": "x" * 16}).client_id == "x" * 16
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -36,6 +41,9 @@ def test_cursor_may_be_empty_or_missing() -> None:
         ({"filters": None}, "array of strings"),
         ({"cursor": 5}, "must be a string"),
         ({"cursor": "x"}, "malformed at position 0"),
+        ({"client_id": 1}, "16 to 128 characters"),
+        ({"client_id": "x" * 15}, "16 to 128 characters"),
+        ({"client_id": "x" * 129}, "16 to 128 characters"),
         ({"name": 1}, "'name' of connect must be a string"),
         ({"token": 1}, "'token' of connect must be a string"),
     ],

@@ -11,6 +11,7 @@ from dws_core.plugin import (
     BrokerClosed,
     BrokerError,
     BrokerURL,
+    ConfigurationError,
     Head,
     History,
     Layout,
@@ -58,6 +59,7 @@ class RedisBroker(LogBroker):
         """Connect. Return when publishing works."""
         if self._node is not None:
             raise BrokerError("this Redis broker is already started.", fix="use one broker object for each node")
+        _check_channel(layout.channel)
         started = Node(self._settings, node, layout, sink)
         await started.start()
         self._node = started
@@ -115,6 +117,21 @@ class RedisBroker(LogBroker):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._settings.masked_url} {'started' if self._node else 'stopped'}>"
+
+
+def _check_channel(channel: str) -> None:
+    """Raise if the names of a channel could be those of another one: braces delimit the hash tag of a name."""
+    if "{" in channel or "}" in channel:
+        raise ConfigurationError(
+            f"channel {channel!r} contains a brace, which has a meaning in the names of Redis keys.",
+            fix="choose a name without braces",
+        )
+    try:
+        channel.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"channel {channel!r} cannot be encoded in UTF-8.", fix="choose another name"
+        ) from None
 
 
 def _closed() -> BrokerClosed:

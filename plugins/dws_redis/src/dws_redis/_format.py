@@ -19,6 +19,9 @@ from redis.crc import key_slot
 
 from dws_core.plugin import Layout, Offset, Record
 
+_MAX_DIGITS: Final = 18
+"""Maximum number of digits of a number in a push."""
+
 _SLOTS: Final = 16_384
 """Number of slots of every Redis cluster (Redis cluster specification)."""
 
@@ -155,31 +158,49 @@ def read_push(data: bytes) -> Push:
         ValueError: The data is no push. Another program may publish on the channel.
     """
     at = data.index(b"\n")
-    epoch, lo, hi, ms, publisher = data[:at].split(b" ")
+    epoch, low, high, ms, publisher = data[:at].split(b" ")
     at += 1
-    id_, ts_ms = bytes.fromhex(publisher.decode()), int(ms)
+    id_, ts_ms, lo, hi = bytes.fromhex(publisher.decode()), _number(ms), _number(low), _number(high)
+    last = lo
     records: list[Record] = []
     while at < len(data):
         end = data.index(b"\n", at)
         offset, prev, seq, topic, payload, key = data[at:end].split(b" ")
-        after_topic = end + 1 + int(topic)
-        after_payload = after_topic + int(payload)
-        at = after_payload + int(key)
+        after_topic = end + 1 + _number(topic)
+        after_payload = after_topic + _number(payload)
+        at = after_payload + _number(key)
         if at > len(data):
             raise ValueError("a record is truncated")
+        if offset != b"-":
+            last = _following(last, _number(offset), hi)
         records.append(
             Record(
-                offset=None if offset == b"-" else int(offset),
+                offset=None if offset == b"-" else last,
                 topic=data[end + 1 : after_topic].decode(),
                 payload=data[after_topic:after_payload],
                 ts_ms=ts_ms,
                 publisher=id_,
-                seq=int(seq),
+                seq=_number(seq),
                 key=data[after_payload:at].decode() or None,
-                prev=None if offset == b"-" else int(prev),
+                prev=None if offset == b"-" else _number(prev),
             )
         )
-    return Push(epoch=None if epoch == b"-" else epoch.decode(), lo=int(lo), hi=int(hi), records=tuple(records))
+    if lo > hi:
+        raise ValueError("the end of the log goes back")
+    return Push(epoch=None if epoch == b"-" else epoch.decode(), lo=lo, hi=hi, records=tuple(records))
+
+
+def _number(digits: bytes) -> int:
+    """Return a number that is not negative. `int` would also accept signs, spaces and underscores."""
+    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
+        raise ValueError("a number is malformed")
+    return int(digits)
+
+
+def _following(last: Offset, offset: Offset, hi: Offset) -> Offset:
+    if not last < offset <= hi:
+        raise ValueError("a record has an offset outside of its range")
+    return offset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

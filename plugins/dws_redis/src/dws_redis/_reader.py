@@ -16,6 +16,9 @@ _FIRST_STEP: Final = 64
 _LARGEST_STEP: Final = 1024
 """Number of records to request at once."""
 
+_MATCH_STEP: Final = 1000
+"""Number of topics that are matched before the event loop continues with others."""
+
 
 class _GapFound(Exception):
     """A part of the requested span is unavailable."""
@@ -150,13 +153,22 @@ class _SpanRead:
             "ZRANGEBYSCORE", self._base + "i", f"({self._span.since}", "+inf", "WITHSCORES"
         )
         names = [(name.decode(), int(float(score))) for name, score in zip(flat[::2], flat[1::2], strict=True)]
-        return {name: score for name, score in names if match(name)}
+        found: dict[str, Offset] = {}
+        for number, (name, score) in enumerate(names):
+            if number % _MATCH_STEP == _MATCH_STEP - 1:
+                await asyncio.sleep(0)
+            if match(name):
+                found[name] = score
+        return found
 
     async def _read_range(self, range_: _TopicRange, most: int) -> None:
         count = min(most, range_.end - range_.at)  # a topic has at most one record for each offset
         stream = self._base + "h:" + range_.topic
         found = await self._commands.call("XRANGE", stream, f"({range_.at}", "+", "COUNT", count)
-        entries = [read_entry(range_.topic, entry) for entry in found]
+        try:
+            entries = [read_entry(range_.topic, entry) for entry in found]
+        except (ValueError, KeyError, TypeError, AssertionError, AttributeError):
+            raise _GapFound(GapReason.UNREADABLE) from None  # another program has written to the stream
         if not entries or (entries[0].record.prev or 0) > range_.at:
             raise _GapFound(GapReason.TRIMMED)  # records after `at` were dropped
         wanted = [entry for entry in entries if (entry.record.offset or 0) <= self._span.until]

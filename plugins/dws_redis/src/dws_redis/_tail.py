@@ -33,6 +33,7 @@ logger = logging.getLogger("dws.redis")
 
 _CATCH_UP_RECORDS: Final = 100_000
 _CATCH_UP_BYTES: Final = 67_108_864
+_LOG_EVERY_S: Final = 60.0
 
 
 class TailServer(Protocol):
@@ -57,6 +58,10 @@ class Tail:
         reader: Reads missed records.
         server: Opens the connection and publishes probes.
         on_control: Called with each control message.
+
+    Attributes:
+        malformed: Number of messages that were not pushes.
+        live: Set while the tail is live.
     """
 
     def __init__(
@@ -82,6 +87,8 @@ class Tail:
         self._subscription: Subscription | None = None
         self._before_baseline: dict[int, list[Push]] = {}  # pushes that arrived before the baseline
         self._partition_of = {names.push_channel(number).encode(): number for number in partitions}
+        self._malformed_logged_s = -_LOG_EVERY_S
+        self.malformed: int = 0
         self._hole_found = asyncio.Event()
         self.live: asyncio.Event = asyncio.Event()
 
@@ -185,10 +192,24 @@ class Tail:
             return
         try:
             push = read_push(payload)
-        except (ValueError, IndexError):
-            logger.exception("ignoring an invalid message of %d bytes on channel %r", len(payload), channel)
+        except ValueError as error:
+            self._on_malformed(partition, channel, error)
         else:
             self._on_push(partition, push)
+
+    def _on_malformed(self, partition: int, channel: bytes, error: ValueError) -> None:
+        """Skip a message that is no push, and report a gap, because it may have had records without history."""
+        self.malformed += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._malformed_logged_s >= _LOG_EVERY_S:
+            self._malformed_logged_s = now
+            logger.warning(
+                "a message on channel %r is malformed (%s); %d so far, logged at most once per minute",
+                channel, error, self.malformed,
+            )  # fmt: skip
+        if (state := self._states.get(partition)) is not None:
+            head = Head(partition=partition, epoch=state.epoch, offset=state.watermark)
+            self._sink.on_discontinuity(partition, GapReason.UNREADABLE, head)
 
     def _on_push(self, partition: int, push: Push) -> None:
         if (state := self._states.get(partition)) is not None:

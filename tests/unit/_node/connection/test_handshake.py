@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import pytest
 
-from dws_core import AuthenticationFailed, Handshake, InvalidMessage, OriginNotAllowed, Principal
+from dws_core import AuthenticationFailed, ConfigurationError, Handshake, InvalidMessage, OriginNotAllowed, Principal
 from dws_core._node.connection.handshake import HandshakeChecker
 from dws_core._wire.codecs import JSONCodec, MsgpackCodec
 from dws_core.testing import FakeWebSocket
@@ -104,3 +105,30 @@ async def test_accepted_socket_is_only_checked() -> None:
         await _handshakes(ByToken()).accept(await accepted(), None)
     with pytest.raises(OriginNotAllowed):
         await _handshakes().accept(await accepted(headers={"Origin": "https://evil.example"}), None)
+
+
+@pytest.mark.parametrize("accepted", [False, True], ids=["before accept", "after accept"])
+@pytest.mark.parametrize("given", [False, True], ids=["by authenticator", "by application"])
+async def test_expired_principal_is_refused(given: bool, accepted: bool) -> None:
+    expired = Principal(id="ann", expires_at=time.time() - 1.0)
+
+    class Expired:
+        async def authenticate(self, handshake: Handshake) -> Principal:
+            return expired
+
+    socket = FakeWebSocket()
+    if accepted:
+        await socket.accept()
+    checker = HandshakeChecker({"json": JSON}, JSON, None if given else Expired(), ())
+    with pytest.raises(AuthenticationFailed, match="have expired"):
+        await checker.accept(socket, expired if given else None)
+
+
+async def test_principal_that_expires_later_is_accepted() -> None:
+    principal = Principal(id="ann", expires_at=time.time() + 60.0)
+    assert (await _handshakes().accept(FakeWebSocket(), principal))[1] is principal
+
+
+def test_origins_as_one_string_are_rejected() -> None:
+    with pytest.raises(ConfigurationError, match=r"write allowed_origins=\['https://a.example'\]"):
+        HandshakeChecker({"json": JSON}, JSON, None, "https://a.example")
