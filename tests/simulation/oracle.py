@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from dws_core._log.stream.envelope import UnreadableEnvelope, decode
+from dws_core._log.stream.envelope import Kind, readable
+from dws_core._log.stream.tail import INDEX_BITS
 from dws_core.plugin import GapReason, ReadResult, Receipt, Record
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ class Call:
 
 def find_problems(world: World) -> list[str]:
     """Return everything that is wrong."""
-    checks = (_faults, _acknowledged, _once, _one_order, _publisher_order, _unsent, _gaps, _reads, _agreement, _memory)
+    checks = (
+        *(_faults, _acknowledged, _once, _one_order, _publisher_order, _unsent, _unknown, _complete),
+        *(_gaps, _reads, _agreement, _memory),
+    )
     return [problem for check in checks for problem in check(world)]
 
 
@@ -144,16 +148,55 @@ def _publisher_order(world: World) -> Iterator[str]:
 
 def _unsent(world: World) -> Iterator[str]:
     """What was reported as certainly not stored was never stored."""
-    stored: set[bytes] = set()
-    for stream in world.server.streams:
-        for data in stream.ever:
-            try:
-                stored.update(draft.payload for draft in decode(data).drafts)
-            except UnreadableEnvelope:
-                continue
+    stored = _payloads(data for stream in world.server.streams for data in stream.ever)
     for call in world.calls:
         if call.outcome == "unsent" and call.payload in stored:
             yield f"stored although it was reported as not stored: {call}"
+
+
+def _unknown(world: World) -> Iterator[str]:
+    """An outcome is unknown only if the message left the node."""
+    handed = _payloads(world.server.handed)
+    for call in world.calls:
+        if call.outcome == "unknown" and call.payload not in handed:
+            yield f"never sent, and reported as unknown: {call}"
+
+
+def _payloads(envelopes: Iterable[bytes]) -> set[bytes]:
+    found = (readable(data) for data in envelopes)
+    return {draft.payload for envelope in found if envelope for draft in envelope.drafts}
+
+
+def _complete(world: World) -> Iterator[str]:
+    """A node has delivered everything that the stream contains since the node's last baseline, except for repeats."""
+    for partition, stream in enumerate(world.server.streams):
+        expected = _first_copies(stream.kept)
+        for sink in world.sinks:
+            part = sink.parts[partition][-1]
+            have = {record.payload for record in part.records}
+            for place, payload in expected:
+                if part.base < place <= part.hi and payload not in have:
+                    yield f"node {sink.number} does not deliver {payload!r}, which is stored at {place}"
+
+
+def _first_copies(kept: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Return place and payload of the records that are no repeats."""
+    highest: dict[bytes, int] = {}
+    keys: set[tuple[str, str | None]] = set()
+    found: list[tuple[int, bytes]] = []
+    for offset, data in kept:
+        envelope = readable(data)
+        if envelope is None or envelope.kind is not Kind.RECORDS:
+            continue
+        for index, draft in enumerate(envelope.drafts):
+            if envelope.first + index <= highest.get(envelope.publisher, 0):
+                continue
+            highest[envelope.publisher] = envelope.first + index
+            name = (draft.topic, draft.key)
+            if draft.key is None or name not in keys:
+                found.append((offset << INDEX_BITS | index, draft.payload))
+            keys.add(name)
+    return found
 
 
 def _gaps(world: World) -> Iterator[str]:

@@ -23,6 +23,10 @@ MAX_LATE_S = 3.4
 """How long after its call an append may still be stored. The base class assumes 30 s."""
 
 
+SLOW_S = 0.8
+"""Time between two envelopes that a slow tail receives: shorter than the silence after which a connection is dead."""
+
+
 @dataclass
 class SimulatedStream:
     """One append-only stream, and everything that was ever stored in it."""
@@ -32,6 +36,8 @@ class SimulatedStream:
     first: int = 0
     identity: int = 0
     ever: list[bytes] = field(default_factory=list)
+    kept: list[tuple[int, bytes]] = field(default_factory=list)
+    """What the stream contains, and what was removed from its beginning: offset and data."""
 
     @property
     def next(self) -> int:
@@ -41,6 +47,7 @@ class SimulatedStream:
         self.records.append(data)
         self.times.append(asyncio.get_running_loop().time())
         self.ever.append(data)
+        self.kept.append((self.next - 1, data))
         return self.next - 1
 
     def trim(self, age_s: float) -> None:
@@ -51,6 +58,7 @@ class SimulatedStream:
 
     def keep(self, count: int) -> None:
         """Remove the newest records."""
+        self.kept = self.kept[: len(self.kept) - len(self.records) + count]
         self.records, self.times = self.records[:count], self.times[:count]
 
 
@@ -84,6 +92,8 @@ class SimulatedServer:
         self.streams = [SimulatedStream() for _ in range(partitions)]
         self.wires: list[SimulatedWire] = []
         self.down = self.frozen = self.blocked = False
+        self.handed: list[bytes] = []
+        """Every envelope that may have left a wire."""
         self.moved = asyncio.Event()
 
     def notify(self) -> None:
@@ -104,6 +114,7 @@ class SimulatedServer:
     def replace(self) -> None:
         for stream in self.streams:
             stream.keep(0)
+            stream.kept.clear()
             stream.first, stream.identity = 0, stream.identity + 1
         self.notify()
 
@@ -138,6 +149,7 @@ class Troubles:
     refuse: int = 0
     silent: bool = False
     stalled_until: float = 0.0
+    slow_until: float = 0.0
 
 
 class SimulatedWire(StreamWire):
@@ -172,10 +184,13 @@ class SimulatedWire(StreamWire):
         if self.is_cut:
             return
         self.is_cut = True
-        for pending in self.pending:
+        for partition, pending in enumerate(self.pending):
             keep = self.server.rng.randrange(len(pending) + 1)
+            late = self.server.rng.choice((0.0, 0.0, 1.0)) * self.server.rng.random() * MAX_LATE_S
             for number, entry in enumerate(list(pending)):
                 entry.dropped = number >= keep
+                entry.due += late
+                self.loop.call_at(entry.due, self._arrive, partition)
                 if not entry.answer.done():
                     entry.answer.set_exception(WireLost("the connection was cut"))
                     entry.answer.exception()
@@ -190,6 +205,7 @@ class SimulatedWire(StreamWire):
             troubles.unsent -= 1
             self.cut()
             raise WireLost("the connection was closed before", sent=False)
+        self.server.handed.append(data)
         due = self.busy_until[partition] = max(self.busy_until[partition], self._at(self._latency()))
         entry = Pending(data, self.loop.create_future(), self.loop.time(), due)
         self.pending[partition][entry] = None
@@ -263,6 +279,8 @@ class SimulatedWire(StreamWire):
                     yield partition, *item
                     if self.server.rng.random() < 0.3:
                         await self._pause()
+                    if self.loop.time() < self.troubles.slow_until:
+                        await asyncio.sleep(SLOW_S)
             if self.server.moved is moved:
                 await moved.wait()
             await self._pause()

@@ -154,7 +154,7 @@ class World:
         tasks = []
         for at, name, arguments in self.plan.steps:
             await asyncio.sleep(max(0.0, began + at - self.loop.now))
-            tasks.append(self.loop.create_task(getattr(self, name)(*arguments)))
+            tasks.append(self.loop.create_task(getattr(self, name)(*arguments), name=name))
         await asyncio.sleep(max(0.0, began + FAULT_S - self.loop.now))
         await self._heal(tasks)
         problems = self.problems + find_problems(self)
@@ -301,19 +301,33 @@ class World:
         self.server.set_back(count)
         self.server.cut()
 
-    async def replace(self, loud: bool) -> None:
-        """Delete the streams and create them again. Not every broker tells its connections."""
+    async def replace(self, loud: bool, count: int) -> None:
+        """Delete the streams and create them again. Not every broker tells its connections. Then publish in a hurry."""
         self.server.replace()
         if loud or self.plan.quiet:
             self.server.cut()
+        await self._hurry(count, 0.02)
+
+    async def _hurry(self, count: int, pause_s: float, nodes: Sequence[int] = range(NODES)) -> None:
+        """Publish through some nodes, without waiting for the outcomes."""
+        async with asyncio.TaskGroup() as calls:
+            for number in range(count):
+                calls.create_task(self._call(nodes[number % len(nodes)], number % 3, None, 3.0))
+                await asyncio.sleep(pause_s)
 
     async def trim(self) -> None:
         self.server.trim(RETENTION_S)
 
     async def lag(self, node: int) -> None:
-        """Let retention pass a reader that stands still."""
-        await self.stall(node, RETENTION_S + 2.0)
-        await asyncio.sleep(RETENTION_S + 1.5)
+        """Let retention pass a reader that stands still or is slow."""
+        ends = self.loop.now + RETENTION_S + 3.0
+        if self.rng.random() < 0.5:
+            self.brokers[node].troubles.stalled_until = ends
+        else:
+            self.brokers[node].troubles.slow_until = ends
+        others = [other for other in range(NODES) if other != node]
+        await self._hurry(int(RETENTION_S * 4), 0.25, others)
+        await asyncio.sleep(2.0)
         self.server.trim(RETENTION_S)
 
     async def garbage(self) -> None:
@@ -324,6 +338,9 @@ class World:
 
     async def _heal(self, tasks: list[asyncio.Task[None]]) -> None:
         """End all faults, and wait until every node has everything."""
+        await asyncio.wait(
+            [self.loop.create_task(asyncio.sleep(0)), *(task for task in tasks if task.get_name() == "lag")]
+        )
         for broker in self.brokers:
             broker.troubles.__init__()  # type: ignore[misc]  # as new
         await asyncio.sleep(0)

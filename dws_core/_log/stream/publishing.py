@@ -202,9 +202,9 @@ class PublishQueue(Generic[T]):
         return outcomes
 
     def expire(self, now: float) -> Outcomes[T]:
-        """Fail the publishes whose deadline has passed."""
+        """Fail the publishes whose deadline has passed. A taken flight is decided later, when it was sent or not."""
         outcomes: Outcomes[T] = []
-        for flight in self._flights:
+        for flight in (flight for flight in self._flights if flight.step is not Step.TAKEN):
             failure = self._failure(flight)
             for item in [item for item in flight.items if item.due <= now]:
                 self._report(item, failure, outcomes)

@@ -210,6 +210,17 @@ def test_envelope_that_never_reached_the_wire_is_unsent() -> None:
     assert queue.drain() == [("1", Failure.UNSENT), ("2", Failure.UNSENT)]
 
 
+def test_envelope_on_its_way_to_the_wire_expires_later() -> None:
+    """The wire may reject it before anything is sent."""
+    queue = _filled(1)
+    flight = queue.next_flight(0)
+    assert flight is not None
+    assert queue.expire(9.0) == []
+    queue.sent(flight)
+    queue.failed(flight, sent=False)
+    assert queue.expire(9.0) == [("1", Failure.UNSENT)]
+
+
 def test_refused_envelope_is_certainly_not_stored() -> None:
     queue = _filled(2)
     assert queue.refused(_next(queue)) == [("1", Failure.UNSENT), ("2", Failure.UNSENT)]
