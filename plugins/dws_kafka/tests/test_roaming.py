@@ -34,7 +34,7 @@ async def test_roaming_survives_kafka_faults() -> None:
     try:
         await asyncio.to_thread(kafka.start)
         url = kafka.url + "?partitions=1&probe_s=200ms&dead_s=2s"
-        roamers = await run(url, new_seed(), COUNT, trouble=lambda progress: trouble(kafka, progress))
+        roamers = await run(url, new_seed(), COUNT, trouble=lambda progress: trouble(kafka, progress), window=1)
     finally:
         kafka.remove()
     for roamer in roamers:  # a client that resumed while Kafka was unavailable received a gap
