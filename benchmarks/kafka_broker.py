@@ -9,7 +9,6 @@ default settings and one replica of each topic.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import secrets
 import sys
 import time
@@ -20,6 +19,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from services.kafka import PrivateKafka
+from support.kafka_admin import create_topic
+
+from dws_core import create_broker
+from dws_core._log.stream.envelope import Draft, Envelope, Kind, encode
+from dws_core.plugin import History, Layout
 from harness.broker_load import (
     CALLERS,
     LAYOUT,
@@ -32,12 +37,6 @@ from harness.broker_load import (
     publish_rate,
     rate,
 )
-from services.kafka import PrivateKafka
-from support.kafka_admin import create_topic
-
-from dws_core import create_broker
-from dws_core._log.stream.envelope import Draft, Envelope, Kind, encode
-from dws_core.plugin import History, Layout
 
 HOUR_MS = 3_600_000
 

@@ -19,11 +19,11 @@ async def trouble(kafka: PrivateKafka, progress: Progress) -> None:
     total = COUNT * len(TOPICS)
     await progress.reach(total // 4)
     await asyncio.to_thread(kafka.freeze)
-    await asyncio.sleep(FROZEN_S)  # noqa: TID251 -- the fault is its duration
+    await asyncio.sleep(FROZEN_S)
     await asyncio.to_thread(kafka.thaw)
     await progress.reach(total * 5 // 8)
     await asyncio.to_thread(kafka.kill)
-    await asyncio.sleep(DOWN_S)  # noqa: TID251 -- the fault is its duration
+    await asyncio.sleep(DOWN_S)
     await asyncio.to_thread(kafka.start)
 
 
