@@ -15,7 +15,7 @@ from dws_core import plugin
 from dws_core.plugin import BrokerCapabilities, BrokerSpec
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(ROOT.glob("docs/**/*.md"))
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,21 @@ def test_broker_without_log_has_no_log_features(generator: dict[str, Any]) -> No
     assert column["clients recover missed messages"] == "no"
     assert column["connects several processes"] == "yes"
     assert column["gaps are exact"] == column["maximum topic"] == "-"
+
+
+def test_every_plugin_is_in_the_tables(generator: dict[str, Any]) -> None:
+    """A broker without a row would not be found by users."""
+    plugins = {path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")}
+    assert plugins | {"dws_sqlite"} == set(generator["BROKERS"])
+    for choice in generator["BROKERS"].values():
+        assert not choice.page or (ROOT / choice.page).exists()
+
+
+def test_measured_rates_are_those_of_the_performance_page(generator: dict[str, Any]) -> None:
+    page = (ROOT / "docs/explanation/performance.md").read_text()
+    for choice in generator["BROKERS"].values():
+        if choice.publishes != "-":
+            assert f"{int(choice.publishes.replace(',', '')) // 1000} k" in page
 
 
 def test_contract_describes_every_public_name(generator: dict[str, Any]) -> None:

@@ -30,7 +30,12 @@ async def none(progress: Progress) -> None:
 
 
 async def run(
-    url: str, seed: int, count: int, *patches: str, trouble: Callable[[Progress], Awaitable[None]] = none
+    url: str,
+    seed: int,
+    count: int,
+    *patches: str,
+    trouble: Callable[[Progress], Awaitable[None]] = none,
+    window: int = 4,
 ) -> list[Roamer]:
     """Play the whole scenario, and return the roamers.
 
@@ -59,7 +64,7 @@ async def run(
             killing = everybody.create_task(kill_both(a, b, progress, rng.randint(total // 2, 3 * total // 4)))
             async with asyncio.TaskGroup() as publishers:
                 for n, topic in enumerate(TOPICS):
-                    publishers.create_task(publish_all(n, topic, count, urls[n % 2], progress))
+                    publishers.create_task(publish_all(n, topic, count, urls[n % 2], progress, window=window))
                 await trouble(progress)
             await killing
             await publish_ends(a.url, TOPICS, roamers)

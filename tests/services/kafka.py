@@ -160,7 +160,9 @@ class PrivateKafka:
         while not self._replies():
             if self._process is None or self._process.poll() is not None or time.monotonic() > until:
                 lines = (self.folder / "log.txt").read_text().splitlines()
-                raise RuntimeError("Kafka did not start:\n" + "\n".join(line for line in lines if " INFO " not in line)[-3000:])
+                raise RuntimeError(
+                    "Kafka did not start:\n" + "\n".join(line for line in lines if " INFO " not in line)[-3000:]
+                )
             time.sleep(_PAUSE_S)
 
     def kill(self) -> None:

@@ -16,6 +16,7 @@ from support.timeouts import HANG_S
 
 _TOPIC: Final = 2
 _LITERAL: Final = 3
+_EXISTS: Final = 36
 _ALL, READ, WRITE, DESCRIBE_CONFIGS = 2, 3, 4, 10
 _DENY, _ALLOW = 2, 3
 _CREATE_ACLS, _DELETE_ACLS = 30, 31
@@ -38,7 +39,7 @@ async def delete_topic(address: str, topic: str) -> None:
         response = await client.delete_topics([topic])
         assert response.topic_error_codes[0][1] == 0, response
         async with asyncio.timeout(HANG_S):
-            while topic in await client.list_topics():
+            while topic in await client.list_topics():  # noqa: ASYNC110 -- Kafka sends no notification
                 await asyncio.sleep(0.01)
 
 
@@ -48,7 +49,7 @@ async def create_topic(address: str, topic: str, partitions: int, replicas: int 
     async with admin(address) as client:
         new = NewTopic(topic, partitions, replicas, topic_configs=configs)
         async with asyncio.timeout(HANG_S):
-            while (await client.create_topics([new])).topic_errors[0][1] == 36:  # it is still being deleted
+            while (await client.create_topics([new])).topic_errors[0][1] == _EXISTS:  # noqa: ASYNC110 -- as above
                 await asyncio.sleep(0.01)
 
 

@@ -132,9 +132,13 @@ class Roamer:
         return found
 
 
-async def publish_all(number: int, topic: str, count: int, url: str, progress: Progress) -> None:
-    """Publish `0 … count - 1`, several at a time, also while the node is down."""
-    async with client(f"{url}/ws/publisher-{number}", window=4) as publisher, asyncio.TaskGroup() as group:
+async def publish_all(number: int, topic: str, count: int, url: str, progress: Progress, *, window: int = 4) -> None:
+    """Publish `0 … count - 1`, `window` at a time, also while the node is down.
+
+    If a fault lasts longer than the deadline of a publish, the client repeats it, and later ones may be stored before it.
+    For such faults, use a window of 1.
+    """
+    async with client(f"{url}/ws/publisher-{number}", window=window) as publisher, asyncio.TaskGroup() as group:
         for n in range(count):
             task = group.create_task(publisher.publish(topic, n, timeout_s=_PUBLISH_S))
             task.add_done_callback(lambda _: progress.step())

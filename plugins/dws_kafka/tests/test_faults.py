@@ -202,7 +202,7 @@ async def test_node_that_stands_still_past_retention_is_told(
 @pytest.mark.anyio
 async def test_read_past_retention_is_gap(kafka: PrivateKafka, proxy: KafkaProxy) -> None:
     """Deleted records are missed, and the records that remain are read."""
-    async with near(kafka) as (sender, listener):
+    async with near(kafka) as (sender, _):
         receipts = [await sender.broker.publish(0, "t", b"%d" % n, history=HISTORY) for n in range(20)]
         offsets = [receipt.offset or 0 for receipt in receipts]
         await sender.broker.stop()

@@ -121,9 +121,9 @@ async def test_missing_permission_is_named(secure: PrivateKafka, missing: str) -
     await create_topic(secure.address, topic, 2)
     await create_topic(secure.address, f"{topic}.control", 1)
     operations = {"Read": READ, "Write": WRITE, "DescribeConfigs": DESCRIBE_CONFIGS}
-    for operation in operations:
-        if operation != missing and (missing != "Describe" or operation == "DescribeConfigs"):  # the others imply it
-            allow(secure.port, "ann", topic, operations[operation])
+    for name, operation in operations.items():
+        if name != missing and (missing != "Describe" or name == "DescribeConfigs"):  # the others imply it
+            allow(secure.port, "ann", topic, operation)
     with pytest.raises(BrokerMisconfigured, match=f"may not do {missing} on topic {topic}"):
         await round_trip(f"kafka://ann:secret@127.0.0.1:{secure.ports['SASL']}?partitions=2", at)
 

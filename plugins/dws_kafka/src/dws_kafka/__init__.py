@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaBroker"]
 
-CAPABILITIES: Final = LogCapabilities(durable="replicated", per_topic_retention=False, idle_ops_per_s=30.0)
+CAPABILITIES: Final = LogCapabilities(durable="replicated", idle_ops_per_s=30.0)
 """Guarantees with the default options on a cluster of three or more brokers."""
 
 

@@ -46,11 +46,11 @@ class KafkaWire(StreamWire):
         self._topic = topic_of(self._options.prefix, layout.channel)
         self._control_place = TopicPartition(f"{self._topic}.control", 0)
         self._timeout_s = append_timeout_s
-        topics = [self._topic, self._control_place.topic]
-        self._clients = clients = Clients(self._login, topics, append_timeout_s)
+        control = self._control_place.topic
+        self._clients = clients = Clients(self._login, [self._topic, control], append_timeout_s)
         admin = await clients.admin()
         with wire_errors():
-            topic, settings = await prepare(admin, *topics, self._options, layout.partitions)
+            topic, settings = await prepare(admin, self._topic, control, self._options, layout.partitions)
             await admin.close()
         for risk in set(risks(topic, settings)) - self._warned:
             self._warned.add(risk)

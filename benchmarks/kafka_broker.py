@@ -1,0 +1,152 @@
+"""The Kafka broker and plain aiokafka on a private Kafka in one run: publish, receive, and start on a long log.
+
+python benchmarks/kafka_broker.py [--seconds 3] [--records 1000000]
+
+Kafka, the publisher and the receiver share the machine's cores. Compare the ratios, not the rates. The Kafka has its
+default settings and one replica of each topic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from services.kafka import PrivateKafka
+from support.kafka_admin import create_topic
+
+from dws_core import create_broker
+from dws_core._log.stream.envelope import Draft, Envelope, Kind, encode
+from dws_core.plugin import History, Layout
+from harness.broker_load import (
+    CALLERS,
+    LAYOUT,
+    PARTITIONS,
+    PAYLOAD,
+    Sink,
+    broker_receive_rate,
+    latency,
+    node_receive_rate,
+    publish_rate,
+    rate,
+)
+
+HOUR_MS = 3_600_000
+
+
+async def plain_publish_rate(address: str, seconds: float) -> float:
+    """Return the rate of `send_and_wait` with acks="all"."""
+    await create_topic(address, "plain", PARTITIONS)
+    producer = AIOKafkaProducer(bootstrap_servers=address, acks="all")
+    await producer.start()
+    found = await rate(lambda n: producer.send_and_wait("plain", PAYLOAD, partition=n % PARTITIONS), seconds)
+    await producer.stop()
+    return found
+
+
+async def plain_receive_rate(address: str) -> float:
+    """Return how many of the records of `plain_publish_rate` aiokafka reads per CPU second."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=address)
+    await consumer.start()
+    places = [TopicPartition("plain", number) for number in range(PARTITIONS)]
+    ends = await consumer.end_offsets(places)
+    consumer.assign(places)
+    for place in places:
+        consumer.seek(place, 0)
+    count, began = 0, time.process_time()
+    while count < sum(ends.values()):
+        count += sum(map(len, (await consumer.getmany(timeout_ms=200)).values()))
+    took = time.process_time() - began
+    await consumer.stop()
+    return count / took
+
+
+async def start_time(url: str, records: int) -> tuple[float, float]:
+    """Return the seconds that a node needs to start on an empty log, and on a log of an hour."""
+    layout = Layout(channel=f"long-{secrets.token_hex(2)}", partitions=PARTITIONS)
+    times = []
+    for _ in range(2):
+        broker, began = create_broker(url), time.perf_counter()
+        await broker.start(node=secrets.token_bytes(8), layout=layout, sink=Sink())
+        heads = await broker.set_interest(frozenset(range(PARTITIONS)))
+        times.append(time.perf_counter() - began)
+        await broker.stop()
+        if len(times) == 1:
+            epochs = {number: bytes.fromhex(head.epoch) for number, head in heads.items()}
+            await fill(url.removeprefix("kafka://"), f"dws.{layout.channel}", epochs, records)
+    return times[0], times[1]
+
+
+async def fill(address: str, topic: str, epochs: dict[int, bytes], records: int) -> None:
+    """Store envelopes with one message each, as if they had been published evenly during the last hour."""
+    producer = AIOKafkaProducer(bootstrap_servers=address, acks="all", max_batch_size=1_000_000)
+    await producer.start()
+    each, began, publisher = records // len(epochs), time.time() * 1000 - HOUR_MS, secrets.token_bytes(8)
+    for number, epoch in epochs.items():
+        sent = 0
+        while sent < each:
+            batch = producer.create_batch()
+            while sent < each:
+                envelope = Envelope(
+                    kind=Kind.RECORDS,
+                    publisher=publisher,
+                    time_ms=int(began + HOUR_MS * sent / each),
+                    epoch=epoch,
+                    began=1,
+                    first=sent + 1,
+                    previous=sent,
+                    drafts=[Draft(f"t/{sent % 1000}", PAYLOAD, 300, 600_000)],
+                )
+                if batch.append(timestamp=None, key=None, value=encode(envelope)) is None:
+                    break
+                sent += 1
+            await (await producer.send_batch(batch, topic, partition=number))
+    await producer.stop()
+
+
+async def measure(server: PrivateKafka, seconds: float, records: int) -> None:
+    url = server.url
+    plain = await plain_publish_rate(server.address, seconds)
+    rows = {"aiokafka, send_and_wait": plain}
+    rows["publish, with history"] = await publish_rate(url, History(), seconds)
+    rows["publish, without history"] = await publish_rate(url, History.none(), seconds)
+    rows["aiokafka, getmany, per second of its CPU"] = await plain_receive_rate(server.address)
+    for name, measured in (
+        ("received by one broker", broker_receive_rate),
+        ("... and routed by a node", node_receive_rate),
+    ):
+        per_cpu, per_second = await measured(url, 300_000)
+        rows[f"{name}, per second of its CPU"] = per_cpu
+        rows[f"{name}, per second"] = per_second
+    p50, p99 = await latency(url, seconds)
+    empty, long = await start_time(url, records)
+    print(f"{CALLERS} callers, {LAYOUT.partitions} partitions, payload of {len(PAYLOAD)} bytes")
+    for name, found in rows.items():
+        print(f"{name:55} {found:10,.0f}/s   {found / plain:6.2f}")
+    print(f"{'from node to node at 1,000 messages a second':55} p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    print(f"{'start on an empty log':55} {empty:.2f} s")
+    print(f"{f'start on a log of {records:,} records of an hour':55} {long:.2f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    server = PrivateKafka()
+    try:
+        server.start()
+        uvloop.run(measure(server, arguments.seconds, arguments.records))
+    finally:
+        server.remove()
+
+
+if __name__ == "__main__":
+    main()
