@@ -312,7 +312,13 @@ def _wrap(text: str, indent: str = "") -> str:
 
 # -- the files of the guides
 
-GUIDES: Final = {"broker": "echo", "codec": "reversed", "authenticator": "api-key", "matcher": "glob"}
+GUIDES: Final = {
+    "broker": "echo",
+    "wire": "ledger",
+    "codec": "reversed",
+    "authenticator": "api-key",
+    "matcher": "glob",
+}
 """The plugin that the guide of each kind writes."""
 
 LANGUAGES: Final = {".py": "python", ".toml": "toml"}

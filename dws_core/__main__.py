@@ -1,7 +1,8 @@
 """Inspect the installation, check a broker, connect to a node, or start a plugin.
 
 `plugins` lists the installed plugins. `doctor URL` checks a broker. `listen URL FILTER` prints the messages of a node,
-and `publish URL TOPIC DATA` publishes one. `new KIND NAME` writes the skeleton of a plugin package.
+and `publish URL TOPIC DATA` publishes one. `new KIND NAME` writes the skeleton of a plugin package, and
+`new broker NAME --wire` that of a broker on append-only streams.
 """
 
 from __future__ import annotations
@@ -49,10 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             command.add_argument("--count", type=int, help="number of messages after which to exit")
     new = commands.add_parser("new", help="write the skeleton of a plugin package, with its conformance tests")
-    new.add_argument("kind", choices=_new.KINDS, help="kind of plugin")
+    new.add_argument("kind", choices=[kind for kind in _new.KINDS if kind != "wire"], help="kind of plugin")
     new.add_argument("name", help="scheme or name by which applications choose it. The package becomes dws-NAME")
+    new.add_argument("--wire", action="store_true", help="write a broker for a system that keeps append-only streams")
     new.add_argument("--into", type=Path, default=Path(), metavar="DIR", help="folder of the new folder dws-NAME")
     parsed = parser.parse_args(arguments)
+    if parsed.command == "new" and parsed.wire and parsed.kind != "broker":
+        new.error(f"--wire is an option of the kind broker, not of {parsed.kind}")
     if parsed.command in ("listen", "publish"):
         return _as_client(parsed)
     registry = default_registry()
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show_plugins(registry)
         return 0
     if parsed.command == "new":
-        return write_plugin(parsed.kind, parsed.name, parsed.into, registry)
+        return write_plugin("wire" if parsed.wire else parsed.kind, parsed.name, parsed.into, registry)
     return asyncio.run(examine(parsed.url, registry))
 
 

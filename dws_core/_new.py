@@ -43,11 +43,12 @@ class Kind:
 
 KINDS: Final = {
     "broker": Kind(label="broker", row="scheme", folders=("common", "broker")),
+    "wire": Kind(label="broker", row="scheme", folders=("common", "broker", "wire")),
     "codec": Kind(label="codec", row="codec", folders=("common", "codec")),
     "authenticator": Kind(label="authenticator", row="authenticator", folders=("common", "authenticator")),
     "matcher": Kind(label="topic matcher", row="topic matcher", folders=("common", "matcher")),
 }
-"""The kinds of plugins, by the name on the command line."""
+"""The kinds of plugins, by the name on the command line. There, `wire` is `broker NAME --wire`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 GUIDES = {
     "write-a-plain-broker.md": "broker",
+    "write-a-stream-broker.md": "broker --wire",
     "write-a-codec.md": "codec",
     "write-an-authenticator.md": "authenticator",
     "write-a-topic-matcher.md": "matcher",
@@ -110,11 +111,11 @@ def _assert_green(output: str) -> None:
 
 @pytest.mark.parametrize("page", GUIDES)
 def test_guide_begins_in_empty_folder(page: str) -> None:
-    kind, name = _commands(page)[1].split()[4:]
-    assert kind == GUIDES[page]
+    kind, name, *options = _commands(page)[1].split()[4:]
+    assert " ".join([kind, *options]) == GUIDES[page]
     assert _steps(page)[0]["commands"].splitlines() == [
         CORE_FROM_CHECKOUT,
-        f"python -m dws_core new {kind} {name}",
+        " ".join(["python -m dws_core new", kind, name, *options]),
         f"cd dws-{name}",
         INSTALL_PLUGIN,
         "python -m pytest",

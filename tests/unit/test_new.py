@@ -110,3 +110,19 @@ def test_new_command_reports_failure_with_fix(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit) as caught:
         main(["new", "nonsense", "x"])
     assert caught.value.code == 2
+
+
+def test_wire_option_writes_stream_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "broker", "ledger", "--wire", "--into", str(tmp_path)]) == 0
+    assert "class LedgerWire(StreamWire):" in (tmp_path / "dws-ledger/src/dws_ledger/_broker.py").read_text()
+    assert "BrokerConformance" in (tmp_path / "dws-ledger/tests/test_conformance.py").read_text()
+    assert main(["new", "broker", "plain", "--into", str(tmp_path)]) == 0
+    assert "Wire" not in (tmp_path / "dws-plain/src/dws_plain/_broker.py").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["codec", "x", "--wire"], ["wire", "x"]])
+def test_wire_option_is_for_brokers_only(arguments: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["new", *arguments, "--into", str(tmp_path)])
+    assert caught.value.code == 2
+    assert [*tmp_path.iterdir()] == []
