@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from dws_core.plugin import BrokerSpec, LogCapabilities, hookimpl
+from dws_core.plugin import BrokerSpec, LogBroker, LogCapabilities, hookimpl
 
-if TYPE_CHECKING:
-    from dws_sqlite._broker import SQLiteBroker
-
-CAPABILITIES: Final = LogCapabilities(durable="process", exact_gap=True, idle_ops_per_s=2.0)
+CAPABILITIES: Final = LogCapabilities(durable="process", idle_ops_per_s=51.0)
 """Guarantees of the broker. The plugin record below and the class share them."""
 
 
-def _load() -> type[SQLiteBroker]:
+def _load() -> type[LogBroker]:
     from dws_sqlite._broker import SQLiteBroker  # noqa: PLC0415 -- imported only when the scheme is used
 
     return SQLiteBroker
