@@ -139,7 +139,7 @@ GROUPS: Final = {
     "Stream brokers": (
         "StreamLogBroker StreamWire WireInfo StreamBounds Start StreamSettings WireError WireLost WireRefused "
         "WireBlocked WireOutOfRange WireUnusable",
-        "A stream broker is a log broker on an append-only stream per partition. The author writes only the wire.",
+        "[Write a stream broker](../plugins/write-a-stream-broker.md) is the guide. The author writes only the wire.",
     ),
     "Helpers": (
         "BrokerURL partition_of TailState Advance Lost TailEvent SeqFilter Coalescer Watchdog Backoff",

@@ -15,7 +15,8 @@ class Start(Enum):
 
     Attributes:
         FIRST: The oldest record that is still stored.
-        LAST: A record at or before the end of the stream, as close to the end as the broker can tell.
+        LAST: A record at or before the end of the stream, as close to the end as the broker can tell. Only used if
+            `append` does not return the offset.
     """
 
     FIRST = "first"
@@ -74,7 +75,8 @@ class WireInfo:
     """What a wire knows about its streams after `open`.
 
     Attributes:
-        max_bytes: Largest envelope that a stream accepts, in bytes. The base class makes no larger one.
+        max_bytes: Largest envelope that a stream accepts, in bytes. The base class makes no larger one. An envelope
+            contains topics and keys, so this should be 64 KiB more than `LogCapabilities.max_payload_bytes`.
         max_skip: Number of offsets that may be missing between two records although nothing was removed. Zero if offsets
             have no holes, None if any number is normal. Every larger jump is announced as a gap.
     """
@@ -113,11 +115,14 @@ class StreamWire(ABC):
     - *Silence*: a `follow` that starts beyond the end may wait without an error. The base class has the deadlines.
     - *Cancellation*: a `CancelledError` of a client library becomes `WireLost` if
       `asyncio.current_task().cancelling()` is 0. A real cancellation passes.
+    - *Closed*: after `close`, every method raises `WireLost`. A read may still be in progress.
+
+    Any other exception ends the wire, too. It is logged as a defect of the plugin.
     """
 
     @abstractmethod
     async def open(self, layout: Layout, *, append_timeout_s: float) -> WireInfo:
-        """Connect, and create or check the streams of the channel.
+        """Connect, and create or check the streams of the channel, within `StreamSettings.step_s` seconds.
 
         Args:
             layout: The channel and its number of partitions.
