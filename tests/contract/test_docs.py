@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import re
@@ -49,6 +50,21 @@ def test_links_of_page_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), target
+
+
+def _code_lines(path: Path) -> int:
+    """Return the number of lines that are not blank, a comment or a part of a docstring."""
+    lines = path.read_text().splitlines()
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Expr)]
+    docs = [node for node in texts if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    skipped = {line for node in docs for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+    code = [line for number, line in enumerate(lines, 1) if number not in skipped]
+    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in code)
+
+
+def test_sqlite_example_is_as_small_as_stated() -> None:
+    assert "less than 150 lines of code" in " ".join((ROOT / "examples/dws_sqlite/README.md").read_text().split())
+    assert sum(map(_code_lines, ROOT.glob("examples/dws_sqlite/src/**/*.py"))) < 150
 
 
 def test_every_error_has_one_section() -> None:
