@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from dws_core import _new
 from dws_core._errors import BrokerUnavailable, ConfigurationError
@@ -27,33 +29,23 @@ from dws_core._node.broker.plain_broker import AdaptedBroker
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._url import BrokerURL
 
+if TYPE_CHECKING:
+    _Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
 _TIMEOUT_S: Final = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0 for success, 1 for failure, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(prog="python -m dws_core", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"dws-core {version('dws-core')}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("plugins", help="list the installed plugins, and those that failed to load")
+    plugins = commands.add_parser("plugins", help="list the installed plugins, and those that failed to load")
+    plugins.add_argument("--json", action="store_true", help="print a list of objects")
     doctor = commands.add_parser("doctor", help="check a broker URL: connect, publish, receive")
     doctor.add_argument("url", help="URL of the broker, for example memory:// or redis://localhost:6379/0")
-    for name, summary, topic in (
-        ("listen", "print the messages that match a filter, each as a line of JSON", "filter, for example chat/#"),
-        ("publish", "publish a message", "topic, for example chat/lobby"),
-    ):
-        command = commands.add_parser(name, help=summary)
-        command.add_argument("url", help="URL of a node, for example ws://localhost:8000/ws/me")
-        command.add_argument("topic", help=topic)
-        command.add_argument("--token", help="bearer token of the handshake")
-        if name == "publish":
-            command.add_argument("data", help="JSON value, or any other text to send as a string")
-        else:
-            command.add_argument("--count", type=int, help="number of messages after which to exit")
-    new = commands.add_parser("new", help="write the skeleton of a plugin package, with its conformance tests")
-    new.add_argument("kind", choices=[kind for kind in _new.KINDS if kind != "wire"], help="kind of plugin")
-    new.add_argument("name", help="scheme or name by which applications choose it. The package becomes dws-NAME")
-    new.add_argument("--wire", action="store_true", help="write a broker for a system that keeps append-only streams")
-    new.add_argument("--into", type=Path, default=Path(), metavar="DIR", help="folder of the new folder dws-NAME")
+    _add_client_commands(commands)
+    new = _add_new(commands)
     parsed = parser.parse_args(arguments)
     if parsed.command == "new" and parsed.wire and parsed.kind != "broker":
         new.error(f"--wire is an option of the kind broker, not of {parsed.kind}")
@@ -61,18 +53,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _as_client(parsed)
     registry = default_registry()
     if parsed.command == "plugins":
-        show_plugins(registry)
+        print_plugins(registry) if parsed.json else show_plugins(registry)
         return 0
     if parsed.command == "new":
         return write_plugin("wire" if parsed.wire else parsed.kind, parsed.name, parsed.into, registry)
     return asyncio.run(examine(parsed.url, registry))
 
 
+def _add_client_commands(commands: _Commands) -> None:
+    for name, summary, topic in (
+        ("listen", "print the messages that match a filter, each as a line of JSON", "filter, for example chat/#"),
+        ("publish", "publish a message", "topic, for example chat/lobby"),
+    ):
+        command = commands.add_parser(name, help=summary)
+        command.add_argument("url", help="URL of a node, for example ws://localhost:8000/ws/me")
+        command.add_argument("topic", help=topic)
+        command.add_argument(
+            "--token", default=os.environ.get("DWS_TOKEN"), help="bearer token of the handshake (default: $DWS_TOKEN)"
+        )
+        if name == "publish":
+            command.add_argument("data", help="JSON value, or any other text to send as a string")
+            forms = command.add_mutually_exclusive_group()
+            for form, meaning in (("json", "the data must be JSON"), ("text", "send the data as a string")):
+                forms.add_argument(
+                    f"--{form}", dest="form", action="store_const", const=form, default="auto", help=meaning
+                )
+        else:
+            command.add_argument("--count", type=_count, help="number of messages after which to exit")
+
+
+def _add_new(commands: _Commands) -> argparse.ArgumentParser:
+    new = commands.add_parser("new", help="write the skeleton of a plugin package, with its conformance tests")
+    new.add_argument("kind", choices=[kind for kind in _new.KINDS if kind != "wire"], help="kind of plugin")
+    new.add_argument("name", help="scheme or name by which applications choose it. The package becomes dws-NAME")
+    new.add_argument("--wire", action="store_true", help="write a broker for a system that keeps append-only streams")
+    new.add_argument("--into", type=Path, default=Path(), metavar="DIR", help="folder of the new folder dws-NAME")
+    return new
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError("negative")
+    return count
+
+
 def _as_client(parsed: argparse.Namespace) -> int:
     from dws_core.client import _commands as commands  # noqa: PLC0415 -- the other commands do not need it
 
     if parsed.command == "publish":
-        return asyncio.run(commands.publish(parsed.url, parsed.topic, parsed.data, token=parsed.token))
+        return asyncio.run(
+            commands.publish(parsed.url, parsed.topic, parsed.data, token=parsed.token, form=parsed.form)
+        )
     with suppress(KeyboardInterrupt):
         return asyncio.run(commands.listen(parsed.url, parsed.topic, token=parsed.token, count=parsed.count))
     return 0
@@ -85,6 +117,15 @@ def show_plugins(registry: PluginRegistry) -> None:
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) + "  " + line[4])
+
+
+def print_plugins(registry: PluginRegistry) -> None:
+    """Print the records of all plugins as JSON."""
+    rows = [
+        {"plugin": r.plugin.name, "distribution": str(r.plugin), "kind": r.kind, "names": r.names, "summary": r.summary}
+        for r in registry.rows()
+    ]
+    print(json.dumps(rows, indent=2))
 
 
 def write_plugin(kind: str, name: str, into: Path, registry: PluginRegistry) -> int:

@@ -77,6 +77,7 @@ class Client:
             times as many messages.
         window: Maximum number of unanswered publishes. Further publishes wait.
         connect_timeout_s: Timeout in seconds for each handshake, and for the first connection including its retries.
+        retry_first: Whether to retry the first connection. If False, entering the client raises why it failed.
         backoff: Delays between attempts. If None, full jitter from 0.5 s up to 30 s.
 
     Raises:
@@ -98,6 +99,7 @@ class Client:
         queue_messages: int = 1_000,
         window: int = 100,
         connect_timeout_s: float = 10.0,
+        retry_first: bool = True,
         backoff: Backoff | None = None,
     ) -> None:
         self._endpoint = Endpoint(
@@ -113,6 +115,9 @@ class Client:
             key_prefix=secrets.token_urlsafe(12) + "-", client_id=secrets.token_urlsafe(16), cursor=cursor
         )
         self._connect_timeout_s = connect_timeout_s
+        self._retry_first = retry_first
+        self._was_connected = False
+        self._failure: DWSError | None = None
         self._window = asyncio.Semaphore(window)
         self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)
         self._tasks = Tasks()
@@ -154,6 +159,7 @@ class Client:
             AuthenticationFailed: The node refuses the token or the origin.
             ConnectionClosed: No node could be reached within `connect_timeout_s`, or the node closed the connection
                 with a code after which clients must not reconnect.
+            WebSocketException: The server answered with another HTTP status, for example 404.
             Refused: The node does not allow a filter that was subscribed before.
         """
         self._tasks.spawn(self._run(), name="dws client")
@@ -163,7 +169,8 @@ class Client:
         except BaseException as error:
             await self.aclose()
             if isinstance(error, TimeoutError):
-                raise ConnectionClosed(ABNORMAL, f"no connection within {self._connect_timeout_s} s") from error
+                why = "" if self._failure is None else f", last failure: {self._failure}"
+                raise ConnectionClosed(ABNORMAL, f"no connection within {self._connect_timeout_s} s{why}") from error
             raise
         if self._end is not None:
             await self._tasks.stop()
@@ -298,7 +305,8 @@ class Client:
     async def _run(self) -> None:
         ending = Ending(error=ConnectionClosed(ABNORMAL, "the client's own task failed"))
         try:
-            while (ending := await self._session()).retry:
+            while (ending := await self._session()).retry and (self._was_connected or self._retry_first):
+                self._failure = ending.error
                 delay_s = 0.0 if ending.at_once else self._backoff.next_s()
                 logger.info("reconnecting in %.1f s: %s", delay_s, ending.error)
                 await asyncio.sleep(delay_s)
@@ -316,7 +324,7 @@ class Client:
                 for event in self._state.receive(await link.receive()):
                     await self._on_event(event, link)
         except (DWSError, OSError, SocketError, TimeoutError) as error:
-            ending = ending_of(error)
+            ending = ending_of(error, self._endpoint.url, was_connected=self._was_connected)
             return Ending(error=ending.error, at_once=True) if link is not None and link.leaving else ending
         finally:
             self._link = None
@@ -355,6 +363,7 @@ class Client:
     async def _on_connected(self, event: Connected, link: Link) -> None:
         now = link.since_s = asyncio.get_running_loop().time()
         self._conn_id = event.conn_id
+        self._was_connected = True
         messages, failures = self._state.resume(now)
         for failure in failures:
             self._replies.settle(failure.id, failure.error)

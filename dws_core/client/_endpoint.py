@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as SocketClosed
@@ -118,8 +119,15 @@ def codec_of(codec: str | Codec) -> Codec:
     return built_in() if built_in is not None else default_registry().codec(codec)
 
 
-def ending_of(error: Exception) -> Ending:
-    """Return the ending for an exception of a connection."""
+def ending_of(error: Exception, url: str, *, was_connected: bool) -> Ending:
+    """Return the ending for an exception of a connection.
+
+    Args:
+        error: The exception.
+        url: URL of the node.
+        was_connected: Whether the client has ever been connected. If True, the URL is right, so an HTTP response other than
+            401 comes from an intermediary such as a load balancer or a captive portal, and the client retries.
+    """
     match error:
         case SocketClosed(rcvd=received):
             code, reason = (ABNORMAL, "") if received is None else (received.code, received.reason)
@@ -127,19 +135,25 @@ def ending_of(error: Exception) -> Ending:
                 error=ConnectionClosed(code, reason), retry=may_reconnect(code), at_once=code == CloseCode.DRAINED
             )
         case InvalidStatus(response=response):
-            return _refused_by_http(response.status_code)
+            return _refused_by_http(response.status_code, url, was_connected=was_connected)
         case InvalidURI():
             return Ending(error=ConfigurationError(f"{error}.", fix="write ws://host/path or wss://…"), retry=False)
         case Refused(temporary=temporary):
             return Ending(error=error, retry=temporary)
         case DWSError():
             return Ending(error=error)
+        case OSError():
+            why = f"cannot connect to {urlsplit(url).netloc.rpartition('@')[2]}: {error.strerror or error}"
+            return Ending(error=ConnectionClosed(ABNORMAL, why))
     return Ending(error=ConnectionClosed(ABNORMAL, f"{type(error).__name__}: {error}"))
 
 
-def _refused_by_http(status: int) -> Ending:
-    if status in {401, 403}:
-        text, fix = f"the node refused the handshake with HTTP {status}.", "check the token and the origin"
-        return Ending(error=AuthenticationFailed(text, fix=fix), retry=False)
-    text, fix = f"the handshake failed with HTTP {status}.", "check the URL and the node's log"
-    return Ending(error=WebSocketException(text, fix=fix), retry=status >= 500 or status in _TRY_AGAIN)
+def _refused_by_http(status: int, url: str, *, was_connected: bool) -> Ending:
+    text = f"the handshake for {urlsplit(url).path or '/'} was refused with HTTP {status}."
+    if status == 401:
+        return Ending(error=AuthenticationFailed(text, fix="check the token"), retry=False)
+    if status == 403:
+        fix = "check the path, for which Starlette answers 403 if it is unknown, and the origin"
+        return Ending(error=AuthenticationFailed(text, fix=fix), retry=was_connected)
+    error = WebSocketException(text, fix="check the path and the log of the server")
+    return Ending(error=error, retry=was_connected or status >= 500 or status in _TRY_AGAIN)

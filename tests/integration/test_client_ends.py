@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -163,3 +164,37 @@ async def _error_of(awaitable: Any) -> BaseException | None:
 
 async def _all(subscription: Subscription) -> list[Any]:
     return [message.data async for message in subscription]
+
+
+# -- connections through intermediaries, and first connections
+
+
+async def test_connected_client_survives_http_answers() -> None:
+    """A captive portal and a load balancer answer reconnects. Afterwards the client resumes."""
+
+    async def before(peer: ScriptedConnection) -> None:
+        await peer.accept_connect()
+        await peer.message(1, 1)
+        await peer.socket.close(1012)
+
+    async def after(peer: ScriptedConnection) -> None:
+        data = await peer.accept_connect()
+        assert data["cursor"] == "0:e:1"
+        await peer.message(2, 2)
+
+    async with scripted(before, 200, 403, 404, 502, after) as url:
+        alice = client(url)
+        messages = alice.subscribe("t")
+        async with alice:
+            assert await receive_data(messages, 2) == [1, 2]
+
+
+async def test_failed_first_connection_names_its_cause() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(ConnectionClosed, match=f"last failure: .*cannot connect to 127.0.0.1:{port}"):
+        async with client(f"ws://127.0.0.1:{port}/ws", connect_timeout_s=0.2):
+            pass
+    with pytest.raises(ConnectionClosed, match=f"cannot connect to 127.0.0.1:{port}"):
+        async with client(f"ws://127.0.0.1:{port}/ws", retry_first=False):
+            pass

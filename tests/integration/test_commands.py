@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import sys
 
 from support.apps import chat
 from support.servers import HANG_S, serve
 
+from dws_core import Principal
 
-async def _run(*arguments: str) -> asyncio.subprocess.Process:
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "dws_core", *arguments, stdout=pipe, stderr=pipe)
+
+async def _run(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    pipe, env = asyncio.subprocess.PIPE, {**os.environ, **environment}
+    command = [sys.executable, "-m", "dws_core", *arguments]
+    return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=env)
 
 
 async def _end(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
@@ -51,3 +56,44 @@ async def test_failure_is_printed_and_exits_with_1() -> None:
         code, _, err = await _end(await _run("listen", f"{server.url}/ws/bo", "a/#/b"))
         assert code == 1
         assert "#" in err
+
+
+async def _fails(*arguments: str, **environment: str) -> str:
+    code, out, err = await _end(await _run(*arguments, **environment))
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+    return err
+
+
+async def test_reasons_of_a_failed_connection_are_told_apart() -> None:
+    _, app = chat(authenticator="oauth2-bearer", verify_token=lambda token: Principal(id="ann") if token == "t" else None)
+    async with serve(app) as server:
+        assert "for /nowhere was refused with HTTP 403. Fix: check the path" in await _fails(
+            "listen", f"{server.url}/nowhere", "t", "--token", "t"
+        )
+        refused = "for /ws/a was refused with HTTP 401. Fix: check the token"
+        assert refused in await _fails("listen", f"{server.url}/ws/a", "t", "--token", "wrong")
+        assert refused in await _fails("publish", f"{server.url}/ws/a", "t", "1", DWS_TOKEN="wrong")
+        code, out, _ = await _end(await _run("publish", f"{server.url}/ws/a", "t", "1", DWS_TOKEN="t"))
+        assert (code, out.startswith("0:")) == (0, True)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    assert f"cannot connect to {address}" in await _fails("listen", f"ws://{address}/ws", "t")
+    assert "cannot connect to no-such-host.invalid" in await _fails("listen", "ws://no-such-host.invalid/ws", "t")
+
+
+async def test_malformed_json_is_refused_unless_it_is_text() -> None:
+    _, app = chat()
+    async with serve(app) as server:
+        url = f"{server.url}/ws/a"
+        for arguments in (("{bad json",), ("[1", "--json"), ("plain", "--json")):
+            assert "not valid JSON" in await _fails("publish", url, "t", *arguments)
+        for arguments in (("{bad json", "--text"), ("plain",), ("1",), ("{}", "--json")):
+            code, _, err = await _end(await _run("publish", url, "t", *arguments))
+            assert (code, err) == (0, "")
+
+
+async def test_count_of_zero_ends_at_once() -> None:
+    _, app = chat()
+    async with serve(app) as server:
+        assert await _end(await _run("listen", f"{server.url}/ws/a", "t", "--count", "0")) == (0, "", "")

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from support.timeouts import HANG_S
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 
 class ScriptedConnection:
@@ -51,29 +52,41 @@ Script: TypeAlias = Callable[[ScriptedConnection], Awaitable[None]]
 
 
 @asynccontextmanager
-async def scripted(*scripts: Script) -> AsyncIterator[str]:
+async def scripted(*scripts: Script | int) -> AsyncIterator[str]:
     """Serve the scripts, one for each connection in turn. At the end, all must have run without an error.
 
-    A script that returns leaves its connection open until the client closes it.
+    A script that returns leaves its connection open until the client closes it. An integer is an HTTP status with which the
+    handshake is answered.
     """
     played: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in scripts]
     count = 0
 
+    def answer(socket: ServerConnection, request: Request) -> Response | None:
+        nonlocal count
+        status = scripts[count] if count < len(scripts) else None
+        if not isinstance(status, int):
+            return None
+        played[count].set_result(None)
+        count += 1
+        return socket.respond(status, "")
+
     async def on_connection(socket: ServerConnection) -> None:
         nonlocal count
         number, count = count, count + 1
-        if number >= len(scripts):
+        script = scripts[number] if number < len(scripts) else None
+        if script is None or isinstance(script, int):
             await socket.close(4500, "no more scripts")
             return
         try:
-            await scripts[number](ScriptedConnection(socket))
+            await script(ScriptedConnection(socket))
         except BaseException as error:
             played[number].set_exception(error)
             raise
         played[number].set_result(None)
         await socket.wait_closed()
 
-    async with serve(on_connection, "127.0.0.1", 0, subprotocols=["dws.v1.json"]) as server:  # type: ignore[list-item]
+    options: Any = {"subprotocols": ["dws.v1.json"], "process_request": answer}
+    async with serve(on_connection, "127.0.0.1", 0, **options) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         yield f"ws://127.0.0.1:{port}"
         async with asyncio.timeout(HANG_S):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -43,3 +45,27 @@ def test_module_runs_and_prints_help() -> None:
     assert run.returncode == 0
     assert "doctor" in run.stdout
     assert subprocess.run([sys.executable, "-m", "dws_core"], capture_output=True, check=False).returncode == 2
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"dws-core {version('dws-core')}\n"
+
+
+def test_plugins_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    row = next(row for row in rows if row["names"] == ["memory"])
+    assert (row["plugin"], sorted(row)) == (
+        "memory",
+        ["distribution", "kind", "names", "plugin", "summary"],
+    )
+
+
+@pytest.mark.parametrize("count", ["-1", "many"])
+def test_invalid_count_is_refused(count: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["listen", "ws://h/ws", "t", "--count", count])
+    assert ended.value.code == 2
