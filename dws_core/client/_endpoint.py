@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as SocketClosed
@@ -26,8 +27,22 @@ Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
 _CODECS: Final[Mapping[str, Callable[[], Codec]]] = {"json": JSONCodec, "msgpack": MsgpackCodec}
 _MAX_MESSAGE_BYTES: Final = 16_777_216
+_REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4. All of 500-599 may be retried too.
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
+
+
+class _Connect(connect):
+    """Follows redirects to allowed hosts only, because the token and the header fields are sent to the new host, too."""
+
+    allowed_redirects: frozenset[str] = frozenset()
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return the URL to connect to instead, or the error to raise."""
+        found = super().process_redirect(exc)
+        if isinstance(found, str) and urlsplit(found).hostname not in self.allowed_redirects:
+            return exc
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +69,7 @@ class Endpoint:
         codec: Codec to offer as the subprotocol `dws.v1.<name>`.
         token: Token to send as `Authorization: Bearer`. If None, no token is sent.
         headers: Further header fields.
+        allowed_redirects: Names of the hosts to which a node may redirect the client.
         ssl: TLS settings for `wss://`. If None, the system's defaults.
         proxy: Whether to use the proxies that are set in the environment.
         timeout_s: Timeout in seconds for the handshake.
@@ -63,6 +79,7 @@ class Endpoint:
     codec: Codec
     token: Token | None
     headers: Mapping[str, str]
+    allowed_redirects: frozenset[str]
     ssl: SSLContext | None
     proxy: bool
     timeout_s: float
@@ -78,7 +95,7 @@ class Endpoint:
         if self.token is not None:
             headers["Authorization"] = f"Bearer {await self.fresh_token()}"
         tls: dict[str, Any] = {} if self.ssl is None else {"ssl": self.ssl}
-        return await connect(
+        opening = _Connect(
             self.url,
             additional_headers=headers,
             subprotocols=[Subprotocol(f"dws.v1.{self.codec.name}")],
@@ -88,6 +105,8 @@ class Endpoint:
             proxy=True if self.proxy else None,
             **tls,
         )
+        opening.allowed_redirects = self.allowed_redirects
+        return await opening
 
     async def fresh_token(self) -> str:
         """Return the token. If it is a function, call it.
@@ -141,5 +160,9 @@ def _refused_by_http(status: int) -> Ending:
     if status in {401, 403}:
         text, fix = f"the node refused the handshake with HTTP {status}.", "check the token and the origin"
         return Ending(error=AuthenticationFailed(text, fix=fix), retry=False)
+    if status in _REDIRECTS:
+        text = f"the node redirects the client with HTTP {status} to a host that is not allowed."
+        fix = "use the URL of the node, or name the host in Client(allowed_redirects=[...])"
+        return Ending(error=WebSocketException(text, fix=fix), retry=False)
     text, fix = f"the handshake failed with HTTP {status}.", "check the URL and the node's log"
     return Ending(error=WebSocketException(text, fix=fix), retry=status >= 500 or status in _TRY_AGAIN)
