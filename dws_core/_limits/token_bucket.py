@@ -10,15 +10,18 @@ class TokenBucket:
         per_s: Maximum average rate, in events per second.
         burst: Maximum number of events at once.
         now: The time, in seconds of a monotonic clock.
+
+    Attributes:
+        updated: Time of the last event, in seconds.
     """
 
-    __slots__ = ("_burst", "_per_s", "_tokens", "_updated")
+    __slots__ = ("_burst", "_per_s", "_tokens", "updated")
 
     def __init__(self, per_s: float, burst: int, *, now: float) -> None:
         self._per_s = per_s
         self._burst = float(burst)
         self._tokens = float(burst)
-        self._updated = now
+        self.updated = now
 
     def take(self, now: float, cost: int = 1) -> float:
         """Take tokens at the time `now`, in seconds of a monotonic clock.
@@ -32,8 +35,8 @@ class TokenBucket:
             0.0 if the event is allowed. Otherwise no token was taken, and this is the time until there are enough, in
             seconds.
         """
-        self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._per_s)
-        self._updated = now
+        self._tokens = min(self._burst, self._tokens + (now - self.updated) * self._per_s)
+        self.updated = now
         needed = 1.0 if cost == 1 else min(float(cost), self._burst - 1.0)
         if self._tokens >= needed:
             self._tokens -= cost

@@ -88,6 +88,9 @@ class Publisher:
     """Encodes data once and publishes it to the topic's partition.
 
     Data that one of the node's codecs cannot express is refused, because the clients that use it would miss the message.
+
+    Attributes:
+        loop: Event loop of the node while it is started.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Publisher:
         self._layout = layout
         self._policy = policy
         self._counters = counters
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._max_topic_bytes = broker.capabilities.max_topic_bytes
 
     def publish(self, topic: str, data: JSON, *, key: str | None = None) -> asyncio.Future[Receipt]:
@@ -118,6 +122,7 @@ class Publisher:
             InvalidTopic: The topic is too long for the broker, or cannot be encoded in UTF-8.
             InvalidMessage: The key is too long or empty, or cannot be encoded in UTF-8.
             CodecError: One of the node's codecs cannot encode the data.
+            ConfigurationError: The caller runs in another thread or event loop.
         """
         return self.publish_to_each((topic,), data, key=key)[0]
 
@@ -125,6 +130,11 @@ class Publisher:
         self, topics: Sequence[str], data: JSON, *, key: str | None = None
     ) -> list[asyncio.Future[Receipt]]:
         """Publish the same data to several topics. It is encoded once. Errors: see `publish`."""
+        if (running := _running_loop()) is not self.loop and (self.loop is not None or running is None):
+            raise ConfigurationError(
+                "publish was called in a thread or event loop other than that of the node.",
+                fix="use asyncio.run_coroutine_threadsafe(...) with the node's loop, or an async def route",
+            )
         for topic in topics:
             self._check_topic(topic)
         if key is not None:
@@ -149,6 +159,13 @@ class Publisher:
         if receipt.offset is None:
             return None
         return format_position(partition_of(topic, self._layout), receipt.epoch, receipt.offset)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class PublishMethods:

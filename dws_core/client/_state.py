@@ -334,8 +334,7 @@ class ClientState:
             yield HelloRefused(error=error)
 
     def _read_gap(self, frame: Mapping[str, Any]) -> Iterable[Event]:
-        news, reason = parse_cursor(frame["cursor"]), text_of(frame, "reason")
-        filters = texts_of(frame, "filters")
+        news, reason, filters = parse_cursor(frame["cursor"]), text_of(frame, "reason"), texts_of(frame, "filters")
         if self._gap_follows:
             self._gap_follows = False
             self._cursor = replace(self._cursor or {}, news)

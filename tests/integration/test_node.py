@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx2
 import msgspec
 import pytest
 from support.apps import chat, chat_app
-from support.servers import Client, serve
+from support.servers import HANG_S, Client, serve
 
-from dws_core import Message, Principal, WebSocketManager
+from dws_core import ConfigurationError, Message, Principal, WebSocketManager
 
 
 async def test_message_reaches_subscribers_on_both_nodes() -> None:
@@ -171,3 +172,23 @@ async def test_lifespan_composes_with_that_of_user() -> None:
     app = chat_app(manager)
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         assert await client.exchange(type="ping") == {"type": "pong"}
+
+
+async def test_publish_from_other_thread_or_loop_is_rejected() -> None:
+    """It would change the broker's state without a lock."""
+    async with WebSocketManager("chat", broker_url="memory://") as manager:
+
+        async def publish() -> None:
+            await manager.publish("t", 1)
+
+        for call in (
+            lambda: manager.publish("t", 1),
+            lambda: manager.broadcast(1),
+            lambda: manager.send_to("a", 1),
+            lambda: asyncio.run(publish()),
+        ):
+            with pytest.raises(ConfigurationError, match="in a thread or event loop other than"):
+                await asyncio.to_thread(call)
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(publish(), loop).result(HANG_S))
+        assert manager.stats().published == 1
