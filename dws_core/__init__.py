@@ -54,7 +54,7 @@ from dws_core._node.recovery.history import StoredMessage
 from dws_core._node.stats import NodeHealth, NodeStats
 from dws_core._proxy import WebSocketProxy
 from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
-from dws_core._topics.filters import matches
+from dws_core._topics.filters import filter_covers, matches
 from dws_core._url import BrokerURL
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.message import Message
@@ -116,6 +116,7 @@ __all__ = [
     "__version__",
     "ahandle",
     "create_broker",
+    "filter_covers",
     "handle",
     "handle_subscription_message",
     "matches",

@@ -51,6 +51,11 @@ class BrokerURL:
             )
         rest, _, query = rest.partition("?")
         netloc, _, path = rest.partition("/")
+        if "@" in path or "@" in query.partition("=")[0]:
+            raise InvalidBrokerURL(
+                f"broker URL {scheme}://… has an @ after its host, so its password probably contains a / or ?.",
+                fix="percent-encode the special characters of user and password, for example / as %2F",
+            )
         userinfo, at, hosts = netloc.rpartition("@")
         username, _, password = userinfo.partition(":")
         return cls(
@@ -96,7 +101,7 @@ class BrokerURL:
 
 
 def _shorten(text: str) -> str:
-    masked = re.sub(r":[^:@/]*@", ":***@", text)
+    masked = re.sub(r"^.*@", "***@", text, flags=re.DOTALL)
     return masked if len(masked) <= 60 else masked[:57] + "..."
 
 
@@ -111,7 +116,8 @@ def _parse_host(text: str, scheme: str) -> tuple[str, int | None]:
         return unquote(host), None
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
         raise InvalidBrokerURL(
-            f"broker URL {scheme}://…{unquote(host)}:{port} has an invalid port.", fix="use a port from 1 to 65535"
+            f"broker URL {scheme}://… has an invalid port.",
+            fix="use a port from 1 to 65535, and percent-encode the special characters of a password",
         )
     return unquote(host), int(port)
 

@@ -17,9 +17,9 @@ from websockets.frames import Frame
 from websockets.protocol import State
 
 from dws_core._errors import ConfigurationError
-from dws_core._limits.token_bucket import TokenBucket
+from dws_core._limits.token_bucket import TokenBucket as _TokenBucket
 from dws_core._node.sending.ready_frames import EXTENSION, FrameListener
-from dws_core._wire.close_codes import CloseCode
+from dws_core._wire.close_codes import CloseCode as _CloseCode
 
 try:
     import uvicorn
@@ -109,7 +109,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _flush: asyncio.TimerHandle | None = None
     _listener: FrameListener | None = None
     _paused: bool = False
-    _extra: TokenBucket | None = None
+    _extra: _TokenBucket | None = None
     _deferred: bytearray | None = None
 
     def run_asgi(self) -> Coroutine[Any, Any, None]:
@@ -243,7 +243,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Count a frame without purpose. Return False, and drop the connection, if there are too many."""
         now = self.loop.time()
         if self._extra is None:
-            self._extra = TokenBucket(self.extra_frames / _RECOVER_S, self.extra_frames, now=now)
+            self._extra = _TokenBucket(self.extra_frames / _RECOVER_S, self.extra_frames, now=now)
         if not self._extra.take(now):
             return True
         self._drop_flooder()
@@ -255,7 +255,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.conn.state is State.CONNECTING:
             self.transport.abort()
             return
-        self.conn.fail(CloseCode.FLOODING, CloseCode.FLOODING.reason)
+        self.conn.fail(_CloseCode.FLOODING, _CloseCode.FLOODING.reason)
         self.handle_parser_exception()
 
     def _abort_after_flush(self) -> None:

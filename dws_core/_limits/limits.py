@@ -56,6 +56,8 @@ class Limits:
             with 1013 if they are already accepted. If None, the number is not limited.
         handshake_s: Timeout in seconds for checking a handshake, which includes the authenticator. After that, the client
             is refused with HTTP 503, or closed with 1013 if it is already accepted.
+        idle_s: How long a connection without filters may send nothing, in seconds. After that, it is closed with 1001.
+            If None, it stays open.
         close_timeout_s: Timeout in seconds for writing the queued frames and the close frame. After that, the
             connection is dropped.
 
@@ -82,6 +84,7 @@ class Limits:
     ping_s: float = 20.0
     connections: int | None = None
     handshake_s: float = 10.0
+    idle_s: float | None = None
     close_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -125,6 +128,7 @@ OVER_LIMIT: Final = {
     "ping_s": "clients may reconnect after twice this time",
     "connections": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
     "handshake_s": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
+    "idle_s": f"closed with {CloseCode.GOING_AWAY:d}",
     "close_timeout_s": "the connection is dropped",
 }
 """For each field of `Limits`, what happens above the limit. `docs/generate.py` makes the docs table from it."""

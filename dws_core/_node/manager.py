@@ -38,7 +38,7 @@ from dws_core._topics.interface import TopicMatcher
 from dws_core._wire import server_messages
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
-from dws_core._wire.message import JSON, Message
+from dws_core._wire.message import JSON, Message, Untyped
 from dws_core._wire.node_topics import check_conn_id
 
 logger = logging.getLogger("dws")
@@ -75,6 +75,8 @@ class WebSocketManager(PublishMethods):
             minutes. Broadcasts are the topic `$all`, direct messages `$conn/<id>`. Only filters that begin with `$` match
             those. All nodes of a channel must use the same settings.
         limits: Limits of the node. If None, the defaults of `Limits`.
+        untyped: How to treat a client's message with neither a `type` nor a `topic`: `refuse` answers it with
+            `invalid-message`, `broadcast` sends it to every connection, as in the original library.
         startup_patience_s: How long a start retries while the broker is unavailable, in seconds. If 0, it fails at once. A
             server that is stopped during this time ends when it is over.
         ready_frames: Whether to give a uvicorn that runs with `--ws auto` the protocol class of `dws_core.server` when the
@@ -102,6 +104,7 @@ class WebSocketManager(PublishMethods):
         allowed_origins: Collection[str] = (),
         history: Mapping[str, History] | None = None,
         limits: Limits | None = None,
+        untyped: Untyped = "refuse",
         startup_patience_s: float = 0.0,
         ready_frames: bool = True,
         registry: PluginRegistry | None = None,
@@ -118,7 +121,7 @@ class WebSocketManager(PublishMethods):
         codecs = {**plugins.codecs(), chosen.name: chosen}
         authenticator = choose_authenticator(plugins, authenticator, verify_token)
         self._handshakes = HandshakeChecker(codecs, chosen, authenticator, allowed_origins)
-        self._settings = self._make_settings(chosen, codecs, history or {}, authorize)
+        self._settings = self._make_settings(chosen, codecs, history or {}, authorize=authorize, untyped=untyped)
         self._publisher = self._settings.publisher
         self._runtime = NodeRuntime.build(self._settings)
         self._startup_patience_s = startup_patience_s
@@ -130,7 +133,13 @@ class WebSocketManager(PublishMethods):
         self._frames_logged = False
 
     def _make_settings(
-        self, codec: Codec, codecs: Mapping[str, Codec], history: Mapping[str, History], authorize: Authorize | None
+        self,
+        codec: Codec,
+        codecs: Mapping[str, Codec],
+        history: Mapping[str, History],
+        *,
+        authorize: Authorize | None,
+        untyped: Untyped,
     ) -> NodeSettings:
         broker = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         layout = Layout(channel=self.broker_channel, partitions=broker.partitions)
@@ -144,6 +153,7 @@ class WebSocketManager(PublishMethods):
             limits=self.limits,
             policy=policy,
             authorize=authorize,
+            untyped=untyped,
             publisher=Publisher(broker, codec, codecs=codecs.values(), layout=layout, policy=policy, counters=counters),
             counters=counters,
         )

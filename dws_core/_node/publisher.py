@@ -44,6 +44,9 @@ class Publisher:
     """Encodes data once and publishes it to the topic's partition.
 
     Data that one of the node's codecs cannot express is refused, because the clients that use it would miss the message.
+
+    Attributes:
+        loop: Event loop of the node while it is started.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Publisher:
             InvalidTopic: The topic is too long for the broker, or cannot be encoded in UTF-8.
             InvalidMessage: The key is too long or empty, or cannot be encoded in UTF-8.
             CodecError: One of the node's codecs cannot encode the data.
+            ConfigurationError: The caller runs in another thread or event loop.
         """
         return self.publish_to_each((topic,), data, key=key)[0]
 

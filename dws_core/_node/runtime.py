@@ -34,6 +34,7 @@ from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
+from dws_core._wire.message import Untyped
 
 logger = logging.getLogger("dws")
 
@@ -50,6 +51,7 @@ class NodeSettings:
         limits: Limits of the node.
         policy: History settings by topic.
         authorize: Authorizes requests. If None, every request is allowed.
+        untyped: How to treat messages without type and topic.
         publisher: Publishes messages.
         counters: Counters of the node, which survive a restart.
     """
@@ -61,6 +63,7 @@ class NodeSettings:
     limits: Limits
     policy: HistoryPolicy
     authorize: Authorize | None
+    untyped: Untyped
     publisher: Publisher
     counters: Counters
 
@@ -74,6 +77,7 @@ class NodeRuntime:
 
     settings: NodeSettings
     limits: Limits
+    untyped: Untyped
     counters: Counters
     tasks: Tasks
     pacer: Pacer
@@ -97,6 +101,7 @@ class NodeRuntime:
         runtime = cls(
             settings=settings,
             limits=settings.limits,
+            untyped=settings.untyped,
             counters=settings.counters,
             tasks=Tasks(),
             pacer=Pacer(),
@@ -129,6 +134,8 @@ class NodeRuntime:
         self.caches.begin(heads.values())
         self.settings.publisher.start()
         self.tasks.spawn(self._update_cursors(), name="cursor updates")
+        if self.limits.idle_s is not None:
+            self.tasks.spawn(self._close_idle(self.limits.idle_s), name="search for idle connections")
 
     async def stop(self) -> None:
         """Close all connections with 1012, stop the broker, end all tasks.
@@ -179,6 +186,15 @@ class NodeRuntime:
             self.caches.expire()
             self.cursors.send_updates(exclude=self.attachments)
 
+    async def _close_idle(self, idle_s: float) -> None:
+        """Close connections without filters that have sent nothing for a time, at most a quarter of it too late."""
+        while True:
+            await asyncio.sleep(idle_s / 4)
+            limit = asyncio.get_running_loop().time() - idle_s
+            for connection in self.connections:
+                if not self.router.filters(connection) and connection._last_message_s < limit:
+                    connection.disconnect(CloseCode.GOING_AWAY, "idle")
+
     async def _stop_broker_after_failure(self) -> None:
         """Stop the broker after a failed start. The caller raises the first failure, so a second one is only logged."""
         try:
@@ -224,6 +240,7 @@ class NodeRuntime:
             matcher=settings.matcher,
             limits=settings.limits,
             authorize=settings.authorize,
+            untyped=settings.untyped,
             resume=resume,
             fanout=self.fanout,
         )

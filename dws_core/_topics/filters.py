@@ -100,6 +100,40 @@ def matches(topic: str, patterns: Iterable[str]) -> bool:
     return any(matches_filter(topic, filter_) for filter_ in filters)
 
 
+def filter_covers(allowed: str, requested: str) -> bool:
+    """Return whether a filter matches every topic that another filter matches.
+
+    Use it in `authorize`, where the subject may be a filter: `chat/+` is covered by `chat/#`, and `#` is not. The result is
+    exact, apart from the maximum length of topics.
+
+    Args:
+        allowed: A filter whose topics are allowed.
+        requested: The requested filter, or a topic.
+
+    Example:
+        >>> filter_covers("chat/#", "chat/+/typing"), filter_covers("chat/#", "+/lobby")
+        (True, False)
+
+    Raises:
+        InvalidFilter: One of them is not a valid filter.
+    """
+    outer, inner = _levels_of(allowed), _levels_of(requested)
+    if is_reserved(requested) and outer[0] == "+":
+        return False
+    for level, wanted in zip(outer, inner, strict=False):
+        if level == "#":
+            return True
+        if wanted == "#" or level not in ("+", wanted):
+            return False
+    return len(outer) == len(inner) or outer[len(inner) :] == ["#"]
+
+
+def _levels_of(filter_: str) -> list[str]:
+    """Return the levels of a filter. No topic is empty, so `#` means the same as `+/#`, and `/#` the same as `/+/#`."""
+    levels = check_filter(filter_).split("/")
+    return [*levels[:-1], "+", "#"] if filter_ in ("#", "/#") else levels
+
+
 def utf8_size(text: str, error: type[InvalidTopic]) -> int:
     """Return the length of a text in bytes of UTF-8.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dws_core._errors import InvalidMessage
 
 JSON: TypeAlias = Any
 """A JSON value: None, bool, int, float, str, or a list or str-keyed dict of these."""
+
+Untyped: TypeAlias = Literal["refuse", "broadcast"]
+"""How to treat a message with neither a `type` nor a `topic`."""
 
 _HEADERS = ("type", "topic", "conn_id", "id", "key")
 
@@ -50,14 +53,19 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         return self.type
 
     @classmethod
-    def from_client_message(cls, *, data: Any) -> Message:
+    def from_client_message(cls, *, data: Any, untyped: Untyped = "broadcast") -> Message:
         """Read a client's decoded message. The given object is not changed.
 
         If there is no member `data`, the data is an object of all other members except `type`, `id`, `topic`, `key` and
-        `conn_id`. If there is no `type`, the message is a `send` if it has a topic, and a `broadcast` otherwise.
+        `conn_id`. If there is no `type`, the message is a `send` if it has a topic.
+
+        Args:
+            data: The decoded message.
+            untyped: How to treat a message with neither a `type` nor a `topic`: `broadcast` makes it a broadcast, as in
+                the original library. `refuse` raises an error.
 
         Raises:
-            InvalidMessage: The value is not an object, or a member has the wrong type.
+            InvalidMessage: The value is not an object, a member has the wrong type, or the message is refused.
         """
         if not isinstance(data, Mapping):
             raise InvalidMessage(
@@ -67,6 +75,10 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
             if (value := data.get(name)) is not None and not check(value):
                 raise InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix=f"send {expected}")
         topic = data.get("topic")
+        if untyped == "refuse" and topic is None and not data.get("type"):
+            raise InvalidMessage(
+                "the message has neither a type nor a topic.", fix='add a member such as "type": "ping"'
+            )
         return cls(
             data=data["data"] if "data" in data else {k: v for k, v in data.items() if k not in _HEADERS},
             typ=data.get("type") or ("broadcast" if topic is None else "send"),

@@ -35,6 +35,7 @@ from dws_core.client._state import (
     Message,
     NotSubscribed,
     Subscribed,
+    stored_messages,
 )
 from dws_core.client._subscription import Subscription, Subscriptions
 
@@ -70,6 +71,7 @@ class Client:
         cursor: Cursor of an earlier client, from which to resume. Subscribe before you enter the client to resume
             there.
         headers: Further header fields of the handshake.
+        allowed_redirects: Hosts to which a node may redirect the client, with its token and header fields.
         ssl: TLS settings for `wss://`. If None, the system's settings are used.
         proxy: Whether to use the proxies that are set in the environment.
         queue_messages: Maximum number of messages queued in a subscription before the client stops reading. The node
@@ -94,6 +96,7 @@ class Client:
         on_gap: OnGap | None = None,
         cursor: str | None = None,
         headers: Mapping[str, str] | None = None,
+        allowed_redirects: Collection[str] = (),
         ssl: SSLContext | None = None,
         proxy: bool = True,
         queue_messages: int = 1_000,
@@ -107,13 +110,13 @@ class Client:
             codec=codec_of(codec),
             token=token,
             headers=headers or {},
+            allowed_redirects=frozenset(allowed_redirects),
             ssl=ssl,
             proxy=proxy,
             timeout_s=connect_timeout_s,
         )
-        self._state = ClientState(
-            key_prefix=secrets.token_urlsafe(12) + "-", client_id=secrets.token_urlsafe(16), cursor=cursor
-        )
+        prefix, client_id = secrets.token_urlsafe(12) + "-", secrets.token_urlsafe(16)
+        self._state = ClientState(key_prefix=prefix, client_id=client_id, cursor=cursor)
         self._connect_timeout_s = connect_timeout_s
         self._retry_first = retry_first
         self._was_connected = False
@@ -224,10 +227,10 @@ class Client:
 
         Raises:
             Refused: The node does not allow it, or keeps no history.
+            InvalidMessage: The node's reply breaks the protocol.
             ConnectionClosed: The client is closed.
         """
-        answer = await self._ask({"type": "history", "topic": topic, "limit": limit})
-        return [Message(data=found["data"], topic=topic, position=found.get("pos")) for found in answer["messages"]]
+        return stored_messages(topic, await self._ask({"type": "history", "topic": topic, "limit": limit}))
 
     # -- sending
 

@@ -27,8 +27,22 @@ Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
 _CODECS: Final[Mapping[str, Callable[[], Codec]]] = {"json": JSONCodec, "msgpack": MsgpackCodec}
 _MAX_MESSAGE_BYTES: Final = 16_777_216
+_REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4. All of 500-599 may be retried too.
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
+
+
+class _Connect(connect):
+    """Follows redirects to allowed hosts only, because the token and the header fields are sent to the new host, too."""
+
+    allowed_redirects: frozenset[str] = frozenset()
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return the URL to connect to instead, or the error to raise."""
+        found = super().process_redirect(exc)
+        if isinstance(found, str) and urlsplit(found).hostname not in self.allowed_redirects:
+            return exc
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +69,7 @@ class Endpoint:
         codec: Codec to offer as the subprotocol `dws.v1.<name>`.
         token: Token to send as `Authorization: Bearer`. If None, no token is sent.
         headers: Further header fields.
+        allowed_redirects: Names of the hosts to which a node may redirect the client.
         ssl: TLS settings for `wss://`. If None, the system's defaults.
         proxy: Whether to use the proxies that are set in the environment.
         timeout_s: Timeout in seconds for the handshake.
@@ -64,6 +79,7 @@ class Endpoint:
     codec: Codec
     token: Token | None
     headers: Mapping[str, str]
+    allowed_redirects: frozenset[str]
     ssl: SSLContext | None
     proxy: bool
     timeout_s: float
@@ -79,7 +95,7 @@ class Endpoint:
         if self.token is not None:
             headers["Authorization"] = f"Bearer {await self.fresh_token()}"
         tls: dict[str, Any] = {} if self.ssl is None else {"ssl": self.ssl}
-        return await connect(
+        opening = _Connect(
             self.url,
             additional_headers=headers,
             subprotocols=[Subprotocol(f"dws.v1.{self.codec.name}")],
@@ -89,6 +105,8 @@ class Endpoint:
             proxy=True if self.proxy else None,
             **tls,
         )
+        opening.allowed_redirects = self.allowed_redirects
+        return await opening
 
     async def fresh_token(self) -> str:
         """Return the token. If it is a function, call it.
@@ -155,5 +173,8 @@ def _refused_by_http(status: int, url: str, *, was_connected: bool) -> Ending:
     if status == 403:
         fix = "check the path, for which Starlette answers 403 if it is unknown, and the origin"
         return Ending(error=AuthenticationFailed(text, fix=fix), retry=was_connected)
-    error = WebSocketException(text, fix="check the path and the log of the server")
+    fix = "check the path and the log of the server"
+    if status in _REDIRECTS:
+        fix = "use the URL of the node, or name the host in Client(allowed_redirects=[...])"
+    error = WebSocketException(text, fix=fix)
     return Ending(error=error, retry=was_connected or status >= 500 or status in _TRY_AGAIN)

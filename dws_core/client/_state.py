@@ -1,7 +1,7 @@
 """The state of a client across its connections, and its implementation of the protocol. No I/O, no clock.
 
-It makes the first message of a connection, updates the cursor, selects the requests to repeat after a lost connection,
-and turns frames of the node into events. `docs/reference/protocol.md` is the specification.
+It makes the first message of a connection, updates the cursor, selects the requests to repeat, and turns frames of the
+node into events. `docs/reference/protocol.md` is the specification.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from dws_core._errors import DWSError, InvalidMessage, PublishOutcomeUnknown
+from dws_core._errors import DWSError, PublishOutcomeUnknown
 from dws_core._wire.client_errors import Refused
 from dws_core._wire.cursor import Position, format_cursor, merge, parse_cursor, parse_position, replace
 from dws_core._wire.message import JSON
+from dws_core.client._members import broken, seconds_of, text_of, text_or_none, texts_of
 
 KEY_WINDOW_S: Final = 50.0
 """Time in which a publish may be repeated with the same key, in seconds. Brokers remember keys for 60 s."""
@@ -124,6 +125,20 @@ Event: TypeAlias = (
 class _Request:
     message: dict[str, Any]
     sent_s: float | None = None  # when it was sent for the first time
+
+
+def stored_messages(topic: str, reply: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a reply to `history`.
+
+    Raises:
+        InvalidMessage: The reply breaks the protocol.
+    """
+    try:
+        return [
+            Message(data=found["data"], topic=topic, position=text_or_none(found, "pos")) for found in reply["messages"]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise broken() from error
 
 
 class ClientState:
@@ -260,24 +275,24 @@ class ClientState:
             read = self._READERS.get(frame["type"])
             return [] if read is None else list(read(self, frame))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidMessage(
-                "the node sent a frame that breaks the protocol.", fix="check the node's log"
-            ) from error
+            raise broken() from error
 
     def _read_message(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         if not (self.online or self._plain):
             return  # the replay starts at the cursor, so messages before the reply to `connect` are sent again
-        if (text := frame.get("pos")) is not None:
+        text, topic, conn_id = (text_or_none(frame, name) for name in ("pos", "topic", "conn_id"))
+        message = Message(data=frame["data"], topic=topic, conn_id=conn_id, position=text)
+        if text is not None:
             position = parse_position(text)
             self._merge({position.partition: position})
-        yield Message(data=frame["data"], topic=frame.get("topic"), conn_id=frame.get("conn_id"), position=text)
+        yield message
 
     def _read_connected(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         recovered, cursor = frame.get("recovered"), parse_cursor(frame["cursor"])
         self._plain, self._gap_follows = False, recovered is False
         if not self._gap_follows:  # otherwise the gap moves it, so that a connection lost before cannot hide the loss
             self._cursor = replace(self._cursor or {}, cursor)
-        yield from self._connected(Connected(conn_id=frame["conn_id"], recovered=recovered))
+        yield from self._connected(Connected(conn_id=text_of(frame, "conn_id"), recovered=recovered))
         for filter_ in self._hello_filters:
             yield self._subscribed(filter_)
 
@@ -294,9 +309,9 @@ class ClientState:
         yield from self._answered(frame)
 
     def _read_error(self, frame: Mapping[str, Any]) -> Iterable[Event]:
-        code = frame["code"]
-        retry_in_s = frame.get("retry_in_s")
-        error = Refused(code, frame["message"], temporary=frame["temporary"], retry_in_s=retry_in_s)
+        retry_in_s = None if frame.get("retry_in_s") is None else seconds_of(frame, "retry_in_s")
+        temporary = frame["temporary"] is True
+        error = Refused(text_of(frame, "code"), text_of(frame, "message"), temporary=temporary, retry_in_s=retry_in_s)
         number = frame.get("id", 0)  # 0 is the id of no request
         if number == self._hello_id and not self.online:
             yield from self._refused(error)
@@ -319,23 +334,23 @@ class ClientState:
             yield HelloRefused(error=error)
 
     def _read_gap(self, frame: Mapping[str, Any]) -> Iterable[Event]:
-        news = parse_cursor(frame["cursor"])
+        news, reason, filters = parse_cursor(frame["cursor"]), text_of(frame, "reason"), texts_of(frame, "filters")
         if self._gap_follows:
             self._gap_follows = False
             self._cursor = replace(self._cursor or {}, news)
         else:
             self._merge(news)
-        yield Gap(filters=tuple(frame["filters"]), reason=frame["reason"])
+        yield Gap(filters=filters, reason=reason)
 
     def _read_pos(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         self._merge(parse_cursor(frame["cursor"]))
         return ()
 
     def _read_reconnect(self, frame: Mapping[str, Any]) -> Iterable[Event]:
-        yield Leave(in_s=float(frame["in_s"]))
+        yield Leave(in_s=seconds_of(frame, "in_s"))
 
     def _read_expiring(self, frame: Mapping[str, Any]) -> Iterable[Event]:
-        yield Expiring(in_s=float(frame["in_s"]))
+        yield Expiring(in_s=seconds_of(frame, "in_s"))
 
     _READERS: Final = {
         "message": _read_message,

@@ -29,6 +29,7 @@ LAYERS: dict[str, int] = {
     "plugin": 2,
     "_builtin": 2,
     "client._state": 1,
+    "client._members": 1,
 }
 """The layers of modules. All modules that are not listed are in layer 3."""
 

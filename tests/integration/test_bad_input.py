@@ -38,6 +38,10 @@ async def _still_works(client: Client) -> None:
         ("not json", "invalid-message"),
         ("[1]", "invalid-message"),
         ("null", "invalid-message"),
+        ("{}", "invalid-message"),
+        ('{"typ": "login", "password": "a typo", "id": 7}', "invalid-message"),
+        ('{"data": 1, "id": 7}', "invalid-message"),
+        ('{"type": "", "data": 1, "id": 7}', "invalid-message"),
         ('{"type": 1, "id": 7}', "invalid-message"),
         ('{"type": "send", "topic": 5, "id": 7}', "invalid-message"),
         ('{"type": "send", "id": 7}', "broadcast-is-not-meant"),
@@ -112,6 +116,14 @@ async def test_unsupported_text_is_rejected_before_broker(text: str) -> None:
             assert (answer["type"], answer["id"], answer["code"]) == ("error", 7, code)
         assert manager.stats().published == 0
         await _still_works(client)
+
+
+async def test_untyped_message_may_be_broadcast() -> None:
+    """The rule of the original library."""
+    _, app = chat(untyped="broadcast")
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        await client.send(text="hello")
+        assert (await client.receive())["data"] == {"text": "hello"}
 
 
 async def test_deeply_nested_json_is_error_for_sender_only() -> None:

@@ -14,6 +14,7 @@ from support.servers import HANG_S
 from websockets.exceptions import ConnectionClosed as SocketClosed
 
 from dws_core import (
+    AuthenticationFailed,
     ConfigurationError,
     ConnectionClosed,
     InvalidMessage,
@@ -198,3 +199,28 @@ async def test_failed_first_connection_names_its_cause() -> None:
     with pytest.raises(ConnectionClosed, match=f"cannot connect to 127.0.0.1:{port}"):
         async with client(f"ws://127.0.0.1:{port}/ws", retry_first=False):
             pass
+
+
+@pytest.mark.parametrize("allowed", [(), ("localhost",)], ids=["refused", "allowed"])
+async def test_redirect_to_other_host_needs_permission(allowed: tuple[str, ...]) -> None:
+    """The token and the header fields would be sent to that host."""
+    heads: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, response: bytes) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(response)
+        await writer.drain()
+        writer.close()
+
+    forbidden = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    other = await asyncio.start_server(lambda r, w: answer(r, w, forbidden), "127.0.0.1", 0)
+    location = f"ws://localhost:{other.sockets[0].getsockname()[1]}/x"
+    redirect = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+    node = await asyncio.start_server(lambda r, w: answer(r, w, redirect), "127.0.0.1", 0)
+    async with node, other:
+        url = f"ws://127.0.0.1:{node.sockets[0].getsockname()[1]}"
+        expected = AuthenticationFailed if allowed else WebSocketException
+        with pytest.raises(expected, match="HTTP 403" if allowed else "HTTP 302.*allowed_redirects"):
+            async with client(url, token="secret", headers={"X-Api-Key": "key"}, allowed_redirects=allowed):
+                pass
+    assert len(heads) == (2 if allowed else 1)

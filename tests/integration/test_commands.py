@@ -66,7 +66,9 @@ async def _fails(*arguments: str, **environment: str) -> str:
 
 
 async def test_reasons_of_a_failed_connection_are_told_apart() -> None:
-    _, app = chat(authenticator="oauth2-bearer", verify_token=lambda token: Principal(id="ann") if token == "t" else None)
+    _, app = chat(
+        authenticator="oauth2-bearer", verify_token=lambda token: Principal(id="ann") if token == "t" else None
+    )
     async with serve(app) as server:
         assert "for /nowhere was refused with HTTP 403. Fix: check the path" in await _fails(
             "listen", f"{server.url}/nowhere", "t", "--token", "t"

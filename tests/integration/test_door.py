@@ -68,3 +68,25 @@ async def test_invalid_id_in_url_is_refused_with_400(conn_id: str) -> None:
     _, app = chat()
     async with serve(app) as server:
         assert await status_of(server, f"/ws/{conn_id}") == 400
+
+
+async def test_idle_connection_is_closed() -> None:
+    """A connection that sends messages or has a filter stays open."""
+    manager, app = chat(limits=Limits(idle_s=0.2, messages_per_s=None))
+    async with serve(app) as server, Client.open(f"{server.url}/ws/subscribed") as subscribed:
+        await subscribed.subscribe("t")
+        async with Client.open(f"{server.url}/ws/busy") as busy, Client.open(f"{server.url}/ws/idle") as idle:
+            async with asyncio.TaskGroup() as group:
+                closed = group.create_task(idle.wait_closed())
+                while not closed.done():
+                    await busy.exchange(type="ping")
+            assert (closed.result().rcvd.code, closed.result().rcvd.reason) == (1001, "idle")
+            assert {connection.id for connection in manager.active_connections} == {"subscribed", "busy"}
+
+
+async def test_connections_stay_idle_by_default() -> None:
+    manager, app = chat()
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
+        assert manager.limits.idle_s is None
+        assert "idle" not in " ".join(task.get_name() for task in asyncio.all_tasks())
+        await client.exchange(type="ping")

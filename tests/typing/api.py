@@ -24,6 +24,7 @@ from dws_core import (
     WebSocketProxy,
     ahandle,
     create_broker,
+    filter_covers,
     handle,
     is_valid_broker,
     matches,
@@ -53,6 +54,7 @@ async def application(websocket: WebSocket) -> None:
     await WebSocketProxy(websocket, "ws://h/ws")()
     assert_type(await WebSocketOAuth2PasswordBearer("/token")(websocket), str | None)
     assert_type(matches("a", {"a"}), bool)
+    assert_type(filter_covers("a/#", "a/+"), bool)
     assert_type(create_broker("memory://"), BrokerInterface | LogBroker)
 
 

@@ -95,3 +95,24 @@ def test_wrong_option_names_expected_value(option: str, text: str) -> None:
 def test_url_with_lone_surrogate_can_be_shown() -> None:
     """An error about the URL names it, so showing it must not fail."""
     assert str(BrokerURL.parse("x://host?prefix=\udc80")) == "x://host?prefix=%5Cudc80"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://user:s3cr/et@host:6379/0",
+        "redis://user:s3cr?et@host:6379/0",
+        "redis://:s3cr/et@host",
+        "redis://:123/s3cr@host",
+        "redis://:123?s3cr@host",
+        "redis://user:s3cr@host:s3cr",
+        "user:s3cr/et@host",
+        "user:s3cr@et@host",
+        "1redis://user:s3cr@host",
+    ],
+)
+def test_part_of_password_is_never_shown(text: str) -> None:
+    with pytest.raises(InvalidBrokerURL) as caught:
+        BrokerURL.parse(text)
+    assert "s3cr" not in str(caught.value)
+    assert "123" not in str(caught.value)

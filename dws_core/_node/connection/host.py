@@ -11,6 +11,7 @@ from dws_core._node.stats import Counters
 from dws_core._tasks import Tasks
 from dws_core._topics.router import Router
 from dws_core._topics.trie import MqttMatcher
+from dws_core._wire.message import Untyped
 
 C = TypeVar("C")
 
@@ -22,6 +23,7 @@ class ConnectionHost(Protocol[C]):
     pacer: Pacer
     router: Router[C]
     limits: Limits
+    untyped: Untyped
     fanout: Fanout
     counters: Counters
 
@@ -38,6 +40,7 @@ class StandaloneHost:
         self.pacer = Pacer()
         self.router: Router[Any] = Router(MqttMatcher())
         self.limits = Limits(message_bytes=None, messages_per_s=None)
+        self.untyped: Untyped = "broadcast"
         self.counters = Counters()
         self.fanout = Fanout(self.counters)
 

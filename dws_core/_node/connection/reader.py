@@ -22,6 +22,9 @@ SOCKET_CLOSED = (WebSocketDisconnect, RuntimeError, OSError)
 """Exceptions that servers and Starlette raise when a closing or closed socket is used."""
 
 
+_UNLIMITED_PER_S: Final = 1e9
+"""Rate of a bucket that only remembers the time of the last message."""
+
 _REFUSALS_RECOVER_S: Final = 10.0
 """Time in seconds after which a client may be refused as often as at the beginning."""
 
@@ -118,8 +121,9 @@ class SocketReader:
         self._bucket: TokenBucket | None = None
         self._refusals: TokenBucket | None = None
         limits = host.limits
-        if limits.messages_per_s is not None:
-            self._bucket = TokenBucket(limits.messages_per_s, limits.burst, now=asyncio.get_running_loop().time())
+        if limits.messages_per_s is not None or limits.idle_s is not None:
+            now = asyncio.get_running_loop().time()
+            self._bucket = TokenBucket(limits.messages_per_s or _UNLIMITED_PER_S, limits.burst, now=now)
 
     @property
     def closed(self) -> bool:
@@ -160,7 +164,7 @@ class SocketReader:
         while True:
             try:
                 data = await self._next()
-                message = Message.from_client_message(data=data)
+                message = Message.from_client_message(data=data, untyped=self._host.untyped)
             except InvalidMessage as error:
                 self._refuse(error, request_id=id_of(data))
                 continue
@@ -237,6 +241,11 @@ class SocketReader:
             self.disconnect(CloseCode.MESSAGE_TOO_BIG, f"message over {limit} bytes")
             return None
         return payload
+
+    @property
+    def _last_message_s(self) -> float:
+        """Time of the client's last message, in seconds of the loop's clock. Only if `Limits.idle_s` is set."""
+        return self._bucket.updated if self._bucket is not None else asyncio.get_running_loop().time()
 
     def _count(self, messages: int) -> None:
         """Count a request as several more messages.

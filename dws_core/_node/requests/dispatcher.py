@@ -24,7 +24,7 @@ from dws_core._wire import server_messages
 from dws_core._wire.client_errors import INTERNAL, Refused, describe
 from dws_core._wire.connect_request import read_connect_request, read_cursor
 from dws_core._wire.keys import scoped_key
-from dws_core._wire.message import JSON, Message
+from dws_core._wire.message import JSON, Message, Untyped
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
 from dws_core._wire.server_messages import RequestId
 
@@ -45,6 +45,7 @@ class Dispatcher:
         matcher: TopicMatcher,
         limits: Limits,
         authorize: Authorize | None,
+        untyped: Untyped,
         resume: Resume,
         fanout: Fanout,
     ) -> None:
@@ -52,6 +53,7 @@ class Dispatcher:
         self._matcher = matcher
         self._limits = limits
         self._permission = Permission(authorize)
+        self._untyped = untyped
         self._resume = resume
         self._fanout = fanout
         self._since_yield = 0
@@ -71,7 +73,7 @@ class Dispatcher:
         request_id = None
         try:
             if not isinstance(message, Message):
-                message = Message.from_client_message(data=message)
+                message = Message.from_client_message(data=message, untyped=self._untyped)
             request_id = message.id
             await self._action_of(message)(connection, message)
         except Exception as error:  # noqa: BLE001 -- any failure is answered, so that the connection continues

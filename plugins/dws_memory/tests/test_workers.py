@@ -6,11 +6,13 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from dws_memory._worker_check import _lock
 
 APP = """
 from fastapi import FastAPI
@@ -74,3 +76,37 @@ def test_replacement_worker_logs_no_warning(tmp_path: Path) -> None:
         (tmp_path / "app.py").write_text(APP + "\n")
         seen += read_until(server, STARTED)
     assert WARNING not in seen
+
+
+# -- the lock file has a guessable name in a folder that all users share
+
+
+def test_lock_file_is_removed_at_exit(tmp_path: Path) -> None:
+    with served(tmp_path, "--workers", "2", "--timeout-worker-healthcheck", "300") as server:
+        read_until(server, STARTED, times=2)
+        pattern = f"dws-memory-{server.pid}-*.lock"
+        assert len(list(Path(tempfile.gettempdir()).glob(pattern))) == 1
+    assert list(Path(tempfile.gettempdir()).glob(pattern)) == []
+
+
+def test_lock_does_not_follow_link(tmp_path: Path) -> None:
+    victim, link = tmp_path / "victim", tmp_path / "link"
+    victim.write_text("precious")
+    link.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        _lock(link)
+    assert victim.read_text() == "precious"
+
+
+def test_lock_ignores_file_of_other_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: -1)
+    with pytest.raises(PermissionError, match="another user"):
+        _lock(tmp_path / "lock")
+
+
+def test_lock_file_is_private_and_held_once(tmp_path: Path) -> None:
+    held = _lock(tmp_path / "lock")
+    assert held is not None
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+    assert _lock(tmp_path / "lock") is None
+    held.close()

@@ -13,8 +13,21 @@ def test_burst_passes_then_rate_applies() -> None:
     bucket = TokenBucket(10.0, 2, now=0.0)
     assert [bucket.take(0.0) for _ in range(2)] == [0.0, 0.0]
     assert bucket.take(0.0) == 0.1
-    assert bucket.take(0.05) == 0.05
     assert bucket.take(0.1) == 0.0
+
+
+def test_events_refused_together_try_again_one_after_the_other() -> None:
+    bucket = TokenBucket(10.0, 5, now=0.0)
+    assert [bucket.take(0.0) for _ in range(5)] == [0.0] * 5
+    times = [bucket.take(0.0) for _ in range(5)]
+    assert times == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert [bucket.take(time + 1e-9) for time in times] == [0.0] * 5
+
+
+def test_flood_does_not_lengthen_the_wait_without_bound() -> None:
+    bucket = TokenBucket(10.0, 5, now=0.0)
+    assert max(bucket.take(0.0) for _ in range(10_000)) == pytest.approx(0.6)
+    assert bucket.take(1.0) == 0.0
 
 
 @given(st.lists(st.floats(0, 5), max_size=50), st.integers(1, 5))

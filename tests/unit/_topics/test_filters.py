@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from dws_core._topics.filters import (
     MAX_TOPIC_BYTES,
     check_filter,
     check_topic,
+    filter_covers,
     has_wildcard,
     is_reserved,
     matches,
@@ -220,3 +223,43 @@ def test_single_string_is_rejected_as_filters() -> None:
     """A string is also an iterable of one-character filters."""
     with pytest.raises(TypeError, match=r"Fix: pass \{'a/\+'\}"):
         matches("a", "a/+")
+
+
+# -- containment
+
+LEVELS = ["", "a", "$x"]
+EVERY_FILTER = [
+    "/".join(levels)
+    for length in range(1, 4)
+    for levels in product([*LEVELS, "+", "#"], repeat=length)
+    if any(levels) and "#" not in levels[:-1]
+]
+EVERY_TOPIC = [
+    "/".join(levels) for length in range(1, 5) for levels in product([*LEVELS, "other"], repeat=length) if any(levels)
+]
+"""The filters have at most three levels, and the topics one more, with one name that no filter has."""
+
+
+def test_covers_agrees_with_enumeration() -> None:
+    matched = {f: frozenset(topic for topic in EVERY_TOPIC if naive(topic, f)) for f in EVERY_FILTER}
+    for allowed, requested in product(EVERY_FILTER, repeat=2):
+        assert filter_covers(allowed, requested) is (matched[requested] <= matched[allowed]), (allowed, requested)
+
+
+@given(filters, filters, topics)
+def test_covered_filter_matches_nothing_else(allowed: str, requested: str, topic: str) -> None:
+    if filter_covers(allowed, requested) and naive(topic, requested):
+        assert naive(topic, allowed)
+
+
+@given(filters, filters, filters)
+def test_covers_is_order(a: str, b: str, c: str) -> None:
+    assert filter_covers(a, a)
+    if filter_covers(a, b) and filter_covers(b, c):
+        assert filter_covers(a, c)
+
+
+@pytest.mark.parametrize(("allowed", "requested"), [("a/#/b", "a"), ("a", "a#"), ("", "a"), ("a", "")])
+def test_covers_rejects_invalid_filter(allowed: str, requested: str) -> None:
+    with pytest.raises(InvalidFilter):
+        filter_covers(allowed, requested)

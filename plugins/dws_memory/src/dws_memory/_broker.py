@@ -38,7 +38,7 @@ from dws_core.plugin import (
 from dws_memory import CAPABILITIES
 from dws_memory._log import Log
 from dws_memory._node import Node
-from dws_memory._worker_check import warn_if_other_worker
+from dws_memory._worker_check import remove_worker_lock, warn_if_other_worker
 
 _SUSPEND_EVERY: Final = 256
 """Every 256th publish of a partition resolves in the next tick of the event loop, all others immediately. Awaiting a
@@ -117,6 +117,7 @@ class MemoryBroker(LogBroker):
             return
         self._node = None
         node.close()
+        remove_worker_lock(self.name, node.log.layout.channel)
 
     async def set_interest(self, partitions: frozenset[int]) -> Mapping[int, Head]:
         """Tail exactly these partitions."""

@@ -25,7 +25,7 @@ except ImportError:  # Windows
 
 logger = logging.getLogger("dws.memory")
 
-_locks: Final[dict[Path, BinaryIO | None]] = {}  # kept until this process ends, None after a warning
+_locks: Final[dict[Path, BinaryIO | None]] = {}  # None after a warning
 
 
 def warn_if_other_worker(name: str, channel: str) -> None:
@@ -37,8 +37,7 @@ def warn_if_other_worker(name: str, channel: str) -> None:
     """
     if fcntl is None or not _is_worker():
         return
-    key = zlib.crc32(f"{name}\n{channel}".encode())
-    path = Path(tempfile.gettempdir(), f"dws-memory-{os.getppid()}-{key:08x}.lock")
+    path = _path(name, channel)
     if path in _locks:
         return
     try:
@@ -54,15 +53,36 @@ def warn_if_other_worker(name: str, channel: str) -> None:
         )
 
 
+def remove_worker_lock(name: str, channel: str) -> None:
+    """Remove the file of `warn_if_other_worker`, because the broker is stopped. A server does not run exit handlers."""
+    path = _path(name, channel)
+    if (file := _locks.pop(path, None)) is not None:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _path(name: str, channel: str) -> Path:
+    key = zlib.crc32(f"{name}\n{channel}".encode("utf-8", "surrogatepass"))
+    return Path(tempfile.gettempdir(), f"dws-memory-{os.getppid()}-{key:08x}.lock")
+
+
 def _is_worker() -> bool:
     """Return whether a server's supervisor started this process (uvicorn, hypercorn, granian, or gunicorn by fork)."""
     return multiprocessing.parent_process() is not None or "gunicorn.arbiter" in sys.modules
 
 
 def _lock(path: Path) -> BinaryIO | None:
-    """Return the locked file, or None if another process holds the lock."""
+    """Return the locked file, or None if another process holds the lock.
+
+    Raises:
+        OSError: The file cannot be opened, or is a link or another user's file, which somebody may have put there.
+    """
     assert fcntl is not None  # noqa: S101 -- for the type checker
-    file = path.open("wb")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(descriptor, "r+b")
+    if os.fstat(descriptor).st_uid != os.getuid():
+        file.close()
+        raise PermissionError(f"{path} belongs to another user")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
