@@ -279,7 +279,7 @@ class Client:
                     except Refused as error:
                         if not error.temporary:
                             raise
-                        await asyncio.sleep(error.retry_in_s or backoff.next_s())
+                        await asyncio.sleep(max(error.retry_in_s or 0.0, backoff.next_s()))
         except TimeoutError as error:
             raise PublishOutcomeUnknown(str(members.get("topic", members["type"]))) from error
 
