@@ -132,6 +132,26 @@ async def test_lost_append_ends_the_session() -> None:
 
 
 @virtual
+async def test_nothing_is_sent_after_a_lost_append() -> None:
+    """A client library may confirm appends on a broken channel that it does not store."""
+    node = await Node().open()
+    node.add(b"f")
+    await node.flushed()
+    node.wire.troubles.next["append"].append(WireLost("cut"))
+    for payload in (b"a", b"b", b"c"):
+        node.add(payload)
+    assert len(await node.flushed()) == 1
+    assert node.stored == [b"f"]
+    node.log.lost()
+    assert [outcome for _, outcome in node.log.queue.drain()] == [
+        Failure.UNKNOWN,
+        Failure.UNKNOWN,
+        Failure.UNSENT,
+        Failure.UNSENT,
+    ]
+
+
+@virtual
 async def test_publish_that_meets_an_ending_session_is_not_sent() -> None:
     node = await Node().open()
     node.is_ending = True

@@ -13,7 +13,7 @@ from dws_core._errors import BrokerClosed
 from dws_core._log.records import GapReason, Receipt
 from dws_core._log.stream.envelope import Envelope, Kind, decode, encode
 from dws_core._log.stream.settings import StreamSettings
-from dws_core._log.stream.wire import WireBlocked, WireLost
+from dws_core._log.stream.wire import WireBlocked
 
 
 def _kinds(desk: StreamDesk) -> list[Kind]:
@@ -167,29 +167,6 @@ async def test_wire_that_cannot_be_closed_is_logged(caplog: pytest.LogCaptureFix
             await desk.cut()
     found = [record for record in caplog.records if "could not be closed" in record.message]
     assert [record.levelno for record in found] == [logging.ERROR] * 2
-
-
-@virtual
-async def test_nothing_is_sent_after_a_lost_append() -> None:
-    """A client library may confirm appends on a broken channel that it does not store."""
-    async with StreamDesk(settings=StreamSettings(envelope_records=1)) as desk:
-        await desk.cut()
-        desk.troubles.next["append"].append(WireLost("cut"))
-        late = [desk.publish(b"a")]
-        sent: list[int] = []
-        desk.broker._node.queries.wire.append = _counted(sent, desk.broker._node.queries.wire.append)  # type: ignore[union-attr,method-assign]
-        await _in_each_tick(20, lambda: late.append(desk.publish(b"late")))
-        await asyncio.gather(*late)
-        assert len(sent) == 1
-        assert desk.sink.payloads == [b"a", *[b"late"] * 20]
-
-
-def _counted(sent: list[int], append: Any) -> Any:
-    async def counted(partition: int, data: bytes) -> Any:
-        sent.append(partition)
-        return await append(partition, data)
-
-    return counted
 
 
 async def _in_each_tick(count: int, act: Callable[[], object]) -> None:
