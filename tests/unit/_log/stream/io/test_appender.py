@@ -33,7 +33,7 @@ class Node:
         self.blocked: list[str | None] = []
         self.alive = 0
         self.tasks: list[asyncio.Task[None]] = []
-        self.is_ending = False
+        self.is_ending = self.is_started = False
         self.appender = Appender(self, self.wire, spawn=self._spawn, is_alive=self._is_alive)
 
     async def open(self) -> Node:
@@ -76,6 +76,10 @@ class Node:
 
     def on_outcomes(self, outcomes: list[tuple[Ticket, Any]]) -> None:
         self.outcomes += [outcome for _, outcome in outcomes]
+
+    def on_catching_up(self) -> None: ...
+
+    def on_lag(self, log: Log, *, is_behind: bool) -> None: ...
 
     def on_blocked(self, reason: str | None) -> None:
         self.blocked.append(reason)
