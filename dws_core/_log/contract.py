@@ -111,7 +111,7 @@ class LogBroker(ABC):
         """Connect. Return when publishing works.
 
         Args:
-            node: 8 random bytes that identify this node: the publisher id of its records.
+            node: 8 random bytes that identify this start of the node: the publisher id of its records.
             layout: The channel and its partitions.
             sink: Receives records, gaps, control messages and states.
 

@@ -1,7 +1,6 @@
-"""Small changes of the base class. Each breaks one rule, and the simulation finds it within `SEEDS` seeds.
+"""Small changes of the base class. Each breaks one rule, and the simulation or a unit test finds it.
 
-The table does not cover every rule. The simulation does not find, for example, a node that accepts repeats of a publisher
-or ignores jumps of the offsets.
+The rules and parts are those of `docs/explanation/stream-log.md`.
 """
 
 from __future__ import annotations
@@ -11,19 +10,40 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dws_core._log.stream import index
 from dws_core._log.stream.dedupe import Dedupe
-from dws_core._log.stream.envelope import readable
+from dws_core._log.stream.envelope import Kind, readable
 from dws_core._log.stream.epochs import Claim, Epochs
 from dws_core._log.stream.index import TopicIndex
 from dws_core._log.stream.io import joining
+from dws_core._log.stream.io.appender import Appender
+from dws_core._log.stream.io.reader import Reader
+from dws_core._log.stream.io.reports import Reports
 from dws_core._log.stream.partition_log import PartitionLog
 from dws_core._log.stream.publishing import Failure, PublishQueue, Step
-from dws_core._log.stream.tail import Moved, StreamTail
+from dws_core._log.stream.reading import Picker
+from dws_core._log.stream.tail import INDEX_BITS, Moved, StreamTail
 from dws_core._log.watchdog import Watchdog
 from dws_core.plugin import GapReason
 
-SEEDS = 150
-"""Number of seeds within which the simulation finds each change."""
+SEEDS = 300
+"""Number of seeds within which the simulation finds a change."""
+
+RULES = {
+    "rule 1": "verdict after a reconnect",
+    "rule 2": "only a genesis starts an epoch",
+    "rule 3": "receipts come from the tail",
+    "rule 4": "previous record of the publisher",
+    "rule 5": "slow start",
+    "rule 6": "jumps of the offsets",
+    "part 1": "envelopes",
+    "part 2": "publishing",
+    "part 3": "tail",
+    "part 4": "epochs",
+    "part 5": "deduplication",
+    "part 6": "history and reads",
+    "part 7": "states",
+}
 
 
 @dataclass(frozen=True)
@@ -31,18 +51,20 @@ class Mutant:
     """A change.
 
     Attributes:
-        name: What it does.
-        rule: The rule that it breaks.
+        rule: The rule or part that it breaks, a key of `RULES`.
+        name: Description of the change.
         owner: Class or module that it changes.
         attribute: Name of the function.
         make: Returns the changed function from the original one.
+        unit: Name of the unit test that finds it, as `module:function`. If empty, the simulation finds it.
     """
 
-    name: str
     rule: str
+    name: str
     owner: Any
     attribute: str
     make: Callable[[Any], Any]
+    unit: str = ""
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -53,6 +75,13 @@ class Mutant:
             yield
         finally:
             setattr(self.owner, self.attribute, original)
+
+
+def table() -> str:
+    """Return all mutants with their rules, and the test that finds each."""
+    lines = [(RULES[m.rule], m.name, m.unit or "simulation") for m in MUTANTS]
+    widths = [max(len(line[column]) for line in lines) for column in range(2)]
+    return "\n".join(f"{rule:{widths[0]}}  {name:{widths[1]}}  {found}" for rule, name, found in lines)
 
 
 def _always(value: Any) -> Callable[[Any], Any]:
@@ -66,6 +95,14 @@ def _renumber(original: Any) -> Any:
             self._waiting.extendleft(reversed(self._flights.pop().items))
 
     return closed
+
+
+def _repeated_by_connection(original: Any) -> Any:
+    def repeated(self: Any, publisher: bytes, first: int, count: int) -> int:
+        original(self, publisher, first, count)
+        return 0
+
+    return repeated
 
 
 def _judge_by_identity_only(original: Any) -> Any:
@@ -105,6 +142,22 @@ def _never_a_new_genesis(original: Any) -> Any:
     return lambda self, offset, envelope: original(self, offset, envelope) if self.current is None else None
 
 
+def _early_receipts(original: Any) -> Any:
+    def feed(self: Any, offset: int, data: bytes, new_epoch: Any, now_ms: int) -> Any:
+        events = original(self, offset, data, new_epoch, now_ms)
+        early, self._early = self._early, []
+        return [*early, *events]
+
+    return feed
+
+
+def _skip_unreadable(original: Any) -> Any:
+    def feed(self: Any, offset: int, data: bytes) -> Any:
+        return original(self, offset, data) if readable(data) else []
+
+    return feed
+
+
 def _raise_unreadable(original: Any) -> Any:
     def feed(self: Any, offset: int, data: bytes) -> Any:
         if readable(data) is None:
@@ -129,12 +182,43 @@ def _last_in_first_out(original: Any) -> Any:
     return form
 
 
+def _wide_window(original: Any) -> Any:
+    def opened(self: Any, *, again: bool) -> Any:
+        outcomes = original(self, again=again)
+        self._window = self.settings.in_flight
+        return outcomes
+
+    return opened
+
+
+def _send_stale(original: Any) -> Any:
+    return lambda self, *, again: original(self, again=False)
+
+
+def _unbounded(original: Any) -> Any:
+    def add(self: Any, ticket: Any, draft: Any, due: float) -> Any:
+        self._bytes, before = 0, self._bytes
+        original(self, ticket, draft, due)
+        self._bytes += before
+        return True
+
+    return add
+
+
 def _no_window_at_start(original: Any) -> Any:
     async def look_back(scanner: Any, end: int, time_ms: int) -> Any:
         start, claim = await original(scanner, end, time_ms)
         return (end, claim) if claim else (start, claim)
 
     return look_back
+
+
+def _partial_reads(original: Any) -> Any:
+    def result(self: Any) -> Any:
+        self._left.clear()
+        return original(self)
+
+    return result
 
 
 def _wrong_receipts(original: Any) -> Any:
@@ -149,6 +233,21 @@ def _new_stamp(original: Any) -> Any:
         return flight
 
     return next_flight
+
+
+def _always_trimmed(original: Any) -> Any:
+    return lambda self: self._note(Moved(GapReason.TRIMMED))
+
+
+def _forget_identity(original: Any) -> Any:
+    return lambda self, probe_offset, bounds: original(self, probe_offset, bounds and replace(bounds, identity=None))
+
+
+def _no_read_back(original: Any) -> Any:
+    async def start(self: Any, span: Any, end: int) -> Any:
+        return span.since >> INDEX_BITS
+
+    return start
 
 
 def _stay_ready(original: Any) -> Any:
@@ -191,7 +290,11 @@ def _no_probe(original: Any) -> Any:
     return check
 
 
-def _no_sort(original: Any) -> Any:
+def _keep_all(original: Any) -> Any:
+    return lambda newest_first, until, now_ms: [entry.offset for entry in newest_first if entry.offset <= until]
+
+
+def _lose_last(original: Any) -> Any:
     def select(self: Any, span: Any, now_ms: int) -> Any:
         found = original(self, span, now_ms)
         return found[:-1] if isinstance(found, list) else found
@@ -199,26 +302,267 @@ def _no_sort(original: Any) -> Any:
     return select
 
 
+def _no_limit(original: Any) -> Any:
+    return lambda self, span, now_ms: original(self, replace(span, limit=2**31), now_ms)
+
+
+def _ahead_is_empty(original: Any) -> Any:
+    return lambda self, place: False
+
+
+def _exact_probe(original: Any) -> Any:
+    """Only the verdict probe itself decides, so a lost one is waited for without end."""
+
+    def feed(self: Any, offset: int, data: bytes, new_epoch: Any, now_ms: int) -> Any:
+        envelope = readable(data)
+        is_later = envelope and envelope.kind is Kind.PROBE and envelope.first > self._verdict_probe
+        before = self._verdict_probe
+        self._verdict_probe = 2**60 if is_later else before
+        try:
+            return original(self, offset, data, new_epoch, now_ms)
+        finally:
+            self._verdict_probe = before
+
+    return feed
+
+
+def _claim_too_early(original: Any) -> Any:
+    def next_probe(self: Any, now_ms: int, *, verdict: bool = False) -> Any:
+        found = original(self, now_ms)
+        self._verdict_probe = found[0]
+        return found
+
+    return next_probe
+
+
+def _no_byte_limit(original: Any) -> Any:
+    def form(self: Any) -> Any:
+        before, self.settings = self.settings, replace(self.settings, envelope_bytes=2**40)
+        try:
+            return original(self)
+        finally:
+            self.settings = before
+
+    return form
+
+
+def _send_on(original: Any) -> Any:
+    async def send(self: Any, log: Any, flight: Any, data: bytes) -> None:
+        self._is_lost = False
+        await original(self, log, flight, data)
+
+    return send
+
+
+def _taken_is_sent(original: Any) -> Any:
+    def closed(self: Any) -> None:
+        for flight in self._flights:
+            flight.maybe = flight.maybe or flight.step is not Step.READY
+        original(self)
+
+    return closed
+
+
+def _stay_silent(original: Any) -> Any:
+    return lambda self, *args: None
+
+
+def _swallow(original: Any) -> Any:
+    def failed(self: Any, why: str) -> None:
+        self.why = why
+
+    return failed
+
+
+_TAIL, _QUEUE, _LOG, _INDEX = "test_tail", "test_publishing", "test_partition_log", "test_index"
+
 MUTANTS = [
-    Mutant("accept repeats of a key", "deduplication by key", Dedupe, "find_key", _always(None)),
-    Mutant("resend with new numbers", "unchanged sequence numbers", PublishQueue, "closed", _renumber),
-    Mutant("forget that it was sent", "exact outcomes", PublishQueue, "closed", _stay_ready),
-    Mutant("report unknown as unsent", "exact outcomes", PublishQueue, "_failure", _always(Failure.UNSENT)),
-    Mutant("send what has expired", "unsent never appears", PublishQueue, "expire", _expire_reports_only),
-    Mutant("send the newest first", "first in, first out", PublishQueue, "_form", _last_in_first_out),
-    Mutant("mix up receipts", "receipts from the tail", PublishQueue, "stored", _wrong_receipts),
-    Mutant("stamp a resend anew", "window of keys", PublishQueue, "next_flight", _new_stamp),
-    Mutant("judge without the probe's offset", "verdict: probe", PartitionLog, "judge", _judge_by_identity_only),
-    Mutant("resume at any record", "verdict: last record", StreamTail, "_resumed", _resume_anywhere),
-    Mutant("resume after the last record", "inclusive follow", StreamTail, "resume", _resume_after),
-    Mutant("trust a stream that was set back", "new epoch after a loss", PartitionLog, "_note", _trust),
-    Mutant("report the baseline without a gap", "gap after a fresh start", PartitionLog, "_baseline", _forget_baseline),
-    Mutant("name a new epoch trimmed", "reason of a gap", PartitionLog, "_baseline", _trim_reason),
-    Mutant("adopt every genesis", "lowest offset wins", Epochs, "_started", _every_genesis),
-    Mutant("adopt no other genesis", "a genesis replaces its parent", Epochs, "_started", _never_a_new_genesis),
-    Mutant("stop at unreadable envelopes", "unreadable stops no tail", StreamTail, "feed", _raise_unreadable),
-    Mutant("start without the past", "a node reads one window back", joining, "look_back", _no_window_at_start),
-    Mutant("lose the last record of a read", "complete reads", TopicIndex, "select", _no_sort),
-    Mutant("never give up a connection", "watchdog", Watchdog, "check", _no_dead),
-    Mutant("never probe", "probes when idle", Watchdog, "check", _no_probe),
+    Mutant("rule 1", "judge without the probe's offset", PartitionLog, "judge", _judge_by_identity_only),
+    Mutant(
+        "rule 1",
+        "ignore the identity of the stream",
+        PartitionLog,
+        "judge",
+        _forget_identity,
+        f"{_LOG}:test_changed_identity_starts_new_epoch",
+    ),
+    Mutant("rule 1", "resume at any record", StreamTail, "_resumed", _resume_anywhere),
+    Mutant("rule 1", "ignore impossible offsets", PartitionLog, "appended", _always(True)),
+    Mutant(
+        "rule 1",
+        "wait for one probe only",
+        PartitionLog,
+        "feed",
+        _exact_probe,
+        f"{_LOG}:test_later_probe_replaces_a_lost_verdict_probe",
+    ),
+    Mutant(
+        "rule 1",
+        "take every missing start for trimmed",
+        PartitionLog,
+        "missing",
+        _always_trimmed,
+        f"{_LOG}:test_missing_place_outside_of_a_resume_decides_nothing",
+    ),
+    Mutant("rule 2", "adopt every genesis", Epochs, "_started", _every_genesis),
+    Mutant("rule 2", "adopt no other genesis", Epochs, "_started", _never_a_new_genesis),
+    Mutant(
+        "rule 2",
+        "claim an epoch before the verdict",
+        PartitionLog,
+        "next_probe",
+        _claim_too_early,
+        f"{_LOG}:test_verdict_probe_claims_no_epoch",
+    ),
+    Mutant(
+        "rule 2",
+        "ignore strange claims",
+        Epochs,
+        "is_strange",
+        _always(False),
+        "test_epochs:test_unknown_claim_is_strange",
+    ),
+    Mutant("rule 3", "mix up receipts", PublishQueue, "stored", _wrong_receipts),
+    Mutant(
+        "rule 3",
+        "give receipts before the verdict",
+        PartitionLog,
+        "feed",
+        _early_receipts,
+        f"{_LOG}:test_receipts_wait_for_the_epoch",
+    ),
+    Mutant(
+        "rule 4",
+        "ignore the previous record",
+        Dedupe,
+        "misses",
+        _always(False),
+        f"{_TAIL}:test_missing_previous_is_gap",
+    ),
+    Mutant(
+        "rule 5",
+        "start with many in flight",
+        PublishQueue,
+        "opened",
+        _wide_window,
+        f"{_QUEUE}:test_first_append_of_connection_is_alone",
+    ),
+    Mutant("rule 6", "ignore jumps", StreamTail, "_is_next", _always(True)),
+    Mutant("part 1", "stop at unreadable envelopes", StreamTail, "feed", _raise_unreadable),
+    Mutant(
+        "part 1",
+        "skip unreadable envelopes silently",
+        StreamTail,
+        "feed",
+        _skip_unreadable,
+        f"{_TAIL}:test_unreadable_envelope_is_gap",
+    ),
+    Mutant(
+        "part 1",
+        "make envelopes of any size",
+        PublishQueue,
+        "_form",
+        _no_byte_limit,
+        f"{_QUEUE}:test_envelope_is_limited_in_bytes",
+    ),
+    Mutant("part 2", "resend with new numbers", PublishQueue, "closed", _renumber),
+    Mutant("part 2", "forget that it was sent", PublishQueue, "closed", _stay_ready),
+    Mutant("part 2", "report unknown as unsent", PublishQueue, "_failure", _always(Failure.UNSENT)),
+    Mutant("part 2", "report unsent as unknown", PublishQueue, "_failure", _always(Failure.UNKNOWN)),
+    Mutant(
+        "part 2",
+        "count a taken envelope as sent",
+        PublishQueue,
+        "closed",
+        _taken_is_sent,
+        f"{_QUEUE}:test_envelope_that_never_reached_the_wire_is_unsent",
+    ),
+    Mutant(
+        "part 2",
+        "send after a lost append",
+        Appender,
+        "_send",
+        _send_on,
+        "io.test_appender:test_nothing_is_sent_after_a_lost_append",
+    ),
+    Mutant("part 2", "send what has expired", PublishQueue, "expire", _expire_reports_only),
+    Mutant("part 2", "send the newest first", PublishQueue, "_form", _last_in_first_out),
+    Mutant(
+        "part 2",
+        "resend after a fresh start",
+        PublishQueue,
+        "opened",
+        _send_stale,
+        f"{_QUEUE}:test_fresh_start_gives_up_uncertain_flights",
+    ),
+    Mutant(
+        "part 2", "queue without a bound", PublishQueue, "add", _unbounded, f"{_QUEUE}:test_full_queue_rejects_publish"
+    ),
+    Mutant("part 3", "resume after the last record", StreamTail, "resume", _resume_after),
+    Mutant("part 3", "never give up a connection", Watchdog, "check", _no_dead),
+    Mutant("part 3", "never probe", Watchdog, "check", _no_probe),
+    Mutant("part 4", "trust a stream that was set back", PartitionLog, "_note", _trust),
+    Mutant("part 4", "report the baseline without a gap", PartitionLog, "_baseline", _forget_baseline),
+    Mutant("part 4", "name a new epoch trimmed", PartitionLog, "_baseline", _trim_reason),
+    Mutant("part 5", "accept repeats of a publisher", Dedupe, "repeated", _repeated_by_connection),
+    Mutant("part 5", "accept repeats of a key", Dedupe, "find_key", _always(None)),
+    Mutant(
+        "part 5",
+        "stamp a resend again",
+        PublishQueue,
+        "next_flight",
+        _new_stamp,
+        f"{_QUEUE}:test_resend_keeps_numbers_and_time",
+    ),
+    Mutant("part 5", "start without the past", joining, "look_back", _no_window_at_start),
+    Mutant(
+        "part 6",
+        "read without the past",
+        Reader,
+        "_start",
+        _no_read_back,
+        "io.test_reader:test_read_knows_originals_before_its_start",
+    ),
+    Mutant(
+        "part 6",
+        "return a part",
+        Picker,
+        "result",
+        _partial_reads,
+        "test_reading:test_missing_record_is_no_partial_answer",
+    ),
+    Mutant("part 6", "lose the last record of a read", TopicIndex, "select", _lose_last),
+    Mutant(
+        "part 6",
+        "ignore the limit of a read",
+        TopicIndex,
+        "select",
+        _no_limit,
+        f"{_INDEX}:test_read_over_limit_is_too_many",
+    ),
+    Mutant("part 6", "ignore size and TTL", index, "kept", _keep_all, f"{_INDEX}:test_history_size_and_ttl_apply"),
+    Mutant(
+        "part 6",
+        "answer positions after the end",
+        StreamTail,
+        "is_beyond",
+        _ahead_is_empty,
+        f"{_TAIL}:test_place_after_end_is_beyond",
+    ),
+    Mutant(
+        "part 7",
+        "report no lost connection",
+        Reports,
+        "failed",
+        _swallow,
+        "io.test_node:test_states_follow_the_connection",
+    ),
+    Mutant(
+        "part 7",
+        "report no blocked broker",
+        Reports,
+        "blocked",
+        _stay_silent,
+        "io.test_node:test_blocked_node_reports_when_it_is_live_again",
+    ),
 ]

@@ -65,10 +65,13 @@ def _parts(world: World) -> Iterator[Part]:
 def _certain(world: World, partition: int, epoch: str) -> bool:
     """Return whether places of an epoch have one meaning.
 
-    If a broker silently loses records, nodes may write to the changed stream before one of them starts a new epoch.
+    If a broker silently loses records, nodes may write to the changed stream before one of them starts a new epoch. And
+    if all nodes that have seen the lost records are gone, nobody can notice the loss.
     """
-    rewinds = any(name in {"set_back", "replace"} for _, name, _ in world.plan.steps)
-    return not rewinds or all(sink.parts[partition][-1].epoch == epoch for sink in world.sinks)
+    witnesses = [brokers for number, brokers in world.rewinds if number == partition]
+    if not all(any(broker in world.brokers for broker in brokers) for brokers in witnesses):
+        return False
+    return not witnesses or all(sink.parts[partition][-1].epoch == epoch for sink in world.sinks)
 
 
 def _faults(world: World) -> Iterator[str]:

@@ -142,6 +142,7 @@ class World:
         self.clients = [Client() for _ in range(2)]
         self.problems: list[str] = []
         self.all_sinks: list[SimSink] = []
+        self.rewinds: list[tuple[int, list[SimBroker]]] = []
         self._generation = 0
         self._restarting = asyncio.Lock()
 
@@ -166,10 +167,10 @@ class World:
     async def _start(self, number: int) -> None:
         broker = SimBroker(self.server, number, self.clocks[number], self.plan.controls)
         sink = SimSink(number)
-        self._generation += 1
         while True:
+            self._generation += 1  # each start has an id of its own, as in the core
             try:
-                node = b"node%d-%02d" % (number, self._generation)
+                node = b"n%d-%05d" % (number, self._generation)
                 await broker.start(node=node, layout=self.layout, sink=sink)
                 for head in (await broker.set_interest(frozenset(range(self.plan.partitions)))).values():
                     sink.begin(head)
@@ -299,11 +300,21 @@ class World:
     async def set_back(self, count: int) -> None:
         """Start the server with older data, which ends all connections."""
         self.server.set_back(count)
+        self._note_witnesses()
         self.server.cut()
+
+    def _note_witnesses(self) -> None:
+        """Note the brokers that have seen more of a stream than it contains now. Only they can notice the loss."""
+        for partition, stream in enumerate(self.server.streams):
+            nodes = [
+                broker for broker in self.brokers if broker._node and broker._node.logs[partition].end >= stream.next
+            ]
+            self.rewinds.append((partition, nodes))
 
     async def replace(self, loud: bool, count: int) -> None:
         """Delete the streams and create them again. Not every broker tells its connections. Then publish in a hurry."""
         self.server.replace()
+        self._note_witnesses()
         if loud or self.plan.quiet:
             self.server.cut()
         await self._hurry(count, 0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -183,6 +184,9 @@ class Sink:
         return self.states[-1][1]
 
 
+_NUMBERS = itertools.count()
+
+
 class StreamDesk:
     """A broker, its server and its sink: `async with StreamDesk() as desk`."""
 
@@ -204,8 +208,8 @@ class StreamDesk:
         if settings is not None:
             self.broker.settings = settings
 
-    async def start(self, node: bytes = b"node-me.") -> None:
-        await self.broker.start(node=node, layout=self.layout, sink=self.sink)
+    async def start(self, node: bytes | None = None) -> None:
+        await self.broker.start(node=node or b"n%07d" % next(_NUMBERS), layout=self.layout, sink=self.sink)
         await self.broker.set_interest(frozenset(range(self.layout.partitions)))
 
     async def __aenter__(self) -> StreamDesk:

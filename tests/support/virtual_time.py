@@ -13,13 +13,17 @@ P = ParamSpec("P")
 
 
 def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an async test in virtual time. It fails if it leaves a task, or if a callback failed."""
+    """Run an async test in virtual time, for an hour at most. It fails if it leaves a task or if a callback failed."""
+
+    async def limited(*args: P.args, **kwargs: P.kwargs) -> None:
+        async with asyncio.timeout(3600):
+            await test(*args, **kwargs)
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         loop = VirtualLoop()
         try:
-            loop.run_until_complete(test(*args, **kwargs))
+            loop.run_until_complete(limited(*args, **kwargs))
             loop.run_until_complete(asyncio.sleep(0))
             left = [str(task) for task in asyncio.all_tasks(loop)]
         finally:

@@ -27,6 +27,7 @@ class StreamSettings:
         dead_s: Silence after which the connection is closed. Longer than `probe_s`.
         step_s: Maximum duration of one step of connecting, and of a pause within a read.
         wait_s: How long `read`, `heads` and `set_interest` wait while the node reconnects.
+        behind_s: Delay of the tail above which the node reports `degraded`.
         retry_s: Pause before the next append while the broker is blocked.
 
     Raises:
@@ -42,6 +43,7 @@ class StreamSettings:
     dead_s: float = 3.0
     step_s: float = 5.0
     wait_s: float = 2.0
+    behind_s: float = 2.0
     retry_s: float = 0.2
 
     def __post_init__(self) -> None:

@@ -74,6 +74,7 @@ class StreamTail:
     Attributes:
         offset: Stream offset of the last envelope, -1 before the first.
         mark: The node's watermark.
+        time_ms: Time of the last envelope, by the clock of its publisher.
         live: Whether the node was given a baseline from this tail. Then a change of the epoch is `Moved`.
         is_resuming: Whether the last envelope of the connection before must come again first.
         index: The recent past by topic.
@@ -83,6 +84,7 @@ class StreamTail:
     def __init__(self, partition: int, publisher: bytes, claim: Claim | None, *, max_skip: int | None) -> None:
         self.offset = -1
         self.mark: Offset = 0
+        self.time_ms = 0
         self.live = False
         self.index = TopicIndex(0)
         self.unreadable = 0
@@ -145,6 +147,7 @@ class StreamTail:
             return [self._lost((offset << INDEX_BITS) + 1)]
         is_next = self._is_next(offset) and not self._dedupe.misses(envelope.publisher, envelope.previous)
         events: list[TailEvent] = [] if is_next else [self._lost(offset << INDEX_BITS)]
+        self.time_ms = envelope.time_ms
         lo, self.mark = self.mark, offset << INDEX_BITS | max(0, len(envelope.drafts) - 1)
         self.offset, self._identity = offset, identity(data)
         return events + self._read(lo, envelope)

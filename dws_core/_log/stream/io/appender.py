@@ -34,8 +34,8 @@ class Appender:
         self._is_lost = False
 
     def flush(self, log: Log) -> None:
-        """Append waiting publishes, as far as the window allows. Nothing is sent after a lost append."""
-        if self._is_lost or log.number in self._paused:
+        """Append waiting publishes, as far as the window allows."""
+        if log.number in self._paused:
             return
         while (flight := log.queue.next_flight(self._host.clock.now_ms())) is not None:
             if not self._spawn(self._send(log, flight, log.records(flight)), "append"):
@@ -69,6 +69,9 @@ class Appender:
             self._host.on_blocked(None)
 
     async def _send(self, log: Log, flight: Flight[Ticket], data: bytes) -> None:
+        if self._is_lost:
+            log.queue.failed(flight, sent=False)
+            return
         log.queue.sent(flight)
         try:
             await self.append(log, data)

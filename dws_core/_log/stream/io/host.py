@@ -41,5 +41,11 @@ class Host(Protocol):
     def on_outcomes(self, outcomes: list[tuple[Ticket, Any]]) -> None:
         """Complete publishes."""
 
+    def on_catching_up(self) -> None:
+        """Note that a tail needs long to read the missed records."""
+
+    def on_lag(self, log: Log, *, is_behind: bool) -> None:
+        """Note that a tail is far behind its stream, or is not any more."""
+
     def on_blocked(self, reason: str | None) -> None:
         """Note that the broker accepts nothing, or, with None, that it accepts appends again."""

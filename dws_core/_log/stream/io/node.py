@@ -67,6 +67,8 @@ class StreamNode:
         self._reports = reports
         self._tasks = Tasks()
         self._session: Session | None = None
+        self._was_live = False
+        self._behind: set[int] = set()
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -100,20 +102,20 @@ class StreamNode:
         """Open one session after the other."""
         backoff = Backoff(self.clock.rng.random)
         while True:
-            was_live = False
+            self._was_live = False
             try:
                 self._session = Session(self, self._make_wire())
                 self.queries.wire = self._session.wire
                 await self._session.run()
             except Exception as error:  # noqa: BLE001 -- whatever a wire raises, the node opens another one
-                was_live = self._reports.state in {"live", "blocked"}
                 self._failed(leaf(error))
-            if was_live:
+            if self._was_live:
                 backoff.reset()
             await asyncio.sleep(backoff.next_s())
 
     def _failed(self, error: BaseException) -> None:
         self._session = None
+        self._behind.clear()
         if not is_expected(error):
             logger.error("the wire of %s failed", self._reports.where, exc_info=error)
         self._reports.failed(reason_of(error))
@@ -164,14 +166,33 @@ class StreamNode:
         if reason is not None:
             self._reports.blocked(reason)
         elif self._reports.state == "blocked":
-            self._reports.connected()
+            self._report_live()
+
+    def on_catching_up(self) -> None:
+        """Report that the connection is back, and that there is much to read."""
+        self._reports.catching_up()
+
+    def on_lag(self, log: Log, *, is_behind: bool) -> None:
+        """Report `degraded` while a tail is far behind its stream."""
+        if is_behind is not (log.number in self._behind):
+            self._behind ^= {log.number}
+            if self._reports.state != "blocked":
+                self._report_live()
 
     def _on_live(self, number: int) -> None:
         self.queries.waiters.live(number)
         if all(log.is_live for log in self.logs):
-            self._reports.connected()
+            self._was_live = True
+            self._report_live()
             if not self._started.done():
                 self._started.set_result(None)
+
+    def _report_live(self) -> None:
+        if self._behind:
+            numbers = ", ".join(map(str, sorted(self._behind)))
+            self._reports.behind(f"more than {self.settings.behind_s:g} s behind in partition {numbers}")
+        else:
+            self._reports.connected()
 
     def _flush(self, log: Log) -> None:
         if self._session is not None:

@@ -44,6 +44,11 @@ class Reports:
         """Report that the node works, but not as it should."""
         self._tell("degraded", f"{self.where}: {detail}")
 
+    def catching_up(self) -> None:
+        """Report that the connection is back, after it was lost."""
+        if self.state == "degraded":
+            self.behind("connected again, and reading the missed records")
+
     def failed(self, why: str) -> None:
         """Note that the connection is lost. A node that was never connected remains in the state `connecting`."""
         self.why = why

@@ -11,16 +11,20 @@ from dws_core._log.stream.io.appender import Appender
 from dws_core._log.stream.io.host import Host, Log
 from dws_core._log.stream.io.joining import join
 from dws_core._log.stream.io.scanning import closing
+from dws_core._log.stream.lag import Lag
 from dws_core._log.stream.partition_log import Live, Propose
-from dws_core._log.stream.tail import Moved
+from dws_core._log.stream.tail import Moved, ProbeSeen
 from dws_core._log.stream.wire import Start, StreamWire, WireBlocked, WireLost, WireOutOfRange
 from dws_core._log.watchdog import Watchdog
 
 logger = logging.getLogger("dws.stream")
 
 _CLOSE_S: Final = 1.0
-_BREATH: Final = 64
-"""Number of envelopes after which a tail that has more to read lets other tasks run."""
+_STEP: Final = 64
+"""Number of envelopes after which a tail that has more to read lets other tasks run. Large ones count more."""
+
+_STEP_BYTES: Final = 4096
+"""Size that counts as one more envelope."""
 
 
 class Session:
@@ -39,6 +43,8 @@ class Session:
         self._group: asyncio.TaskGroup | None = None
         self._appender = Appender(host, wire, spawn=self._spawn, is_alive=self._heard)
         self._watchdogs: list[Watchdog] = []
+        self._lags: list[Lag] = []
+        self._patient_until = 0.0
 
     async def run(self) -> None:
         """Use the wire until it fails. Always raises: an `ExceptionGroup`, or the reason itself."""
@@ -83,13 +89,16 @@ class Session:
     async def _follow(self, starts: Mapping[int, int | Start]) -> None:
         now, settings = self._loop.time(), self._settings
         self._watchdogs = [Watchdog(now, probe_s=settings.probe_s, dead_s=settings.dead_s) for _ in self._host.logs]
-        count = 0
+        self._lags = [Lag(settings.behind_s) for _ in self._host.logs]
+        self._patient_until = now + settings.behind_s
+        step = 0
         try:
             async with closing(self.wire.follow(starts)) as records:
                 async for number, offset, data in records:
                     self._feed(self._host.logs[number], offset, data)
-                    count += 1
-                    if count % _BREATH == 0:
+                    step += 1 + len(data) // _STEP_BYTES
+                    if step >= _STEP:
+                        step = 0
                         await asyncio.sleep(0)
         except WireOutOfRange as error:
             self._host.logs[error.partition].missing()
@@ -107,7 +116,22 @@ class Session:
                 raise WireLost(f"partition {log.number} must be read again ({event.reason})")
             elif isinstance(event, Live):
                 self._host.on_outcomes(log.queue.opened(again=event.again))
+            elif isinstance(event, ProbeSeen):
+                self._lags[log.number].seen(event.number, self._loop.time())
+        if log.is_live:
+            self._measure(log)
+        elif self._loop.time() > self._patient_until:
+            self._host.on_catching_up()
         self.flush(log)
+
+    def _measure(self, log: Log) -> None:
+        """Find out whether the tail is far behind the stream."""
+        lag, now, now_ms = self._lags[log.number], self._loop.time(), self._host.clock.now_ms()
+        if lag.read((now_ms - log.reading.time_ms) / 1000, now):
+            number, data = log.next_probe(now_ms)
+            lag.asked(number, now)
+            self._spawn(self._appender.write(log, data), "probe")
+        self._host.on_lag(log, is_behind=lag.is_behind)
 
     async def _listen(self) -> None:
         async with closing(self.wire.controls()) as messages:

@@ -33,7 +33,7 @@ class Node:
         self.blocked: list[str | None] = []
         self.alive = 0
         self.tasks: list[asyncio.Task[None]] = []
-        self.is_ending = False
+        self.is_ending = self.is_started = False
         self.appender = Appender(self, self.wire, spawn=self._spawn, is_alive=self._is_alive)
 
     async def open(self) -> Node:
@@ -76,6 +76,10 @@ class Node:
 
     def on_outcomes(self, outcomes: list[tuple[Ticket, Any]]) -> None:
         self.outcomes += [outcome for _, outcome in outcomes]
+
+    def on_catching_up(self) -> None: ...
+
+    def on_lag(self, log: Log, *, is_behind: bool) -> None: ...
 
     def on_blocked(self, reason: str | None) -> None:
         self.blocked.append(reason)
@@ -129,6 +133,26 @@ async def test_lost_append_ends_the_session() -> None:
         (error,) = await node.flushed()
         assert isinstance(error, WireLost)
         assert [found for _, found in node.log.queue.drain()] == [outcome]
+
+
+@virtual
+async def test_nothing_is_sent_after_a_lost_append() -> None:
+    """A client library may confirm appends on a broken channel that it does not store."""
+    node = await Node().open()
+    node.add(b"f")
+    await node.flushed()
+    node.wire.troubles.next["append"].append(WireLost("cut"))
+    for payload in (b"a", b"b", b"c"):
+        node.add(payload)
+    assert len(await node.flushed()) == 1
+    assert node.stored == [b"f"]
+    node.log.lost()
+    assert [outcome for _, outcome in node.log.queue.drain()] == [
+        Failure.UNKNOWN,
+        Failure.UNKNOWN,
+        Failure.UNSENT,
+        Failure.UNSENT,
+    ]
 
 
 @virtual

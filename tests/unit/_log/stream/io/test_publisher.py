@@ -13,6 +13,7 @@ from dws_core._errors import (
     PayloadTooLarge,
     PublishOutcomeUnknown,
 )
+from dws_core._log.records import History
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import WireBlocked, WireLost, WireRefused
 
@@ -175,3 +176,12 @@ async def test_stop_without_drain_fails_at_once() -> None:
         await sent
     with pytest.raises(BrokerClosed):
         await waiting
+
+
+@virtual
+async def test_partitions_are_flushed_together() -> None:
+    async with StreamDesk(partitions=2) as desk:
+        history = History()
+        receipts = [desk.broker.publish(number, "t", b"a", history=history) for number in (0, 1)]
+        await asyncio.gather(*receipts)
+        assert len(desk.sink.payloads) == 2

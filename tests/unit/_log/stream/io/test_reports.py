@@ -50,8 +50,12 @@ async def test_node_that_never_connected_is_still_connecting() -> None:
     reports.failed("refused")
     assert (sink.states, reports.state) == ([], "connecting")
     reports.connected()
+    reports.catching_up()
+    assert len(sink.states) == 1, "there is nothing to catch up with"
     reports.failed("cut")
     assert sink.states[-1] == ("degraded", "broker x: cut")
+    reports.catching_up()
+    assert sink.states[-1] == ("degraded", "broker x: connected again, and reading the missed records")
 
 
 @virtual

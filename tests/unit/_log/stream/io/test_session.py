@@ -9,11 +9,11 @@ import pytest
 from support.stream_nodes import HANG, ControlledWire, StreamDesk
 from support.virtual_time import virtual
 
-from dws_core._errors import BrokerClosed
+from dws_core._errors import BrokerClosed, PublishOutcomeUnknown
 from dws_core._log.records import GapReason, Receipt
 from dws_core._log.stream.envelope import Envelope, Kind, decode, encode
 from dws_core._log.stream.settings import StreamSettings
-from dws_core._log.stream.wire import WireBlocked, WireLost
+from dws_core._log.stream.wire import WireBlocked
 
 
 def _kinds(desk: StreamDesk) -> list[Kind]:
@@ -159,6 +159,82 @@ async def test_tail_with_much_to_read_lets_other_tasks_run() -> None:
         assert len(sizes) >= 10
 
 
+def _slow_tail(desk: StreamDesk, seconds: float, count: int) -> None:
+    desk.troubles.next["followed"] += [seconds] * count
+
+
+@virtual
+async def test_tail_far_behind_is_degraded_until_it_is_at_the_end() -> None:
+    """Publishes through the slow node stay exact: their records arrive late, and are stored."""
+    async with StreamDesk() as first, StreamDesk(server=first.server) as second:
+        _slow_tail(second, 0.5, 20)
+        slow = second.publish(b"slow", deadline_s=60.0)
+        for number in range(20):
+            await first.publish(b"%d" % number)
+        late = second.publish(b"late", deadline_s=2.0)
+        assert "more than 2 s behind in partition 0" in await second.sink.reports("degraded")
+        await second.sink.reports("live")
+        assert second.troubles.opened == 1
+        assert (await slow).offset
+        with pytest.raises(PublishOutcomeUnknown):
+            await late
+        assert b"late" in second.sink.payloads
+        assert len(second.sink.records) == 22
+
+
+@virtual
+async def test_publisher_with_a_wrong_clock_does_not_degrade_others() -> None:
+    async with StreamDesk() as first, StreamDesk(server=first.server) as second:
+        first.broker._clock.ahead_ms = -60_000  # type: ignore[attr-defined]
+        for number in range(10):
+            await first.publish(b"%d" % number)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(5.0)
+        assert [state for state, _ in second.sink.states] == ["live"]
+        assert _kinds(first).count(Kind.PROBE) < 20
+
+
+@virtual
+async def test_blocked_node_that_is_behind_reports_both() -> None:
+    async with StreamDesk() as first, StreamDesk(server=first.server) as second:
+        _slow_tail(second, 0.5, 30)
+        for number in range(30):
+            await first.publish(b"%d" % number)
+        await second.sink.reports("degraded")
+        second.troubles.next["append"] += [WireBlocked("an alarm")] * 3
+        second.publish(b"late", deadline_s=60.0).add_done_callback(lambda future: future.exception())
+        await second.sink.reports("blocked")
+        await second.sink.reports("degraded")
+        await second.sink.reports("live")
+
+
+@virtual
+async def test_lag_that_begins_during_an_alarm_is_reported_after_it() -> None:
+    async with StreamDesk() as first, StreamDesk(server=first.server) as second:
+        _slow_tail(second, 0.5, 40)
+        second.troubles.next["append"] += [WireBlocked("an alarm")] * 60
+        second.publish(b"late", deadline_s=60.0).add_done_callback(lambda future: future.exception())
+        for number in range(40):
+            await first.publish(b"%d" % number)
+        await second.sink.reports("live")
+        assert [state for state, _ in second.sink.states] == ["live", "blocked", "degraded", "live"]
+
+
+@virtual
+async def test_catching_up_after_a_reconnect_is_reported() -> None:
+    async with StreamDesk() as first, StreamDesk(server=first.server) as second:
+        second.troubles.next["open"].append(2.0)
+        second.broker._node.queries.wire.cut()  # type: ignore[union-attr]
+        for number in range(20):
+            await first.publish(b"%d" % number)
+        _slow_tail(second, 0.2, 20)
+        details = [await second.sink.reports("degraded")]
+        await second.sink.reports("live")
+        details += [detail for state, detail in second.sink.states if state == "degraded"]
+        assert any("reading the missed records" in detail for detail in details)
+        assert len(second.sink.records) == 20
+
+
 @virtual
 async def test_wire_that_cannot_be_closed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with StreamDesk() as desk:
@@ -167,29 +243,6 @@ async def test_wire_that_cannot_be_closed_is_logged(caplog: pytest.LogCaptureFix
             await desk.cut()
     found = [record for record in caplog.records if "could not be closed" in record.message]
     assert [record.levelno for record in found] == [logging.ERROR] * 2
-
-
-@virtual
-async def test_nothing_is_sent_after_a_lost_append() -> None:
-    """A client library may confirm appends on a broken channel that it does not store."""
-    async with StreamDesk(settings=StreamSettings(envelope_records=1)) as desk:
-        await desk.cut()
-        desk.troubles.next["append"].append(WireLost("cut"))
-        late = [desk.publish(b"a")]
-        sent: list[int] = []
-        desk.broker._node.queries.wire.append = _counted(sent, desk.broker._node.queries.wire.append)  # type: ignore[union-attr,method-assign]
-        await _in_each_tick(20, lambda: late.append(desk.publish(b"late")))
-        await asyncio.gather(*late)
-        assert len(sent) == 1
-        assert desk.sink.payloads == [b"a", *[b"late"] * 20]
-
-
-def _counted(sent: list[int], append: Any) -> Any:
-    async def counted(partition: int, data: bytes) -> Any:
-        sent.append(partition)
-        return await append(partition, data)
-
-    return counted
 
 
 async def _in_each_tick(count: int, act: Callable[[], object]) -> None:
