@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +27,8 @@ from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._url import BrokerURL
 
 _TIMEOUT_S: Final = 10.0
+_CHANNEL: Final = "dws-doctor"
+"""Channel of the test message. Always the same one, because some brokers keep something for each channel forever."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,7 +153,7 @@ class _Probe:
 async def _round_trip(broker: BrokerInterface | LogBroker) -> None:
     log = broker if isinstance(broker, LogBroker) else AdaptedBroker(broker)
     sink = _Probe()
-    layout = Layout(channel=f"dws-doctor-{secrets.token_hex(4)}", partitions=1)
+    layout = Layout(channel=_CHANNEL, partitions=1)
     await log.start(node=os.urandom(8), layout=layout, sink=sink)
     try:
         await log.set_interest(frozenset({0}))

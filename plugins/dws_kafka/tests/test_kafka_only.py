@@ -15,9 +15,12 @@ from dws_kafka import KafkaBroker
 from dws_kafka._clients import Clients, wire_errors
 from services.kafka import PrivateKafka
 from support.broker_load import HISTORY, IgnoringSink, Node
+from support.kafka_admin import admin
 from support.kafka_proxy import KafkaProxy
 
 from dws_core import create_broker
+from dws_core.__main__ import examine
+from dws_core._plugins.registry import default_registry
 from dws_core.plugin import BrokerUnavailable, GapReason, Layout, ReadSpan, WireLost
 
 
@@ -108,6 +111,17 @@ async def test_unreachable_kafka_is_named_with_cause() -> None:
     broker = create_broker("kafka://127.0.0.1:1")
     with pytest.raises(BrokerUnavailable, match=r"kafka://127.0.0.1:1.*(refused|Connect call failed)"):
         await broker.start(node=secrets.token_bytes(8), layout=layout(), sink=IgnoringSink())  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_doctor_leaves_one_channel(
+    kafka: PrivateKafka, proxy: KafkaProxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert await examine(kafka.url, default_registry()) == 0, capsys.readouterr().out
+    async with admin(kafka.address) as client:
+        topics = [name for name in await client.list_topics() if "doctor" in name]
+    assert sorted(topics) == ["dws.dws-doctor", "dws.dws-doctor.control"]
 
 
 @pytest.mark.anyio
