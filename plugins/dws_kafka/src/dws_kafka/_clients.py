@@ -27,6 +27,7 @@ from aiokafka.errors import (
 from dws_core.plugin import WireLost, WireOutOfRange, WireUnusable
 
 _CLOSE_S: Final = 0.8
+_START_S: Final = 0.4
 _HOPELESS: Final = (SaslAuthenticationFailed, UnsupportedSaslMechanismError, ssl.SSLCertVerificationError)
 _ORDERLY: Final = (CloseReason.SHUTDOWN, CloseReason.IDLE_DROP)
 FORBIDDEN: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
@@ -168,7 +169,9 @@ def _cause() -> Iterator[list[BaseException]]:
 
 async def _abort(client: Any, starting: asyncio.Task[None]) -> None:
     connections = core(client)
-    await asyncio.wait([starting])  # if it were cancelled, aiokafka would leave a connection open
+    await asyncio.wait([starting], timeout=_START_S)  # aiokafka may leave a connection open if it is cancelled
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
     for connection in connections._conns.values():
         if connection._writer is not None:
             connection._writer.transport.abort()  # `close` would wait until a frozen broker has read everything
