@@ -23,7 +23,7 @@ kafka = KafkaBroker(os.environ.get("KAFKA", "localhost:9092"))
 @kafka.subscriber("orders", group_id="dws-bridge", auto_offset_reset="earliest", ack_policy=AckPolicy.NACK_ON_ERROR)
 async def forward(order: dict[str, Any], message: KafkaMessage) -> None:
     """Publish an order. Kafka sends it again if this fails, and the key makes a repeat harmless."""
-    record = message.raw_message
+    record: Any = message.raw_message
     await manager.publish(f"orders/{order['id']}", order, key=f"{record.topic}-{record.partition}-{record.offset}")
 
 
