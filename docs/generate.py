@@ -62,8 +62,8 @@ BROKERS: Final = {
     "dws_kafka": Choice(
         page="docs/plugins/kafka.md",
         best_for="messages that survive the loss of a server, days of history",
-        publishes="PUBLISHES",
-        latency_ms="LATENCY",
+        publishes="41,000",
+        latency_ms="7 and 62 ms (busy machine)",
     ),
 }
 """The broker plugins, by module."""

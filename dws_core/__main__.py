@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     _Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _TIMEOUT_S: Final = 10.0
+_CHANNEL: Final = "dws-doctor"
+"""Channel of the test message. Always the same one, because some brokers keep something for each channel forever."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -193,7 +194,7 @@ class _Probe:
 async def _round_trip(broker: BrokerInterface | LogBroker) -> None:
     log = broker if isinstance(broker, LogBroker) else AdaptedBroker(broker)
     sink = _Probe()
-    layout = Layout(channel=f"dws-doctor-{secrets.token_hex(4)}", partitions=1)
+    layout = Layout(channel=_CHANNEL, partitions=1)
     await log.start(node=os.urandom(8), layout=layout, sink=sink)
     try:
         await log.set_interest(frozenset({0}))

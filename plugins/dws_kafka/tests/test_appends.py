@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,6 +110,13 @@ async def test_append_without_reply_is_unknown() -> None:
     lab = Lab(timeout_s=0.01)
     assert await outcomes(lab.append(b"a", b"b")) == [True, False]
     assert lab.producer.sent == [[b"a"]]
+    reports: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
+    await lab.producer.fail(KafkaConnectionError("later"))
+    lab.producer = None  # type: ignore[assignment]
+    await asyncio.sleep(0)
+    gc.collect()
+    assert reports == []
 
 
 @pytest.mark.anyio

@@ -15,10 +15,21 @@ from dws_kafka import KafkaBroker
 from dws_kafka._clients import Clients, wire_errors
 from services.kafka import PrivateKafka
 from support.broker_load import HISTORY, IgnoringSink, Node
+from support.kafka_admin import admin
 from support.kafka_proxy import KafkaProxy
 
 from dws_core import create_broker
-from dws_core.plugin import BrokerUnavailable, GapReason, Layout, ReadSpan, WireLost
+from dws_core.__main__ import examine
+from dws_core._plugins.registry import default_registry
+from dws_core.plugin import (
+    BrokerClosed,
+    BrokerUnavailable,
+    GapReason,
+    Layout,
+    PublishOutcomeUnknown,
+    ReadSpan,
+    WireLost,
+)
 
 
 def layout(partitions: int = 2) -> Layout:
@@ -108,6 +119,44 @@ async def test_unreachable_kafka_is_named_with_cause() -> None:
     broker = create_broker("kafka://127.0.0.1:1")
     with pytest.raises(BrokerUnavailable, match=r"kafka://127.0.0.1:1.*(refused|Connect call failed)"):
         await broker.start(node=secrets.token_bytes(8), layout=layout(), sink=IgnoringSink())  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_frozen_kafka_does_not_delay_the_end(kafka: PrivateKafka, proxy: KafkaProxy) -> None:
+    """Neither the end of a node with megabytes on their way, nor that of a node that is starting."""
+    before = asyncio.all_tasks()
+    node = Node(kafka.url + "?partitions=2&dead_s=60s", at := layout(), 1)
+    await node.start()
+    starting = create_broker(kafka.url + "?partitions=2")
+    await asyncio.to_thread(kafka.freeze)
+    try:
+        sent = [node.broker.publish(n % 2, "t", b"x" * 500_000, history=HISTORY) for n in range(40)]
+        task = asyncio.get_running_loop().create_task(
+            starting.start(node=secrets.token_bytes(8), layout=at, sink=IgnoringSink())  # type: ignore[arg-type]
+        )
+        for _ in range(100):  # turns of the event loop, in which it begins to connect
+            await asyncio.sleep(0)
+        began = time.monotonic()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await node.broker.stop(drain_s=0)
+        assert time.monotonic() - began < 10, "a request times out after 3 seconds, and there are many"
+        outcomes = await asyncio.gather(*sent, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} <= {BrokerClosed, PublishOutcomeUnknown}
+    finally:
+        await asyncio.to_thread(kafka.thaw)
+    assert asyncio.all_tasks() - before == set()
+
+
+@pytest.mark.anyio
+async def test_doctor_leaves_one_channel(
+    kafka: PrivateKafka, proxy: KafkaProxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert await examine(kafka.url, default_registry()) == 0, capsys.readouterr().out
+    async with admin(kafka.address) as client:
+        topics = [name for name in await client.list_topics() if "doctor" in name]
+    assert sorted(topics) == ["dws.dws-doctor", "dws.dws-doctor.control"]
 
 
 @pytest.mark.anyio

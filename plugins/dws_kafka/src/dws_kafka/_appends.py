@@ -88,9 +88,9 @@ class Appends:
     async def _stored(self, batch: Any) -> int:
         topic, partition = self._place
         sending = await self._producer.send_batch(batch, topic, partition=partition)
+        sending.add_done_callback(lambda found: found.cancelled() or found.exception())  # also if nobody waits for it
         await asyncio.wait({sending, self._clients.lost}, return_when=asyncio.FIRST_COMPLETED)
         if not sending.done():
-            sending.cancel()
             raise KafkaError(self._clients.lost.result())
         return int(sending.result().offset)
 

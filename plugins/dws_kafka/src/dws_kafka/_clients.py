@@ -27,6 +27,7 @@ from aiokafka.errors import (
 from dws_core.plugin import WireLost, WireOutOfRange, WireUnusable
 
 _CLOSE_S: Final = 0.8
+_PATIENCE_S: Final = 0.2
 _HOPELESS: Final = (SaslAuthenticationFailed, UnsupportedSaslMechanismError, ssl.SSLCertVerificationError)
 _ORDERLY: Final = (CloseReason.SHUTDOWN, CloseReason.IDLE_DROP)
 FORBIDDEN: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
@@ -167,20 +168,30 @@ def _cause() -> Iterator[list[BaseException]]:
 
 
 async def _abort(client: Any, starting: asyncio.Task[None]) -> None:
+    await asyncio.wait([starting], timeout=_PATIENCE_S)  # aiokafka may leave a connection open if it is cancelled
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
     connections = core(client)
-    await asyncio.wait([starting])  # if it were cancelled, aiokafka would leave a connection open
-    for connection in connections._conns.values():
-        if connection._writer is not None:
-            connection._writer.transport.abort()  # `close` would wait until a frozen broker has read everything
-    if isinstance(client, AIOKafkaProducer):
-        await _abort_producer(client)
-    elif isinstance(client, AIOKafkaConsumer):
-        # A task of its own, because `stop` may raise a `CancelledError` that nobody sent.
-        await asyncio.wait([asyncio.get_running_loop().create_task(client.stop(), name="dws kafka stop")])
+    transports = [each._writer.transport for each in connections._conns.values() if each._writer is not None]
+    # A task of its own, because aiokafka may raise a `CancelledError` that nobody sent.
+    stopping = asyncio.get_running_loop().create_task(_stop(client), name="dws kafka stop")
+    await asyncio.wait([stopping], timeout=_PATIENCE_S)
+    for transport in transports:
+        transport.abort()  # it would wait until a frozen broker has read everything
+    await asyncio.gather(stopping, return_exceptions=True)
     await connections.close()
 
 
-async def _abort_producer(producer: AIOKafkaProducer) -> None:
+async def _stop(client: Any) -> None:
+    if isinstance(client, AIOKafkaAdminClient):
+        await client.close()
+    elif isinstance(client, AIOKafkaConsumer):
+        await client.stop()
+    else:
+        await _stop_producer(client)
+
+
+async def _stop_producer(producer: AIOKafkaProducer) -> None:
     """Do what `stop` does, without waiting for batches and for metadata, which may never come."""
     connections = producer.client
     producer._closed = True

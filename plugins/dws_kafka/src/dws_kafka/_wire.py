@@ -134,7 +134,7 @@ class KafkaWire(StreamWire):
         return bounds.first if start is Start.FIRST else max(bounds.first, bounds.next - 1)
 
     async def _next(self, consumer: AIOKafkaConsumer) -> list[ConsumerRecord]:
-        """Return the next records. If the clients are lost meanwhile, the records may come from another leader."""
+        """Return the next records. Once the clients are lost, they may come from another leader."""
         with wire_errors():
             found = await consumer.getmany(timeout_ms=_POLL_MS)
         self._opened().check()
