@@ -32,6 +32,7 @@ EXAMPLES: Final = ("examples/dws_sqlite/src",)
 
 sys.path[:0] = [str(ROOT / folder) for folder in EXAMPLES]
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """What the tables say about a broker beside its capabilities.
