@@ -6,9 +6,10 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dws_sqlite import _database, _wire
@@ -196,6 +197,22 @@ async def test_late_append_is_followed_by_none(path: Path) -> None:
     async with opened(path) as wire:
         end = (await wire.bounds(0)).next
         assert [data for _, data in await scanned(wire, 1, end - 1)] in ([], [b"late"])
+
+
+async def test_new_file_may_be_locked_for_a_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite does not wait for a lock when it sets the journal mode. Another process sets it then."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+
+    @contextmanager
+    def suppress_and_unlock(error: type[Exception]) -> Iterator[None]:
+        with suppress(error):
+            yield
+        other.close()
+
+    monkeypatch.setattr(_database, "contextlib", SimpleNamespace(suppress=suppress_and_unlock))
+    async with opened(path) as wire:
+        assert await wire.append(0, b"x") == 1
 
 
 @pytest.mark.usefixtures("impatient")
