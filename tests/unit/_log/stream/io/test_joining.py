@@ -58,7 +58,7 @@ async def test_reconnect_resumes_at_the_last_envelope(quiet: bool) -> None:
                 wire.streams[0].append(event.data)
     assert log.is_live
     log.lost()
-    assert await join(wire, log, clock, 1.0) == 3
+    assert await join(wire, log, clock, 1.0) == log.end
 
 
 @virtual
