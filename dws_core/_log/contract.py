@@ -69,7 +69,7 @@ class TailSink(Protocol):
         """Deliver every record stored in `(lo, hi]`, in order, each once.
 
         `lo` equals `hi` of the previous call. `records` may be empty, which only advances the watermark. Records of
-        topics without history (offset None) are included in the order of publishing.
+        topics without history (offset None) are included in the order of publishing to their topic.
         """
         ...
 
@@ -153,8 +153,8 @@ class LogBroker(ABC):
     ) -> Future[Receipt]:
         """Store a message and send it to every node that tails the partition, in one atomic step.
 
-        Never suspends. Needs a running event loop. FIFO for each partition. The future resolves when the broker has
-        stored the message. Cancelling it does not withdraw the message.
+        Never suspends. Needs a running event loop. FIFO for each topic, and for all messages with history of a partition.
+        The future resolves when the broker has stored the message. Cancelling it does not withdraw the message.
 
         Args:
             partition: The partition of the topic.

@@ -1,4 +1,4 @@
-"""Brokers on `StreamLogBroker` pass the broker suite, faults included: with offsets and bounds, and without."""
+"""Brokers on `StreamLogBroker` pass the broker suite, faults included: with offsets and bounds, and without, and with a lane."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from support.streams import MemoryServer, MemoryStreamBroker, QuietStreamBroker
+from support.streams import LaneStreamBroker, MemoryServer, MemoryStreamBroker, QuietStreamBroker
 
 from dws_core.plugin import BrokerSpec
 from dws_core.testing import BrokerConformance, BrokerFaults
@@ -20,9 +20,12 @@ def _load_quiet() -> type[QuietStreamBroker]:
     return QuietStreamBroker
 
 
-_load.__module__ = _load_quiet.__module__ = (
-    "not_a_package"  # the suite imports the package of a plugin in a new process
-)
+def _load_lane() -> type[LaneStreamBroker]:
+    return LaneStreamBroker
+
+
+for _function in (_load, _load_quiet, _load_lane):
+    _function.__module__ = "not_a_package"  # the suite imports the package of a plugin in a new process
 
 
 class Faults(BrokerFaults):
@@ -80,4 +83,12 @@ class TestQuietStreamBroker(TestMemoryStreamBroker):
     def broker_spec(self) -> BrokerSpec:
         return BrokerSpec(
             schemes=("memstream",), load=_load_quiet, capabilities=QuietStreamBroker.capabilities, summary="In memory."
+        )
+
+
+class TestLaneStreamBroker(TestMemoryStreamBroker):
+    @pytest.fixture
+    def broker_spec(self) -> BrokerSpec:
+        return BrokerSpec(
+            schemes=("memstream",), load=_load_lane, capabilities=LaneStreamBroker.capabilities, summary="In memory."
         )

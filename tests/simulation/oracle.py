@@ -135,12 +135,13 @@ def _one_order(world: World) -> Iterator[str]:
 
 
 def _publisher_order(world: World) -> Iterator[str]:
+    """Each node delivers the messages with history of a publisher in order, and also those without history."""
     calls = {call.payload: call for call in world.calls}
     for part in _parts(world):
-        by_broker: dict[int, list[int]] = {}
+        by_broker: dict[tuple[int, bool], list[int]] = {}
         for record in part.records:
             call = calls[record.payload]
-            by_broker.setdefault(call.broker, []).append(call.number)
+            by_broker.setdefault((call.broker, record.offset is None), []).append(call.number)
         for numbers in by_broker.values():
             if any(second < first for first, second in pairwise(numbers)):
                 yield f"out of order on node {part.node}: {numbers}"

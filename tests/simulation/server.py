@@ -345,6 +345,7 @@ class ControlWire(SimulatedWire):
     """A wire with its own way for control messages. It loses some of them and repeats some."""
 
     async def send_control(self, data: bytes) -> None:
+        self.server.handed.append(data[4:])  # without the number of the partition
         await self._pause()
         for wire in self.server.wires:
             for _ in range(self.server.rng.choice((0, 1, 1, 2))):

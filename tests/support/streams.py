@@ -199,3 +199,32 @@ class QuietStreamBroker(MemoryStreamBroker):
     """A broker that reports neither bounds nor offsets."""
 
     quiet: ClassVar[bool] = True
+
+
+class LaneWire(MemoryWire):
+    """A quiet wire that can also send to all nodes without storing."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__(server, quiet=True)
+        self.arrived: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    async def send_control(self, data: bytes) -> None:
+        await self._reach()
+        for wire in self.server.wires:
+            if isinstance(wire, LaneWire) and wire.streams is self.streams:
+                wire.arrived.put_nowait(data)
+
+    async def controls(self) -> AsyncIterator[bytes]:
+        while (data := await self.arrived.get()) is not None:
+            yield data
+
+    def cut(self) -> None:
+        super().cut()
+        self.arrived.put_nowait(None)
+
+
+class LaneStreamBroker(MemoryStreamBroker):
+    """A broker whose messages without history do not pass through the streams."""
+
+    def wire(self) -> StreamWire:
+        return LaneWire(self.server)

@@ -33,6 +33,10 @@ class Dedupe:
         self._highest[publisher] = previous
         return True
 
+    def lacks(self, publisher: bytes, number: int) -> bool:
+        """Return whether a known publisher's records up to a sequence number are still to come."""
+        return number > self._highest.get(publisher, number)
+
     def repeated(self, publisher: bytes, first: int, count: int) -> int:
         """Note a publisher's records, and return how many at their beginning are repeats.
 

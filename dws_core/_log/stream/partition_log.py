@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from dws_core._log.records import GapReason, Receipt
 from dws_core._log.stream.envelope import NO_EPOCH, Draft, Envelope, Kind, encode
 from dws_core._log.stream.epochs import Claim
+from dws_core._log.stream.lane import Lane
 from dws_core._log.stream.publishing import Flight, PublishQueue
 from dws_core._log.stream.tail import Moved, ProbeSeen, Stored, StreamTail, TailEvent
 from dws_core._log.stream.wire import StreamBounds
@@ -59,7 +60,8 @@ class PartitionLog(Generic[T]):
     Attributes:
         number: Number of the partition.
         publisher: Id of this node.
-        queue: Its publishes.
+        queue: Its publishes with history, or all if the wire cannot send without storing.
+        lane: Its records without history, if the wire can.
         max_skip: See `WireInfo.max_skip`.
         tail: What was read of the stream, None before the first connection.
         phase: How far it is on its connection.
@@ -79,6 +81,10 @@ class PartitionLog(Generic[T]):
     _epochs: list[str] = field(default_factory=list)  # in which this node was live
     _fresh: bool = True
     _early: list[Stored] = field(default_factory=list)  # seen before the epoch was certain
+    lane: Lane[T] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lane = Lane(self.publisher, PublishQueue(self.queue.settings))
 
     @property
     def is_live(self) -> bool:
@@ -125,9 +131,16 @@ class PartitionLog(Generic[T]):
         self._fresh = False
         return self.tail.resume()
 
+    @property
+    def queues(self) -> tuple[PublishQueue[T], PublishQueue[T]]:
+        """Both queues."""
+        return self.queue, self.lane.queue
+
     def find_key(self, topic: str, key: str, now_ms: int) -> Receipt | None:
         """Return the receipt for a repeat of a key, if the partition is live and contains the original."""
-        return self.tail.find_key(topic, key, now_ms) if self.tail and self.is_live else None
+        if self.tail is None or not self.is_live:
+            return None
+        return self.tail.find_key(topic, key, now_ms) or self.lane.find_key(topic, key, now_ms, self.tail.epoch)
 
     def begin(self, claim: Claim | None) -> None:
         """Read the stream like a node that starts.
@@ -137,6 +150,7 @@ class PartitionLog(Generic[T]):
         """
         self._fresh = True
         self._early.clear()
+        self.lane.clear()
         self.tail = StreamTail(self.number, self.publisher, claim, max_skip=self.max_skip)
 
     def feed(self, offset: int, data: bytes, new_epoch: Callable[[], bytes], now_ms: int) -> list[PartitionEvent]:
@@ -162,7 +176,11 @@ class PartitionLog(Generic[T]):
             if isinstance(event, ProbeSeen) and event.number >= self._verdict_probe and not self.is_live:
                 self.phase = Phase.PROPOSING  # again with each probe, because a proposal may be lost
                 events += self._propose(new_epoch, now_ms)
-        return events + self._settle()
+        return [*events, *(self.lane.due(tail) if tail.live else ()), *self._settle()]
+
+    def feed_lane(self, envelope: Envelope) -> list[PartitionEvent]:
+        """Read an envelope that arrived outside the stream. It is ignored if the node has no baseline yet."""
+        return [*self.lane.feed(envelope, self.tail)] if self.tail and self.tail.live else []
 
     def appended(self, end: int, offset: int | None) -> bool:
         """Compare the offset of an append with the end of the tail when it was sent. Return False if it is impossible."""
@@ -187,7 +205,8 @@ class PartitionLog(Generic[T]):
     def lost(self) -> None:
         """Note that the connection is lost."""
         self.phase = Phase.JOINING
-        self.queue.closed()
+        for queue in self.queues:
+            queue.closed()
 
     def _claim(self) -> Claim | None:
         return self.tail.claim if self.tail and self.is_live else None

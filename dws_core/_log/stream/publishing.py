@@ -53,12 +53,19 @@ class Waiting(msgspec.Struct, Generic[T]):
         draft: The record.
         due: Time of its deadline.
         size_bytes: Its size in an envelope.
+        after: A publish of the same topic in another queue that must have an outcome first, or None.
     """
 
     ticket: T | None
     draft: Draft
     due: float
     size_bytes: int
+    after: Waiting[T] | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it may be sent."""
+        return self.after is None or self.after.ticket is None
 
 
 class Step(Enum):
@@ -124,6 +131,7 @@ class PublishQueue(Generic[T]):
     _window: int = 1
     _waiting: deque[Waiting[T]] = field(default_factory=deque)
     _flights: deque[Flight[T]] = field(default_factory=deque)
+    _latest: dict[str, Waiting[T]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of publishes without an outcome."""
@@ -136,6 +144,14 @@ class PublishQueue(Generic[T]):
             return False
         self._bytes += size + _OVERHEAD_BYTES
         self._waiting.append(Waiting(ticket, draft, due, size))
+        return True
+
+    def add_after(self, other: PublishQueue[T], ticket: T, draft: Draft, due: float) -> bool:
+        """Queue a publish that is sent after all publishes of its topic in another queue. Return False if full."""
+        if not self.add(ticket, draft, due):
+            return False
+        item = self._latest[draft.topic] = self._waiting[-1]
+        item.after = other._latest.get(draft.topic)
         return True
 
     def opened(self, *, again: bool) -> Outcomes[T]:
@@ -242,7 +258,9 @@ class PublishQueue(Generic[T]):
         items: list[Waiting[T]] = []
         room = min(self.settings.envelope_bytes, self.max_bytes)
         queue = self._waiting
-        while queue and len(items) < self.settings.envelope_records and (not items or queue[0].size_bytes <= room):
+        while queue and queue[0].is_free and len(items) < self.settings.envelope_records:
+            if items and queue[0].size_bytes > room:
+                break
             items.append(queue.popleft())
             room -= items[-1].size_bytes
         if not items:
@@ -272,6 +290,8 @@ class PublishQueue(Generic[T]):
     def _report(self, item: Waiting[T], outcome: Receipt | Failure, outcomes: Outcomes[T]) -> None:
         """Add the outcome of a publish, unless it was reported."""
         if (ticket := item.ticket) is not None:
-            item.ticket = None
+            item.ticket = item.after = None
             self._bytes -= item.size_bytes + _OVERHEAD_BYTES
+            if self._latest.get(item.draft.topic) is item:
+                del self._latest[item.draft.topic]
             outcomes.append((ticket, outcome))

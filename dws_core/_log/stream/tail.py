@@ -25,10 +25,12 @@ class Stored:
     Attributes:
         first: Sequence number of the first one.
         receipts: Their receipts, in order.
+        is_lane: Whether they came through the lane, which has its own sequence numbers.
     """
 
     first: int
     receipts: list[Receipt]
+    is_lane: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,14 @@ class StreamTail:
         """Prepare for a new connection, and return where to follow from. The last envelope must come again."""
         self.is_resuming = True
         return self.offset
+
+    def lacks(self, envelope: Envelope) -> bool:
+        """Return whether records that an envelope of the lane follows are still to come."""
+        return self._dedupe.lacks(envelope.publisher, envelope.previous)
+
+    def between(self, records: list[Record]) -> Advance:
+        """Return the event for records that are not in the stream."""
+        return self._advance(self.mark, records)
 
     def feed(self, offset: int, data: bytes) -> list[TailEvent]:
         """Read the next envelope."""

@@ -194,12 +194,16 @@ class StreamWire(ABC):
         return None
 
     async def send_control(self, data: bytes) -> None:
-        """Send to all nodes of the channel, this one included, at most once. Optional.
+        """Send to all connected nodes of the channel, this one included, without storing. Optional.
 
-        A wire that overrides this also overrides `controls`. Without both, control messages go through partition 0.
+        It carries control messages, and the messages of topics without history. Each node receives those of another one
+        in the order of the calls. Some may be lost or repeated. A wire that overrides this also overrides `controls`.
+        Without both, everything goes through the streams.
 
         Raises:
-            WireLost: It was not sent.
+            WireLost: As for `append`.
+            WireRefused: As for `append`.
+            WireBlocked: As for `append`.
         """
         raise NotImplementedError
 
@@ -211,3 +215,8 @@ class StreamWire(ABC):
         """
         raise NotImplementedError
         yield  # type: ignore[unreachable]  # makes this an async generator, as overriding methods are
+
+
+def sends_to_all(wire: StreamWire) -> bool:
+    """Return whether a wire can send to all nodes without storing."""
+    return type(wire).send_control is not StreamWire.send_control

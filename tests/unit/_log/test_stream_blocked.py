@@ -47,7 +47,7 @@ class AlarmedWire(MemoryWire):
 
 class AlarmedBroker(StreamLogBroker):
     capabilities: ClassVar[LogCapabilities] = LogCapabilities(durable="none", cross_process=False)
-    settings = StreamSettings(retry_s=0.01, probe_s=0.1, dead_s=0.5)
+    settings = StreamSettings(retry_s=0.5, probe_s=0.1, dead_s=0.5)
 
     def __init__(self) -> None:
         super().__init__(BrokerURL.parse("alarmed://"))
@@ -108,7 +108,7 @@ async def test_expired_publish_reports_whether_it_was_sent(
     broker, _ = node
     AlarmedWire.alarm, AlarmedWire.tells_late = True, tells_late
     with pytest.raises(error):
-        await broker.publish(0, "t", b"x", history=History(), deadline_s=0.1)
+        await broker.publish(0, "t", b"x", history=History(), deadline_s=0.05)
 
 
 async def test_reconnecting_node_waits_for_end_of_alarm(node: tuple[AlarmedBroker, RecordingSink]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 from dws_core._log.stream.io.host import Host, Log, Ticket
-from dws_core._log.stream.publishing import Flight
+from dws_core._log.stream.lane import to_all
+from dws_core._log.stream.publishing import Flight, PublishQueue
 from dws_core._log.stream.wire import StreamWire, WireBlocked, WireLost, WireRefused
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], bool]
@@ -37,10 +38,11 @@ class Appender:
         """Append waiting publishes, as far as the window allows."""
         if log.number in self._paused:
             return
-        while (flight := log.queue.next_flight(self._host.clock.now_ms())) is not None:
-            if not self._spawn(self._send(log, flight, log.records(flight)), "append"):
-                log.queue.failed(flight, sent=False)
-                return
+        for queue in log.queues:
+            while (flight := queue.next_flight(self._host.clock.now_ms())) is not None:
+                if not self._spawn(self._send(log, queue, flight, log.records(flight)), "append"):
+                    queue.failed(flight, sent=False)
+                    return
 
     async def append(self, log: Log, data: bytes) -> None:
         """Append, and check that the offset is above everything that was seen before.
@@ -68,25 +70,35 @@ class Appender:
         else:
             self._host.on_blocked(None)
 
-    async def _send(self, log: Log, flight: Flight[Ticket], data: bytes) -> None:
+    async def _send(self, log: Log, queue: PublishQueue[Ticket], flight: Flight[Ticket], data: bytes) -> None:
         if self._is_lost:
-            log.queue.failed(flight, sent=False)
+            queue.failed(flight, sent=False)
             return
-        log.queue.sent(flight)
+        queue.sent(flight)
         try:
-            await self.append(log, data)
+            if queue is log.queue:
+                await self.append(log, data)
+            else:
+                await self._send_to_all(log, data)
         except WireRefused:
-            self._host.on_outcomes(log.queue.refused(flight))
+            self._host.on_outcomes(queue.refused(flight))
         except WireBlocked as error:
-            log.queue.failed(flight, sent=error.sent)
+            queue.failed(flight, sent=error.sent)
             self._pause(log, error.reason)
         except WireLost as error:
-            log.queue.failed(flight, sent=error.sent)
+            queue.failed(flight, sent=error.sent)
             raise
         else:
-            log.queue.confirmed(flight)
+            queue.confirmed(flight)
             self._host.on_blocked(None)
         self.flush(log)
+
+    async def _send_to_all(self, log: Log, data: bytes) -> None:
+        try:
+            await self._wire.send_control(to_all(log.number, data))
+        except WireLost:
+            self._is_lost = True
+            raise
 
     def _pause(self, log: Log, reason: str) -> None:
         self._host.on_blocked(reason)

@@ -36,6 +36,9 @@ class StreamLogBroker(LogBroker):
     `capabilities.partition_interest` is False. `capabilities.exact_gap` is False, because a stream loses its oldest
     records whatever topic they have.
 
+    If the wire can send to all nodes without storing, messages of topics without history are not stored. They keep their
+    order among each other and with the messages of their own topic, but may overtake messages of other topics.
+
     Args:
         url: Where the broker is.
         options: The options of the URL, an `options_class`. If None, they are read from the URL.
@@ -125,9 +128,8 @@ class StreamLogBroker(LogBroker):
         return await self._started().queries.heads(partitions)
 
     async def send_control(self, payload: bytes) -> None:
-        """Send through the wire if it can, else through partition 0."""
-        node = self._started()
-        await node.queries.send_control(node.id, payload)
+        """Send without storing if the wire can, else through partition 0."""
+        await self._started().queries.send_control(payload)
 
     def _started(self) -> StreamNode:
         if self._node is None:

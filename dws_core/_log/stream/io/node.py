@@ -9,6 +9,7 @@ from typing import Any
 
 from dws_core._log.backoff import Backoff
 from dws_core._log.records import Layout
+from dws_core._log.stream.envelope import Kind
 from dws_core._log.stream.io.clock import Clock
 from dws_core._log.stream.io.failures import closed, is_expected, leaf, reason_of, startup_error
 from dws_core._log.stream.io.host import Log, Ticket
@@ -16,11 +17,12 @@ from dws_core._log.stream.io.publisher import Publisher
 from dws_core._log.stream.io.queries import Queries
 from dws_core._log.stream.io.reports import Reports
 from dws_core._log.stream.io.session import Session
+from dws_core._log.stream.lane import from_any
 from dws_core._log.stream.partition_log import Live, PartitionEvent, PartitionLog
 from dws_core._log.stream.publishing import PublishQueue
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.tail import Control, ProbeSeen, Stored
-from dws_core._log.stream.wire import StreamWire, WireInfo
+from dws_core._log.stream.wire import StreamWire, WireInfo, sends_to_all
 from dws_core._log.tail import Advance, Lost
 from dws_core._tasks import Tasks
 
@@ -106,6 +108,7 @@ class StreamNode:
             try:
                 self._session = Session(self, self._make_wire())
                 self.queries.wire = self._session.wire
+                self.publisher.has_lane = sends_to_all(self._session.wire)
                 await self._session.run()
             except Exception as error:  # noqa: BLE001 -- whatever a wire raises, the node opens another one
                 self._failed(leaf(error))
@@ -143,7 +146,8 @@ class StreamNode:
                 if log.number in self.queries.interest:
                     self._reports.deliver(event)
             elif isinstance(event, Stored):
-                self.publisher.complete(log.queue.stored(event.first, event.receipts))
+                queue = log.lane.queue if event.is_lane else log.queue
+                self.publisher.complete(queue.stored(event.first, event.receipts))
             elif isinstance(event, Control):
                 self._reports.control(event)
             elif isinstance(event, ProbeSeen):
@@ -154,8 +158,15 @@ class StreamNode:
             self.queries.waiters.reached(log.number, log.end)
 
     def on_control(self, data: bytes) -> None:
-        """Deliver a control message that came through the wire."""
-        self._reports.raw_control(data)
+        """Read a message to all nodes that came through the wire."""
+        number, envelope = from_any(data)
+        if envelope is None or number >= len(self.logs):
+            return
+        if envelope.kind is Kind.RECORDS:
+            self.on_events(self.logs[number], self.logs[number].feed_lane(envelope))
+            self._flush(self.logs[number])
+        elif envelope.kind is Kind.CONTROL and envelope.drafts:
+            self._reports.control(Control(envelope.publisher, envelope.drafts[0].payload))
 
     def on_outcomes(self, outcomes: list[tuple[Ticket, Any]]) -> None:
         """Complete publishes."""

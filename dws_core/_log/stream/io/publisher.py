@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dws_core._errors import BrokerClosed, BrokerError, BrokerOverloaded, PayloadTooLarge, PublishOutcomeUnknown
 from dws_core._log.records import Receipt
@@ -11,7 +11,7 @@ from dws_core._log.stream.envelope import ENVELOPE_BYTES, RECORD_BYTES, Draft
 from dws_core._log.stream.io.clock import Clock
 from dws_core._log.stream.io.host import Log, Ticket
 from dws_core._log.stream.io.reports import Reports
-from dws_core._log.stream.publishing import Failure, most_bytes
+from dws_core._log.stream.publishing import Failure, PublishQueue, most_bytes
 
 
 class Publisher:
@@ -22,6 +22,9 @@ class Publisher:
         reports: For error texts.
         clock: The time.
         flush: Called once in each tick for a partition with new publishes.
+
+    Attributes:
+        has_lane: Whether publishes without history do not pass through the streams.
     """
 
     def __init__(self, logs: Sequence[Log], *, reports: Reports, clock: Clock, flush: Callable[[Log], None]) -> None:
@@ -30,6 +33,7 @@ class Publisher:
         self._clock = clock
         self._flush_log = flush
         self._loop = asyncio.get_running_loop()
+        self.has_lane = False
         self._max_bytes = 0
         self._idle = asyncio.Event()
         self._flushing: set[int] = set()
@@ -39,8 +43,8 @@ class Publisher:
     def limit(self, max_bytes: int) -> None:
         """Note the size of the largest envelope that the streams accept."""
         self._max_bytes = max_bytes - ENVELOPE_BYTES
-        for log in self._logs:
-            log.queue.max_bytes = self._max_bytes
+        for queue in self._queues():
+            queue.max_bytes = self._max_bytes
 
     def publish(self, number: int, draft: Draft, deadline_s: float, max_payload: int) -> asyncio.Future[Receipt]:
         """Queue a publish, and return the future of its receipt."""
@@ -52,7 +56,7 @@ class Publisher:
             future.set_exception(PayloadTooLarge(len(draft.payload), limit, where=self._reports.where))
         elif draft.key is not None and (repeat := log.find_key(draft.topic, draft.key, self._clock.now_ms())):
             future.set_result(repeat)
-        elif not log.queue.add((future, draft.topic), draft, due):
+        elif not self._queue(log, (future, draft.topic), draft, due):
             future.set_exception(
                 BrokerOverloaded(f"too many messages wait for {self._reports.where}.", fix="publish less at once")
             )
@@ -85,7 +89,7 @@ class Publisher:
         """Return when all publishes have an outcome, after at most `drain_s` seconds."""
         try:
             async with asyncio.timeout(drain_s):
-                while any(len(log.queue) for log in self._logs):
+                while any(map(len, self._queues())):
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -95,8 +99,19 @@ class Publisher:
         """Fail all publishes that have no outcome."""
         if self._timer is not None:
             self._timer.cancel()
+        for queue in self._queues():
+            self.complete(queue.drain(), BrokerClosed("the broker was stopped before the message was sent."))
+
+    def _queue(self, log: Log, ticket: Ticket, draft: Draft, due: float) -> bool:
+        """Add a publish to the queue of its kind, after all publishes of the same topic."""
+        if not self.has_lane:
+            return log.queue.add(ticket, draft, due)
+        queue, other = log.queues if draft.size else reversed(log.queues)
+        return queue.add_after(other, ticket, draft, due)
+
+    def _queues(self) -> Iterator[PublishQueue[Ticket]]:
         for log in self._logs:
-            self.complete(log.queue.drain(), BrokerClosed("the broker was stopped before the message was sent."))
+            yield from log.queues
 
     def _is_too_large(self, draft: Draft, max_payload: int) -> bool:
         size = len(draft.payload)
@@ -125,8 +140,8 @@ class Publisher:
 
     def _expire(self) -> None:
         self._due = self._timer = None
-        for log in self._logs:
-            self.complete(log.queue.expire(self._loop.time()))
-        dues = [due for log in self._logs if (due := log.queue.next_due()) is not None]
+        for queue in self._queues():
+            self.complete(queue.expire(self._loop.time()))
+        dues = [due for queue in self._queues() if (due := queue.next_due()) is not None]
         if dues:
             self._expire_at(min(dues))

@@ -13,9 +13,10 @@ from dws_core._log.stream.io.reader import Reader
 from dws_core._log.stream.io.reports import Reports
 from dws_core._log.stream.io.scanning import Scanner
 from dws_core._log.stream.io.waiters import Waiters
+from dws_core._log.stream.lane import to_all
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.tail import StreamTail
-from dws_core._log.stream.wire import StreamWire, WireError
+from dws_core._log.stream.wire import StreamWire, WireError, sends_to_all
 
 
 class Queries:
@@ -76,15 +77,16 @@ class Queries:
             raise self._reports.unavailable("the stream was opened again during a read")
         return result
 
-    async def send_control(self, sender: bytes, payload: bytes) -> None:
+    async def send_control(self, payload: bytes) -> None:
         """Send a control message, through the wire or through partition 0."""
         await self._live(0)
         wire = self.wire
+        data = self._logs[0].control(self._clock.now_ms(), payload)
         try:
-            if type(wire).send_control is not StreamWire.send_control:
-                await wire.send_control(sender + payload)
+            if sends_to_all(wire):
+                await wire.send_control(to_all(0, data))
             else:
-                await wire.append(0, self._logs[0].control(self._clock.now_ms(), payload))
+                await wire.append(0, data)
         except WireError as error:
             raise self._reports.unavailable(error.reason) from error
 

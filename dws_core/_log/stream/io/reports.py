@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 from dws_core._errors import BrokerUnavailable
 from dws_core._log.contract import TailSink
@@ -12,8 +11,6 @@ from dws_core._log.records import BrokerState
 from dws_core._log.stream.io import failures
 from dws_core._log.stream.tail import Control
 from dws_core._log.tail import Advance, Lost
-
-_ID_BYTES: Final = 8
 
 
 class Reports:
@@ -68,12 +65,8 @@ class Reports:
         self._call(event.tell)
 
     def control(self, event: Control) -> None:
-        """Pass a control message from a stream to the sink."""
+        """Pass a control message to the sink."""
         self._call(lambda sink: sink.on_control(event.sender, event.payload))
-
-    def raw_control(self, data: bytes) -> None:
-        """Pass a control message from `StreamWire.controls` to the sink."""
-        self.control(Control(data[:_ID_BYTES], data[_ID_BYTES:]))
 
     def unavailable(self, why: str = "") -> BrokerUnavailable:
         """Return the error for a call that the broker cannot serve now."""

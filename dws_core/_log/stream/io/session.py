@@ -14,7 +14,7 @@ from dws_core._log.stream.io.scanning import closing
 from dws_core._log.stream.lag import Lag
 from dws_core._log.stream.partition_log import Live, Propose
 from dws_core._log.stream.tail import Moved, ProbeSeen
-from dws_core._log.stream.wire import Start, StreamWire, WireBlocked, WireLost, WireOutOfRange
+from dws_core._log.stream.wire import Start, StreamWire, WireBlocked, WireLost, WireOutOfRange, sends_to_all
 from dws_core._log.watchdog import Watchdog
 
 logger = logging.getLogger("dws.stream")
@@ -56,7 +56,7 @@ class Session:
                 starts = await self._join_all()
                 self._spawn(self._follow(starts), "follow")
                 self._spawn(self._watch(), "watchdog")
-                if type(self.wire).controls is not StreamWire.controls:
+                if sends_to_all(self.wire):
                     self._spawn(self._listen(), "controls")
         finally:
             self._group = None
@@ -116,6 +116,7 @@ class Session:
                 raise WireLost(f"partition {log.number} must be read again ({event.reason})")
             elif isinstance(event, Live):
                 self._host.on_outcomes(log.queue.opened(again=event.again))
+                self._host.on_outcomes(log.lane.queue.opened(again=False))
             elif isinstance(event, ProbeSeen):
                 self._lags[log.number].seen(event.number, self._loop.time())
         if log.is_live:
