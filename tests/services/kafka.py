@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-import pytest
+from services.finding import missing, one_process_at_a_time
 from services.redis import free_port
 from support import signals
 from support.timeouts import HANG_S
@@ -42,11 +42,6 @@ _API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 """The request ApiVersions, version 0, without a client id."""
 
 
-def is_required() -> bool:
-    """Whether a missing Kafka is a failure: `DWS_REQUIRE_SERVICES` names `kafka`."""
-    return "kafka" in os.environ.get("DWS_REQUIRE_SERVICES", "").split(",")
-
-
 @lru_cache(maxsize=1)
 def find_kafka() -> tuple[str, Path]:
     """Return the program `java` and the folder of Kafka's jars. Without them, skip the test, or fail it if required.
@@ -55,12 +50,10 @@ def find_kafka() -> tuple[str, Path]:
     downloads them once into the cache of the user, about 45 MB.
     """
     java = shutil.which("java")
-    folder = _installed() or (_from_maven() if java else None)
+    with one_process_at_a_time():
+        folder = _installed() or (_from_maven() if java else None)
     if java is None or folder is None:
-        text = "no Apache Kafka. Fix: apt-get install -y default-jre-headless maven, or set KAFKA_HOME and install Java"
-        if is_required():
-            pytest.fail(text)
-        pytest.skip(text)
+        return missing("kafka", fix="apt-get install -y default-jre-headless maven, or set KAFKA_HOME and install Java")
     return java, folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import socket
@@ -13,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
-import pytest
+from services.finding import find_or_install
 from support import signals
 from support.timeouts import HANG_S
 
@@ -21,27 +20,10 @@ _PAUSE_S: Final = 0.005
 _EMPTY: Final = '""'
 
 
-def is_required() -> bool:
-    """Whether a missing Redis is a failure: `DWS_REQUIRE_SERVICES` names `redis`."""
-    return "redis" in os.environ.get("DWS_REQUIRE_SERVICES", "").split(",")
-
-
 @lru_cache(maxsize=1)
 def find_redis() -> str:
     """Return the program's path. If there is none, skip the test, or fail it if the program is required."""
-    found = _on_path()
-    if found is None and is_required() and os.geteuid() == 0 and Path("/etc/debian_version").exists():
-        # Only the program, because the tests start it themselves.
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "redis-server"], check=True, env=environment)
-        found = _on_path()
-    if found is None:
-        text = "no redis-server on PATH. Fix: apt-get install redis-server"
-        if is_required():
-            pytest.fail(text)
-        pytest.skip(text)
-    return found
+    return find_or_install("redis", _on_path, package="redis-server")
 
 
 def _on_path() -> str | None:
