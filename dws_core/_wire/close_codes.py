@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from dws_core._errors import ConfigurationError
+
 NO_STATUS: Final = 1005
 """Reported locally if a close frame had no code. Never sent (RFC 6455 §7.4.1)."""
 
@@ -101,6 +103,9 @@ _FACTS: Final = {
     CloseCode.FLOODING: _Facts(reason="flooding", meaning="too many messages, over `flood_messages`", reconnect=False),
 }
 
+_SENDABLE: Final = frozenset({*range(1000, 1015), *range(3000, 5000)} - {1004, NO_STATUS, ABNORMAL})
+_REASON_BYTES: Final = 123
+
 _FINAL: Final = frozenset(code for code, facts in _FACTS.items() if not facts.reconnect)
 
 
@@ -120,3 +125,22 @@ def reason_of(code: int) -> str:
         return CloseCode(code).reason
     except ValueError:
         return ""
+
+
+def check_code(code: int) -> int:
+    """Return a code that may be sent in a close frame: 1000 to 1014 without 1004 to 1006, or 3000 to 4999.
+
+    Raises:
+        ConfigurationError: The code may not be sent (RFC 6455 §7.4).
+    """
+    if code not in _SENDABLE:
+        raise ConfigurationError(
+            f"close code {code!r} may not be sent (RFC 6455 §7.4).", fix="use a CloseCode, or a code from 3000 to 4999"
+        )
+    return int(code)
+
+
+def shorten_reason(reason: str) -> str:
+    """Return the beginning of a reason that fits into a close frame: at most 123 bytes of UTF-8 (RFC 6455 §5.5)."""
+    data = reason.encode("utf-8", "replace")
+    return data[:_REASON_BYTES].decode("utf-8", "ignore")

@@ -15,7 +15,7 @@ from dws_core._node.connection.host import ConnectionHost, StandaloneHost
 from dws_core._node.connection.reader import SOCKET_CLOSED, SocketReader
 from dws_core._node.sending.outbox import Outbox, OutboxSettings, ReadyOutbox, TaskOutbox
 from dws_core._node.sending.ready_frames import sink_of
-from dws_core._wire.close_codes import ABNORMAL, CloseCode, reason_of
+from dws_core._wire.close_codes import ABNORMAL, CloseCode, check_code, reason_of, shorten_reason
 from dws_core._wire.codecs import Codec, JSONCodec
 from dws_core._wire.frames import Frame
 from dws_core._wire.message import JSON
@@ -105,7 +105,10 @@ class Connection(SocketReader):
 
         Args:
             code: A `CloseCode`, or an application code from 3000 to 4999 (RFC 6455 §7.4).
-            reason: Text of the close frame, at most 123 bytes of UTF-8. If None, the standard text of the code.
+            reason: Text of the close frame. It is cut after 123 bytes of UTF-8. If None, the standard text of the code.
+
+        Raises:
+            ConfigurationError: The code may not be sent. The connection stays open.
         """
         if self._begin_close(code, reason):
             await self._finish_close()
@@ -168,9 +171,10 @@ class Connection(SocketReader):
         self.disconnect(CloseCode.TOO_SLOW)
 
     def _begin_close(self, code: int, reason: str | None) -> bool:
+        code, reason = check_code(code), shorten_reason(reason_of(code) if reason is None else reason)
         if self.closed:
             return False
-        self._close_code, self._close_reason = int(code), reason_of(code) if reason is None else reason
+        self._close_code, self._close_reason = code, reason
         return True
 
     async def _finish_close(self) -> None:

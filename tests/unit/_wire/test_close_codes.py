@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from dws_core import CloseCode
-from dws_core._wire.close_codes import _FACTS, ABNORMAL, NO_STATUS, may_reconnect, reason_of
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Close
+
+from dws_core import CloseCode, ConfigurationError
+from dws_core._wire.close_codes import (
+    _FACTS,
+    ABNORMAL,
+    NO_STATUS,
+    check_code,
+    may_reconnect,
+    reason_of,
+    shorten_reason,
+)
 
 
 def test_every_reason_fits_close_frame() -> None:
@@ -44,3 +59,23 @@ def test_table_agrees_with_range() -> None:
 def test_foreign_code_has_no_reason() -> None:
     assert reason_of(3456) == ""
     assert reason_of(4503) == "flooding"
+
+
+@pytest.mark.parametrize("code", [999, 1004, NO_STATUS, ABNORMAL, 1015, 1016, 2999, 5000, 0, -1, 65_536, "1000", None])
+def test_code_that_may_not_be_sent_is_refused(code: Any) -> None:
+    with pytest.raises(ConfigurationError, match="may not be sent"):
+        check_code(code)
+
+
+@pytest.mark.parametrize("code", [*CloseCode, 1002, 1007, 1010, 3000, 4999])
+def test_code_that_may_be_sent_is_returned(code: int) -> None:
+    assert check_code(code) == code
+
+
+@given(st.text(st.characters(codec=None), max_size=200))
+def test_shortened_reason_fits_close_frame(reason: str) -> None:
+    short = shorten_reason(reason)
+    assert len(Close(1000, short).serialize()) <= 125
+    whole = reason.encode("utf-8", "replace")
+    assert whole.startswith(short.encode())
+    assert short.encode() == whole or len(short.encode()) > 119, "nothing is cut without need"
