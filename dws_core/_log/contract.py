@@ -203,6 +203,3 @@ class LogBroker(ABC):
             BrokerClosed: The broker is not started, or stopped.
             BrokerUnavailable: The broker cannot be reached.
         """
-
-    async def forget(self, topic: str) -> None:  # noqa: B027 -- optional: a log that cannot forget keeps its records
-        """Drop the history of a topic. A later recovery that needs it gets the gap `trimmed`."""

@@ -65,13 +65,11 @@ class Head:
         partition: Number of the partition, from 0.
         epoch: Opaque text of `[0-9a-z]`, at most 16 characters.
         offset: Offset of the last stored record, 0 if nothing is stored in this epoch.
-        first: Lowest offset that can still be read.
     """
 
     partition: int
     epoch: str
     offset: Offset
-    first: Offset = 0
 
 
 class GapReason(StrEnum):

@@ -226,7 +226,7 @@ class World:
                 partition=0,
                 epoch=me.cursor[0],
                 since=me.cursor[1],
-                until=part.hi,
+                until=part.hi if part.epoch == me.cursor[0] else me.cursor[1],
                 topics=["t0", "t2"] if client else (lambda topic: topic != "t3"),
                 limit=1000,
                 max_bytes=1_000_000,

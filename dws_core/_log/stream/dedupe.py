@@ -23,14 +23,18 @@ class Dedupe:
         self._max_publishers = publishers
         self._max_keys = keys
         self._highest: OrderedDict[bytes, int] = OrderedDict()
+        self._missed: dict[bytes, int] = {}
         self._keys: OrderedDict[tuple[str, str], tuple[int, Offset | None]] = OrderedDict()
         self._latest_ms = 0
 
     def misses(self, publisher: bytes, previous: int) -> bool:
-        """Return whether records of a known publisher are missing, up to a sequence number. They are missed only once."""
-        if previous <= self._highest.get(publisher, previous):
+        """Return whether records of a known publisher are missing, up to a sequence number. They are missed only once.
+
+        They may still come later, and are no repeats then.
+        """
+        if previous <= max(self._highest.get(publisher, previous), self._missed.get(publisher, 0)):
             return False
-        self._highest[publisher] = previous
+        self._missed[publisher] = previous
         return True
 
     def lacks(self, publisher: bytes, number: int) -> bool:
@@ -48,7 +52,8 @@ class Dedupe:
             self._highest[publisher] = last
             self._highest.move_to_end(publisher)
             if len(self._highest) > self._max_publishers:
-                self._highest.popitem(last=False)
+                forgotten, _ = self._highest.popitem(last=False)
+                self._missed.pop(forgotten, None)
         return min(count, max(0, highest - first + 1))
 
     def find_key(self, topic: str, key: str, time_ms: int) -> tuple[Offset | None] | None:

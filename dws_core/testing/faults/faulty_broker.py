@@ -229,11 +229,6 @@ class FaultyBroker(LogBroker):
         await self._wait_or_fail()
         await self.broker.send_control(payload)
 
-    async def forget(self, topic: str) -> None:
-        """Drop the history of a topic, unless a fault prevents it."""
-        await self._wait_or_fail()
-        await self.broker.forget(topic)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.broker!r}>"
 

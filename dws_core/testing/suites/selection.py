@@ -34,7 +34,6 @@ class LeftOut:
 def needs(
     kind: Literal["log", "plain", ""] = "",
     *capabilities: str,
-    method: str = "",
     fixture: str = "",
     faults: tuple[str, ...] = (),
 ) -> pytest.MarkDecorator:
@@ -43,12 +42,11 @@ def needs(
     Args:
         kind: The kind of broker. If empty, the test applies to both.
         *capabilities: Capabilities that the broker must promise, as `name` or as `name=value`.
-        method: An optional method of `LogBroker` that the broker must implement.
         fixture: A fixture that the suite must define.
         faults: Methods of `BrokerFaults` that the fixture `fault` must implement.
     """
     return getattr(pytest.mark, MARK)(  # type: ignore[no-any-return]  # pytest makes marks of any name
-        kind=kind, capabilities=capabilities, method=method, fixture="fault" if faults else fixture, faults=faults
+        kind=kind, capabilities=capabilities, fixture="fault" if faults else fixture, faults=faults
     )
 
 
@@ -86,9 +84,6 @@ def _why_not_promised(broker_class: Any, need: Mapping[str, Any]) -> str:
         value = getattr(broker_class.capabilities, name)
         if value != wanted if wanted else not value:
             return f"not promised: {capability}"
-    method = need["method"]
-    if method and getattr(broker_class, method) is getattr(LogBroker, method):
-        return f"the broker has no {method}()"
     return ""
 
 

@@ -390,18 +390,6 @@ async def test_read_respects_topics_range_and_limits(node: Node) -> None:
     assert foreign.gap is GapReason.EPOCH
 
 
-async def test_forgotten_topic_is_gap_only_if_missed(node: Node) -> None:
-    await node.publish("t")
-    await node.publish("u")
-    await node.broker.forget("t")
-    await node.broker.forget("unknown")
-    assert await node.gap(0, ["t"]) is GapReason.TRIMMED
-    assert await node.gap(1, ["t"]) is None
-    await node.publish("t")
-    assert [r.offset for r in (await node.read(1, ["t"])).records] == [3]
-    assert await node.gap(0, ["t"]) is GapReason.TRIMMED
-
-
 async def test_memory_is_proportional_to_stored_records(
     node: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

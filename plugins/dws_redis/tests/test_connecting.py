@@ -151,7 +151,7 @@ async def test_records_are_stored_in_database_of_url(redis: PrivateRedis) -> Non
 SCRIPTS_USE: Final = {name.upper() for script in ALL for name in re.findall(r"redis\.p?call\('(\w+)'", script.source)}
 RIGHTS: Final = sorted(
     SCRIPTS_USE
-    | {"CLIENT|SETNAME", "CONFIG|GET", "DEL", "EVALSHA", "EXISTS", "GET", "HMGET", "INFO", "PUBLISH"}
+    | {"CLIENT|SETNAME", "CONFIG|GET", "EVALSHA", "EXISTS", "GET", "HMGET", "INFO", "PUBLISH"}
     | {"SCRIPT|LOAD", "SET", "SUBSCRIBE", "TIME", "UNSUBSCRIBE", "XRANGE", "ZRANGEBYSCORE", "ZSCORE"}
 )
 """The rights that `docs/plugins/redis.md` lists for a user."""
@@ -214,7 +214,6 @@ async def everything(redis: PrivateRedis, url: str, prefix: str = "dws", *, dead
                 )
             )
             assert len(found.records) == 1
-        await first.forget("t")
         await first.send_control(b"x")
         await asyncio.to_thread(hear, redis, base + "c", 10)  # heartbeats through the log
         for node in nodes:

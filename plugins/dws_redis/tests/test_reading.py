@@ -201,15 +201,20 @@ async def test_trim_between_steps_is_gap(redis: PrivateRedis) -> None:
 
 
 @pytest.mark.anyio
-async def test_forget_between_steps_is_gap(redis: PrivateRedis) -> None:
+async def test_deleted_topic_between_steps_is_gap(redis: PrivateRedis) -> None:
+    """Somebody deletes the key of a topic. Its last offset is kept elsewhere, so the loss is noticed."""
     async with a_log(redis) as log:
+
+        async def delete() -> None:
+            redis.command("DEL", log.base + "h:t")
+
         await log.fill(["t"] * 200)
-        assert await interrupted(log, lambda: log.broker.forget("t")) == ReadResult(gap=GapReason.TRIMMED)
+        assert await interrupted(log, delete) == ReadResult(gap=GapReason.TRIMMED)
     async with a_log(redis) as log:
         await log.fill(["t"] * 200)
 
         async def begin_anew() -> None:
-            await log.broker.forget("t")
+            redis.command("DEL", log.base + "h:t")
             await log.fill(["t"] * 200)
 
         assert await interrupted(log, begin_anew) == ReadResult(gap=GapReason.TRIMMED)

@@ -116,16 +116,6 @@ class ReadsAPartOfMany(Answering):
         return replace(result, records=result.records[:20])
 
 
-@flawed_broker("test_forgotten_topic_is_gap_only_if_missed")
-class ForgetsNothing(MemoryBroker):
-    async def forget(self, topic: str) -> None: ...
-
-
-@flawed_broker("test_forgotten_topic_is_gap_only_if_missed")
-class ForgetsThatItForgot(SilentAbout):
-    gap = GapReason.TRIMMED
-
-
 # -- clients that change nodes
 
 

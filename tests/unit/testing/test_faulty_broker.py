@@ -175,7 +175,6 @@ async def test_unreachable_broker_rejects_all_and_recovers(nodes: tuple[LogPeer,
             broker.read(ReadSpan(partition=0, since=0, until=1, epoch="", topics=["t"], limit=1, max_bytes=1)),
             broker.set_interest(frozenset({0})),
             broker.send_control(b"x"),
-            broker.forget("t"),
             FaultyBroker.start(broker, node=b"n" * 8, layout=faulty.layout, sink=faulty.sink),
         ]
         for ask in asked:

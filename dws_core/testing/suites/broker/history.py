@@ -152,22 +152,6 @@ class BrokerHistoryTests(BrokerBase):
             group.create_task(publish())
             group.create_task(read())
 
-    @needs("log", "recovery", method="forget")
-    async def test_forgotten_topic_is_gap_only_if_missed(self, open_peer: OpenPeer) -> None:
-        a, b = await _open_two(open_peer)
-        start = await a.send("t", b"before")
-        sent = await a.send_all(["t", "other", "t"])
-        await a.within(a.broker.forget("t"))
-        for node in (a, b):
-            assert (await node.read_after(["t"], _offset(start), epoch=start.epoch)) == ReadResult(
-                gap=GapReason.TRIMMED
-            )
-            assert (await node.read_after(["t"], _offset(sent[2]), epoch=start.epoch)) == ReadResult()
-            assert _payloads(await node.read_after(["other"], _offset(start), epoch=start.epoch)) == [b"1"]
-        await a.send("t", b"after")
-        result = await b.read_after(["t"], _offset(sent[2]), epoch=start.epoch)
-        assert (result.gap, _payloads(result)) == (None, [b"after"])
-
 
 async def _open_two(open_peer: OpenPeer) -> tuple[LogPeer, LogPeer]:
     """Open two nodes with a single partition, so that all topics share one log."""

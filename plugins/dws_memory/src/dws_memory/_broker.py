@@ -181,13 +181,6 @@ class MemoryBroker(LogBroker):
         """Send to every started broker of the log."""
         self._started().send_control(payload)
 
-    async def forget(self, topic: str) -> None:
-        """Drop a topic's records."""
-        log = self._started().log
-        with log.lock:
-            for partition in log.partitions:
-                partition.forget(topic)
-
     def _started(self) -> Node:
         if self._node is None:
             raise _closed()

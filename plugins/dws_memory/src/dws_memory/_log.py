@@ -159,11 +159,6 @@ class Partition:
             _, forgotten = self._empty_topics.popitem(last=False)
             self._floor = max(self._floor, forgotten)
 
-    def forget(self, name: str) -> None:
-        """Drop a topic's records. Their last offset is kept, so that reads of them return a gap."""
-        if (topic := self._topics.get(name)) is not None:
-            topic.records.clear()
-
     def read(self, span: ReadSpan, *, now: float) -> ReadResult:
         """Return all records of a span, or a gap. The caller has checked the epoch. See `LogBroker.read`."""
         since, until = span.since, span.until

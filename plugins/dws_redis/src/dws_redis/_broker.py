@@ -20,7 +20,6 @@ from dws_core.plugin import (
     ReadSpan,
     Receipt,
     TailSink,
-    partition_of,
 )
 from dws_redis import CAPABILITIES
 from dws_redis._node import Node
@@ -103,12 +102,6 @@ class RedisBroker(LogBroker):
     async def send_control(self, payload: bytes) -> None:
         """Send to every started broker of the channel."""
         await self._started().send_control(payload)
-
-    async def forget(self, topic: str) -> None:
-        """Drop a topic's records. Their last offset is kept, so that reads of them return a gap."""
-        node = self._started()
-        partition = partition_of(topic, node.names.layout)
-        await node.commands(partition).call("DEL", node.names.base(partition) + "h:" + topic)
 
     def _started(self) -> Node:
         if self._node is None:
