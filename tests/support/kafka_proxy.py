@@ -14,7 +14,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 _CHUNK: Final = 262_144
 _SIZE: Final = struct.Struct(">i")
 
-FOLLOWING: Final = ("dws-follow", "dws-control")
+FOLLOWING: Final = ("dws-follow",)
 """Client ids of connections on which a node receives."""
 
 

@@ -61,7 +61,7 @@ class Lab:
 
     def __init__(self, timeout_s: float = 60.0) -> None:
         self.producer = Producer()
-        self.clients = Clients({}, ["t"], 1.0)
+        self.clients = Clients({}, "t", 1.0)
         self.appends = Appends(self.clients, self.producer, "t", 0)  # type: ignore[arg-type]
         self._timeout_s = timeout_s
 

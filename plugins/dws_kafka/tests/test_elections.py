@@ -77,6 +77,7 @@ async def test_leader_move_loses_and_repeats_nothing(
         check(load, listener)
         assert listener.losses == []
         assert (load.unknown, load.refused) == (set(), 0)
+        assert "degraded" in listener.states, "it has compared its last record with that of the new leader"
 
 
 @pytest.mark.anyio

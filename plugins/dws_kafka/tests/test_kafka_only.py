@@ -156,7 +156,7 @@ async def test_doctor_leaves_one_channel(
         assert await examine(kafka.url, default_registry()) == 0, capsys.readouterr().out
     async with admin(kafka.address) as client:
         topics = [name for name in await client.list_topics() if "doctor" in name]
-    assert sorted(topics) == ["dws.dws-doctor", "dws.dws-doctor.control"]
+    assert sorted(topics) == ["dws.dws-doctor"]
 
 
 @pytest.mark.anyio
@@ -172,7 +172,7 @@ async def test_new_leader_ends_clients() -> None:
         def leader_for_partition(self, place: Any) -> int:
             return self.leaders[place.partition]
 
-    cluster, clients = Cluster(), Clients({}, ["t", "t.control"], 1.0)
+    cluster, clients = Cluster(), Clients({}, "t", 1.0)
     clients._on_metadata(cluster)
     clients._on_metadata(cluster)
     clients.check()

@@ -119,7 +119,6 @@ async def test_missing_permission_is_named(secure: PrivateKafka, missing: str) -
     at = layout()
     topic = f"dws.{at.channel}"
     await create_topic(secure.address, topic, 2)
-    await create_topic(secure.address, f"{topic}.control", 1)
     operations = {"Read": READ, "Write": WRITE, "DescribeConfigs": DESCRIBE_CONFIGS}
     for name, operation in operations.items():
         if name != missing and (missing != "Describe" or name == "DescribeConfigs"):  # the others imply it

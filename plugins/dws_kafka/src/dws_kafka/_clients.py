@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -42,39 +42,42 @@ class Clients:
 
     Args:
         login: Arguments of all clients.
-        topics: Topics whose leaders are watched.
+        topic: Topic whose leaders are watched.
         timeout_s: Timeout of a request, in seconds.
 
     Attributes:
         lost: Done when the clients must not be used any more. Its result is the reason.
     """
 
-    def __init__(self, login: dict[str, Any], topics: Sequence[str], timeout_s: float) -> None:
+    def __init__(self, login: dict[str, Any], topic: str, timeout_s: float) -> None:
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._options = {**login, "request_timeout_ms": int(timeout_s * 1000), "metadata_max_age_ms": 30_000}
         self._open: dict[Any, asyncio.Task[None]] = {}
-        self._topics = topics
-        self._leaders: dict[TopicPartition, int | None] = {}
+        self._topic = topic
+        self._leaders: dict[int, int | None] = {}
 
     async def admin(self) -> AIOKafkaAdminClient:
         """Return a started admin client. The topics need not exist."""
+        self.check()
         admin = AIOKafkaAdminClient(client_id="dws-admin", **self._options)
         await self._start(admin)
         return admin
 
     async def producer(self, **options: Any) -> AIOKafkaProducer:
         """Return a started producer that waits for all in-sync replicas."""
+        self.check()
         producer = AIOKafkaProducer(client_id="dws-publish", acks="all", **options, **self._options)
         await self._start(producer)
-        await core(producer).set_topics(self._topics)
+        await core(producer).set_topics([self._topic])
         return producer
 
     async def consumer(self, name: str, **options: Any) -> AIOKafkaConsumer:
         """Return a started consumer that belongs to no group and never moves by itself."""
+        self.check()
         options = {"auto_offset_reset": "none", "enable_auto_commit": False, **options, **self._options}
         consumer = AIOKafkaConsumer(client_id=f"dws-{name}", **options)
         await self._start(consumer)
-        await core(consumer).set_topics(self._topics)
+        await core(consumer).set_topics([self._topic])
         return consumer
 
     def lose(self, reason: str) -> None:
@@ -119,11 +122,10 @@ class Clients:
 
     def _on_metadata(self, cluster: Any) -> None:
         """Compare the leaders. aiokafka calls this before it sends a request to a new one."""
-        places = [TopicPartition(topic, n) for topic in self._topics for n in cluster.partitions_for_topic(topic) or ()]
-        for place in places:
-            leader = cluster.leader_for_partition(place)
-            if self._leaders.setdefault(place, leader) != leader:
-                self.lose(f"partition {place.partition} of {place.topic} has another leader")
+        for partition in cluster.partitions_for_topic(self._topic) or ():
+            leader = cluster.leader_for_partition(TopicPartition(self._topic, partition))
+            if self._leaders.setdefault(partition, leader) != leader:
+                self.lose(f"partition {partition} of {self._topic} has another leader")
 
 
 def core(client: Any) -> AIOKafkaClient:

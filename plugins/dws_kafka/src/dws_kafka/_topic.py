@@ -94,15 +94,6 @@ def settings_of(options: KafkaOptions, replicas: int) -> dict[str, str]:
     }
 
 
-CONTROL_SETTINGS: Final = {
-    "cleanup.policy": "delete",
-    "retention.ms": "600000",
-    "segment.ms": "600000",
-    "unclean.leader.election.enable": "true",
-}
-"""The settings of a new control topic. Its messages are of use only for live nodes, so it may lose some."""
-
-
 def defect(topic: Topic, settings: Mapping[str, str]) -> str | None:
     """Return why a topic cannot be used, or None."""
     minimum = int(settings["min.insync.replicas"])
@@ -126,77 +117,65 @@ def risks(topic: Topic, settings: Mapping[str, str]) -> list[str]:
     return found
 
 
-async def describe(connections: AIOKafkaClient, names: Sequence[str]) -> list[Topic]:
-    """Return what Kafka reports about some topics."""
+async def describe(connections: AIOKafkaClient, name: str) -> Topic:
+    """Return what Kafka reports about a topic."""
     try:
-        response = await connections.send(connections.get_random_node(), TopicsRequest(names))
+        response = await connections.send(connections.get_random_node(), TopicsRequest([name]))
     except NotImplementedError as error:
         raise WireUnusable("its version is too old, Kafka 2.8 or newer is required") from error
-    return [Topic.read(row) for row in response.topics]
+    return Topic.read(response.topics[0])
 
 
 async def prepare(
-    admin: AIOKafkaAdminClient, topic: str, control: str, options: KafkaOptions, partitions: int
+    admin: AIOKafkaAdminClient, name: str, options: KafkaOptions, partitions: int
 ) -> tuple[Topic, dict[str, str]]:
-    """Create the topics that are missing, check them, and return the topic and its settings.
+    """Create the topic if it is missing, check it, and return it with its settings.
 
     Raises:
-        WireUnusable: A topic cannot be created or used.
+        WireUnusable: The topic cannot be created or used.
         LayoutMismatch: The topic has another number of partitions.
     """
-    found, has_created = await describe(core(admin), [topic, control]), False
-    while not all(each.error is NoError and -1 not in each.leaders for each in found):
-        for each in found:
-            _allow(each.error, each.name, "Describe")
-        missing = {each.name for each in found if each.error is UnknownTopicOrPartitionError}
-        if missing and not has_created:
-            await _create(
-                admin, _wanted(topic, control, options, partitions, len(core(admin).cluster.brokers())), missing
-            )
+    topic, has_created = await describe(core(admin), name), False
+    while topic.error is not NoError or -1 in topic.leaders:
+        _allow(topic.error, name, "Describe")
+        if topic.error is UnknownTopicOrPartitionError and not has_created:
+            await _create(admin, name, options, partitions)
             has_created = True
         elif not has_created:
-            idle = next(each.name for each in found if -1 in each.leaders or each.error is not NoError)
-            raise WireLost(f"a partition of topic {idle} has no leader", sent=False)
+            raise WireLost(f"a partition of topic {name} has no leader", sent=False)
         await asyncio.sleep(_PAUSE_S)
-        found = await describe(core(admin), [topic, control])
-    for each in found:
-        for operation in each.forbidden:
-            _allow(TopicAuthorizationFailedError, each.name, operation)
-    return await _check(admin, found[0], partitions)
-
-
-def _wanted(topic: str, control: str, options: KafkaOptions, partitions: int, brokers: int) -> list[NewTopic]:
-    replicas = min(3, brokers) if options.replicas is None else options.replicas
-    return [
-        NewTopic(topic, partitions, replicas, topic_configs=settings_of(options, replicas)),
-        NewTopic(control, 1, replicas, topic_configs=CONTROL_SETTINGS),
-    ]
-
-
-async def _create(admin: AIOKafkaAdminClient, wanted: Sequence[NewTopic], missing: set[str]) -> None:
-    response = await admin.create_topics([each for each in wanted if each.name in missing])
-    for name, code, text in response.topic_errors:
-        error = for_code(code)
-        _allow(error, name, "Create")
-        if error in (RequestTimedOutError, NotControllerError):
-            raise WireLost(f"topic {name} could not be created: {text}", sent=False)
-        if error not in (NoError, TopicAlreadyExistsError):
-            raise WireUnusable(f"topic {name} cannot be created: {text or error.__name__}")
-
-
-async def _check(admin: AIOKafkaAdminClient, topic: Topic, partitions: int) -> tuple[Topic, dict[str, str]]:
+        topic = await describe(core(admin), name)
+    for operation in topic.forbidden:
+        _allow(TopicAuthorizationFailedError, name, operation)
     if len(topic.leaders) != partitions:
         raise LayoutMismatch(
-            f"topic {topic.name} has {len(topic.leaders)} partitions, but this node expects {partitions}.",
+            f"topic {name} has {len(topic.leaders)} partitions, but this node expects {partitions}.",
             fix=f"use ?partitions={len(topic.leaders)} on all nodes",
         )
-    (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name)])
-    ((code, _, _, _, rows, *_),) = response.resources
-    _allow(for_code(code), topic.name, "DescribeConfigs")
-    settings = {row[0]: row[1] for row in rows}
+    settings = await _settings(admin, name)
     if (problem := defect(topic, settings)) is not None:
         raise WireUnusable(problem)
     return topic, settings
+
+
+async def _create(admin: AIOKafkaAdminClient, name: str, options: KafkaOptions, partitions: int) -> None:
+    brokers = len(core(admin).cluster.brokers())
+    replicas = min(3, brokers) if options.replicas is None else options.replicas
+    wanted = NewTopic(name, partitions, replicas, topic_configs=settings_of(options, replicas))
+    ((_, code, text),) = (await admin.create_topics([wanted])).topic_errors
+    error = for_code(code)
+    _allow(error, name, "Create")
+    if error in (RequestTimedOutError, NotControllerError):
+        raise WireLost(f"topic {name} could not be created: {text}", sent=False)
+    if error not in (NoError, TopicAlreadyExistsError):
+        raise WireUnusable(f"topic {name} cannot be created: {text or error.__name__}")
+
+
+async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
+    (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    ((code, _, _, _, rows, *_),) = response.resources
+    _allow(for_code(code), name, "DescribeConfigs")
+    return {row[0]: row[1] for row in rows}
 
 
 def _allow(error: type[Exception], name: str, operation: str) -> None:

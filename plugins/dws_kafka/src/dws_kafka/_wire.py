@@ -18,10 +18,11 @@ _POLL_MS: Final = 200
 
 
 class KafkaWire(StreamWire):
-    """A topic with a partition for each stream, and a topic for control messages.
+    """A topic with a partition for each stream.
 
-    Publishing, following, scanning, bounds and control messages have their own connections, because Kafka replies to the
-    requests of a connection one after the other, and a request for new records waits for them.
+    Publishing, following, scanning and bounds have their own connections, because Kafka replies to the requests of a
+    connection one after the other, and a request for new records waits for them. Control messages and messages without
+    history go through the streams: in a topic of their own, they would overtake the others or be overtaken.
 
     Args:
         login: Arguments of aiokafka's clients.
@@ -32,7 +33,6 @@ class KafkaWire(StreamWire):
     _clients: Clients | None = None
     _producer: AIOKafkaProducer
     _bounds: AIOKafkaConsumer
-    _control: AIOKafkaConsumer
 
     def __init__(self, login: dict[str, Any], options: KafkaOptions, warned: set[str]) -> None:
         self._login = login
@@ -44,13 +44,11 @@ class KafkaWire(StreamWire):
     async def open(self, layout: Layout, *, append_timeout_s: float) -> WireInfo:
         """Connect, create the missing topics, and check them."""
         self._topic = topic_of(self._options.prefix, layout.channel)
-        self._control_place = TopicPartition(f"{self._topic}.control", 0)
         self._timeout_s = append_timeout_s
-        control = self._control_place.topic
-        self._clients = clients = Clients(self._login, [self._topic, control], append_timeout_s)
+        self._clients = clients = Clients(self._login, self._topic, append_timeout_s)
         admin = await clients.admin()
         with wire_errors():
-            topic, settings = await prepare(admin, self._topic, control, self._options, layout.partitions)
+            topic, settings = await prepare(admin, self._topic, self._options, layout.partitions)
             await admin.close()
         for risk in set(risks(topic, settings)) - self._warned:
             self._warned.add(risk)
@@ -60,11 +58,6 @@ class KafkaWire(StreamWire):
         self._producer = await clients.producer(max_batch_size=max_bytes, compression_type=compression)
         self._appends = [Appends(clients, self._producer, self._topic, n) for n in range(layout.partitions)]
         self._bounds = await clients.consumer("bounds")
-        self._control = await clients.consumer("control")
-        with wire_errors():
-            self._control.assign([self._control_place])
-            ends = await self._control.end_offsets([self._control_place])
-            self._control.seek(self._control_place, ends[self._control_place])
         return WireInfo(max_bytes=max_bytes - OVERHEAD_BYTES)
 
     async def close(self) -> None:
@@ -78,15 +71,17 @@ class KafkaWire(StreamWire):
 
     async def bounds(self, partition: int) -> StreamBounds:
         """Return the ends of a partition, and the id of the topic."""
+        self._opened().check()
         place = TopicPartition(self._topic, partition)
         with wire_errors():
             first = await self._bounds.beginning_offsets([place])
             last = await self._bounds.end_offsets([place])
-            (topic,) = await describe(core(self._bounds), [self._topic])
+            topic = await describe(core(self._bounds), self._topic)
         return StreamBounds(first=first[place], next=last[place], identity=topic.id)
 
     async def scan(self, partition: int, start: int, stop: int) -> AsyncIterator[tuple[int, bytes]]:
         """Iterate over a range with a consumer that does nothing else in the meantime."""
+        self._opened().check()
         place, at = TopicPartition(self._topic, partition), start
         consumer = self._scanners.pop() if self._scanners else await self._consumer("scan", fetch_max_wait_ms=10)
         try:
@@ -112,17 +107,6 @@ class KafkaWire(StreamWire):
         while True:
             for record in await self._next(consumer):
                 yield record.partition, record.offset, record.value or b""
-
-    async def send_control(self, data: bytes) -> None:
-        """Send through the control topic."""
-        with wire_errors():
-            await self._producer.send_and_wait(self._control_place.topic, data, partition=0)
-
-    async def controls(self) -> AsyncIterator[bytes]:
-        """Iterate over the control messages since `open`."""
-        while True:
-            for record in await self._next(self._control):
-                yield record.value or b""
 
     async def _consumer(self, name: str, **options: Any) -> AIOKafkaConsumer:
         return await self._opened().consumer(name, **options)
