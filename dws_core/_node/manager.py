@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from threading import get_ident
 from typing import Any, Self
 
 from starlette.websockets import WebSocket
@@ -189,7 +190,7 @@ class WebSocketManager(PublishMethods):
             logger.warning(_OPEN, self.broker_channel)
         self._runtime_used = True
         await self._runtime.start()
-        self._publisher.loop = asyncio.get_running_loop()
+        self._publisher.thread = get_ident()
         self._running = True
 
     async def shutdown(self) -> None:
@@ -202,7 +203,7 @@ class WebSocketManager(PublishMethods):
             if not self._running:
                 return
             self._running = False
-            self._publisher.loop = None
+            self._publisher.thread = None
             await self._runtime.stop()
 
     async def __aenter__(self) -> Self:

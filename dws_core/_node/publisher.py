@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Collection, Generator, Iterable, Sequence
+from threading import get_ident
 from typing import Any
 
 from dws_core._errors import ConfigurationError, InvalidTopic, PublishOutcomeUnknown
@@ -90,7 +91,7 @@ class Publisher:
     Data that one of the node's codecs cannot express is refused, because the clients that use it would miss the message.
 
     Attributes:
-        loop: Event loop of the node while it is started.
+        thread: Thread of the node's event loop while the node is started.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Publisher:
         self._layout = layout
         self._policy = policy
         self._counters = counters
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread: int | None = None
         self._max_topic_bytes = broker.capabilities.max_topic_bytes
 
     def publish(self, topic: str, data: JSON, *, key: str | None = None) -> asyncio.Future[Receipt]:
@@ -122,28 +123,36 @@ class Publisher:
             InvalidTopic: The topic is too long for the broker, or cannot be encoded in UTF-8.
             InvalidMessage: The key is too long or empty, or cannot be encoded in UTF-8.
             CodecError: One of the node's codecs cannot encode the data.
-            ConfigurationError: The caller runs in another thread or event loop.
+            ConfigurationError: The caller runs in another thread.
         """
-        return self.publish_to_each((topic,), data, key=key)[0]
+        self._check_topic(topic)
+        payload = self._encode(data, key)
+        self._counters.published += 1
+        return self._store(topic, payload, key)
 
     def publish_to_each(
         self, topics: Sequence[str], data: JSON, *, key: str | None = None
     ) -> list[asyncio.Future[Receipt]]:
         """Publish the same data to several topics. It is encoded once. Errors: see `publish`."""
-        if (running := _running_loop()) is not self.loop and (self.loop is not None or running is None):
+        for topic in topics:
+            self._check_topic(topic)
+        payload = self._encode(data, key)
+        self._counters.published += len(topics)
+        return [self._store(topic, payload, key) for topic in topics]
+
+    def _encode(self, data: JSON, key: str | None) -> bytes:
+        """Check the thread and the key, and return the payload."""
+        if self.thread is not None and self.thread != get_ident():
             raise ConfigurationError(
                 "publish was called in a thread or event loop other than that of the node.",
                 fix="use asyncio.run_coroutine_threadsafe(...) with the node's loop, or an async def route",
             )
-        for topic in topics:
-            self._check_topic(topic)
         if key is not None:
             check_key(key)
         payload = self._header + self._codec.encode(data)
         for other in self._other_codecs:
             other.encode([[[data]]])  # as deep as in a message or a history
-        self._counters.published += len(topics)
-        return [self._store(topic, payload, key) for topic in topics]
+        return payload
 
     def _store(self, topic: str, payload: bytes, key: str | None) -> asyncio.Future[Receipt]:
         partition, history = partition_of(topic, self._layout), self._policy.of(topic)
@@ -159,13 +168,6 @@ class Publisher:
         if receipt.offset is None:
             return None
         return format_position(partition_of(topic, self._layout), receipt.epoch, receipt.offset)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 class PublishMethods:
