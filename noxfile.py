@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import nox
@@ -128,6 +130,23 @@ def minimums(session: nox.Session) -> None:
     pins = [pin for folder in (Path(), *PLUGINS) for pin in lowest(folder)]
     session.install(*pins, "uvicorn==0.53", "httpx")  # the test client of that Starlette needs httpx
     session.run("pytest", "-W", "default::DeprecationWarning", *session.posargs)  # old packages use deprecated APIs
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look for known vulnerabilities in the lowest allowed and in the newest versions of the dependencies."""
+    try:
+        urllib.request.urlopen("https://api.osv.dev/", timeout=10).close()
+    except urllib.error.HTTPError:
+        pass  # the service answers
+    except OSError as error:
+        session.skip(f"the database of vulnerabilities cannot be reached: {error}")
+    session.install(*nox.project.dependency_groups(PYPROJECT, "audit"))
+    pins = Path(session.create_tmp()) / "lowest.txt"
+    pins.write_text("\n".join(sorted({pin for folder in (Path(), *PLUGINS) for pin in lowest(folder)})))
+    session.run("pip-audit", "--vulnerability-service", "osv", "--no-deps", "--disable-pip", "-r", str(pins))
+    install_workspace(session)
+    session.run("pip-audit", "--vulnerability-service", "osv", "--local", "--skip-editable")
 
 
 @nox.session

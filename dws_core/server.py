@@ -2,8 +2,8 @@
 
 A manager that starts in the lifespan of uvicorn selects it, unless an explicit `--ws` was given. It extends uvicorn's
 own sans-I/O protocol with one feature, the ASGI extension `dws.frames`. Through it, the node frames a message once and
-writes the frame to every connection, and is notified when the buffer of a connection is full. uvicorn still handles
-handshakes, pings, limits, decompression, close and shutdown.
+writes the frame to every connection, and is notified when the buffer of a connection is full. It also drops clients that
+flood the server or do not read. uvicorn still handles handshakes, pings, decompression, close and shutdown.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from dws_core._wire.close_codes import CloseCode as _CloseCode
 try:
     import uvicorn
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _HTTPBase
+    except ImportError:  # without uvicorn[standard]
+        from uvicorn.protocols.http.h11_impl import H11Protocol as _HTTPBase  # type: ignore[assignment]  # the same interface
 except ImportError as _error:  # pragma: no cover -- tested by hand, because tests have uvicorn
     raise ConfigurationError(
         "dws_core.server needs uvicorn with its sans-I/O WebSocket protocol, which is not installed.",
@@ -33,7 +38,7 @@ except ImportError as _error:  # pragma: no cover -- tested by hand, because tes
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
 
-__all__ = ["WebSocketProtocol"]
+__all__ = ["HTTPProtocol", "WebSocketProtocol"]
 
 logger = logging.getLogger("dws")
 
@@ -315,3 +320,40 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._paused = False
         if self._listener is not None:
             self._listener.resume()
+
+
+class HTTPProtocol(_HTTPBase):
+    """uvicorn's HTTP protocol with a timeout for the request: `uvicorn --http dws_core.server:HTTPProtocol`.
+
+    uvicorn waits forever for the end of a request's header, such as that of a WebSocket handshake.
+
+    Attributes:
+        request_s: Timeout in seconds between the TCP connection and the end of the first header. After that, the
+            connection is dropped.
+    """
+
+    request_s: ClassVar[float] = 10.0
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Start the timeout."""
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(self.request_s, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Process received data. The end of a header ends the timeout."""
+        super().data_received(data)
+        upgraded = self.transport.get_protocol() is not self
+        if upgraded or self.cycle is not None:
+            self._end_timeout()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Process the end of the connection."""
+        self._end_timeout()
+        super().connection_lost(exc)
+
+    def _end_timeout(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

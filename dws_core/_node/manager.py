@@ -49,6 +49,11 @@ _NOT_READY = (
     "Fix: use uvicorn with --ws auto, its default, or with --ws dws_core.server:WebSocketProtocol"
 )
 
+_OPEN = (
+    "channel %r is open: every client may read and write every topic. Fix: pass verify_token and authorize to "
+    "WebSocketManager, or authorize=lambda *_: True if this is what you want"
+)
+
 
 class WebSocketManager(PublishMethods):
     """A node: the connections of one process, joined through the broker with those of all other nodes of its channel.
@@ -186,6 +191,8 @@ class WebSocketManager(PublishMethods):
     async def _start(self) -> None:
         if self._runtime_used:
             self._runtime = NodeRuntime.build(self._settings)
+        elif self._settings.authorize is None and not self._handshakes.authenticates:
+            logger.warning(_OPEN, self.broker_channel)
         self._runtime_used = True
         await self._runtime.start()
         if self._ready_frames and "uvicorn.lifespan.on" in sys.modules:

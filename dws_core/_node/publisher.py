@@ -46,7 +46,7 @@ class Publisher:
     Data that one of the node's codecs cannot express is refused, because the clients that use it would miss the message.
 
     Attributes:
-        loop: Event loop of the node while it is started.
+        thread: Thread of the node's event loop while the node is started.
     """
 
     def __init__(
@@ -86,15 +86,17 @@ class Publisher:
             InvalidTopic: The topic is too long for the broker, or cannot be encoded in UTF-8.
             InvalidMessage: The key is too long or empty, or cannot be encoded in UTF-8.
             CodecError: One of the node's codecs cannot encode the data.
-            ConfigurationError: The caller runs in another thread or event loop.
         """
-        return self.publish_to_each((topic,), data, key=key)[0]
+        self._check_topic(topic)
+        payload = self._encode(data, key)
+        self._counters.published += 1
+        return self._store(topic, payload, key)
 
     def publish_to_each(
         self, topics: Sequence[str], data: JSON, *, key: str | None = None
     ) -> list[asyncio.Future[Receipt]]:
         """Publish the same data to several topics. It is encoded once. Errors: see `publish`."""
-        return self._store_each(topics, self._encode(topics, data, key), key)
+        return self._store_each(topics, self._check_and_encode(topics, data, key), key)
 
     def publish_from_anywhere(self, topics: Sequence[str], data: JSON, *, key: str | None = None) -> list[AnyFuture]:
         """Publish like `publish_to_each`, also from another thread or event loop.
@@ -102,16 +104,19 @@ class Publisher:
         Raises:
             BrokerClosed: The node is stopped, and the calling thread runs no event loop.
         """
-        payload, here = self._encode(topics, data, key), running_loop()
+        payload, here = self._check_and_encode(topics, data, key), running_loop()
         if self._loop is not None and self._loop is not here:
             return [*call_in_loop(self._loop, len(topics), partial(self._store_each, topics, payload, key))]
         if here is None:
             raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
         return [*self._store_each(topics, payload, key)]
 
-    def _encode(self, topics: Sequence[str], data: JSON, key: str | None) -> bytes:
+    def _check_and_encode(self, topics: Sequence[str], data: JSON, key: str | None) -> bytes:
         for topic in topics:
             self._check_topic(topic)
+        return self._encode(data, key)
+
+    def _encode(self, data: JSON, key: str | None) -> bytes:
         if key is not None:
             check_key(key)
         for other in self._other_codecs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from typing import Any
 from unittest.mock import ANY
 
 import pytest
@@ -161,6 +162,44 @@ async def test_many_clients_resume_on_new_node_together() -> None:
                     assert await receive_replay(client) == [number]
             assert cost.cpu_s < 1.5
             assert len(broker.reads) < 10
+
+
+DEEP = "/".join("+a" if number % 2 else "a" for number in range(32)).replace("+a", "+")
+WORST: dict[str, dict[str, Any]] = {
+    "connect": {"data": {"filters": [f"{number}/{DEEP[4:]}" for number in range(128)], "cursor": "0:e:1"}},
+    "subscribe": {"topic": DEEP},
+    "unsubscribe": {"topic": "x/" * 30_000},
+    "send": {"topic": "t", "data": [[]] * 15_000},
+    "broadcast": {"data": [{}] * 15_000},
+    "send_by_conn_id": {"conn_id": [str(number) for number in range(6_500)], "data": "x" * 10_000},
+    "history": {"topic": "full", "limit": 10**9},
+    "ping": {"id": "x" * 60_000},
+}
+"""For each type of request, one that costs as much as possible in 64 KB."""
+
+
+@pytest.mark.parametrize("kind", WORST)
+async def test_every_request_has_bounded_cost(kind: str) -> None:
+    """Twenty of the most expensive requests of each type, whether they are answered or refused."""
+    manager, app = chat()
+    async with serve(app, ws=OURS) as server, Client.open(f"{server.url}/ws/a", max_size=None) as client:
+        for _ in range(30):
+            await manager.publish("full", "x" * 60_000)
+        await client.exchange(type="ping")
+
+        async def requests(count: int) -> None:
+            for number in range(count):
+                await client.send(**{"type": kind, "id": number, **WORST[kind]})
+            await client.send(type="ping", id="end")
+            while (await client.receive()).get("id") != "end":
+                pass
+
+        with cpu_time() as cost:
+            await requests(20)
+        assert cost.cpu_s < 2.0
+        with memory() as cost:
+            await requests(3)
+        assert cost.peak_bytes < 30_000_000
 
 
 async def answered_ping(server: Server) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import suppress
 
 import pytest
 from support.apps import chat
-from support.servers import Client, Server, serve
+from support.calls import event_of_call
+from support.servers import HANG_S, Client, Server, serve
 from websockets.exceptions import InvalidStatus
 
 from dws_core import Limits, Principal
+from dws_core.server import HTTPProtocol
 
 
 class Gate:
@@ -90,3 +94,39 @@ async def test_connections_stay_idle_by_default() -> None:
         assert manager.limits.idle_s is None
         assert "idle" not in " ".join(task.get_name() for task in asyncio.all_tasks())
         await client.exchange(type="ping")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /ws/a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"])
+async def test_handshake_that_never_ends_is_dropped(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    monkeypatch.setattr(HTTPProtocol, "request_s", 0.1)
+    _, app = chat()
+    async with serve(app, http="dws_core.server:HTTPProtocol") as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(begun)
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), HANG_S) == b""
+        writer.close()
+
+
+async def test_finished_handshake_ends_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HTTPProtocol, "request_s", 0.3)
+    ended = event_of_call(monkeypatch, HTTPProtocol, "_end_timeout")
+    _, app = chat()
+    async with serve(app, http="dws_core.server:HTTPProtocol") as server, Client.open(f"{server.url}/ws/a") as client:
+        assert ended.is_set()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.receive(), 0.15)
+            await client.exchange(type="ping")
+
+
+async def test_open_node_logs_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A node on which every client may do everything says how to change that."""
+    caplog.set_level(logging.WARNING)
+    for options in ({"verify_token": lambda token: None}, {"authorize": lambda *_: True}, {}):
+        manager, _ = chat(**options)
+        for _ in range(2):
+            async with manager:
+                pass
+    (record,) = [record for record in caplog.records if "is open" in record.getMessage()]
+    assert "Fix: " in record.getMessage()

@@ -50,6 +50,11 @@ class HandshakeChecker:
         self._secret_prefixes = secret_prefixes(authenticator)
         self._allowed_origins = tuple(allowed_origins)
 
+    @property
+    def authenticates(self) -> bool:
+        """Whether clients are authenticated."""
+        return self._authenticator is not None
+
     async def accept(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
         """Check and accept a handshake. If the application has already accepted it, only check it.
 
