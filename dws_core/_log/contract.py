@@ -78,7 +78,7 @@ class TailSink(Protocol):
         ...
 
     def on_control(self, sender: bytes, payload: bytes) -> None:
-        """Deliver a control message. Nodes also receive their own."""
+        """Deliver a control message, perhaps twice. Nodes also receive their own."""
         ...
 
     def on_state(self, state: BrokerState, detail: str) -> None:
@@ -197,7 +197,9 @@ class LogBroker(ABC):
 
     @abstractmethod
     async def send_control(self, payload: bytes) -> None:
-        """Send a control message to all live nodes of the channel, including this one. Best effort.
+        """Send a control message to all live nodes of the channel, including this one, whatever partitions they tail.
+
+        Best effort: a message may be lost, arrive twice, or arrive in another order. It has no position and no history.
 
         Raises:
             BrokerClosed: The broker is not started, or stopped.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dws_core.testing.suites.broker.suite import BrokerConformance as BrokerConformance
     from dws_core.testing.suites.codec import CodecConformance as CodecConformance
     from dws_core.testing.suites.conformance import Conformance as Conformance
+    from dws_core.testing.suites.mqtt_matcher import MQTTMatcherConformance as MQTTMatcherConformance
     from dws_core.testing.suites.topic_matcher import TopicMatcherConformance as TopicMatcherConformance
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Conformance",
     "FakeWebSocket",
     "FaultyBroker",
+    "MQTTMatcherConformance",
     "RunningNode",
     "Server",
     "TopicMatcherConformance",
@@ -53,6 +55,7 @@ _MODULES: Final = {
     "Conformance": "suites.conformance",
     "FakeWebSocket": "apps.fake_websocket",
     "FaultyBroker": "faults.faulty_broker",
+    "MQTTMatcherConformance": "suites.mqtt_matcher",
     "RunningNode": "apps.server",
     "Server": "apps.server",
     "TopicMatcherConformance": "suites.topic_matcher",

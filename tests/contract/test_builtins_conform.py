@@ -9,7 +9,7 @@ import pytest
 from dws_core import BearerAuthenticator
 from dws_core._plugins.registry import default_registry
 from dws_core.plugin import Authenticator, Codec, Handshake, Principal, TopicMatcher
-from dws_core.testing import AuthenticatorConformance, CodecConformance, TopicMatcherConformance
+from dws_core.testing import AuthenticatorConformance, CodecConformance, MQTTMatcherConformance
 
 
 class TestJSON(CodecConformance):
@@ -24,7 +24,7 @@ class TestMsgpack(CodecConformance):
         return default_registry().codec("msgpack")
 
 
-class TestMQTT(TopicMatcherConformance):
+class TestMQTT(MQTTMatcherConformance):
     @pytest.fixture
     def matcher(self) -> TopicMatcher:
         return default_registry().topic_matcher("mqtt")

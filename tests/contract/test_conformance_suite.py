@@ -18,6 +18,7 @@ from support.other_repository import RUN_S, run_pytest
 BROKEN = Path(__file__).with_name("broken")
 CORRECT = {
     "TestCorrectLogBroker": "broken_logs.py",
+    "TestRepeatsControls": "broken_logs.py",
     "TestCorrectUnderFaults": "broken_under_faults.py",
     "TestCorrectSmallBroker": "broken_small_brokers.py",
     "TestCorrectInterruptedBroker": "broken_small_brokers.py",
@@ -31,13 +32,13 @@ HANG_S = 300.0
 pytestmark = pytest.mark.timeout(RUN_S + HANG_S)  # the first test of a file includes one run of that file
 
 
-def find_flaws() -> dict[str, tuple[str, str]]:
-    """Return for each suite class in the folder its file and the test that must detect the flaw."""
-    decorated = re.compile(r'^@flawed_\w+\("(test_\w+)"\)\nclass (\w+)', re.MULTILINE)
+def find_flaws() -> dict[str, tuple[str, str, str]]:
+    """Return for each suite class in the folder its file, the test that must detect the flaw, and a part of its text."""
+    decorated = re.compile(r'^@flawed_\w+\(\s*"(test_\w+)"(?:,\s*"([^"]+)",?)?\s*\)\nclass (\w+)', re.MULTILINE)
     return {
-        f"Test{name}": (path.name, test)
+        f"Test{name}": (path.name, test, text)
         for path in sorted(BROKEN.glob("*.py"))
-        for test, name in decorated.findall(path.read_text())
+        for test, text, name in decorated.findall(path.read_text())
     }
 
 
@@ -66,7 +67,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcom
 def run_file(file: str, folder: Path) -> Outcomes:
     """Run each flawed plugin with the test that must detect the flaw, and each correct plugin with all tests."""
     shutil.copytree(BROKEN, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    chosen = [f"{file}::{name}::{test}" for name, (found, test) in FLAWS.items() if found == file]
+    chosen = [f"{file}::{name}::{test}" for name, (found, test, _) in FLAWS.items() if found == file]
     chosen += [f"{file}::{name}" for name, found in CORRECT.items() if found == file]
     run = run_pytest(folder, "-q", "--tb=short", "--junitxml=result.xml", *chosen, each_s=HANG_S)
     assert run.returncode == 1, run.stdout + run.stderr
@@ -75,16 +76,20 @@ def run_file(file: str, folder: Path) -> Outcomes:
         name = case.attrib["classname"].rpartition(".")[2]
         kinds = {child.tag for child in case}
         outcome = next((kind for kind in ("failure", "error", "skipped") if kind in kinds), "passed")
-        detail = next((child.text or "" for child in case), "")
-        found[name][case.attrib["name"]] = f"{outcome} {detail}".strip()
+        detail = next((f"{child.get('message', '')} {child.text or ''}" for child in case), "")
+        before = found[name].get(case.attrib["name"], "")  # a test that fails and cannot be torn down has two cases
+        found[name][case.attrib["name"]] = f"{before} {outcome} {detail}".strip()
     return found
 
 
 @pytest.mark.parametrize("name", FLAWS)
 def test_flaw_is_detected(name: str, outcomes: Callable[[str], Outcomes]) -> None:
-    seen = outcomes(FLAWS[name][0])[name]
+    file, _, text = FLAWS[name]
+    seen = outcomes(file)[name]
     assert seen, "the test ran"
-    assert any(outcome.startswith(("failure", "error")) for outcome in seen.values()), seen
+    failures = [outcome for outcome in seen.values() if outcome.startswith(("failure", "error"))]
+    assert failures, seen
+    assert text in " ".join(failures), "the suite explains the flaw"
     assert not any(f"Timeout (>{HANG_S}s)" in outcome for outcome in seen.values()), (
         "the suite says it, and never hangs"
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 
 import pytest
 from support.streams import LaneStreamBroker, MemoryServer, MemoryStreamBroker, QuietStreamBroker
+from support.timeouts import HANG_S
 
-from dws_core.plugin import BrokerSpec
+from dws_core.plugin import BrokerSpec, BrokerURL
 from dws_core.testing import BrokerConformance, BrokerFaults
+from dws_core.testing.suites.peers import LogPeer
 
 
 def _load() -> type[MemoryStreamBroker]:
@@ -54,10 +57,16 @@ class Faults(BrokerFaults):
         self.server.up = True
 
     async def freeze(self) -> None:
-        self.server.running.clear()
+        self.server.freeze()
 
     async def thaw(self) -> None:
-        self.server.running.set()
+        self.server.thaw()
+
+    async def snapshot(self) -> None:
+        self.server.snapshot()
+
+    async def set_back(self) -> None:
+        self.server.set_back()
 
 
 class TestMemoryStreamBroker(BrokerConformance):
@@ -92,3 +101,27 @@ class TestLaneStreamBroker(TestMemoryStreamBroker):
         return BrokerSpec(
             schemes=("memstream",), load=_load_lane, capabilities=LaneStreamBroker.capabilities, summary="In memory."
         )
+
+
+@pytest.mark.anyio
+async def test_publish_while_session_ends_is_stored() -> None:
+    """In each tick while a lost connection ends its tasks, a publish is accepted and stored later."""
+    broker = MemoryStreamBroker.from_url(BrokerURL.parse(f"memstream://{secrets.token_hex(4)}"))
+    node = LogPeer(broker, "c", HANG_S)
+    await node.open()
+    for ticks in range(4):
+        await node.within(asyncio.gather(*(node.submit("t", b"before") for _ in range(10))))
+        broker.server.freeze()
+        futures = [node.submit("t", bytes(100_000)) for _ in range(10)]  # several envelopes in flight
+        for _ in range(4):
+            await asyncio.sleep(0)
+        broker.server.thaw()  # their replies are lost
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        broker.server.cut()
+        for _ in range(15):
+            futures.append(node.submit("t", b"meanwhile"))
+            await asyncio.sleep(0)
+        await node.within(asyncio.gather(*futures))
+    await node.close()
+    MemoryStreamBroker.servers.pop(broker.url.name)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -116,11 +117,23 @@ class PrivateRedis:
 
     def command(self, *command: str) -> Any:
         """Send a command over a separate connection, and return the raw reply."""
-        packed = f"*{len(command)}\r\n" + "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
         with socket.create_connection(("127.0.0.1", self.port), timeout=HANG_S) as connection:
-            connection.sendall(packed.encode())
+            connection.sendall(_pack(command))
             with connection.makefile("rb") as stream:
                 return _read_reply(stream)
+
+    def lose_replies(self) -> None:
+        """Kill all connections but those of subscribers. What they have sent is executed first, without a reply.
+
+        Redis handles the commands that are waiting for it in the order of their arrival, and then sends the replies.
+        """
+        with socket.create_connection(("127.0.0.1", self.port), timeout=HANG_S) as connection:
+            self.freeze()
+            time.sleep(_PAUSE_S)  # the others send commands meanwhile, if they have any
+            connection.sendall(_pack(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")))
+            self.thaw()
+            with connection.makefile("rb") as stream:
+                _read_reply(stream)
 
     def _replies_as(self, pid: int) -> bool:
         """Return whether this process replies, and not another one that has taken the port."""
@@ -130,6 +143,11 @@ class PrivateRedis:
             )
         except OSError:
             return False
+
+
+def _pack(command: Sequence[str]) -> bytes:
+    parts = "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
+    return f"*{len(command)}\r\n{parts}".encode()
 
 
 def _read_reply(stream: BinaryIO) -> bytes:

@@ -16,6 +16,7 @@ from dws_core.plugin import (
     Start,
     StreamBounds,
     StreamLogBroker,
+    StreamSettings,
     StreamWire,
     WireInfo,
     WireLost,
@@ -31,7 +32,6 @@ class MemoryStream:
         records: What is stored, oldest first.
         first: Offset of the oldest record.
         identity: Changes when the stream is replaced.
-        changed: Set when something was appended or the server changed its state.
     """
 
     records: list[bytes] = field(default_factory=list)
@@ -53,8 +53,7 @@ class MemoryStream:
         """Wake all followers."""
         waiting, self.waiting = self.waiting, []
         for future in waiting:
-            if not future.done():
-                future.set_result(None)
+            future.get_loop().call_soon_threadsafe(_resolve, future)  # a node may have its own thread
 
     def start(self, start: int | Start) -> int:
         """Return the offset of a start."""
@@ -69,17 +68,54 @@ class MemoryStream:
         self.records, self.first, self.identity = records, first, secrets.token_hex(4)
 
 
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 @dataclass
 class MemoryServer:
-    """Channels of streams, and their wires."""
+    """Channels of streams, and their wires.
+
+    Attributes:
+        channels: The streams of each channel.
+        wires: The open connections.
+        up: Whether connections can be opened.
+        running: Cleared while the server is frozen.
+        received: What has arrived while it was frozen.
+        copies: The streams at the time of the snapshot.
+    """
 
     channels: dict[str, list[MemoryStream]] = field(default_factory=dict)
     wires: set[MemoryWire] = field(default_factory=set)
     up: bool = True
     running: asyncio.Event = field(default_factory=asyncio.Event)
+    received: list[tuple[MemoryStream, bytes]] = field(default_factory=list)
+    copies: list[tuple[MemoryStream, list[bytes], int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.running.set()
+
+    def freeze(self) -> None:
+        """Reply to nothing, and store nothing."""
+        self.running.clear()
+
+    def thaw(self) -> None:
+        """Store what arrived, also from connections that ended in the meantime, and continue."""
+        received, self.received = self.received, []
+        for stream, data in received:
+            stream.append(data)
+        self.running.set()
+
+    def snapshot(self) -> None:
+        """Copy the streams."""
+        self.copies = [(s, s.records.copy(), s.first) for streams in self.channels.values() for s in streams]
+
+    def set_back(self) -> None:
+        """Return to the copies. The streams keep their identities."""
+        for stream, records, first in self.copies:
+            stream.records, stream.first = records.copy(), first
+        self.cut()
 
     def streams(self, layout: Layout) -> list[MemoryStream]:
         found = self.channels.setdefault(layout.channel, [MemoryStream() for _ in range(layout.partitions)])
@@ -130,8 +166,16 @@ class MemoryWire(StreamWire):
             stream.wake()
 
     async def append(self, partition: int, data: bytes) -> int | None:
+        stream = self.streams[partition]
+        if not self.server.running.is_set():
+            self.server.received.append((stream, data))
+            await self.server.running.wait()
+            raise WireLost("the reply came too late", sent=True)
         await self._reach()
-        offset = self.streams[partition].append(data)
+        offset = stream.append(data)
+        await asyncio.sleep(0)  # the reply is on its way, and may be lost with the connection
+        if self.is_cut:
+            raise WireLost("the connection was cut before the reply", sent=True)
         return None if self.quiet else offset
 
     async def scan(self, partition: int, start: int, stop: int) -> AsyncIterator[tuple[int, bytes]]:
@@ -180,6 +224,7 @@ class MemoryStreamBroker(StreamLogBroker):
     """A broker whose streams are in this process. `memstream://NAME` names a server."""
 
     capabilities: ClassVar[LogCapabilities] = LogCapabilities(durable="none", cross_process=False)
+    settings = StreamSettings(append_timeout_s=1.0, probe_s=0.2, dead_s=1.0)
     servers: ClassVar[dict[str, MemoryServer]] = {}
     quiet: ClassVar[bool] = False
 

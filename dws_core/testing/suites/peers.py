@@ -8,19 +8,25 @@ sleeps, except to poll.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from itertools import count
+from typing import Final, TypeVar
 
 from dws_core.plugin import (
+    BrokerError,
     BrokerInterface,
+    BrokerOverloaded,
+    BrokerUnavailable,
     Delivery,
     Head,
     History,
     Layout,
     LogBroker,
     Offset,
+    PublishOutcomeUnknown,
     ReadResult,
     ReadSpan,
     Receipt,
@@ -33,6 +39,11 @@ from dws_core.testing.suites.waiting import limited
 
 T = TypeVar("T")
 
+TEMPORARY: Final = (BrokerUnavailable, BrokerOverloaded, PublishOutcomeUnknown)
+"""The errors of a publish during a temporary fault."""
+
+_FIX_HANG: Final = "Fix: if the broker is correct but slow, increase the fixture `hang_limit_s`"
+
 
 class Peer(ABC):
     """A broker that subscribes to one channel.
@@ -44,7 +55,7 @@ class Peer(ABC):
 
     def __init__(self, channel: str, hang_limit_s: float) -> None:
         self.channel = channel
-        self._hang_limit_s = hang_limit_s
+        self.hang_limit_s: float = hang_limit_s
         self._taken = 0
 
     @abstractmethod
@@ -88,18 +99,18 @@ class Peer(ABC):
 
     async def within(self, awaited: Awaitable[T]) -> T:
         """Await a call that must not hang."""
-        hung = f"the broker's call did not finish within {self._hang_limit_s} s"
-        async with limited(self._hang_limit_s, lambda: hung):
+        hung = f"the broker's call did not finish within {self.hang_limit_s} s. {_FIX_HANG}"
+        async with limited(self.hang_limit_s, lambda: hung):
             return await awaited
 
     async def until(self, happened: Callable[[], bool], what: str) -> None:
         """Wait until a condition is true. Check it after each arrival, which restarts the time limit."""
 
         def failure() -> str:
-            waited = f"waited {self._hang_limit_s} s without an arrival for {what}"
-            return f"{waited}. Received {_summarize(self.received)}"
+            waited = f"waited {self.hang_limit_s} s without an arrival for {what}"
+            return f"{waited}. Received {_summarize(self.received)}. {_FIX_HANG}"
 
-        async with limited(self._hang_limit_s, failure) as progress:
+        async with limited(self.hang_limit_s, failure) as progress:
             while not happened():
                 before = self._arrivals
                 await self._wait_for_message()
@@ -108,7 +119,7 @@ class Peer(ABC):
 
     async def poll_until(self, happened: Callable[[], Awaitable[bool]], what: str) -> None:
         """Poll a condition until it is true. Use it for changes inside a broker that cause no event."""
-        async with limited(self._hang_limit_s, lambda: f"waited {self._hang_limit_s} s for {what}"):
+        async with limited(self.hang_limit_s, lambda: f"waited {self.hang_limit_s} s for {what}. {_FIX_HANG}"):
             while not await happened():  # noqa: ASYNC110 -- the broker sends no event
                 await asyncio.sleep(0.01)
 
@@ -231,7 +242,7 @@ class LogPeer(Peer):
         """Publish to a topic and return the broker's future."""
         partition = partition_of(topic, self.layout)
         kept = history or History()
-        deadline_s = self._hang_limit_s if deadline_s is None else deadline_s
+        deadline_s = self.hang_limit_s if deadline_s is None else deadline_s
         return self.broker.publish(partition, topic, payload, history=kept, key=key, deadline_s=deadline_s)
 
     async def send_all(self, topics: Sequence[str], *, history: History | None = None) -> list[Receipt]:
@@ -242,6 +253,26 @@ class LogPeer(Peer):
             futures = [self.submit(topic, b"%d" % number, history=history) for number, topic in some]
             receipts += [await self.within(future) for future in futures]
         return receipts
+
+    def topic_in(self, partition: int, start: str) -> str:
+        """Return a topic of a partition."""
+        topics = (f"{start}/{number}" for number in count())
+        return next(topic for topic in topics if partition_of(topic, self.layout) == partition)
+
+    async def insist(self, topic: str, payload: bytes) -> Receipt:
+        """Publish repeatedly with the same key until the message is stored, because a fault may be temporary."""
+        receipts: list[Receipt] = []
+
+        async def stored() -> bool:
+            with contextlib.suppress(*TEMPORARY):
+                receipts.append(await self.submit(topic, payload, key=payload.decode(), deadline_s=1.0))
+            return bool(receipts)
+
+        try:
+            await self.poll_until(stored, f"the receipt of {payload!r}")
+        except BrokerError as error:
+            raise AssertionError(f"a temporary fault must not raise {type(error).__name__}: {error}") from error
+        return receipts[0]
 
     async def head(self, topic: str) -> Head:
         """Return the end of the partition of a topic."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dws_core.plugin import BrokerState, GapReason, Head, Offset, Record
 
@@ -19,6 +19,7 @@ class RecordingSink:
         violations: Violations of the contract of `TailSink`.
         wanted: The partitions that the node tails.
         epochs: Last received epoch of each tailed partition.
+        observe: Called with the records and the state of each event, for tests that watch both.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class RecordingSink:
         self.wanted: frozenset[int] = frozenset()
         self.epochs: dict[int, str] = {}
         self.changed: asyncio.Event = asyncio.Event()
+        self.observe: Callable[[Sequence[Record], BrokerState | None], None] = lambda records, state: None
         self._watermarks: dict[int, tuple[Offset, Offset]] = {}  # partition: baseline, watermark
 
     @property
@@ -77,6 +79,7 @@ class RecordingSink:
                 last = record.offset
         self._watermarks[partition] = (began, hi)
         self.records += records
+        self.observe(records, None)
 
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
         self._check_call("on_discontinuity")
@@ -91,6 +94,7 @@ class RecordingSink:
     def on_state(self, state: BrokerState, detail: str) -> None:
         self._check_call("on_state")
         self.states.append(state)
+        self.observe((), state)
 
     def _check_epoch(self, partition: int, epoch: str) -> None:
         known = self.epochs.setdefault(partition, epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,6 +15,9 @@ from dws_core.plugin import BrokerInterface, LogBroker
 from dws_core.testing.faults.broker_faults import BrokerFaults
 
 MARK: Final = "dws_needs"
+PLUGIN_PACKAGE: Final = "plugin_package"
+"""A fixture of the suite itself, which the author does not define."""
+
 UNKNOWN: Final = object()
 """The value of a fixture that is not known before the tests run."""
 
@@ -35,18 +39,25 @@ def needs(
     kind: Literal["log", "plain", ""] = "",
     *capabilities: str,
     fixture: str = "",
+    package: str = "",
     faults: tuple[str, ...] = (),
 ) -> pytest.MarkDecorator:
     """Mark a test that does not apply to every suite.
 
     Args:
         kind: The kind of broker. If empty, the test applies to both.
-        *capabilities: Capabilities that the broker must promise, as `name` or as `name=value`.
+        *capabilities: Capabilities that the broker must promise, as `name`, `name=value` or `name!=value`. A kind of
+            broker that has no such capability is not restricted by it.
         fixture: A fixture that the suite must define.
+        package: A package that must be installed.
         faults: Methods of `BrokerFaults` that the fixture `fault` must implement.
     """
     return getattr(pytest.mark, MARK)(  # type: ignore[no-any-return]  # pytest makes marks of any name
-        kind=kind, capabilities=capabilities, fixture="fault" if faults else fixture, faults=faults
+        kind=kind,
+        capabilities=capabilities,
+        fixture="fault" if faults else fixture,
+        package=package,
+        faults=faults,
     )
 
 
@@ -61,13 +72,20 @@ def left_out(
         value_of: Returns the value of a fixture, `UNKNOWN`, or, for `fault`, its class.
     """
     need = mark.kwargs
-    if need["kind"] and isinstance(found := broker_class(), type) and (why := _why_not_promised(found, need)):
+    if need["package"] and importlib.util.find_spec(need["package"]) is None:
+        return LeftOut(f"the package {need['package']!r} is not installed", f"pip install {need['package']}")
+    if (
+        (need["kind"] or need["capabilities"])
+        and isinstance(found := broker_class(), type)
+        and (why := _why_not_promised(found, need))
+    ):
         return LeftOut(why)
     if not need["fixture"]:
         return None
     value = value_of(need["fixture"])
     if value is None:
-        return LeftOut(f"no fixture {need['fixture']!r}", need["fixture"])
+        missing = "" if need["fixture"] == PLUGIN_PACKAGE else need["fixture"]
+        return LeftOut(f"no fixture {need['fixture']!r}", missing)
     kind: Any = value if isinstance(value, type) else type(value)
     for name in need["faults"] if issubclass(kind, BrokerFaults) else ():
         if not kind.has(name):
@@ -77,14 +95,25 @@ def left_out(
 
 
 def _why_not_promised(broker_class: Any, need: Mapping[str, Any]) -> str:
-    if not issubclass(broker_class, LogBroker if need["kind"] == "log" else BrokerInterface):
+    if need["kind"] and not issubclass(broker_class, LogBroker if need["kind"] == "log" else BrokerInterface):
         return "for a LogBroker" if need["kind"] == "log" else "for a BrokerInterface"
     for capability in need["capabilities"]:
-        name, _, wanted = capability.partition("=")
-        value = getattr(broker_class.capabilities, name)
-        if value != wanted if wanted else not value:
+        if not _is_promised(broker_class.capabilities, capability):
             return f"not promised: {capability}"
     return ""
+
+
+def _is_promised(capabilities: object, capability: str) -> bool:
+    name, _, wanted = capability.partition("=")
+    value = getattr(capabilities, name.removesuffix("!"), _NO_SUCH)
+    if value is _NO_SUCH:
+        return True
+    if name.endswith("!"):
+        return bool(value != wanted)
+    return bool(value == wanted if wanted else value)
+
+
+_NO_SUCH: Final = object()
 
 
 def constant(cls: type, name: str) -> object:

@@ -35,32 +35,32 @@ class ClusterFaults(BrokerFaults):
     def __init__(self, cluster: PrivateCluster) -> None:
         self.cluster = cluster
 
-    async def cut_tail(self) -> None:
+    def cut_tail(self) -> None:
         for server in self.cluster.servers:
             server.command("CLIENT", "KILL", "TYPE", "pubsub")
 
-    async def cut_commands(self) -> None:
+    def cut_commands(self) -> None:
         for server in self.cluster.servers:
-            server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            server.lose_replies()
 
-    async def restart(self) -> None:
-        await asyncio.to_thread(self.cluster.restart)
+    def restart(self) -> None:
+        self.cluster.restart()
 
-    async def wipe(self) -> None:
+    def wipe(self) -> None:
         for server in self.cluster.servers:
             server.command("FLUSHALL")  # while they run
 
-    async def take_down(self) -> None:
+    def take_down(self) -> None:
         self.cluster.kill()
 
-    async def bring_up(self) -> None:
-        await asyncio.to_thread(self.cluster.restart)
+    def bring_up(self) -> None:
+        self.cluster.restart()
 
-    async def freeze(self) -> None:
+    def freeze(self) -> None:
         for server in self.cluster.servers:
             server.freeze()
 
-    async def thaw(self) -> None:
+    def thaw(self) -> None:
         for server in self.cluster.servers:
             server.thaw()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from dws_redis import RedisBroker
@@ -16,35 +17,49 @@ class RedisFaults(BrokerFaults):
 
     def __init__(self, redis: PrivateRedis) -> None:
         self.redis = redis
+        self._data: dict[Path, bytes] = {}
 
-    async def cut_tail(self) -> None:
+    def cut_tail(self) -> None:
         self.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
 
-    async def cut_commands(self) -> None:
-        self.redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    def cut_commands(self) -> None:
+        self.redis.lose_replies()
 
-    async def restart(self) -> None:
+    def restart(self) -> None:
         self.redis.kill()
         self.redis.start()
 
-    async def wipe(self) -> None:
-        self.redis.kill()
-        for found in self.redis.folder.rglob("*.aof*"):
-            if found.is_file():
-                found.unlink()
-        self.redis.start()
+    def wipe(self) -> None:
+        self._replace_data({})
 
-    async def take_down(self) -> None:
+    def take_down(self) -> None:
         self.redis.kill()
 
-    async def bring_up(self) -> None:
+    def bring_up(self) -> None:
         self.redis.start()
 
-    async def freeze(self) -> None:
+    def freeze(self) -> None:
         self.redis.freeze()
 
-    async def thaw(self) -> None:
+    def thaw(self) -> None:
         self.redis.thaw()
+
+    def snapshot(self) -> None:
+        self._data = {found: found.read_bytes() for found in self._files()}
+
+    def set_back(self) -> None:
+        self._replace_data(self._data)
+
+    def _files(self) -> list[Path]:
+        return [found for found in self.redis.folder.rglob("*.aof*") if found.is_file()]
+
+    def _replace_data(self, data: dict[Path, bytes]) -> None:
+        self.redis.kill()
+        for found in self._files():
+            found.unlink()
+        for path, content in data.items():
+            path.write_bytes(content)
+        self.redis.start()
 
 
 class TestRedisBroker(BrokerConformance):

@@ -24,8 +24,8 @@ class TestCorrectLogBroker(BrokerSuiteInNoHurry):
     kind = CorrectLogBroker
 
 
-def flawed_broker(test: str) -> Callable[[type[Any]], type[Any]]:
-    return found_by(test, BrokerSuite)
+def flawed_broker(test: str, text: str = "") -> Callable[[type[Any]], type[Any]]:
+    return found_by(test, BrokerSuite, text)
 
 
 # -- logs with a flaw in the events for the node
@@ -125,6 +125,83 @@ class KeepsControlMessagesFromTheSender(Tampered):
     async def start(self, *, node: bytes, layout: Any, sink: Any) -> None:
         self.between = type("between", (type(self).between,), {"sink_owner": node})
         await super().start(node=node, layout=layout, sink=sink)
+
+
+@flawed_broker("test_control_message_reaches_all_nodes_of_channel")
+class SendsControlsToAllChannels(MemoryBroker):
+    async def send_control(self, payload: bytes) -> None:
+        for node in LIVE:
+            node.receive_control(self._started().id, payload)
+
+    async def start(self, **arguments: Any) -> None:
+        await super().start(**arguments)
+        LIVE.append(self._node)
+
+    async def stop(self, **arguments: Any) -> None:
+        if self._node in LIVE:
+            LIVE.remove(self._node)
+        await super().stop(**arguments)
+
+
+LIVE: list[Any] = []
+
+
+@flawed_broker("test_control_payload_arrives_unchanged")
+class SendsNoEmptyControl(MemoryBroker):
+    async def send_control(self, payload: bytes) -> None:
+        if payload:
+            await super().send_control(payload)
+
+
+@flawed_broker("test_control_message_reaches_node_that_tails_nothing")
+class SendsControlsThroughTheTail(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        def on_control(self, sender: bytes, payload: bytes) -> None:
+            if self.sink.wanted:
+                self.sink.on_control(sender, payload)
+
+
+@flawed_broker("test_control_message_is_not_in_history")
+class KeepsControlMessages(MemoryBroker):
+    async def send_control(self, payload: bytes) -> None:
+        self.publish(0, "control", payload, history=History())
+        await super().send_control(payload)
+
+
+# -- nodes that fall far behind
+
+
+@flawed_broker("test_node_that_stood_still_receives_everything")
+class DropsWhatItCannotDeliverAtOnce(Tampered):
+    class between(Between):  # noqa: N801 -- an attribute
+        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
+            self.sink.on_records(partition, epoch, lo, hi, records[-5000:])
+
+
+@flawed_broker("test_node_that_stood_still_receives_everything", "is the gap")
+class ReadsNoMoreThanAThousand(MemoryBroker):
+    async def read(self, span: ReadSpan) -> ReadResult:
+        return await super().read(replace(span, limit=min(span.limit, 1000)))
+
+
+class RepeatsControls(Tampered):
+    """A correct broker: control messages may arrive twice."""
+
+    class between(Between):  # noqa: N801 -- an attribute
+        def on_control(self, sender: bytes, payload: bytes) -> None:
+            self.sink.on_control(sender, payload)
+            self.sink.on_control(sender, payload)
+
+    lost = 0
+
+    async def send_control(self, payload: bytes) -> None:
+        self.lost += 1
+        if self.lost % 3:  # and every third one is lost
+            await super().send_control(payload)
+
+
+class TestRepeatsControls(BrokerSuiteInNoHurry):
+    kind = RepeatsControls
 
 
 # -- logs with a flaw in their operations

@@ -9,10 +9,10 @@ import pytest
 from factory import found_by
 
 from dws_core.plugin import InvalidFilter, InvalidTopic
-from dws_core.testing import TopicMatcherConformance
+from dws_core.testing import MQTTMatcherConformance
 
 
-class MatcherSuite(TopicMatcherConformance):
+class MatcherSuite(MQTTMatcherConformance):
     kind: Callable[[], Any]
 
     @pytest.fixture
@@ -85,23 +85,23 @@ class TestCorrectMatcher(MatcherSuite):
     kind = NaiveMatcher
 
 
-def flawed_matcher(test: str) -> Callable[[type[Any]], type[Any]]:
-    return found_by(test, MatcherSuite)
+def flawed_matcher(test: str, text: str = "") -> Callable[[type[Any]], type[Any]]:
+    return found_by(test, MatcherSuite, text)
 
 
-@flawed_matcher("test_examples_of_specification_match")
+@flawed_matcher("test_examples_of_specification_match", "must match topic")
 class LetsHashMissTheParent(NaiveMatcher):
     def matches(self, topic: str, filter_: str) -> bool:
         return super().matches(topic, filter_) and filter_ != f"{topic}/#"
 
 
-@flawed_matcher("test_matcher_agrees_with_naive_reference")
+@flawed_matcher("test_matcher_agrees_with_naive_reference", "or the fixture `reference` if your language differs")
 class LetsPlusSkipEmptyLevels(NaiveMatcher):
     def matches(self, topic: str, filter_: str) -> bool:
         return super().matches(topic, filter_) and not ("+" in filter_ and topic.startswith("b//"))
 
 
-@flawed_matcher("test_invalid_filter_is_rejected_with_position")
+@flawed_matcher("test_invalid_filter_is_rejected_with_position", "or the fixture `invalid_filters`")
 class AllowsAnyFilter(NaiveMatcher):
     def check_filter(self, filter_: str) -> str:
         return filter_
@@ -114,7 +114,7 @@ class PublishesToWildcards(NaiveMatcher):
         return topic
 
 
-@flawed_matcher("test_index_finds_matching_filters")
+@flawed_matcher("test_index_finds_matching_filters", "differs from matches() for the filters")
 class HasAnIndexThatKnowsNoHash(NaiveMatcher):
     def index(self) -> Any:
         class Exact(NaiveMatcher):

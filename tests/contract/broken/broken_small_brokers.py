@@ -244,12 +244,19 @@ class CorrectInterruptedBroker(SmallBroker):
 
     down = False
     attempts = 0
+    running = asyncio.Event()
+    running.set()
 
     async def connect(self) -> None:
         if self.down:
             raise BrokerUnavailable("this broker is down.")
         self.queue = asyncio.Queue()
         await super().connect()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.running = asyncio.Event()
+        cls.running.set()
 
     async def disconnect(self) -> None:
         self.channels.clear()
@@ -260,6 +267,7 @@ class CorrectInterruptedBroker(SmallBroker):
             self.queue.put_nowait(None)
 
     async def publish(self, channel: str, message: bytes) -> None:
+        await self.running.wait()
         if self.open and self not in self.everybody:
             raise BrokerUnavailable("this broker has lost its connection.")
         await super().publish(channel, message)
@@ -302,6 +310,12 @@ class Outages(BrokerFaults):
     async def bring_up(self) -> None:
         self.kind.down = False
 
+    async def freeze(self) -> None:
+        self.kind.running = asyncio.Event()
+
+    async def thaw(self) -> None:
+        self.kind.running.set()
+
 
 class InterruptedSuite(BrokerSuite):
     """The suite with all faults of plain brokers."""
@@ -315,8 +329,8 @@ class TestCorrectInterruptedBroker(InterruptedSuite, BrokerSuiteInNoHurry):
     kind = CorrectInterruptedBroker
 
 
-def flawed_when_interrupted(test: str) -> Callable[[type[Any]], type[Any]]:
-    return found_by(test, InterruptedSuite)
+def flawed_when_interrupted(test: str, text: str = "") -> Callable[[type[Any]], type[Any]]:
+    return found_by(test, InterruptedSuite, text)
 
 
 @flawed_when_interrupted("test_lost_connection_loses_nothing_or_is_reported")
@@ -409,3 +423,17 @@ class RaisesItsClientsOwnError(CorrectInterruptedBroker):
         if self.down:
             raise ConnectionRefusedError("port 1")
         await super().connect()
+
+
+@flawed_when_interrupted("test_frozen_server_loses_nothing_or_is_reported")
+class LosesWhatItSendsToAFrozenServer(CorrectInterruptedBroker):
+    async def publish(self, channel: str, message: bytes) -> None:
+        if self.running.is_set():
+            await super().publish(channel, message)
+
+
+@flawed_when_interrupted("test_disconnect_does_not_wait_for_frozen_server", "Fix: close the connection without a reply")
+class SaysGoodbyeToAFrozenServer(CorrectInterruptedBroker):
+    async def disconnect(self) -> None:
+        await self.running.wait()
+        await super().disconnect()

@@ -43,22 +43,22 @@ class BrokerSuite(BrokerConformance):
         )
 
 
-def found_by(test: str, suite: type[Any], member: str = "kind") -> Callable[[type[Any]], type[Any]]:
-    """Make a suite for a flawed class. `test_conformance_suite.py` checks that the given test fails."""
+class BrokerSuiteInNoHurry(BrokerSuite):
+    """The suite for a correct broker, or for a flaw that is not a hang, with a longer timeout."""
+
+    @pytest.fixture
+    def hang_limit_s(self) -> float:
+        return 30.0
+
+
+def found_by(test: str, suite: type[Any], text: str = "") -> Callable[[type[Any]], type[Any]]:
+    """Make a suite for a flawed class. `test_conformance_suite.py` checks that the given test fails, with this text."""
 
     def register(flawed: type[Any]) -> type[Any]:
         name = f"Test{flawed.__name__}"
         assert hasattr(suite, test), f"{suite.__name__} has no test {test}"
         module = sys.modules[flawed.__module__]
-        setattr(module, name, type(name, (suite,), {member: flawed, "__module__": module.__name__}))
+        setattr(module, name, type(name, (suite,), {"kind": flawed, "__module__": module.__name__}))
         return flawed
 
     return register
-
-
-class BrokerSuiteInNoHurry(BrokerSuite):
-    """The suite for a correct broker, with a longer timeout."""
-
-    @pytest.fixture
-    def hang_limit_s(self) -> float:
-        return 30.0

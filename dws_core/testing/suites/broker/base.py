@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from dws_core import create_broker
 from dws_core.plugin import BrokerInterface, BrokerSpec, BrokerURL, LogBroker, PluginRegistry
 from dws_core.testing.faults.broker_faults import BrokerFaults
+from dws_core.testing.faults.cause import Cause
 from dws_core.testing.suites.conformance import Conformance
 from dws_core.testing.suites.peers import LogPeer, Peer, PlainPeer
 from dws_core.testing.suites.selection import constant, is_constant
@@ -74,10 +76,28 @@ class BrokerBase(Conformance):
         return 30.0
 
     @pytest.fixture
+    def queue_limit_bytes(self) -> int:
+        """Maximum size of all messages that a node may queue for one partition, in bytes."""
+        return 134_217_728
+
+    @pytest.fixture
+    def cause(self, fault: BrokerFaults | None) -> Iterator[Cause]:
+        """Causes the faults of `fault`, and checks that they do not block the event loop."""
+        cause = Cause(fault)
+        yield cause
+        cause.check()
+
+    @pytest.fixture
     def broker_spec(self, broker_url: str) -> BrokerSpec:
         """The record of the installed plugin that handles the URL."""
         create_broker(broker_url)  # raises a helpful error if no plugin offers the scheme
         return PluginRegistry().broker_spec(BrokerURL.parse(broker_url).scheme, where=broker_url)
+
+    @pytest.fixture
+    def plugin_package(self, broker_spec: BrokerSpec) -> str | None:
+        """The package of the record, or None if it is not installed, as in the tests of the suite itself."""
+        package = broker_spec.load.__module__.partition(".")[0]
+        return None if importlib.util.find_spec(package) is None else package
 
     @pytest.fixture
     def broker_class(self, broker_spec: BrokerSpec) -> type[BrokerInterface] | type[LogBroker]:

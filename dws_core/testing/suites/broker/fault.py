@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 import pytest
 
 from dws_core.plugin import (
-    BrokerError,
-    BrokerOverloaded,
     BrokerUnavailable,
     GapReason,
     LogBroker,
     PublishOutcomeUnknown,
     ReadResult,
-    Receipt,
     partition_of,
 )
-from dws_core.testing.faults.broker_faults import BrokerFaults
+from dws_core.testing.faults.cause import Cause
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer
 from dws_core.testing.suites.peers import LogPeer
 from dws_core.testing.suites.selection import needs
 
-_TEMPORARY = (BrokerUnavailable, BrokerOverloaded, PublishOutcomeUnknown)
-
-
-_CUTS = [(("cut_tail",), 20), (("cut_commands",), 20), (("cut_tail", "cut_commands"), 20), (("restart",), 3)]
-"""Concurrent faults, and their number of rounds."""
+_CUTS = [(("cut_tail",), 10), (("cut_commands",), 10), (("cut_tail", "cut_commands"), 10), (("restart",), 3)]
+"""Faults in a row, and their number of rounds."""
 
 
 class BrokerFaultTests(BrokerBase):
@@ -42,7 +35,7 @@ class BrokerFaultTests(BrokerBase):
         ],
     )
     async def test_broken_connections_lose_and_repeat_nothing(
-        self, open_peer: OpenPeer, fault: BrokerFaults, names: tuple[str, ...], rounds: int
+        self, open_peer: OpenPeer, cause: Cause, names: tuple[str, ...], rounds: int
     ) -> None:
         """The connections break while one node publishes and two nodes receive."""
         a: LogPeer = await open_peer()
@@ -50,24 +43,24 @@ class BrokerFaultTests(BrokerBase):
 
         async def publish(first: int) -> None:
             for number in range(first, first + 10):
-                await _insist(a, b"%d" % number)
+                await a.insist("t", b"%d" % number)
                 await asyncio.sleep(0)  # some brokers resolve immediately, but the fault must happen during publishes
 
         for number in range(rounds):
-            await asyncio.gather(*(getattr(fault, name)() for name in names), publish(number * 10))
-        await _insist(a, b"end")
+            await asyncio.gather(cause(*names), publish(number * 10))
+        await a.insist("t", b"end")
         for node in (a, b):
             assert await node.receive_until(b"end") == [b"%d" % number for number in range(rounds * 10)]
 
     @needs("log", "recovery", faults=("wipe",))
-    async def test_wiped_log_starts_new_epoch_on_every_node(self, open_peer: OpenPeer, fault: BrokerFaults) -> None:
+    async def test_wiped_log_starts_new_epoch_on_every_node(self, open_peer: OpenPeer, cause: Cause) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         old = await a.send("t", b"old")
         for node in (a, b):
             await node.receive(1)
-        await fault.wipe()
-        new = await _insist(a, b"new")
+        await cause("wipe")
+        new = await a.insist("t", b"new")
         assert new.epoch != old.epoch
         partition = partition_of("t", a.layout)
         for node in (a, b):
@@ -77,26 +70,58 @@ class BrokerFaultTests(BrokerBase):
             result = await node.read_after(["t"], old.offset or 0, epoch=old.epoch, partition=partition)
             assert result == ReadResult(gap=GapReason.EPOCH)
             assert (await node.head("t")).epoch == new.epoch
-        await _insist(a, b"newer")
+        await a.insist("t", b"newer")
         for node in (a, b):
             assert (await node.receive_until(b"newer"))[-1:] in ([b"new"], []), (
                 "records before the new baseline are not delivered"
             )
 
+    @needs("log", "recovery", faults=("snapshot", "set_back"))
+    async def test_log_that_was_set_back_starts_new_epoch(self, open_peer: OpenPeer, cause: Cause) -> None:
+        """An old position must not stand for the messages that are stored after the log was set back."""
+        a: LogPeer = await open_peer()
+        b: LogPeer = await open_peer()
+        kept = await a.send("t", b"kept")
+        await cause("snapshot")
+        lost = [await a.send("t", b"lost %d" % number) for number in range(5)]
+        for node in (a, b):
+            await node.receive(6)
+        await cause("set_back")
+        again = [await a.insist("t", b"again %d" % number) for number in range(10)]
+        partition = partition_of("t", a.layout)
+        assert kept.epoch not in {receipt.epoch for receipt in again}, (
+            "a log that was set back stores new messages in the same epoch, so clients would miss the first of them. Fix: "
+            "compare the end of the log with the last seen position after each new connection, and start a new epoch"
+        )
+        for node in (a, b):
+            await node.until(
+                _lost(node, partition), "a discontinuity, because messages were lost when the log was set back"
+            )
+            for place in (kept, lost[-1]):
+                result = await node.read_after(["t"], place.offset or 0, epoch=kept.epoch, partition=partition)
+                assert result == ReadResult(gap=GapReason.EPOCH)
+        await a.insist("t", b"end")
+        for node in (a, b):
+            await node.until(_heard(node, b"end"), "a message after the log was set back")
+            reasons = node.sink.take_losses()
+            assert reasons & {GapReason.EPOCH, GapReason.AHEAD}, f"the discontinuities name {reasons}, not 'epoch'"
+            received = await node.receive_until(b"end")
+            assert received == [b"again %d" % n for n in range(10 - len(received), 10)]
+
     @needs("log", "recovery", faults=("freeze", "thaw"))
-    async def test_frozen_broker_is_noticed_and_loses_nothing(self, open_peer: OpenPeer, fault: BrokerFaults) -> None:
+    async def test_frozen_broker_is_noticed_and_loses_nothing(self, open_peer: OpenPeer, cause: Cause) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
         await a.publish(b"before")
-        await fault.freeze()
+        await cause("freeze")
         try:
             sent = await _publish_until_failure(a)
             for node in (a, b):
                 await node.until(_troubled(node), "the state 'degraded' or 'blocked'")
         finally:
-            await fault.thaw()
-        await _insist(a, sent[-1])
-        await _insist(a, b"end")
+            await cause("thaw")
+        await a.insist("t", sent[-1])
+        await a.insist("t", b"end")
         for node in (a, b):
             await node.until(_live(node), "the state 'live'")
             assert await node.receive_until(b"end") == [b"before", *sent]
@@ -106,12 +131,12 @@ class BrokerFaultTests(BrokerBase):
         self,
         open_peer: OpenPeer,
         make_peer: Callable[..., LogPeer],
-        fault: BrokerFaults,
+        cause: Cause,
         broker_class: type[LogBroker],
     ) -> None:
         a: LogPeer = await open_peer()
         b: LogPeer = await open_peer()
-        await fault.take_down()
+        await cause("take_down")
         try:
             await _publish_until_failure(a)
             for ask in (a.broker.heads([0]), a.broker.send_control(b"x"), make_peer().start()):
@@ -120,10 +145,10 @@ class BrokerFaultTests(BrokerBase):
             for node in (a, b):
                 await node.until(_troubled(node), "the state 'degraded' or 'blocked'")
         finally:
-            await fault.bring_up()
+            await cause("bring_up")
         for node in (a, b):
             await node.until(_live(node), "the state 'live'")
-        await _insist(a, b"again")
+        await a.insist("t", b"again")
         for node in (a, b):
             await node.until(_heard(node, b"again"), "a message after the fault")
             if broker_class.capabilities.durable == "none":
@@ -164,19 +189,3 @@ async def _publish_until_failure(node: LogPeer) -> list[bytes]:
 
     await node.poll_until(fails, "a publish to fail")
     return sent
-
-
-async def _insist(node: LogPeer, payload: bytes) -> Receipt:
-    """Publish repeatedly with the same key until the message is stored."""
-    receipts: list[Receipt] = []
-
-    async def stored() -> bool:
-        with contextlib.suppress(*_TEMPORARY):
-            receipts.append(await node.submit("t", payload, key=payload.decode(), deadline_s=1.0))
-        return bool(receipts)
-
-    try:
-        await node.poll_until(stored, f"the receipt of {payload!r}")
-    except BrokerError as error:
-        raise AssertionError(f"a temporary fault must not raise {type(error).__name__}: {error}") from error
-    return receipts[0]

@@ -7,17 +7,20 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import pytest
 
 from dws_core.plugin import BrokerClosed, BrokerError, BrokerUnavailable
-from dws_core.testing.faults.broker_faults import BrokerFaults
+from dws_core.testing.faults.cause import Cause
 from dws_core.testing.suites.broker.base import BrokerBase, OpenPeer, Sever
 from dws_core.testing.suites.peers import PlainPeer
 from dws_core.testing.suites.selection import needs
 
 Action: TypeAlias = Callable[[], Awaitable[None]]
+
+_NODE_WAITS_S: Final = 5.0
+_FROZEN_S: Final = 0.3
 
 _RULE = (
     "If messages may be lost with a connection, deliveries() must raise an exception or end before it yields a later "
@@ -61,10 +64,10 @@ class BrokerLostConnectionTests(BrokerBase):
         ],
     )
     async def test_lost_connection_loses_nothing_or_is_reported(
-        self, open_peer: OpenPeer, fault: BrokerFaults, name: str, rounds: int
+        self, open_peer: OpenPeer, cause: Cause, name: str, rounds: int
     ) -> None:
         """The connections break while one node publishes and another receives."""
-        await self._break_off(open_peer, getattr(fault, name), rounds)
+        await self._break_off(open_peer, partial(cause, name), rounds)
 
     async def _break_off(self, open_peer: OpenPeer, break_off: Action, rounds: int) -> None:
         async with _recovering(await open_peer()) as a, _recovering(await open_peer()) as b:
@@ -88,14 +91,40 @@ class BrokerLostConnectionTests(BrokerBase):
         missing = set(texts) - set(events)
         assert _explained(texts, events), f"{len(missing)} messages are missing, and nothing was reported. {_RULE}"
 
+    @needs("plain", faults=("freeze", "thaw"))
+    async def test_frozen_server_loses_nothing_or_is_reported(self, open_peer: OpenPeer, cause: Cause) -> None:
+        """Publishes wait or fail while the server is frozen. What it accepts arrives, or the loss is reported."""
+        async with _recovering(await open_peer()) as a, _recovering(await open_peer()) as b:
+            for number in range(3):
+                await self._lose_nothing(a, b, partial(_freeze_for_a_while, cause, a), number)
+
+    @needs("plain", faults=("freeze", "thaw"))
+    async def test_disconnect_does_not_wait_for_frozen_server(self, open_peer: OpenPeer, cause: Cause) -> None:
+        a: PlainPeer = await open_peer()
+        await cause("freeze")
+        try:
+            try:
+                async with asyncio.timeout(min(_NODE_WAITS_S, a.hang_limit_s)):
+                    await a.broker.disconnect()
+            except TimeoutError:
+                raise AssertionError(
+                    "disconnect() waits for a server that does not answer. The node waits for 5 s, and then leaves the "
+                    "connection open. Fix: close the connection without a reply"
+                ) from None
+        finally:
+            await cause("thaw")
+        await a.open()
+        await a.publish(b"again")
+        await a.receive_until(b"again")
+
     @needs("plain", faults=("take_down", "bring_up"))
     async def test_unreachable_broker_is_reached_again(
-        self, open_peer: OpenPeer, make_peer: Callable[..., PlainPeer], fault: BrokerFaults
+        self, open_peer: OpenPeer, make_peer: Callable[..., PlainPeer], cause: Cause
     ) -> None:
         """A failed `connect` raises `BrokerUnavailable`, can be disconnected, and can be repeated."""
         late = make_peer()
         async with _recovering(await open_peer()) as a, _recovering(await open_peer()) as b:
-            await fault.take_down()
+            await cause("take_down")
             try:
                 for _ in range(2):
                     with pytest.raises(BrokerUnavailable):
@@ -105,7 +134,7 @@ class BrokerLostConnectionTests(BrokerBase):
                 with pytest.raises((BrokerUnavailable, BrokerClosed)):
                     await a.peer.publish(b"lost")
             finally:
-                await fault.bring_up()
+                await cause("bring_up")
             await _talk_until(a, b, b"again")
         await late.open()
         try:
@@ -184,6 +213,15 @@ class RecoveringNode:
             return True
 
         await self.peer.poll_until(stored, f"the broker to accept {payload!r}")
+
+
+async def _freeze_for_a_while(cause: Cause, node: RecoveringNode) -> None:
+    """Freeze the server while publishes are sent to it."""
+    await cause("freeze")
+    try:
+        await asyncio.sleep(min(_FROZEN_S, node.peer.hang_limit_s / 3))  # a publish may wait without any event
+    finally:
+        await cause("thaw")
 
 
 @asynccontextmanager

@@ -37,6 +37,7 @@ def _payloads() -> list[bytes]:
 class BrokerPayloadTests(BrokerBase):
     """Payloads and names arrive unchanged. The size limit is enforced."""
 
+    @needs("", "ordering!=none")
     async def test_any_bytes_arrive_unchanged(self, open_peer: OpenPeer) -> None:
         a, b = await open_peer(), await open_peer()
         sent = _payloads()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 from dws_core.plugin import BrokerError, BrokerInterface, BrokerSpec, BrokerURL, InvalidBrokerURL, LogBroker
 from dws_core.testing.suites.broker.base import BrokerBase
 from dws_core.testing.suites.peers import Peer
-from dws_core.testing.suites.selection import needs
+from dws_core.testing.suites.selection import PLUGIN_PACKAGE, needs
 
 _SECRET = "open-sesame"  # noqa: S105 -- not a real secret
 
@@ -47,12 +46,9 @@ class BrokerRecordTests(BrokerBase):
         if isinstance(self.broker, type):
             assert self.broker is broker_class, "the class attribute 'broker' selects the tests of another class"
 
-    def test_plugin_import_loads_no_third_party_module(self, broker_spec: BrokerSpec) -> None:
-        module = broker_spec.load.__module__
-        package = module.partition(".")[0]
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-        script = _FOREIGN_IMPORTS.format(module=module, package=package)
+    @needs(fixture=PLUGIN_PACKAGE)
+    def test_plugin_import_loads_no_third_party_module(self, broker_spec: BrokerSpec, plugin_package: str) -> None:
+        script = _FOREIGN_IMPORTS.format(module=broker_spec.load.__module__, package=plugin_package)
         run = subprocess.run(  # noqa: S603 -- a fixed script in this interpreter
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
         )

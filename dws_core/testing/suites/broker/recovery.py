@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Final, TypeAlias
-
-import pytest
 
 from dws_core.plugin import History, partition_of
 from dws_core.testing.suites.broker.base import BrokerBase
@@ -35,9 +34,8 @@ class BrokerRecoveryTests(BrokerBase):
                 await client.attach(nodes[0])
             await MovingClients(nodes, clients).run()
 
-    @needs("log", "recovery")
+    @needs("log", "recovery", package="hypothesis")
     def test_roaming_clients_receive_every_record_or_gap(self, make_peer: MakePeer) -> None:
-        pytest.importorskip("hypothesis", reason="needs hypothesis: pip install 'dws-core[testing]'")
         from dws_core.testing.suites.strategies import SCENARIOS, check_all  # noqa: PLC0415 -- optional
 
         with asyncio.Runner() as runner:
@@ -84,10 +82,12 @@ class World:
             self.recovered += client.recovered
             assert size < len(self.sent) or not client.gaps, f"a gap {client.gaps}, but no record was dropped"
 
-    async def publish(self, node: int, topic: int, count: int) -> None:
-        """Publish through a node."""
-        for _ in range(count):
-            await _publish(self.nodes[node], self.topics[topic], self.sent, history=self.history)
+    async def publish(self, node: int, topic: int, times: int) -> None:
+        """Publish through a node, in one tick."""
+        publishes = (
+            _publish(self.nodes[node], self.topics[topic], self.sent, history=self.history) for _ in range(times)
+        )
+        await asyncio.gather(*publishes)
 
     async def attach(self, client: int, node: int) -> None:
         """Start to attach a client to a node, concurrently with the next steps."""
@@ -123,10 +123,10 @@ class World:
         """Deliver all records to all nodes and clients."""
         for node in self.nodes:
             _sink(node).release()
-            await _until_heard(node)
+        await asyncio.gather(*map(_until_heard, self.nodes))
         for number in range(len(self.clients)):
             await self.attach(number, number % len(self.nodes))
-            await self.wait(number)
+        await asyncio.gather(*map(self.wait, range(len(self.clients))))
 
 
 class MovingClients:
@@ -189,8 +189,11 @@ class MovingClients:
         assert self._moved_enough(), [(client.hops, client.recovered) for client in self._clients]
 
 
+_numbers: Final = count()
+
+
 async def _publish(node: LogPeer, topic: str, sent: list[Sent], *, history: History | None = None) -> None:
-    payload = b"%d" % len(sent)
+    payload = b"%d" % next(_numbers)
     receipt = await node.send(topic, payload, history=history)
     assert receipt.offset is not None
     sent.append((partition_of(topic, node.layout), receipt.offset, topic, payload))

@@ -31,6 +31,7 @@ _LOOK_ALIKES = [
 class BrokerRoutingTests(BrokerBase):
     """Every subscribed node receives a message once, and no other node receives it."""
 
+    @needs("", "ordering!=none")
     async def test_every_node_receives_publish_once(self, open_peer: OpenPeer) -> None:
         nodes = [await open_peer() for _ in range(3)]
         await nodes[0].publish(b"hello")
@@ -43,7 +44,7 @@ class BrokerRoutingTests(BrokerBase):
         await a.publish(b"from a")
         assert await b.receive(1) == [b"from a"]
         await b.publish(b"from b")
-        assert await a.receive(2) == [b"from a", b"from b"]
+        assert sorted(await a.receive(2)) == [b"from a", b"from b"], "the order of two publishers is not promised"
 
     async def test_node_misses_nothing_once_subscribed(self, open_peer: OpenPeer) -> None:
         sender, listener = await open_peer(), await open_peer()
@@ -53,6 +54,7 @@ class BrokerRoutingTests(BrokerBase):
             await sender.publish(b"%d" % number)
             assert await listener.receive_until(b"%d" % number) == []
 
+    @needs("", "ordering!=none")
     async def test_channels_are_separate(self, open_peer: OpenPeer, channel: str) -> None:
         one, two = await open_peer(), await open_peer(f"{channel}-2")
         for other, node in ((two, one), (one, two)):
@@ -61,6 +63,7 @@ class BrokerRoutingTests(BrokerBase):
         assert await one.receive_until(b"end") == []
         assert await two.receive_until(b"end") == [b"of another channel"]
 
+    @needs("", "ordering!=none")
     @pytest.mark.parametrize(("name", "look_alike"), _LOOK_ALIKES)
     async def test_channel_name_is_literal(self, open_peer: OpenPeer, channel: str, name: str, look_alike: str) -> None:
         node, other = await open_peer(name.format(channel)), await open_peer(look_alike.format(channel))
@@ -69,7 +72,7 @@ class BrokerRoutingTests(BrokerBase):
         assert await node.receive_until(b"end") == []
         assert await other.receive(1) == [b"not for you"]
 
-    @needs("plain")
+    @needs("plain", "ordering!=none")
     async def test_unsubscribed_node_receives_nothing(self, open_peer: OpenPeer) -> None:
         sender, listener = await open_peer(), await open_peer()
         await listener.unsubscribe()
@@ -78,7 +81,7 @@ class BrokerRoutingTests(BrokerBase):
         await sender.publish(b"end")
         assert await listener.receive_until(b"end") == []
 
-    @needs("plain")
+    @needs("plain", "ordering!=none")
     async def test_repeated_subscribe_delivers_once(self, open_peer: OpenPeer) -> None:
         node: PlainPeer = await open_peer()
         await node.subscribe()
@@ -113,18 +116,6 @@ class BrokerRoutingTests(BrokerBase):
         for partition, payload in ((0, b"not for you"), (1, b"end")):
             await node.within(node.broker.publish(partition, "t", payload, history=History()))
         assert await node.receive_until(b"end") == []
-
-    @needs("log")
-    async def test_control_message_reaches_all_nodes_of_channel(self, open_peer: OpenPeer, channel: str) -> None:
-        a, b = await open_peer(), await open_peer()
-        stranger = await open_peer(f"{channel}-2")
-        await a.within(a.broker.send_control(b"to all"))
-        await stranger.within(stranger.broker.send_control(b"elsewhere"))
-        for node in (a, b):
-            await node.until(lambda node=node: bool(node.sink.controls), "a control message")
-            assert node.sink.controls == [(a.id, b"to all")]
-        await stranger.until(lambda: bool(stranger.sink.controls), "a control message")
-        assert stranger.sink.controls == [(stranger.id, b"elsewhere")]
 
     @needs("log")
     async def test_messages_without_history_have_no_position(self, open_peer: OpenPeer) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dws_core.testing.suites.broker.catch_up import BrokerCatchUpTests
+from dws_core.testing.suites.broker.control import BrokerControlTests
 from dws_core.testing.suites.broker.fault import BrokerFaultTests
 from dws_core.testing.suites.broker.history import BrokerHistoryTests
 from dws_core.testing.suites.broker.lifecycle import BrokerLifecycleTests
 from dws_core.testing.suites.broker.lost_connection import BrokerLostConnectionTests
 from dws_core.testing.suites.broker.order import BrokerOrderTests
+from dws_core.testing.suites.broker.outcome import BrokerOutcomeTests
 from dws_core.testing.suites.broker.payload import BrokerPayloadTests
 from dws_core.testing.suites.broker.publish import BrokerPublishTests
 from dws_core.testing.suites.broker.record import BrokerRecordTests
@@ -22,16 +25,19 @@ class BrokerConformance(
     BrokerOrderTests,
     BrokerPublishTests,
     BrokerHistoryTests,
+    BrokerControlTests,
     BrokerRecoveryTests,
+    BrokerCatchUpTests,
     BrokerFaultTests,
+    BrokerOutcomeTests,
     BrokerLostConnectionTests,
 ):
     """Tests that every broker must pass.
 
     Works for a `BrokerInterface` and for a `LogBroker`. The capabilities in the plugin's record select the tests.
     Requires one fixture, `broker_url`. Optional are the fixtures `fault`, `sever`, `count_operations`,
-    `unreachable_url` and `hang_limit_s`, and the class attribute `broker`, which selects the tests if the URL depends
-    on other fixtures.
+    `unreachable_url`, `hang_limit_s` and `queue_limit_bytes`. If the URL depends on other fixtures, the class attribute
+    `broker` selects the tests.
 
     Example:
         ```python
