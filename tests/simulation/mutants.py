@@ -404,7 +404,14 @@ MUTANTS = [
         _always_trimmed,
         f"{_LOG}:test_missing_place_outside_of_a_resume_decides_nothing",
     ),
-    Mutant("rule 2", "adopt every genesis", Epochs, "_started", _every_genesis),
+    Mutant(
+        "rule 2",
+        "adopt every genesis",
+        Epochs,
+        "_started",
+        _every_genesis,
+        "test_epochs:test_lowest_offset_wins_between_two_proposals",
+    ),
     Mutant("rule 2", "adopt no other genesis", Epochs, "_started", _never_a_new_genesis),
     Mutant(
         "rule 2",
