@@ -164,7 +164,7 @@ def coverage(session: nox.Session) -> None:
     session.run(
         "coverage",
         "run",
-        "--source=dws_core,_dws_pytest,dws_memory,dws_redis,dws_kafka",
+        "--source=dws_core,_dws_pytest,dws_memory,dws_redis,dws_kafka,dws_amqp",
         "-m",
         "pytest",
         "-q",

@@ -59,6 +59,10 @@ BROKERS: Final = {
         publishes="82,000",
         latency_ms="0.2 and 1.5 ms",
     ),
+    "dws_amqp": Choice(
+        page="docs/plugins/amqp.md",
+        best_for="several machines that share a RabbitMQ",
+    ),
     "dws_kafka": Choice(
         page="docs/plugins/kafka.md",
         best_for="messages that survive the loss of a server, days of history",
