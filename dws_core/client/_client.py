@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from websockets.exceptions import WebSocketException as SocketError
 
-from dws_core._errors import ConnectionClosed, DWSError, PublishOutcomeUnknown
+from dws_core._errors import ConnectionClosed, DWSError
 from dws_core._log.backoff import Backoff
 from dws_core._tasks import Tasks
-from dws_core._wire.client_errors import Refused
 from dws_core._wire.close_codes import ABNORMAL, CloseCode
 from dws_core._wire.codecs import Codec
 from dws_core._wire.message import JSON
 from dws_core.client._announcer import Announcer, OnGap
 from dws_core.client._endpoint import Ending, Endpoint, Token, codec_of, ending_of
 from dws_core.client._link import Link
+from dws_core.client._publishing import Publishing
 from dws_core.client._replies import Replies
 from dws_core.client._state import (
     Answered,
@@ -121,7 +121,7 @@ class Client:
         self._retry_first = retry_first
         self._was_connected = False
         self._failure: DWSError | None = None
-        self._window = asyncio.Semaphore(window)
+        self._publishing = Publishing(self._ask, window)
         self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)
         self._tasks = Tasks()
         self._announcer = Announcer(on_gap, self._tasks)
@@ -267,21 +267,8 @@ class Client:
 
     # -- requests
 
-    async def _publish(self, members: dict[str, Any], key: str | None, timeout_s: float) -> str | None:
-        members["key"] = key or self._state.new_key()
-        backoff = Backoff(first_s=0.1, max_s=2.0)
-        try:
-            async with asyncio.timeout(timeout_s), self._window:
-                while True:
-                    try:
-                        position: str | None = (await self._ask(members)).get("pos")
-                        return position
-                    except Refused as error:
-                        if not error.temporary:
-                            raise
-                        await asyncio.sleep(max(error.retry_in_s or 0.0, backoff.next_s()))
-        except TimeoutError as error:
-            raise PublishOutcomeUnknown(str(members.get("topic", members["type"]))) from error
+    async def _publish(self, members: Mapping[str, Any], key: str | None, timeout_s: float) -> str | None:
+        return await self._publishing.publish({**members, "key": key or self._state.new_key()}, timeout_s)
 
     async def _ask(self, members: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send a request on this connection, or on the next one, and return the node's reply."""
