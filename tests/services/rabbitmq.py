@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -50,8 +51,11 @@ def find_rabbitmq() -> str:
     if found is None and is_required() and os.geteuid() == 0 and Path("/etc/debian_version").exists():
         # Only the program, because the tests start it themselves.
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "rabbitmq-server"], check=True, env=environment)
+        with Path(tempfile.gettempdir(), "dws-apt.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the tests of another Python may install it at the same time
+            if not _installed():
+                subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
+                subprocess.run(["apt-get", "install", "-y", "-qq", "rabbitmq-server"], check=True, env=environment)
         found = _installed()
     if found is None:
         text = "no rabbitmq-server. Fix: apt-get install rabbitmq-server"
