@@ -358,11 +358,11 @@ class TestCorrectUnderFaults(PatientSuite):
 class ForgetsTheFirstFault(Correct):
     """While it catches up after one fault, another one makes it skip what is left."""
 
-    catching_up = False
+    catching_up = skips = False
 
     def cut_both(self) -> None:
-        if self.catching_up:
-            self._tail._held.clear()
+        self.skips = self.catching_up
+        if self.skips:
             return
         self.catching_up = True
         self._tail.hold()
@@ -370,6 +370,8 @@ class ForgetsTheFirstFault(Correct):
 
     def caught_up(self) -> None:
         self.catching_up = False
+        if self.skips:
+            self._tail._held.clear()
         self._tail.release()
 
     def cut_commands(self) -> None:
