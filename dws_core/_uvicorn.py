@@ -1,8 +1,8 @@
-"""Give a uvicorn that runs with `--ws auto` the protocol class of `dws_core.server`.
+"""Give a uvicorn that runs with `--ws auto` and `--http auto` the protocol classes of `dws_core.server`.
 
-`fastapi run`, `fastapi dev` and gunicorn cannot pass `--ws`. But uvicorn reads the class of new connections from its
-`Config`, and runs the lifespan of the application in a task of `LifespanOn`, which holds this `Config`. So a manager that
-starts in the lifespan can replace the class before the first connection is accepted. An explicit `--ws` stays as it is.
+`fastapi run`, `fastapi dev` and gunicorn cannot pass these options. But uvicorn reads the classes of new connections from
+its `Config`, and runs the lifespan of the application in a task of `LifespanOn`, which holds this `Config`. So a manager
+that starts in the lifespan can replace them before the first connection is accepted. An explicit option stays as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.importer import import_from_string
 from uvicorn.lifespan.on import LifespanOn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from dws_core._errors import ConfigurationError
@@ -22,22 +23,25 @@ from dws_core._errors import ConfigurationError
 logger = logging.getLogger("dws")
 
 
-def use_ready_frames() -> bool:
-    """Let the uvicorn server that runs this lifespan send ready frames on new connections.
+def adapt_server() -> bool:
+    """Let the uvicorn server that runs this lifespan use the protocol classes of dws for new connections.
 
     Returns:
-        Whether the protocol class was replaced. False if the server is not uvicorn, was given a `--ws` of its own, or is
-        too old.
+        Whether its WebSocket connections accept ready frames from now on. False if the server is not uvicorn, was given
+        an explicit `--ws`, or is too old.
     """
     config = serving_config()
-    if config is None or not _chooses_itself(config):
+    if config is None or not config.loaded:
         return False
     try:
-        config.ws_protocol_class = import_from_string("dws_core.server:WebSocketProtocol")
+        if _is_automatic(config.http, config.http_protocol_class, AutoHTTPProtocol):
+            config.http_protocol_class = import_from_string("dws_core.server:HTTPProtocol")
+        if _is_automatic(config.ws, config.ws_protocol_class, AutoWebSocketsProtocol):
+            config.ws_protocol_class = import_from_string("dws_core.server:WebSocketProtocol")
+            return True
     except ConfigurationError as error:
-        logger.info("uvicorn keeps its own WebSocket protocol class: %s", error)
-        return False
-    return True
+        logger.info("uvicorn keeps its own protocol classes: %s", error)
+    return False
 
 
 def serving_config() -> Config | None:
@@ -63,6 +67,6 @@ def _config_of(task: asyncio.Task[Any] | None) -> Config | None:
     return lifespan.config if isinstance(lifespan, LifespanOn) else None
 
 
-def _chooses_itself(config: Config) -> bool:
-    """Return whether uvicorn itself chose the protocol class."""
-    return config.ws == "auto" and config.loaded and config.ws_protocol_class is AutoWebSocketsProtocol is not None
+def _is_automatic(option: object, used: object, automatic: object) -> bool:
+    """Return whether uvicorn itself chose a protocol class, and nobody has replaced it since."""
+    return option == "auto" and used is automatic and used is not None

@@ -84,8 +84,8 @@ class WebSocketManager(PublishMethods):
             `invalid-message`, `broadcast` sends it to every connection, as in the original library.
         startup_patience_s: How long a start retries while the broker is unavailable, in seconds. If 0, it fails at once. A
             server that is stopped during this time ends when it is over.
-        ready_frames: Whether to give a uvicorn that runs with `--ws auto` the protocol class of `dws_core.server` when the
-            manager starts, which makes deliveries faster. An explicit `--ws` stays as it is.
+        adapt_server: Whether to give a uvicorn the protocol classes of `dws_core.server` when the manager starts. They make
+            deliveries faster, and bound what clients cost. An explicit `--ws` or `--http` stays as it is.
         registry: Registry that plugin names are looked up in. If None, the installed plugins.
         **kwargs: Keyword arguments for `broker_class`.
 
@@ -111,7 +111,7 @@ class WebSocketManager(PublishMethods):
         limits: Limits | None = None,
         untyped: Untyped = "refuse",
         startup_patience_s: float = 0.0,
-        ready_frames: bool = True,
+        adapt_server: bool = True,
         registry: PluginRegistry | None = None,
         **kwargs: Any,
     ) -> None:
@@ -130,7 +130,7 @@ class WebSocketManager(PublishMethods):
         self._publisher = self._settings.publisher
         self._runtime = NodeRuntime.build(self._settings)
         self._startup_patience_s = startup_patience_s
-        self._ready_frames = ready_frames
+        self._adapts_server = adapt_server
         self._starting_or_stopping = asyncio.Lock()
         self._opening = 0
         self._runtime_used = False
@@ -195,8 +195,8 @@ class WebSocketManager(PublishMethods):
             logger.warning(_OPEN, self.broker_channel)
         self._runtime_used = True
         await self._runtime.start()
-        if self._ready_frames and "uvicorn.lifespan.on" in sys.modules:
-            import_module("dws_core._uvicorn").use_ready_frames()
+        if self._adapts_server and "uvicorn.lifespan.on" in sys.modules:
+            import_module("dws_core._uvicorn").adapt_server()
         self._running = True
 
     async def shutdown(self) -> None:

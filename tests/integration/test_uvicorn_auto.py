@@ -17,6 +17,7 @@ from support.server_process import ServerProcess
 from support.servers import Client, serve
 from support.timeouts import HANG_S
 from uvicorn.lifespan.on import LifespanOn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs process groups of POSIX")
@@ -97,7 +98,7 @@ async def test_explicit_ws_option_is_respected(ws: str, tmp_path: Path) -> None:
 
 
 async def test_switch_keeps_protocol_class_of_uvicorn(tmp_path: Path) -> None:
-    with running(UVICORN, tmp_path, ", ready_frames=False") as server:
+    with running(UVICORN, tmp_path, ", adapt_server=False") as server:
         await asyncio.to_thread(server.printed, STARTED)
         assert await ready_connections(server) == 0
 
@@ -135,4 +136,5 @@ def test_uvicorn_has_the_parts_that_the_switch_needs() -> None:
     config = uvicorn.Config(App(), ws="auto")
     config.load()
     assert config.ws_protocol_class is AutoWebSocketsProtocol, "uvicorn chooses another class for --ws auto"
+    assert config.http_protocol_class is AutoHTTPProtocol, "uvicorn chooses another class for --http auto"
     assert LifespanOn(config).config is config, "LifespanOn no longer holds the Config"

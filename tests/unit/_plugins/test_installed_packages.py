@@ -36,7 +36,7 @@ except Exception as error:
     if cause is not None:
         print("cause:", type(cause).__name__, "with traceback" if cause.__traceback__ else "without traceback")
 for row in registry.rows():
-    if row.plugin.name not in ("memory", "redis", "builtin") or row.kind in ("failed", "conflict"):
+    if row.plugin.name not in ("memory", "redis", "amqp", "kafka", "builtin") or row.kind in ("failed", "conflict"):
         print("row:", " | ".join((row.plugin.name, row.kind, ", ".join(row.names), row.summary)))
 registry.broker_class(BrokerURL.parse("memory://"))
 registry.topic_matcher("mqtt")
