@@ -9,6 +9,7 @@ from typing import Any
 
 from dws_memory import MemoryBroker
 from factory import BrokerSuite, BrokerSuiteInNoHurry, found_by
+from msgspec import structs
 
 from dws_core.plugin import BrokerURL, GapReason, Head, History, ReadResult, ReadSpan, Receipt
 
@@ -230,7 +231,7 @@ class HasOneNamespaceForKeys(MemoryBroker):
             return future
         future = super().publish(*args, key=key, **options)
         if key is not None:
-            self.used[key] = replace(future.result(), duplicate=True)
+            self.used[key] = structs.replace(future.result(), duplicate=True)
         return future
 
 
@@ -298,7 +299,7 @@ class NamesTheWrongPlace(MemoryBroker):
     def publish(self, *args: Any, **options: Any) -> Any:
         told = asyncio.get_running_loop().create_future()
         receipt = super().publish(*args, **options).result()
-        told.set_result(replace(receipt, offset=(receipt.offset or 0) + 1))
+        told.set_result(structs.replace(receipt, offset=(receipt.offset or 0) + 1))
         return told
 
 
@@ -306,7 +307,7 @@ class NamesTheWrongPlace(MemoryBroker):
 class HasAnEpochForEachNode(MemoryBroker):
     def publish(self, *args: Any, **options: Any) -> Any:
         told = asyncio.get_running_loop().create_future()
-        told.set_result(replace(super().publish(*args, **options).result(), epoch=hex(id(self))))
+        told.set_result(structs.replace(super().publish(*args, **options).result(), epoch=hex(id(self))))
         return told
 
 

@@ -4,10 +4,12 @@ import asyncio
 import logging
 
 import pytest
-from support.stream_nodes import HANG, StreamDesk
+from support.stream_nodes import HANG, ControlledWire, StreamDesk
 from support.virtual_time import virtual
 
 from dws_core._errors import BrokerClosed, BrokerMisconfigured, BrokerUnavailable, LayoutMismatch
+from dws_core._log.stream.envelope import Envelope, Kind, encode
+from dws_core._log.stream.lane import to_all
 from dws_core._log.stream.wire import StreamWire, WireBlocked, WireLost, WireUnusable
 
 
@@ -144,3 +146,15 @@ async def test_publish_between_two_sessions_waits_for_the_next() -> None:
         desk.server.cut()
         await desk.sink.reports("degraded")
         assert (await desk.publish(b"a")).offset
+
+
+@virtual
+async def test_message_to_all_that_cannot_be_read_is_ignored() -> None:
+    probe = encode(Envelope(kind=Kind.PROBE, publisher=b"node-x..", time_ms=1))
+    async with StreamDesk(wire=ControlledWire) as desk:
+        for wire in desk.server.wires:
+            for data in (b"", b"garbage", to_all(7, probe), to_all(0, probe)):
+                wire.inbox.put_nowait(data)  # type: ignore[attr-defined]
+        assert (await desk.publish(b"a", size=0)).offset is None
+        assert [state for state, _ in desk.sink.states] == ["live"]
+        assert desk.sink.payloads == [b"a"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.stream_nodes import HANG, LATER, StreamDesk
+from support.stream_nodes import HANG, LATER, ControlledWire, StreamDesk
 from support.virtual_time import virtual
 
 from dws_core._errors import (
@@ -185,3 +185,34 @@ async def test_partitions_are_flushed_together() -> None:
         receipts = [desk.broker.publish(number, "t", b"a", history=history) for number in (0, 1)]
         await asyncio.gather(*receipts)
         assert len(desk.sink.payloads) == 2
+
+
+@virtual
+async def test_publish_without_history_does_not_pass_through_the_stream() -> None:
+    async with StreamDesk(wire=ControlledWire) as desk:
+        assert (await desk.publish(b"a", size=0)).offset is None
+        assert desk.sink.payloads == [b"a"]
+        assert _stored(desk, b"a") == 0
+
+
+@virtual
+async def test_topic_keeps_its_order_on_both_ways() -> None:
+    async with StreamDesk(wire=ControlledWire) as desk:
+        await asyncio.gather(*(desk.publish(b"%d" % number, size=number % 2) for number in range(6)))
+        assert desk.sink.payloads == [b"%d" % number for number in range(6)]
+
+
+@virtual
+async def test_both_ways_are_bounded() -> None:
+    async with StreamDesk(wire=ControlledWire, settings=StreamSettings(queue_bytes=20_000)) as desk:
+        futures = [desk.publish(bytes(1000), size=0) for _ in range(30)]
+        done, _ = await asyncio.wait(futures)
+        assert {type(future.exception()) for future in done} == {type(None), BrokerOverloaded}
+
+
+@virtual
+async def test_lost_message_to_all_is_sent_again() -> None:
+    async with StreamDesk(wire=ControlledWire) as desk:
+        desk.troubles.next["send_control"].append(WireLost("cut"))
+        assert (await desk.publish(b"a", size=0)).offset is None
+        assert desk.sink.payloads == [b"a"]
