@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -263,6 +264,14 @@ class PrivateRabbit:
         close = 'catch rabbit_networking:close_connection(P, "test")'
         return int(self.eval(f"{named}length([{close} || P <- rabbit_networking:connections(), Named(P)])"))
 
+    def add_user(self, name: str, *, configure: str, write: str, read: str) -> None:
+        """Add a user whose password is its name, with permissions in the virtual host `/`."""
+        rights = ", ".join(f"<<{json.dumps(right)}>>" for right in (configure, write, read))
+        self.eval(
+            f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"{name}">>, <<"test">>), '
+            f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"/">>, {rights}, <<"test">>)'
+        )
+
     def raise_alarm(self, kind: str) -> None:
         """Raise the alarm `memory` or `disk`."""
         self.eval(f"rabbit_alarm:set_alarm({{{{resource_limit, {kind}, node()}}, []}})")
@@ -294,8 +303,12 @@ class PrivateRabbit:
         return [part.split('"')[1] for part in found.split("<<")[1:]]
 
     def delete_queues(self) -> None:
-        """Delete all queues and streams."""
+        """Delete all queues and streams, and the exchanges of dws."""
         self.eval('[rabbit_amqqueue:delete(Q, false, false, <<"test">>) || Q <- rabbit_amqqueue:list()]')
+        self.eval(
+            '[rabbit_exchange:delete(N, false, <<"test">>) '
+            '|| {resource, _, _, <<"dws.", _/binary>>} = N <- rabbit_exchange:list_names()]'
+        )
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue or stream."""

@@ -43,7 +43,7 @@ async def translated(*, sent: bool = True) -> AsyncIterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the text of an error without the frames that aiormq adds."""
+    """Return the text of an error. Most errors of aiormq begin with a number."""
     return str(error.args[-1]) if error.args else type(error).__name__
 
 
@@ -137,14 +137,15 @@ class Link:
     async def _open(cls, url: URL, target: Target) -> Link:
         async with translated(sent=False), asyncio.timeout(target.options.connect_timeout_s):
             transport = _Transport(*await asyncio.open_connection(url.host, url.port, ssl=target.context))
+            amqp = aiormq.Connection(url, transport_factory=transport)
             try:
-                amqp = aiormq.Connection(url, transport_factory=transport)
                 await amqp.connect()
-            except _REFUSALS as error:
+            except BaseException as error:
                 transport.abort()
-                raise WireUnusable(f"{url.host}:{url.port} refuses the connection: {reason(error)}") from error
-            except BaseException:
-                transport.abort()
+                if isinstance(error, aiormq.exceptions.InvalidFrameError):  # the text of RabbitMQ is lost in aiormq
+                    raise WireUnusable(f"{url.host}:{url.port} refuses the virtual host {amqp.vhost!r}") from error
+                if isinstance(error, _REFUSALS):
+                    raise WireUnusable(f"{url.host}:{url.port} refuses the connection: {reason(error)}") from error
                 raise
         return cls(amqp, transport)
 
