@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
-import re
 import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -20,8 +16,9 @@ import pytest
 from services.redis import PrivateRedis, find_redis
 from support import signals
 from support.clients import Gaps, client, receive_data
+from support.server_process import ServerProcess
 from support.servers import Client
-from support.timeouts import HANG_S
+from support.timeouts import HANG_S, progress_timeout
 
 from dws_core.client import Subscription
 
@@ -35,61 +32,21 @@ SERVE = ["--workers", str(WORKERS)]
 TEST = ["--port", "0", "--no-access-log", "--timeout-worker-healthcheck", "300"]  # patient on a busy machine
 
 
-class Workers:
+class Workers(ServerProcess):
     """uvicorn and its workers, with their output and their responses."""
-
-    def __init__(self, broker_url: str) -> None:
-        self._text, self._ended, self._news = "", False, threading.Condition()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "app:app", *SERVE, *TEST],
-            cwd=FOLDER,
-            env={**os.environ, "BROKER_URL": broker_url},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
 
     @classmethod
     @contextmanager
     def serving(cls, broker_url: str) -> Iterator[Self]:
         """Start the workers, and stop them at the end of the block, by force if necessary."""
-        server = cls(broker_url)
-        try:
-            server.said(STARTED, WORKERS)
+        command = [sys.executable, "-m", "uvicorn", "app:app", *SERVE, *TEST]
+        with cls.open(command, FOLDER, {"BROKER_URL": broker_url}) as server:
+            server.printed(STARTED, WORKERS)
             yield server
-        finally:
-            server.end()
-
-    def end(self) -> None:
-        """Stop the workers as a supervisor does."""
-        self.process.terminate()
-        try:
-            self.process.wait(HANG_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            raise
-        finally:
-            self._reader.join(HANG_S)
-
-    def said(self, pattern: str, times: int = 1) -> list[str]:
-        """Wait until a pattern was printed this many times, and return its matches."""
-
-        def enough() -> bool:
-            return self._ended or len(re.findall(pattern, self._text)) >= times
-
-        with self._news:
-            while not enough() and self._news.wait(HANG_S):
-                pass
-            found = re.findall(pattern, self._text)
-            assert len(found) >= times, f"no {pattern!r}, {times} times, in:\n{self._text}"
-            return found
 
     def ready(self) -> tuple[int, dict[str, Any]]:
         """Return status and body of the readiness route, from any worker, over a new connection."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_S)
+        connection = http.client.HTTPConnection(self.address, timeout=HANG_S)
         try:
             connection.request("GET", "/ready")
             response = connection.getresponse()
@@ -100,41 +57,28 @@ class Workers:
     async def held(self, count: int) -> dict[int, int]:
         """Wait until all workers have answered and hold `count` connections in total. Return the count per worker."""
         held: dict[int, int] = {}
-        async with asyncio.timeout(HANG_S):
+        async with progress_timeout() as progress:
             while len(held) < WORKERS or sum(held.values()) != count:
                 _, answer = await asyncio.to_thread(self.ready)
-                held[answer["worker"]] = answer["connections"]
+                if held.get(answer["worker"]) != answer["connections"]:
+                    held[answer["worker"]] = answer["connections"]
+                    progress()
         return held
 
     async def answers(self, status: int, workers: int = 1) -> None:
         """Wait until this many workers have answered with this status."""
         answered: set[int] = set()
-        async with asyncio.timeout(HANG_S):
+        async with progress_timeout() as progress:
             while len(answered) < workers:
                 found, answer = await asyncio.to_thread(self.ready)
-                if found == status:
+                if found == status and answer["worker"] not in answered:
                     answered.add(answer["worker"])
-
-    @property
-    def port(self) -> int:
-        """The port of the server."""
-        return int(self.said(r"running on http://127\.0\.0\.1:(\d+)")[0])
+                    progress()
 
     @property
     def url(self) -> str:
         """The URL for clients."""
-        return f"ws://127.0.0.1:{self.port}/ws"
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                with self._news:
-                    self._text += line
-                    self._news.notify_all()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
+        return f"ws://{self.address}/ws"
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +181,7 @@ async def test_message_reaches_clients_of_all_workers_once(server: Workers) -> N
 
 async def test_killed_worker_is_replaced_without_message_loss(server: Workers) -> None:
     gate = Gate()
-    started = len(server.said(STARTED))
+    started = len(server.printed(STARTED))
     async with AsyncExitStack() as stack:
         listeners, held = await on_two_workers(stack, server, gate)
         victim = max(held, key=held.__getitem__)
@@ -250,8 +194,8 @@ async def test_killed_worker_is_replaced_without_message_loss(server: Workers) -
         await publish(server, *missed)
         gate.open()
         await all_take(listeners, *missed)
-        await asyncio.to_thread(server.said, rf"Child process \[{victim}\] died")
-        await asyncio.to_thread(server.said, STARTED, started + 1)
+        await asyncio.to_thread(server.printed, rf"Child process \[{victim}\] died")
+        await asyncio.to_thread(server.printed, STARTED, started + 1)
         assert victim not in await server.held(len(listeners))
         await publish(server, "after")
         await all_take(listeners, "after")
@@ -268,7 +212,7 @@ async def test_shutdown_closes_every_client_with_1012(redis: PrivateRedis) -> No
             closed = await asyncio.gather(*(alice.wait_closed() for alice in clients))
         assert [end.rcvd and end.rcvd.code for end in closed] == [1012] * len(clients)
         assert await asyncio.to_thread(server.process.wait, HANG_S) == 0
-        assert len(server.said("Finished server process", WORKERS)) == WORKERS
+        assert len(server.printed("Finished server process", WORKERS)) == WORKERS
 
 
 async def test_redis_outage_makes_workers_unready_without_loss(server: Workers, redis: PrivateRedis) -> None:
@@ -292,7 +236,7 @@ async def test_redis_outage_makes_workers_unready_without_loss(server: Workers, 
 
 async def test_worker_killed_during_redis_outage_is_replaced(server: Workers, redis: PrivateRedis) -> None:
     gate = Gate()
-    started = len(server.said(STARTED))
+    started = len(server.printed(STARTED))
     async with AsyncExitStack() as stack:
         listeners, held = await on_two_workers(stack, server, gate)
         publisher = await stack.enter_async_context(client(server.url))
@@ -300,10 +244,10 @@ async def test_worker_killed_during_redis_outage_is_replaced(server: Workers, re
         await asyncio.to_thread(redis.kill)
         victim = max(held, key=held.__getitem__)
         await asyncio.to_thread(signals.kill, victim)
-        await asyncio.to_thread(server.said, "the start is retried")
-        assert len(server.said(STARTED)) == started
+        await asyncio.to_thread(server.printed, "the start is retried")
+        assert len(server.printed(STARTED)) == started
         await asyncio.to_thread(redis.start)
-        await asyncio.to_thread(server.said, STARTED, started + 1)
+        await asyncio.to_thread(server.printed, STARTED, started + 1)
         gate.open()
         await publisher.publish("chat/lobby", "after")
         await all_take(listeners, "after")
