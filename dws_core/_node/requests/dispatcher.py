@@ -31,8 +31,12 @@ from dws_core._wire.server_messages import RequestId
 logger = logging.getLogger("dws")
 
 
-_YIELD_EVERY: Final = 32
-"""Number of requests after which the event loop continues with others. A full inbox never suspends by itself."""
+_YIELD_EVERY: Final = 128
+"""Number of requests of one connection in a row after which the event loop continues with others.
+
+A full inbox never suspends by itself. The requests of different connections are not interrupted, because messages of one
+tick are written together.
+"""
 
 
 class Dispatcher:
@@ -56,7 +60,7 @@ class Dispatcher:
         self._untyped = untyped
         self._resume = resume
         self._fanout = fanout
-        self._since_yield = 0
+        self._served = self._in_a_row = 0
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
             "connect": self._connect,
             "subscribe": self._subscribe,
@@ -69,7 +73,7 @@ class Dispatcher:
         }
 
     async def receive(self, connection: Connection, message: Message | JSON) -> None:
-        """Carry out one request of a client. Let other clients continue after some requests."""
+        """Carry out one request of a client. Let other clients continue after many requests."""
         request_id = None
         try:
             if not isinstance(message, Message):
@@ -78,9 +82,11 @@ class Dispatcher:
             await self._action_of(message)(connection, message)
         except Exception as error:  # noqa: BLE001 -- any failure is answered, so that the connection continues
             self._answer_failure(connection, error, request_id)
-        self._since_yield += 1
-        if self._since_yield >= _YIELD_EVERY:
-            self._since_yield = 0
+        if self._served != id(connection):
+            self._served, self._in_a_row = id(connection), 0
+        self._in_a_row += 1
+        if self._in_a_row >= _YIELD_EVERY:
+            self._in_a_row = 0
             await asyncio.sleep(0)
 
     def _action_of(self, message: Message) -> Callable[[Connection, Message], Awaitable[None]]:

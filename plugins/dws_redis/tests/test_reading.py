@@ -238,3 +238,14 @@ async def test_publish_between_steps_is_not_returned(redis: PrivateRedis) -> Non
         before = list(log.published)
         result = await interrupted(log, lambda: log.fill(["t"] * 200))
         assert shown(result.records) == before
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fields", [("x", "y"), ("d", "x", "t", "soon", "n", "zz", "q", "1", "p", "0", "x", "1")])
+async def test_malformed_entry_is_gap(redis: PrivateRedis, fields: tuple[str, ...]) -> None:
+    """Another program has written to the stream of a topic."""
+    async with a_log(redis) as log:
+        await log.fill(["t"])
+        redis.command("DEL", log.base + "h:t")
+        redis.command("XADD", log.base + "h:t", "1-0", *fields)
+        assert await log.read(["t"]) == ReadResult(gap=GapReason.UNREADABLE)

@@ -67,3 +67,8 @@ def test_cost_depends_on_topics_found() -> None:
         return calls
 
     assert cost(5_000) < 2 * cost(100)
+
+
+def test_level_without_filter_is_left_out() -> None:
+    """Also if there are more filters than topics at a level."""
+    assert list(tree_of("x/1", "b/1").matching(index_of("a/+", "b/+", "c/+"))) == ["b/1"]

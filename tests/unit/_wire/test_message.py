@@ -65,3 +65,11 @@ def test_messages_have_equality_and_repr() -> None:
 
 def test_type_is_available_under_original_name() -> None:
     assert Message(data=1, typ="send", topic="t").typ == "send"
+
+
+@pytest.mark.parametrize("data", [{}, {"typ": "login"}, {"type": ""}, {"type": None, "data": 1}])
+def test_untyped_message_may_be_refused(data: dict[str, object]) -> None:
+    assert Message.from_client_message(data=data).type == "broadcast"
+    with pytest.raises(InvalidMessage, match="neither a type nor a topic"):
+        Message.from_client_message(data=data, untyped="refuse")
+    assert Message.from_client_message(data={**data, "topic": "t"}, untyped="refuse").type == "send"

@@ -74,3 +74,8 @@ def test_error_has_id_and_retry_only_if_there_are_any() -> None:
     assert described is not None
     error = server_messages.error(described, "x")
     assert (error["retry_in_s"], error["id"]) == (1.235, "x")
+
+
+def test_history_counts_skipped_messages() -> None:
+    assert server_messages.history(1, topic="t", messages=[], cursor="0:e:1", skipped=2)["skipped"] == 2
+    assert "skipped" not in server_messages.history(1, topic="t", messages=[], cursor="0:e:1")
