@@ -62,6 +62,8 @@ BROKERS: Final = {
     "dws_amqp": Choice(
         page="docs/plugins/amqp.md",
         best_for="several machines that share a RabbitMQ",
+        publishes="26,000",
+        latency_ms="16 and 35 ms",
     ),
     "dws_kafka": Choice(
         page="docs/plugins/kafka.md",

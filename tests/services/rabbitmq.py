@@ -304,7 +304,7 @@ class PrivateRabbit:
 
     def delete_queues(self) -> None:
         """Delete all queues and streams, and the exchanges of dws."""
-        self.eval('[rabbit_amqqueue:delete(Q, false, false, <<"test">>) || Q <- rabbit_amqqueue:list()]')
+        self.eval('[catch rabbit_amqqueue:delete(Q, false, false, <<"test">>) || Q <- rabbit_amqqueue:list()]')
         self.eval(
             '[rabbit_exchange:delete(N, false, <<"test">>) '
             '|| {resource, _, _, <<"dws.", _/binary>>} = N <- rabbit_exchange:list_names()]'
