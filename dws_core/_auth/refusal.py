@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from typing import Final
+
 from starlette.exceptions import HTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
 from starlette.websockets import WebSocket, WebSocketState
 
 from dws_core._errors import AuthenticationFailed, InvalidMessage, OriginNotAllowed, WebSocketException
+from dws_core._limits.token_bucket import TokenBucket
 from dws_core._wire.close_codes import CloseCode
+
+logger = logging.getLogger("dws")
+
+_LINES_PER_S: Final = 10
+"""Maximum number of refused handshakes that are logged per second."""
+
+_SHOWN: Final = 200
+"""Maximum number of characters of a header that are logged."""
+
+_log_allowance = TokenBucket(_LINES_PER_S, _LINES_PER_S, now=0.0)
 
 
 class _DeniedHTTP(HTTPException):
@@ -71,8 +86,17 @@ def _can_answer(websocket: WebSocket) -> bool:
     )
 
 
+def _log(websocket: WebSocket, reason: str) -> None:
+    """Log one line for a refused client. The reason has no secrets."""
+    if not _log_allowance.take(time.monotonic()):
+        client = "unknown" if websocket.client is None else f"{websocket.client.host}:{websocket.client.port}"
+        origin, host = (websocket.headers.get(name, "")[:_SHOWN] for name in ("origin", "host"))
+        logger.info("refused the client %s: %s (origin %r, host %r)", client, reason, origin, host)
+
+
 def refuse_authentication(websocket: WebSocket, message: str, *, fix: str = "") -> AuthenticationFailed:
     """Return the error to raise: HTTP 401 before accept, close code 1008 after it."""
+    _log(websocket, message)
     error = (_AuthHTTP if _can_answer(websocket) else _AuthClose)(message, fix=fix)
     error._init_framework(status=401, code=CloseCode.POLICY_VIOLATION, text=message)
     return error
@@ -80,6 +104,7 @@ def refuse_authentication(websocket: WebSocket, message: str, *, fix: str = "") 
 
 def refuse_origin(websocket: WebSocket, origin: str, host: str) -> OriginNotAllowed:
     """Return the error to raise: HTTP 403 before accept, close code 1008 after it."""
+    _log(websocket, "this origin is not allowed")
     error = (_OriginHTTP if _can_answer(websocket) else _OriginClose)(origin, host=host)
     error._init_framework(status=403, code=CloseCode.POLICY_VIOLATION, text="this origin is not allowed")
     return error
@@ -87,6 +112,7 @@ def refuse_origin(websocket: WebSocket, origin: str, host: str) -> OriginNotAllo
 
 def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> InvalidMessage:
     """Return the error to raise: HTTP 400 before accept, close code 1008 after it."""
+    _log(websocket, message)
     error = (_InvalidHTTP if _can_answer(websocket) else _InvalidClose)(message, fix=fix)
     error._init_framework(status=400, code=CloseCode.POLICY_VIOLATION, text=message)
     return error
@@ -94,6 +120,7 @@ def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> In
 
 def refuse_busy(websocket: WebSocket, message: str) -> WebSocketException:
     """Return the error to raise: HTTP 503 before accept, close code 1013 after it."""
+    _log(websocket, message)
     error = (_RefusedHTTP if _can_answer(websocket) else _RefusedClose)(message)
     error._init_framework(status=503, code=CloseCode.TRY_AGAIN_LATER, text=message)
     return error

@@ -74,7 +74,8 @@ class WebSocketManager(PublishMethods):
             it.
         authorize: Returns whether a principal may perform an action on a topic or filter. Sync or async. If None,
             everything is allowed.
-        allowed_origins: Origins whose pages may connect, in addition to the node's own. `["*"]` allows any.
+        allowed_origins: Origins whose pages may connect, in addition to the node's own, such as
+            `https://app.example.com`. `https://*.example.com` allows all hosts below it, and `*` any origin.
         history: How much of a topic is kept for reconnecting clients, by filter. The first matching filter applies, so
             put specific filters first. Topics without a matching filter keep `History()`, which covers a reconnect within
             minutes. Broadcasts are the topic `$all`, direct messages `$conn/<id>`. Only filters that begin with `$` match

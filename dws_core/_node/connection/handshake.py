@@ -9,9 +9,9 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from dws_core._auth.bearer import read_handshake
 from dws_core._auth.interface import Authenticator, Handshake, Principal
-from dws_core._auth.origin import origin_allowed
+from dws_core._auth.origin import AllowedOrigins
 from dws_core._auth.refusal import refuse_authentication, refuse_malformed, refuse_origin
-from dws_core._errors import AuthenticationFailed, ConfigurationError, InvalidMessage
+from dws_core._errors import AuthenticationFailed, InvalidMessage
 from dws_core._node.connection.authenticator import secret_prefixes
 from dws_core._wire.codecs import Codec
 from dws_core._wire.node_topics import check_conn_id
@@ -26,10 +26,10 @@ class HandshakeChecker:
         codecs: Client codecs by name. Their subprotocols are `dws.v1.<name>`.
         default: Codec of a client that offers no subprotocol.
         authenticator: Authenticates clients. If None, clients are not authenticated.
-        allowed_origins: Origins allowed in addition to the node's own. `*` allows any.
+        allowed_origins: Origins allowed in addition to the node's own. See `AllowedOrigins`.
 
     Raises:
-        ConfigurationError: The origins are one string.
+        ConfigurationError: An origin is malformed.
     """
 
     def __init__(
@@ -39,16 +39,11 @@ class HandshakeChecker:
         authenticator: Authenticator | None,
         allowed_origins: Collection[str],
     ) -> None:
-        if isinstance(allowed_origins, str):
-            raise ConfigurationError(
-                f"allowed_origins={allowed_origins!r} is one string, expected a list of origins.",
-                fix=f"write allowed_origins=[{allowed_origins!r}]",
-            )
         self._codecs = {_PREFIX + name: codec for name, codec in codecs.items()}
         self._default = default
         self._authenticator = authenticator
         self._secret_prefixes = secret_prefixes(authenticator)
-        self._allowed_origins = tuple(allowed_origins)
+        self._origins = AllowedOrigins(allowed_origins)
 
     @property
     def authenticates(self) -> bool:
@@ -64,7 +59,7 @@ class HandshakeChecker:
             AuthenticationFailed: The authenticator refused the client, or its principal has expired.
         """
         origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
-        if not origin_allowed(origin, host, self._allowed_origins):
+        if not self._origins.allow(origin, host):
             raise refuse_origin(websocket, origin or "", host or "")
         handshake = read_handshake(websocket, self._secret_prefixes)
         if websocket.application_state is not WebSocketState.CONNECTING:
