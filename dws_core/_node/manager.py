@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket
 
 from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
 from dws_core._auth.refusal import refuse_busy, refuse_stopped
-from dws_core._errors import BrokerClosed, BrokerUnavailable, ConfigurationError
+from dws_core._errors import BrokerUnavailable, ConfigurationError
 from dws_core._limits.backlog import SlowConsumer
 from dws_core._limits.limits import Limits
 from dws_core._log.backoff import Backoff
@@ -29,7 +29,7 @@ from dws_core._node.connection.authenticator import choose_authenticator
 from dws_core._node.connection.connect_block import ConnectBlock
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.handshake import HandshakeChecker, check_given_id, id_of
-from dws_core._node.publisher import Completed, Publisher, PublishMethods
+from dws_core._node.publisher import Completed, Publisher, PublishMethods, not_started
 from dws_core._node.recovery.history import StoredMessage
 from dws_core._node.runtime import NodeRuntime, NodeSettings
 from dws_core._node.stats import Counters, NodeHealth, NodeStats
@@ -341,7 +341,7 @@ class WebSocketManager(PublishMethods):
 
     def _check_running(self) -> None:
         if not self._running:
-            raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
+            raise not_started()
 
     async def _accept(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
         """Check and accept a handshake, which counts as a connection in the meantime."""

@@ -30,6 +30,15 @@ from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
 
 
+def not_started() -> BrokerClosed:
+    """Return the error for the use of a manager outside `startup` and `shutdown`."""
+    return BrokerClosed(
+        "the node is not started.",
+        fix="use FastAPI(lifespan=manager.lifespan) for the application that the server runs. The lifespan of a mounted "
+        "application does not run, so enter `async with manager:` in the lifespan of the outer one",
+    )
+
+
 class Completed:
     """The result of a call that has finished. Awaiting it is allowed and returns at once."""
 
@@ -108,7 +117,7 @@ class Publisher:
         if self._loop is not None and self._loop is not here:
             return [*call_in_loop(self._loop, len(topics), partial(self._store_each, topics, payload, key))]
         if here is None:
-            raise BrokerClosed("the node is not started.", fix="use FastAPI(lifespan=manager.lifespan)")
+            raise not_started()
         return [*self._store_each(topics, payload, key)]
 
     def _check_and_encode(self, topics: Sequence[str], data: JSON, key: str | None) -> bytes:

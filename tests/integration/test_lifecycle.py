@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI, WebSocket
 from support.apps import chat
 from support.servers import HANG_S, Client, serve
+from websockets.exceptions import InvalidStatus
 
 from dws_core import BrokerClosed, Limits, WebSocketManager
 from dws_core._tasks import Tasks
@@ -177,3 +178,28 @@ async def test_failed_background_task_is_logged_and_raised(caplog: pytest.LogCap
     assert "'failing' failed" in caplog.text
     assert len(tasks) == 0
     await tasks.stop()
+
+
+async def test_mounted_application_needs_the_lifespan_of_the_outer_one() -> None:
+    """The error names the cause, and its advice works."""
+    manager, inner = chat()
+    errors: list[str] = []
+
+    @inner.exception_handler(BrokerClosed)
+    async def note(_: WebSocket, error: BrokerClosed) -> None:
+        errors.append(str(error))
+
+    for lifespan, works in ((None, False), (manager.lifespan, True)):
+        outer = FastAPI(lifespan=lifespan)
+        outer.mount("/chat", inner)
+        async with serve(outer) as server:
+            url = f"{server.url}/chat/ws/a"
+            if works:
+                async with Client.open(url) as client:
+                    assert await client.exchange(type="ping") == {"type": "pong"}
+            else:
+                with pytest.raises(InvalidStatus):
+                    async with Client.open(url):
+                        pass
+    (error,) = errors
+    assert "The lifespan of a mounted application does not run" in error

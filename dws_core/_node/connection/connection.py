@@ -129,7 +129,7 @@ class Connection(SocketReader):
 
     def _serve(self) -> None:
         """Start to read for the current task, the handler. Called by the node."""
-        self._guard = HandlerGuard(self._host.limits.handler_grace_s)
+        self._guard = HandlerGuard(self.id, self._host.limits.handler_grace_s)
         self._read_in_background(f"read from connection {self.id!r}")
 
     def _release_handler(self) -> None:

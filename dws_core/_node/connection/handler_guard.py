@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
+
+logger = logging.getLogger("dws")
 
 
 class HandlerGuard:
@@ -12,15 +15,17 @@ class HandlerGuard:
     Without it, a handler that waits for something other than its client would block server shutdown.
 
     Args:
+        conn_id: Id of the connection, for the log.
         grace_s: Time between the end of the connection and the cancellation, in seconds.
 
     Attributes:
         cancelled: Whether the guard has cancelled the handler.
     """
 
-    __slots__ = ("_grace_s", "_task", "_timer", "cancelled")
+    __slots__ = ("_conn_id", "_grace_s", "_task", "_timer", "cancelled")
 
-    def __init__(self, grace_s: float) -> None:
+    def __init__(self, conn_id: str, grace_s: float) -> None:
+        self._conn_id = conn_id
         self._grace_s: float = grace_s
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
@@ -45,4 +50,9 @@ class HandlerGuard:
     def _cancel(self) -> None:
         if self._task is not None and not self._task.done():
             self.cancelled = True
+            logger.info(
+                "connection %r: the handler is cancelled, because it still runs %g s after its client has disconnected",
+                self._conn_id,
+                self._grace_s,
+            )
             self._task.cancel("the client has disconnected")

@@ -19,7 +19,7 @@ class Handler:
         self.guard: HandlerGuard
 
     async def __call__(self) -> None:
-        self.guard = HandlerGuard(self.grace_s)
+        self.guard = HandlerGuard("ann", self.grace_s)
         self.ready.set()
         try:
             await asyncio.Event().wait()
@@ -30,7 +30,8 @@ class Handler:
                 raise
 
 
-async def test_handler_is_cancelled_after_grace_and_ends_normally() -> None:
+async def test_handler_is_cancelled_after_grace_and_ends_normally(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="dws")
     handler = Handler()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(handler())
@@ -41,6 +42,7 @@ async def test_handler_is_cancelled_after_grace_and_ends_normally() -> None:
     assert handler.guard.cancelled
     assert handler.swallowed is True
     assert not task.cancelled()
+    assert "connection 'ann': the handler is cancelled" in caplog.text
 
 
 async def test_outside_cancellation_is_not_swallowed() -> None:
@@ -68,7 +70,7 @@ async def test_outside_cancellation_wins_over_guard() -> None:
 
 @pytest.mark.parametrize("gone_first", [True, False])
 async def test_ended_handler_is_not_cancelled(gone_first: bool) -> None:
-    guard = HandlerGuard(0.0)  # of this test's own task
+    guard = HandlerGuard("ann", 0.0)  # of this test's own task
     if gone_first:
         guard.start_grace()
     guard.release()
@@ -85,7 +87,7 @@ async def test_finished_task_is_not_cancelled() -> None:
     made: list[HandlerGuard] = []
 
     async def short() -> None:
-        made.append(HandlerGuard(0.0))
+        made.append(HandlerGuard("ann", 0.0))
 
     await asyncio.gather(short())
     made[0].start_grace()
