@@ -168,6 +168,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Process received data. It may contain a close frame, or a malformed frame."""
         if self._deferred is not None:
             self._deferred += data
+        elif len(data) <= _STEP_BYTES:
+            self._process_step(data)
+            self._notify_end()
         else:
             self._process(data)
 

@@ -101,6 +101,8 @@ def failure_of(futures: Sequence[AnyFuture], topic: str) -> BaseException | None
 
     If some of them may be stored, the outcome is unknown, and nobody can repeat the publish safely without a key.
     """
+    if len(futures) == 1:
+        return _failure(futures[0], topic)
     failures = [_failure(future, topic) for future in futures]
     certain = [
         failure for failure in failures if failure is not None and not isinstance(failure, PublishOutcomeUnknown)
