@@ -302,6 +302,12 @@ class PrivateRabbit:
         found = self.eval("[element(4, amqqueue:get_name(Q)) || Q <- rabbit_amqqueue:list()]")
         return [part.split('"')[1] for part in found.split("<<")[1:]]
 
+    def leader(self, name: str) -> str:
+        """Return the name of the node with the leader of a stream."""
+        return self.eval(
+            f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{name}">>)), node(amqqueue:get_pid(Q))'
+        ).strip("'")
+
     def delete_queues(self) -> None:
         """Delete all queues and streams, and the exchanges of dws."""
         self.eval('[catch rabbit_amqqueue:delete(Q, false, false, <<"test">>) || Q <- rabbit_amqqueue:list()]')
