@@ -94,7 +94,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types: mypy in strict mode, and complete types in the public modules."""
-    install_workspace(session, "typing", "test")
+    install_workspace(session, "typing", "test", "bridges")
     session.run("mypy")
     session.run("pytest", "-q", "tests/contract/test_skeletons.py")
     for module in ("dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"):
@@ -104,7 +104,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=found_pythons())
 def tests(session: nox.Session) -> None:
     """Run all tests. The summary lists each skipped test with the command that enables it."""
-    install_workspace(session, "test")
+    install_workspace(session, "test", "bridges")
     session.run("pytest", *session.posargs)
 
 
@@ -152,7 +152,7 @@ def audit(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Check coverage: all branches of the pure modules by their unit tests, and 95 % of all lines by all tests."""
-    install_workspace(session, "test", "coverage")
+    install_workspace(session, "test", "bridges", "coverage")
     for package in ("_wire", "_limits", "_topics", "_log"):
         session.run("coverage", "erase")
         own = f"tests/unit/{package}"
