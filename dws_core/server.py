@@ -23,12 +23,8 @@ from dws_core._wire.close_codes import CloseCode as _CloseCode
 
 try:
     import uvicorn
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-
-    try:
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _HTTPBase
-    except ImportError:  # without uvicorn[standard]
-        from uvicorn.protocols.http.h11_impl import H11Protocol as _HTTPBase  # type: ignore[assignment]  # the same interface
 except ImportError as _error:  # pragma: no cover -- tested by hand, because tests have uvicorn
     raise ConfigurationError(
         "dws_core.server needs uvicorn with its sans-I/O WebSocket protocol, which is not installed.",
@@ -37,10 +33,13 @@ except ImportError as _error:  # pragma: no cover -- tested by hand, because tes
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
+    from uvicorn.protocols.http.h11_impl import H11Protocol as _HTTPBase
+else:
+    _HTTPBase = AutoHTTPProtocol  # that of httptools or that of h11, which have the same interface
 
 __all__ = ["HTTPProtocol", "WebSocketProtocol"]
 
-logger = logging.getLogger("dws")
+_logger = logging.getLogger("dws")
 
 _USABLE = (State.CONNECTING, State.OPEN)
 
@@ -76,7 +75,7 @@ def _is_utf8(parts: list[bytes]) -> bool:
 def _warn_of_invalid_text(now: float) -> None:
     if now - _warned.get("text", -_WARN_EVERY_S) >= _WARN_EVERY_S:
         _warned["text"] = now
-        logger.warning("a client sent text that is not UTF-8 and is closed with 1007; logged at most once per minute")
+        _logger.warning("a client sent text that is not UTF-8 and is closed with 1007; logged at most once per minute")
 
 
 def _check_version(version: str) -> None:
@@ -110,6 +109,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     flush_s: ClassVar[float] = 5.0
     extra_frames: ClassVar[int] = 2000
+
+    frames: list[bytes]
+    read_paused: bool
 
     _flush: asyncio.TimerHandle | None = None
     _listener: FrameListener | None = None
