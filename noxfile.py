@@ -191,7 +191,7 @@ def packages(session: nox.Session) -> None:
     session.run("python", "-m", "dws_core", "plugins")
     session.run("python", "-m", "dws_core", "doctor", "memory://")
     session.run("python", "-m", "dws_core", "new", "codec", "reversed", "--into", session.create_tmp())
-    suites = map(str, Path("plugins").glob("*/tests/test_conformance.py"))
+    suites = [f"plugins/{name}/tests/test_conformance.py" for name in ("dws_memory", "dws_redis")]
     session.run("pytest", "-q", "tests/contract/test_public_api.py", *suites)
 
 

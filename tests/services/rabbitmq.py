@@ -256,13 +256,19 @@ class PrivateRabbit:
 
     def close_connections(self, name: str = "") -> int:
         """Close the connections whose name given by the client contains a text. Return their number."""
+        return self._end_connections(name, 'catch rabbit_networking:close_connection(P, "test")')
+
+    def kill_connections(self, name: str = "") -> int:
+        """Kill the processes of these connections, so that replies on their way are lost. Return their number."""
+        return self._end_connections(name, "exit(P, kill)")
+
+    def _end_connections(self, name: str, end: str) -> int:
         # A connection may end on its own in the meantime.
         named = (
             "Named = fun(P) -> Found = (catch rabbit_reader:info(P, [client_properties])), "
             f'string:find(lists:flatten(io_lib:format("~p", [Found])), "{name}") =/= nomatch end, '
         )
-        close = 'catch rabbit_networking:close_connection(P, "test")'
-        return int(self.eval(f"{named}length([{close} || P <- rabbit_networking:connections(), Named(P)])"))
+        return int(self.eval(f"{named}length([{end} || P <- rabbit_networking:connections(), Named(P)])"))
 
     def add_user(self, name: str, *, configure: str, write: str, read: str) -> None:
         """Add a user whose password is its name, with permissions in the virtual host `/`."""

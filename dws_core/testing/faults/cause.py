@@ -37,6 +37,12 @@ class Cause:
             async with self._measure(name):
                 await _call(getattr(self._faults, name))
 
+    def has(self, name: str) -> bool:
+        """Return whether the driver can cause a fault."""
+        return callable(getattr(self._faults, name, None)) and (
+            getattr(type(self._faults), name, None) is not getattr(BrokerFaults, name, None)
+        )
+
     @property
     def blocking(self) -> list[str]:
         """The faults that blocked the event loop in each of at least three calls."""

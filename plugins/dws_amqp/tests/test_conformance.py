@@ -22,7 +22,7 @@ class RabbitFaults(BrokerFaults):
         await asyncio.to_thread(self.rabbit.close_connections, "reading")
 
     async def cut_commands(self) -> None:
-        await asyncio.to_thread(self.rabbit.close_connections, "publishing")
+        await asyncio.to_thread(self.rabbit.kill_connections, "publishing")
 
     async def restart(self) -> None:
         await asyncio.to_thread(self._restart)

@@ -56,20 +56,25 @@ class BrokerOutcomeTests(BrokerBase):
     async def test_random_cuts_store_each_message_once(
         self, open_peer: OpenPeer, cause: Cause, names: tuple[str, ...]
     ) -> None:
-        """The connections break at random moments, until a reply to a stored publish was lost at least once."""
+        """The connections break at random moments, until a reply to a stored publish was lost at least once.
+
+        A broker whose replies may also arrive through the tail loses them only if the tail breaks as well.
+        """
         loads = await _open_loads(open_peer)
         chance, rounds = Chance(), 0
+        must_lose = "cut_tail" in names or not cause.has("cut_tail")
+        most = _MOST_ROUNDS if must_lose else _ROUNDS
 
         async def cut() -> None:
             nonlocal rounds
-            while rounds < _ROUNDS or (rounds < _MOST_ROUNDS and not any(load.unanswered for load in loads)):
+            while rounds < _ROUNDS or (rounds < most and not any(load.unanswered for load in loads)):
                 await chance.pause(loads)
                 await cause(*names)
                 rounds += 1
 
         await _run_during(loads, cut)
         sys.stdout.write(f"{rounds} cuts, {sum(len(load.unanswered) for load in loads)} lost replies\n")
-        assert any(load.unanswered for load in loads), _NO_REPLY_LOST.format(rounds, names[-1])
+        assert not must_lose or any(load.unanswered for load in loads), _NO_REPLY_LOST.format(rounds, names[-1])
 
     @needs("log", "recovery", faults=("restart",))
     async def test_random_restarts_store_each_message_once(self, open_peer: OpenPeer, cause: Cause) -> None:
