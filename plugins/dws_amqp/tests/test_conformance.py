@@ -58,7 +58,7 @@ class TestAmqpBroker(BrokerConformance):
 
     @pytest.fixture
     def broker_url(self, rabbit: PrivateRabbit) -> str:
-        return rabbit.url + "?partitions=2&probe_s=200ms&dead_s=1s"
+        return rabbit.url + "?partitions=2&probe_s=200ms&dead_s=3s"
 
     @pytest.fixture
     def unreachable_url(self) -> str:
