@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,9 +70,22 @@ def running(command: list[str], folder: Path, arguments: str = "") -> Iterator[S
 async def ready_connections(server: ServerProcess) -> int:
     """Connect, and return how many connections of the worker take ready frames."""
     address = await asyncio.to_thread(lambda: server.address)
-    async with Client.open(f"ws://{address}/ws") as client:
+    async with asyncio.timeout(HANG_S), await until_listening(f"ws://{address}/ws") as client:
         found: int = (await client.receive())["ready"]
         return found
+
+
+async def until_listening(url: str) -> AbstractAsyncContextManager[Client]:
+    """Return a client as soon as a worker listens, which is after it has printed that it started."""
+    host, _, port = url.removeprefix("ws://").partition("/")[0].partition(":")
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
+        else:
+            writer.close()
+            return Client.open(url)
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
