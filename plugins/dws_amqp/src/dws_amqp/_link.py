@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -170,15 +170,35 @@ class Link:
 
     async def channel(self, *, confirms: bool = False) -> aiormq.Channel:
         """Open a channel. With `confirms`, publishing waits for the confirmation, and fails if no queue receives."""
-        channel: aiormq.Channel
-        channel = await self.amqp.channel(publisher_confirms=confirms, on_return_raises=True)  # type: ignore[assignment]
-        return channel
+        opening = self._spawn(self.amqp.channel(publisher_confirms=confirms, on_return_raises=True), "channel")
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._discard_opened)
+            raise
+
+    async def finish(self, call: Coroutine[Any, Any, None]) -> None:
+        """Wait for a call, which continues if the waiting task is cancelled, because aiormq would break the channel."""
+        await asyncio.shield(self._spawn(call, "call"))
 
     def discard(self, channel: aiormq.Channel) -> None:
         """Close a channel in the background, because the server first sends all messages that it has credit for."""
-        task = asyncio.get_running_loop().create_task(_ignoring_failures(channel.close()), name="dws amqp channel")
+        self._spawn(_ignoring_failures(channel.close()), "channel")
+
+    def _discard_opened(self, opening: asyncio.Task[Any]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self.discard(opening.result())
+
+    def _spawn(self, call: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(call, name=f"dws amqp {name}")
         self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._closing.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody else retrieves it if the waiting task was cancelled
 
     async def close(self) -> None:
         """Abort the connection. Without its reader, aiormq does not report the abort as an error."""

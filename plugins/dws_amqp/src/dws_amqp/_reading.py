@@ -38,7 +38,7 @@ async def read(
     async with translated():
         channel = await link.channel()
         try:
-            await _consume(channel, sources, arrivals, prefetch)
+            await link.finish(_consume(channel, sources, arrivals, prefetch))
             unacknowledged = 0
             while (item := await arrivals.get()) is not None:
                 number, message = item
