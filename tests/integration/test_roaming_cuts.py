@@ -44,7 +44,10 @@ async def test_cut_test_detects_cursor_taken_before_gap(tmp_path: Path, monkeypa
         self._cursor = parse_cursor(frame["cursor"])
 
     monkeypatch.setitem(ClientState._READERS, "connected", broken)
-    outcome = await play(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", SEED)
+    for seed in range(SEED, SEED + 5):  # on a busy machine, a run may cut no connection at the moment that matters
+        outcome = await play(f"sqlite://{tmp_path}/{seed}.db?poll_s=0.05s", seed)
+        if outcome.problems:
+            break
     assert outcome.problems, outcome
     assert "roamer 5" in outcome.problems[0], outcome
     assert "lost" in outcome.problems[0], outcome

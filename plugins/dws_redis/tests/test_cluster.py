@@ -82,8 +82,8 @@ class TestRedisClusterBroker(BrokerConformance):
         faults = ClusterFaults(cluster)
 
         async def cut() -> None:
-            await faults.cut_tail()
-            await faults.cut_commands()
+            await asyncio.to_thread(faults.cut_tail)
+            await asyncio.to_thread(faults.cut_commands)
 
         return cut
 
