@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +28,10 @@ from services.rabbitmq import PrivateRabbit
 from dws_core import WebSocketManager
 from dws_core.plugin import BrokerURL, History, Layout, ReadSpan
 from dws_core.testing import FakeWebSocket
+from harness.broker_load import PAYLOAD, Sink, rate
 
 PARTITIONS = 4
-PAYLOAD = b"x" * 128
-CALLERS = 200
 KEPT, NONE = History(size=300), History.none()
-
-
-class Sink:
-    """Counts received records."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Any) -> None:
-        self.count += len(records)
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
 
 
 async def started(url: str, channel: str, sink: Any) -> AmqpBroker:
@@ -55,21 +40,6 @@ async def started(url: str, channel: str, sink: Any) -> AmqpBroker:
     await broker.start(node=os.urandom(8), layout=Layout(channel=channel, partitions=PARTITIONS), sink=sink)
     await broker.set_interest(frozenset(range(PARTITIONS)))
     return broker
-
-
-async def rate(call: Callable[[int], Awaitable[Any]], seconds: float) -> float:
-    """Run `CALLERS` concurrent callers, each awaiting one call after another. Return calls per second."""
-    done, end = 0, time.perf_counter() + seconds
-
-    async def caller(number: int) -> None:
-        nonlocal done
-        while time.perf_counter() < end:
-            await call(number)
-            done += 1
-
-    began = time.perf_counter()
-    await asyncio.gather(*map(caller, range(CALLERS)))
-    return done / (time.perf_counter() - began)
 
 
 async def plain(url: str, seconds: float) -> tuple[float, float]:

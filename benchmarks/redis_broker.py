@@ -13,7 +13,7 @@ import asyncio
 import multiprocessing
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +28,7 @@ from services.redis import PrivateRedis
 from dws_core import WebSocketManager
 from dws_core.plugin import BrokerURL, History, Layout
 from dws_core.testing import FakeWebSocket
-
-LAYOUT = Layout(channel="bench", partitions=8)
-PAYLOAD = b"x" * 128
-CALLERS = 200
-
-
-class Sink:
-    """Counts received records."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Any) -> None:
-        self.count += len(records)
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
-
-
-async def rate(call: Callable[[int], Awaitable[Any]], seconds: float) -> float:
-    """Run `CALLERS` concurrent callers, each awaiting one call after another. Return calls per second."""
-    done, end = 0, time.perf_counter() + seconds
-
-    async def caller(number: int) -> None:
-        nonlocal done
-        while time.perf_counter() < end:
-            await call(number)
-            done += 1
-
-    began = time.perf_counter()
-    await asyncio.gather(*map(caller, range(CALLERS)))
-    return done / (time.perf_counter() - began)
+from harness.broker_load import CALLERS, LAYOUT, PAYLOAD, Sink, rate
 
 
 async def receive(broker: RedisBroker, sink: Sink, history: History, count: int) -> float:
