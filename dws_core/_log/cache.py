@@ -112,11 +112,6 @@ class LogCache:
         if self._by_level is not None and self._by_level.used <= now - self.max_age_s:
             self._by_level = None
 
-    def forget(self, topic: str) -> None:
-        """Evict the records of a topic, and all records that are older than its newest one."""
-        if (found := self._topics.get(topic)) is not None:
-            self._evict_to(found[-1].offset or 0)
-
     def read(self, since: Offset, until: Offset, topics: WantedTopics) -> tuple[Record, ...] | None:
         """Return the records in `(since, until]` that have a wanted topic. The caller must check the epoch.
 

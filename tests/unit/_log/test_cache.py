@@ -131,16 +131,6 @@ def test_old_records_expire() -> None:
     assert (made.lo, made.hi, len(made), made.size_bytes) == (4, 4, 0, 0)
 
 
-def test_forgotten_topic_is_not_covered() -> None:
-    made = fill(cache(), "a", "secret", "b")
-    made.forget("nothing")
-    assert made.lo == 0
-    made.forget("secret")
-    assert made.lo == 2
-    assert made.read(1, 3, {"secret"}) is None
-    assert offsets(made.read(2, 3, lambda _: True)) == [3]
-
-
 def test_read_of_newest_records_compares_few_offsets() -> None:
     """Reading 50 of 20,000 records does not look at the other records."""
     compared: list[int] = []
@@ -161,13 +151,12 @@ def test_read_of_newest_records_compares_few_offsets() -> None:
 step = st.one_of(
     st.tuples(st.just("add"), st.lists(st.sampled_from(["a", "b", "c/d", ""]), max_size=5)),
     st.tuples(st.just("expire"), st.integers(0, 8)),
-    st.tuples(st.just("forget"), st.sampled_from(["a", "b"])),
 )
 wanted: dict[str, Callable[[str], bool]] = {"all": lambda _: True, "a or b": lambda t: t in ("a", "b")}
 
 
 @given(st.lists(step, max_size=25), st.data())
-def test_read_is_exact_or_none(steps: list[tuple[str, list[str] | int | str]], data: st.DataObject) -> None:
+def test_read_is_exact_or_none(steps: list[tuple[str, list[str] | int]], data: st.DataObject) -> None:
     made = cache(max_records=8, max_bytes=256 * 6, max_age_s=10)
     log: list[Record] = []
     now = 0.0
@@ -178,11 +167,9 @@ def test_read_is_exact_or_none(steps: list[tuple[str, list[str] | int | str]], d
             batch = [rec(lo + 2 * n if topic else None, topic) for n, topic in enumerate(value, 1)]
             log += [record for record in batch if record.topic]
             made.advance("e", lo, lo + 2 * len(value) + 1, batch, now=now)
-        elif kind == "expire":
+        else:
             assert isinstance(value, int)
             made.expire(now := now + value)
-        else:
-            made.forget(str(value))
     assert len(made) <= 8
     assert made.size_bytes == len(made) * 256
     since = data.draw(st.integers(0, made.hi))
