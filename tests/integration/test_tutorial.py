@@ -77,6 +77,10 @@ async def shows(window: Any, text: str) -> None:
     await window.wait_for_selector(f"#messages li >> text={text}", timeout=HANG_S * 1000)
 
 
+def post(url: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=HANG_S).close()
+
+
 @pytest.mark.browser
 async def test_two_windows_chat_and_read_an_announcement(folder: Path) -> None:
     with ServerProcess.open(UVICORN, folder) as server:
@@ -87,7 +91,7 @@ async def test_two_windows_chat_and_read_an_announcement(folder: Path) -> None:
             await write(two, "<b>Hello, too</b>")
             await shows(one, "chat/lobby: <b>Hello, too</b>")
             url = f"http://{server.address}/announce?text=closing+time"
-            urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=HANG_S).close()
+            await asyncio.to_thread(post, url)
             for window in (one, two):
                 await shows(window, "chat/lobby: closing time")
                 assert await window.locator("#messages li").count() == 3

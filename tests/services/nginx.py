@@ -34,7 +34,9 @@ def running_nginx(http: str, folder: Path, *, port: int) -> Iterator[None]:
         folder: An empty folder for all files of nginx.
         port: The port, which accepts connections when the block begins.
     """
-    paths = "\n".join(f"{name}_temp_path {folder / name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    paths = "\n".join(
+        f"{name}_temp_path {folder / name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     config = folder / "nginx.conf"
     config.write_text(
         f"daemon off; master_process off; pid {folder / 'pid'}; error_log {folder / 'error.log'};\n"
