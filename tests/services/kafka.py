@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Mapping
 from functools import lru_cache
@@ -18,10 +17,10 @@ from typing import Final
 
 from services.finding import missing, one_process_at_a_time
 from services.redis import free_port
+from services.starting import wait_until_ready
 from support import signals
 from support.timeouts import HANG_S
 
-_PAUSE_S: Final = 0.02
 _VERSION: Final = "4.1.0"
 _POM: Final = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -149,14 +148,8 @@ class PrivateKafka:
 
     def wait(self) -> None:
         """Return when the server replies."""
-        until = time.monotonic() + HANG_S
-        while not self._replies():
-            if self._process is None or self._process.poll() is not None or time.monotonic() > until:
-                lines = (self.folder / "log.txt").read_text().splitlines()
-                raise RuntimeError(
-                    "Kafka did not start:\n" + "\n".join(line for line in lines if " INFO " not in line)[-3000:]
-                )
-            time.sleep(_PAUSE_S)
+        assert self._process is not None
+        wait_until_ready("Kafka", self._replies, self._process, self.folder / "log.txt")
 
     def kill(self) -> None:
         """Kill the process, like a crash."""

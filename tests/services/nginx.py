@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from services.finding import find_or_install
+from services.starting import wait_until_ready
 from support.timeouts import HANG_S
 
 
@@ -46,21 +46,16 @@ def running_nginx(http: str, folder: Path, *, port: int) -> Iterator[None]:
     subprocess.run([*command, "-t"], check=True, capture_output=True, timeout=HANG_S)
     process = subprocess.Popen(command)
     try:
-        _wait_until_open(port, process)
+        wait_until_ready("nginx", lambda: _accepts(port), process, folder / "error.log")
         yield
     finally:
         process.terminate()
         process.wait(HANG_S)
 
 
-def _wait_until_open(port: int, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + HANG_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=HANG_S).close()
-        except OSError:
-            if process.poll() is not None or time.monotonic() > until:
-                raise
-            time.sleep(0.005)
-        else:
-            return
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=HANG_S).close()
+    except OSError:
+        return False
+    return True

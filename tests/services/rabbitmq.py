@@ -18,11 +18,10 @@ from typing import Final
 
 import pytest
 from services.redis import free_port
+from services.starting import wait_until_ready
 from support import signals
 
 _PAUSE_S: Final = 0.01
-_START_S: Final = 120.0
-"""Time in seconds for the start of a node, which needs 5 to 10 s of an idle core."""
 
 _PROGRAM: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The program of Debian's package. The command on PATH changes the user and uses fixed folders."""
@@ -177,11 +176,7 @@ class PrivateRabbit:
     def start(self) -> None:
         """Start the node, and return when it accepts connections."""
         process = self.launch()
-        until = time.monotonic() + _START_S
-        while not accepts(self.port):
-            if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError("RabbitMQ did not start:\n" + (self.folder / "log.txt").read_text()[-4000:])
-            time.sleep(_PAUSE_S)
+        wait_until_ready("RabbitMQ", lambda: accepts(self.port), process, self.folder / "log.txt")
         self._pid = int(self.eval("os:getpid()").strip('"'))
 
     def launch(self) -> subprocess.Popen[bytes]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 from services.finding import find_or_install
+from services.starting import wait_until_ready
 from support import signals
 from support.timeouts import HANG_S
 
@@ -75,11 +76,7 @@ class PrivateRedis:
     def start(self) -> None:
         """Start the process, and return when it replies to PING."""
         process = self.launch()
-        until = time.monotonic() + HANG_S
-        while not self._replies_as(process.pid):
-            if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError("Redis did not start:\n" + (self.folder / "log.txt").read_text()[-2000:])
-            time.sleep(_PAUSE_S)
+        wait_until_ready("Redis", lambda: self._replies_as(process.pid), process, self.folder / "log.txt")
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the process without waiting."""
