@@ -44,6 +44,10 @@ class Limits:
             `too-many` gap. Also the maximum number of messages in one `history` reply. If None, neither is limited.
         replay_bytes: Maximum payload size of a replay, in bytes. If the client missed more, it receives a `too-many`
             gap. If None, it is not limited.
+        resume_patience_s: How long a request with a cursor waits for an unreachable broker, in seconds. After that, it is
+            refused with `unavailable`.
+        waiting_resumes: Maximum number of requests with a cursor that wait for the broker, on this node. Further ones
+            are refused with `unavailable`. If None, the number is not limited.
         read_stall_s: How long the node waits for a client to read a step of its replay, or its earlier replies before a
             `history`, in seconds. After that, the connection is closed with 4000.
         history_bytes: Maximum payload size of one `history` reply, in bytes. The reply contains the newest messages that
@@ -78,6 +82,8 @@ class Limits:
     slow_consumer: SlowConsumer = "close"
     replay_messages: int | None = 10_000
     replay_bytes: int | None = 16_777_216
+    resume_patience_s: float = 30.0
+    waiting_resumes: int | None = 10_000
     read_stall_s: float = 30.0
     history_bytes: int | None = 1_048_576
     pos_interval_s: float = 25.0
@@ -125,6 +131,8 @@ OVER_LIMIT: Final = {
     "slow_consumer": f"closed with {CloseCode.TOO_SLOW:d}, or messages are dropped",
     "replay_messages": "gap `too-many`",
     "replay_bytes": "gap `too-many`",
+    "resume_patience_s": "`unavailable`",
+    "waiting_resumes": "`unavailable`",
     "read_stall_s": f"closed with {CloseCode.TOO_SLOW:d}",
     "history_bytes": "older messages are left out",
     "pos_interval_s": "a `pos` frame is sent",

@@ -34,13 +34,17 @@ class JointRead:
     def __init__(self, *, max_records: int = 100_000, max_bytes: int = 67_108_864) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._waiting: list[ReadSpan] = []
+        self._waiting: dict[ReadSpan, None] = {}  # in order of arrival
         self._groups: deque[list[ReadSpan]] = deque()  # halves of a group whose joint read was a gap
         self._reading: tuple[ReadSpan, list[ReadSpan]] | None = None
 
     def add(self, span: ReadSpan) -> None:
         """Queue a read. All reads must be of the same partition."""
-        self._waiting.append(span)
+        self._waiting[span] = None
+
+    def withdraw(self, span: ReadSpan) -> None:
+        """Remove a queued read whose result is no longer needed. A read that is not queued is no error."""
+        self._waiting.pop(span, None)
 
     def next_read(self) -> ReadSpan | None:
         """Return the next read. None if a read is in progress or the queue is empty."""
@@ -78,8 +82,10 @@ class JointRead:
 
     def _of_one_epoch(self) -> list[ReadSpan]:
         """Remove and return the queued reads that can be joined: those with the epoch of the first one."""
-        group = [span for span in self._waiting if span.epoch == self._waiting[0].epoch]
-        self._waiting = [span for span in self._waiting if span.epoch != self._waiting[0].epoch]
+        epoch = next((span.epoch for span in self._waiting), None)
+        group = [span for span in self._waiting if span.epoch == epoch]
+        for span in group:
+            del self._waiting[span]
         return group
 
     def _join(self, group: list[ReadSpan]) -> ReadSpan:

@@ -80,7 +80,8 @@ class GapReason(StrEnum):
     AHEAD = "ahead"
     LAYOUT = "layout-changed"
     TOO_MANY = "too-many"
-    UNAVAILABLE = "unavailable"
+    UNSUPPORTED = "unsupported"
+    INTERRUPTED = "interrupted"
     UNREADABLE = "unreadable"
 
 

@@ -38,8 +38,8 @@ class ReplayLimits:
     Attributes:
         messages: Maximum number of replayed messages.
         bytes: Maximum size of their payloads, in bytes.
-        held_bytes: Maximum memory of live messages that are held back during the replay, in bytes. Above it, before the
-            answer, the answer is the gap `too-many`. After the answer, further messages are read from the log later.
+        held_bytes: Maximum memory of live messages that are held back during the recovery, in bytes. Above it, further
+            messages are read from the log later.
     """
 
     messages: int = 10_000
@@ -124,7 +124,7 @@ class Recovery:
         wanted: The wanted topics, for each partition that the client's filters need.
         logs: The caches of *all* partitions. A cache must be advanced or reset *before* `on_record` or
             `on_discontinuity` is called for the same event.
-        recovers: Whether the broker has a log to recover from. If False, the answer is the gap `unavailable`.
+        recovers: Whether the broker has a log to recover from. If False, the answer is the gap `unsupported`.
         limits: Limits of the replay.
 
     Attributes:
@@ -156,7 +156,7 @@ class Recovery:
         self._held: deque[Due | Lost] = deque()
         self._held_bytes = 0
         self._overflowed = False  # records were not held back and must be read from the log
-        reason = obstacle(cursor, wanted.keys(), logs) if recovers else GapReason.UNAVAILABLE
+        reason = obstacle(cursor, wanted.keys(), logs) if recovers else GapReason.UNSUPPORTED
         if reason is not None:
             self.refuse(reason)
         else:
@@ -245,9 +245,18 @@ class Recovery:
         for unneeded in (self._unconfirmed, self._unread, self._unasked, self._found, self._held):
             unneeded.clear()
         self._found_messages = self._found_bytes = self._held_bytes = 0
+        self._overflowed = False
         start = watermarks(self._logs, self._start)
         self._floor = {partition: position.offset for partition, position in start.items()}
         self.answer = Answer(cursor=start, gap=reason)
+
+    def abandon(self) -> list[Due | Lost]:
+        """End without an answer. Return the live records that were held back, and a gap for those that were not."""
+        items, self._held = [*self._held], deque()
+        if self._overflowed:
+            heads = [Head(partition=n, epoch=self._logs[n].epoch, offset=self._logs[n].hi) for n in self._wanted]
+            items += [Lost(reason=GapReason.TOO_MANY, head=head) for head in heads]
+        return items
 
     def on_record(self, partition: int, epoch: str, record: Record) -> None:
         """Hold back a live record that matches a filter. Drop it if the client has it or a read will return it."""
@@ -352,11 +361,7 @@ class Recovery:
     def _hold(self, item: Due | Lost) -> None:
         self._held.append(item)
         self._held_bytes += _size(item)
-        if self._held_bytes <= self._limits.held_bytes:
-            return
-        if self.answer is None:
-            self.refuse(GapReason.TOO_MANY)
-        else:
+        if self._held_bytes > self._limits.held_bytes:
             self._overflowed = True
 
     def _watermark(self, partition: int) -> Position:

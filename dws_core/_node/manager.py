@@ -235,8 +235,7 @@ class WebSocketManager(PublishMethods):
 
     def health(self) -> NodeHealth:
         """Return whether the node can serve, without I/O, for readiness routes."""
-        sink = self._runtime.tail_sink
-        return NodeHealth(started=self._running, broker=sink.state, detail=sink.detail, connections=len(self))
+        return self._runtime.health(started=self._running)
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._runtime.connections)

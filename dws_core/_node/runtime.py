@@ -20,14 +20,16 @@ from dws_core._node.pacing import Pacer
 from dws_core._node.publisher import Publisher
 from dws_core._node.recovery.attach import Attach
 from dws_core._node.recovery.attachments import Attachments
+from dws_core._node.recovery.attempts import Attempts
 from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.history import HistoryReader
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
+from dws_core._node.recovery.shared_reads import SharedReads
 from dws_core._node.requests.dispatcher import Dispatcher
 from dws_core._node.requests.resume import Resume
 from dws_core._node.sending.fanout import Fanout
-from dws_core._node.stats import Counters, NodeStats
+from dws_core._node.stats import Counters, NodeHealth, NodeStats
 from dws_core._node.tail_sink import NodeTailSink
 from dws_core._tasks import Tasks
 from dws_core._topics.interface import TopicMatcher
@@ -88,6 +90,7 @@ class NodeRuntime:
     interest: Interest
     cursors: Cursors
     attachments: Attachments
+    attempts: Attempts
     history: HistoryReader = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     tail_sink: NodeTailSink = field(init=False)
@@ -112,6 +115,7 @@ class NodeRuntime:
             interest=interest,
             cursors=Cursors(caches, interest, fanout, recovers=settings.broker.capabilities.recovery),
             attachments=Attachments(),
+            attempts=Attempts(),
         )
         runtime.history = runtime._build_history()
         runtime.dispatcher = runtime._build_dispatcher()
@@ -167,12 +171,23 @@ class NodeRuntime:
         self.cursors.forget(connection)
         self.attachments.remove(connection)
 
+    def health(self, *, started: bool) -> NodeHealth:
+        """Return the current state of the node."""
+        return NodeHealth(
+            started=started,
+            broker=self.tail_sink.state,
+            detail=self.tail_sink.detail,
+            connections=len(self.connections),
+            waiting_resumes=self.attachments.waiting,
+        )
+
     def stats(self) -> NodeStats:
         """Return the current numbers of the node."""
         return NodeStats(
             connections=len(self.connections),
             filters=len(self.router),
             ready_connections=sum(connection.takes_ready_frames for connection in self.connections),
+            waiting_resumes=self.attachments.waiting,
             published=self.counters.published,
             received=self.counters.received,
             deliveries=self.counters.deliveries,
@@ -217,7 +232,8 @@ class NodeRuntime:
     def _build_dispatcher(self) -> Dispatcher:
         settings = self.settings
         attach = Attach(
-            settings.broker,
+            SharedReads(settings.broker, self.tasks, self.pacer, self.attempts),
+            recovers=settings.broker.capabilities.recovery,
             host=self,
             caches=self.caches,
             interest=self.interest,
@@ -256,4 +272,5 @@ class NodeRuntime:
             interest=self.interest,
             cursors=self.cursors,
             attachments=self.attachments,
+            attempts=self.attempts,
         )

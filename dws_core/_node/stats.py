@@ -34,6 +34,7 @@ class NodeStats:
         ready_connections: Number of open connections whose server accepts ready frames, the faster path.
         published: Messages sent to the broker since the node was created.
         received: Messages received from the broker.
+        waiting_resumes: Number of requests with a cursor that wait for the broker.
         deliveries: Messages multiplied by the connections they were sent to.
         dropped: Deliveries dropped because their connection was too slow.
         overflows: Connections closed with 4000 because they were too slow.
@@ -42,6 +43,7 @@ class NodeStats:
     connections: int
     filters: int
     ready_connections: int
+    waiting_resumes: int
     published: int
     received: int
     deliveries: int
@@ -60,12 +62,14 @@ class NodeHealth:
             stopped.
         detail: One sentence about the state, without secrets. Empty if the broker has not reported a state yet.
         connections: Number of open connections.
+        waiting_resumes: Number of requests with a cursor that wait for the broker.
     """
 
     started: bool
     broker: BrokerState
     detail: str
     connections: int = 0
+    waiting_resumes: int = 0
 
     @property
     def ready(self) -> bool:

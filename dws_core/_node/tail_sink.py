@@ -9,6 +9,7 @@ from dws_core._log.records import BrokerState, GapReason, Head, Offset, Record
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core._node.recovery.attachments import Attachments
+from dws_core._node.recovery.attempts import Attempts
 from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
@@ -47,6 +48,7 @@ class NodeTailSink:
         interest: Interest,
         cursors: Cursors,
         attachments: Attachments,
+        attempts: Attempts,
     ) -> None:
         self._router = router
         self._connections = connections
@@ -57,6 +59,7 @@ class NodeTailSink:
         self._interest = interest
         self._cursors = cursors
         self._attachments = attachments
+        self._attempts = attempts
         self.state: BrokerState = "connecting"
         self.detail: str = ""
 
@@ -89,8 +92,9 @@ class NodeTailSink:
         """Do nothing: there are no control messages yet."""
 
     def on_state(self, state: BrokerState, detail: str) -> None:
-        """Store the broker's state and log a change."""
+        """Store the broker's state. Log a change, and repeat reads that have failed."""
         if state != self.state:
+            self._attempts.on_state()
             level = logging.WARNING if state in ("degraded", "blocked") else logging.INFO
             logger.log(level, "broker is %s: %s", state, detail)
         self.state, self.detail = state, detail

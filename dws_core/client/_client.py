@@ -298,7 +298,7 @@ class Client:
         try:
             while (ending := await self._session()).retry and (self._was_connected or self._retry_first):
                 self._failure = ending.error
-                delay_s = 0.0 if ending.at_once else self._backoff.next_s()
+                delay_s = 0.0 if ending.at_once else max(ending.retry_in_s, self._backoff.next_s())
                 logger.info("reconnecting in %.1f s: %s", delay_s, ending.error)
                 await asyncio.sleep(delay_s)
         finally:

@@ -53,11 +53,13 @@ class Ending:
         error: Error to raise in waiting calls if the client does not reconnect.
         retry: Whether to reconnect.
         at_once: Whether to reconnect without delay.
+        retry_in_s: Minimum delay before the next attempt, in seconds.
     """
 
     error: DWSError
     retry: bool = True
     at_once: bool = False
+    retry_in_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +158,8 @@ def ending_of(error: Exception, url: str, *, was_connected: bool) -> Ending:
             return _refused_by_http(response.status_code, url, was_connected=was_connected)
         case InvalidURI():
             return Ending(error=ConfigurationError(f"{error}.", fix="write ws://host/path or wss://…"), retry=False)
-        case Refused(temporary=temporary):
-            return Ending(error=error, retry=temporary)
+        case Refused(temporary=temporary, retry_in_s=retry_in_s):
+            return Ending(error=error, retry=temporary, retry_in_s=retry_in_s or 0.0)
         case DWSError():
             return Ending(error=error)
         case OSError():

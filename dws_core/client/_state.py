@@ -43,8 +43,8 @@ class Gap:
 
     Attributes:
         filters: The client's filters whose messages may be lost.
-        reason: Reason sent by the node: `epoch`, `trimmed`, `ahead`, `layout-changed`, `too-many`, `unavailable` or
-            `unreadable`. Or `overflow` if this client did not process its messages fast enough.
+        reason: Reason sent by the node: `epoch`, `trimmed`, `ahead`, `layout-changed`, `too-many`, `unsupported`,
+            `interrupted` or `unreadable`. Or `overflow` if this client did not process its messages fast enough.
     """
 
     filters: tuple[str, ...]
@@ -376,7 +376,7 @@ class ClientState:
         if self._owes_gap:
             self._owes_gap = False
             if self._filters:
-                yield Gap(filters=self.filters, reason="unavailable")
+                yield Gap(filters=self.filters, reason="unsupported")
 
     def _subscribed(self, filter_: str) -> Subscribed:
         self.in_force.add(filter_)

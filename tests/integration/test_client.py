@@ -175,7 +175,7 @@ async def test_node_without_connect_is_supported() -> None:
             await alice.publish("t", 1)
             manager.active_connections[0].disconnect(4002)
             await gaps.wait()
-            assert gaps == [Gap(filters=("t",), reason="unavailable")]
+            assert gaps == [Gap(filters=("t",), reason="unsupported")]
             await alice.publish("t", 2)
             assert await receive_data(messages, 2) == [1, 2]
 

@@ -76,10 +76,10 @@ async def test_discontinuity_reaches_affected_connections() -> None:
         async with Client.open(f"{server.url}/ws/a") as ann, Client.open(f"{server.url}/ws/b") as bo:
             await connect(ann, "t")
             await bo.subscribe("#")
-            broker.sink.on_discontinuity(0, GapReason.UNAVAILABLE, Head(partition=0, epoch="new", offset=7))
+            broker.sink.on_discontinuity(0, GapReason.TRIMMED, Head(partition=0, epoch="new", offset=7))
             for client, filters in ((ann, ["t"]), (bo, ["#"])):
                 gap = await client.receive()
-                assert (gap["type"], gap["filters"], gap["reason"]) == ("gap", filters, "unavailable")
+                assert (gap["type"], gap["filters"], gap["reason"]) == ("gap", filters, "trimmed")
                 assert gap["cursor"] == "0:new:7"
 
 

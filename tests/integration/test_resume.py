@@ -182,20 +182,6 @@ async def test_cursor_ahead_of_node_waits_without_duplicates() -> None:
             assert offset_of(frames[1]["cursor"]) == offset_of(cursor) + 1
 
 
-async def test_unreadable_log_is_gap() -> None:
-    broker, _, app = slow_node("away")
-    _, manager, first = slow_node("away")
-    async with serve(first):
-        await manager.publish("t", 1)
-        async with serve(app) as server:
-            broker.unavailable = True
-            async with Client.open(f"{server.url}/ws/me") as client:
-                epoch = (await connect(client))["cursor"].split(":")[1]
-            for cursor in (f"0:{epoch}:0", f"0:{epoch}:99"):  # one to read, one to confirm
-                async with Client.open(f"{server.url}/ws/me") as client:
-                    assert await _gap(client, "t", cursor=cursor) == "unavailable"
-
-
 async def test_discontinuity_is_sent_to_affected_connections() -> None:
     broker, manager, app = slow_node(partitions=8)
     there, elsewhere = _topics_in_different_partitions()
@@ -248,10 +234,10 @@ async def test_discontinuity_before_reply_is_one_gap() -> None:
     ]  # fmt: skip
 
 
-async def test_broker_without_history_is_unavailable_gap() -> None:
+async def test_broker_without_history_is_unsupported_gap() -> None:
     manager = WebSocketManager("chat", broker=PlainBroker())
     async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/me") as client:
-        assert await _gap(client, "t", cursor="0:e:5") == "unavailable"
+        assert await _gap(client, "t", cursor="0:e:5") == "unsupported"
         error = await client.exchange(type="history", topic="t", limit=5, id=1)
         assert (error["type"], error["code"]) == ("error", "unavailable")
         await manager.publish("t", 1)

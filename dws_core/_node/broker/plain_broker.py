@@ -137,8 +137,8 @@ class AdaptedBroker(LogBroker):
         return future
 
     async def read(self, span: ReadSpan) -> ReadResult:
-        """Return the gap `unavailable`: nothing is stored."""
-        return ReadResult(gap=GapReason.UNAVAILABLE)
+        """Return the gap `unsupported`: nothing is stored."""
+        return ReadResult(gap=GapReason.UNSUPPORTED)
 
     async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
         """Return offset 0 for every partition: nothing is stored."""
@@ -226,7 +226,7 @@ class AdaptedBroker(LogBroker):
             self._sink.on_state("degraded", "the broker's deliveries were interrupted, so it is reconnecting")
             await self._hang_up()
             await self._reopen(backoff)
-            self._sink.on_discontinuity(0, GapReason.UNAVAILABLE, Head(partition=0, epoch="0", offset=0))
+            self._sink.on_discontinuity(0, GapReason.INTERRUPTED, Head(partition=0, epoch="0", offset=0))
             self._sink.on_state("live", f"subscribed to channel {self._channel!r} again")
 
     async def _reopen(self, backoff: Backoff) -> None:

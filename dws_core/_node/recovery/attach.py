@@ -7,13 +7,11 @@ never fills the outbox.
 from __future__ import annotations
 
 import asyncio
-import logging
+import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
-from dws_core._errors import BrokerError
-from dws_core._log.contract import LogBroker
-from dws_core._log.records import GapReason, ReadSpan, WantedTopics
+from dws_core._log.records import ReadSpan, WantedTopics
 from dws_core._log.recovery import Answer, Due, Recovery, ReplayLimits
 from dws_core._log.tail import Lost
 from dws_core._node.connection.connection import Connection
@@ -24,11 +22,10 @@ from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._node.recovery.shared_reads import SharedReads
 from dws_core._node.sending.shared_message import SharedMessage
 from dws_core._wire import server_messages
+from dws_core._wire.client_errors import Refused
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
 from dws_core._wire.frames import Frame, encode_frame
-
-logger = logging.getLogger("dws")
 
 _STEP_MESSAGES: Final = 256
 _STEP_BYTES: Final = 32_768
@@ -39,12 +36,16 @@ _ENCODED_BYTES: Final = 8_388_608
 
 _UNBOUNDED: Final = 2**62
 
+_RETRY_IN_S: Final = 5.0
+"""Latest time at which a client that was refused should try again, in seconds. A random part of it is sent."""
+
 
 class Attach:
     """Recovers connections from their cursors.
 
     Args:
-        broker: Reads the logs.
+        reads: Reads the logs.
+        recovers: Whether the broker can recover missed messages.
         host: Limits, fan-out, tasks, pacer and counters of the node.
         caches: The node's view of the logs.
         interest: The topics that connections want.
@@ -54,21 +55,22 @@ class Attach:
 
     def __init__(
         self,
-        broker: LogBroker,
+        reads: SharedReads,
         *,
+        recovers: bool,
         host: ConnectionHost[Any],
         caches: LogCaches,
         interest: Interest,
         attachments: Attachments,
         codecs: Mapping[str, Codec],
     ) -> None:
-        self._broker = broker
+        self._reads = reads
+        self._recovers = recovers
         self._host = host
         self._caches = caches
         self._interest = interest
         self._attachments = attachments
         self._codecs = codecs
-        self._reads = SharedReads(broker, host.tasks, host.pacer)
         self._encoded: dict[tuple[int, str, int], SharedMessage] = {}
         self._encoded_bytes = 0
 
@@ -84,67 +86,102 @@ class Attach:
         connection: Connection,
         cursor: Mapping[int, Position],
         wanted: Mapping[int, WantedTopics],
+        filters: Collection[str],
         on_answer: Callable[[Answer], None],
     ) -> None:
-        """Recover a connection. Return once its request is answered. The replay continues in the background.
+        """Add filters to a connection and recover it. Return once its request is answered.
 
-        The connection's filters have entered the router in the same step of the event loop.
+        The replay continues in the background.
 
         Args:
             connection: A connection that is not recovering.
             cursor: The cursor of its request.
             wanted: The topics to recover, by partition.
+            filters: The filters to add. They are removed again if this method raises.
             on_answer: Sends the answer. This method sends the gap that may follow.
+
+        Raises:
+            Refused: The broker cannot be reached in time, or too many requests wait for it.
         """
-        recovers = self._broker.capabilities.recovery
         self._caches.expire()
-        recovery = Recovery(cursor, wanted, self._caches, recovers=recovers, limits=self._replay_limits)
+        recovery = Recovery(cursor, wanted, self._caches, recovers=self._recovers, limits=self._replay_limits)
         attachment = Attachment(connection, recovery)
+        added = [filter_ for filter_ in filters if filter_ not in connection.topics]
+        for filter_ in added:
+            connection.topics.add(filter_)
         self._attachments.add(attachment)
         try:
             answer = await self._answer(attachment)
             on_answer(answer)
             if answer.gap is not None:
-                gap = server_messages.gap(connection.topics, answer.gap, answer.cursor if recovers else {})
+                gap = server_messages.gap(connection.topics, answer.gap, answer.cursor if self._recovers else {})
                 self._host.fanout.send(connection, gap)
             if not self._go_live(attachment):
                 self._host.tasks.spawn(self._replay(attachment), name=f"replay to connection {connection.id!r}")
         except BaseException:
-            self._attachments.remove(connection)
+            self._detach(attachment, added)
             raise
 
+    def _detach(self, attachment: Attachment, added: Collection[str]) -> None:
+        """Undo an attempt. Messages of the connection's earlier filters that were held back are sent."""
+        connection = attachment.connection
+        for filter_ in added:
+            connection.topics.discard(filter_)
+        self._attachments.remove(connection)
+        if connection.closed:
+            return
+        wanted = self._interest.wanted(connection, connection.topics)
+        due = [item for item in attachment.recovery.abandon() if _concerns(item, wanted)]
+        for frame in self._frames(connection, due):
+            self._host.fanout.push_one(connection, frame)
+
     async def _answer(self, attachment: Attachment) -> Answer:
-        recovery = attachment.recovery
-        async with asyncio.TaskGroup() as reads:
-            for span in recovery.to_read():
-                reads.create_task(self._read(attachment, span))
-            if partitions := recovery.to_confirm:
-                reads.create_task(self._confirm(recovery, partitions))
-        if recovery.answer is None:
+        if attachment.recovery.answer is None:
+            await self._ask_broker(attachment)
+        if attachment.recovery.answer is None:
             raise RuntimeError("a recovery has no answer although all its reads have ended")
-        return recovery.answer
+        return attachment.recovery.answer
+
+    async def _ask_broker(self, attachment: Attachment) -> None:
+        """Do the reads of a recovery, however often they must be attempted."""
+        recovery, limits = attachment.recovery, self._host.limits
+        if limits.waiting_resumes is not None and self._attachments.waiting >= limits.waiting_resumes:
+            raise _unavailable("too many requests wait for the broker")
+        try:
+            async with (
+                self._attachments.wait_for_broker(attachment, limits.resume_patience_s),
+                asyncio.TaskGroup() as reads,
+            ):
+                for span in recovery.to_read():
+                    reads.create_task(self._read(attachment, span))
+                if partitions := recovery.to_confirm:
+                    reads.create_task(self._confirm(recovery, partitions))
+        except TimeoutError:
+            if recovery.answer is not None:
+                return
+            raise _unavailable("the broker cannot be reached, so missed messages cannot be read") from None
 
     async def _read(self, attachment: Attachment, span: ReadSpan) -> None:
-        attachment.recovery.found(span, await self._reads.read(span))
+        recovery = attachment.recovery
+        recovery.found(span, await self._reads.read(span))
         attachment.progress.set()
+        if recovery.answer is not None and recovery.answer.gap is not None:
+            attachment.stop_waiting()
 
     async def _confirm(self, recovery: Recovery, partitions: Collection[int]) -> None:
-        try:
-            heads = await self._broker.heads(partitions)
-        except Exception as error:
-            if not isinstance(error, BrokerError):
-                logger.exception("the broker failed to return the ends of its logs")
-            recovery.refuse(GapReason.UNAVAILABLE)
-            return
-        for head in heads.values():
-            recovery.confirmed(head)
+        heads = await self._reads.heads(partitions)
+        for partition in partitions:
+            recovery.confirmed(heads[partition])
 
     async def _replay(self, attachment: Attachment) -> None:
         connection, recovery = attachment.connection, attachment.recovery
+        reads: set[asyncio.Task[None]] = set()
         try:
             while not connection.closed:
                 for span in recovery.to_read():
-                    self._host.tasks.spawn(self._read(attachment, span), name="read for a slow client")
+                    read = self._host.tasks.spawn(self._read(attachment, span), name="read for a slow client")
+                    reads.add(read)
+                    read.add_done_callback(reads.discard)
                 await self._host.pacer.wait_turn()
                 self._caches.expire()
                 due = recovery.take(max_messages=_STEP_MESSAGES, max_bytes=_STEP_BYTES)
@@ -156,6 +193,8 @@ class Attach:
                     await self._attachments.wait_for_progress(attachment)
         finally:
             self._attachments.remove(connection)
+            for read in reads:
+                read.cancel()
 
     def _go_live(self, attachment: Attachment) -> bool:
         """End the replay if nothing is left to send. One step of the event loop, so that no record arrives between."""
@@ -215,3 +254,16 @@ class Attach:
             bytes=limits.replay_bytes or _UNBOUNDED,
             held_bytes=limits.outbox_bytes or _UNBOUNDED,
         )
+
+
+def _concerns(item: Due | Lost, wanted: Mapping[int, WantedTopics]) -> bool:
+    """Return whether a connection that wants these topics must receive an item."""
+    if isinstance(item, Lost):
+        return item.head.partition in wanted
+    topics, topic = wanted.get(item.partition, ()), item.record.topic
+    return topics(topic) if callable(topics) else topic in topics
+
+
+def _unavailable(why: str) -> Refused:
+    retry_in_s = round(random.uniform(_RETRY_IN_S / 5, _RETRY_IN_S), 3)  # noqa: S311 -- no secret
+    return Refused("unavailable", why, temporary=True, retry_in_s=retry_in_s)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 
 from dws_core._log.records import GapReason, Head, Record
 from dws_core._log.recovery import Recovery
@@ -18,21 +19,33 @@ class Attachment:
         recovery: Its recovery, which decides what is sent.
         progress: Set when the replay may be able to continue.
         ended: Set when the connection is live or closed.
+        patience: Time limit of the wait for an answer. None if it does not wait.
     """
 
-    __slots__ = ("connection", "ended", "progress", "recovery")
+    __slots__ = ("connection", "ended", "patience", "progress", "recovery")
 
     def __init__(self, connection: Connection, recovery: Recovery) -> None:
         self.connection: Connection = connection
         self.recovery: Recovery = recovery
         self.progress: asyncio.Event = asyncio.Event()
         self.ended: asyncio.Event = asyncio.Event()
+        self.patience: asyncio.Timeout | None = None
+
+    def stop_waiting(self) -> None:
+        """End the wait for an answer."""
+        if self.patience is not None and not self.patience.expired():
+            self.patience.reschedule(0)
 
 
 class Attachments:
-    """The recovering connections of this node. Usually empty, which delivery checks with a single truth test."""
+    """The recovering connections of this node. Usually empty, which delivery checks with a single truth test.
+
+    Attributes:
+        waiting: Number of those that wait for the broker.
+    """
 
     def __init__(self) -> None:
+        self.waiting: int = 0
         self._all: dict[Connection, Attachment] = {}
         self._waiting: set[Attachment] = set()
 
@@ -54,6 +67,25 @@ class Attachments:
         if (attachment := self._all.pop(connection, None)) is not None:
             attachment.ended.set()
             attachment.progress.set()
+            attachment.stop_waiting()
+
+    @asynccontextmanager
+    async def wait_for_broker(self, attachment: Attachment, patience_s: float) -> AsyncIterator[None]:
+        """Count the block as waiting, and limit its duration.
+
+        Raises:
+            TimeoutError: The patience has ended, the connection was removed, or the recovery was refused.
+        """
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(patience_s) as patience:
+                attachment.patience = patience
+                try:
+                    yield
+                finally:
+                    attachment.patience = None
+        finally:
+            self.waiting -= 1
 
     async def ended(self, connection: Connection) -> None:
         """Wait until a connection is not recovering."""
@@ -99,5 +131,6 @@ class Attachments:
             if head.partition in attachment.recovery.partitions:
                 attachment.recovery.on_discontinuity(reason, head)
                 attachment.progress.set()
+                attachment.stop_waiting()  # a recovery without an answer was refused
                 informed.add(attachment.connection)
         return informed

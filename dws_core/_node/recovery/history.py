@@ -141,7 +141,7 @@ class HistoryReader:
             result = await self._broker.read(span)
             read_bytes += sum(len(record.payload) for record in result.records)
             search.take(result)
-        if search.gap is GapReason.UNAVAILABLE or search.gap is GapReason.EPOCH:
+        if search.gap is GapReason.EPOCH:
             raise BrokerUnavailable(f"the history of {topic!r} cannot be read: {search.gap}.", fix="try again")
         return read_bytes
 

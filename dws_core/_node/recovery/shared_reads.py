@@ -1,40 +1,47 @@
-"""Broker reads for recovering connections, joined by partition, one at a time for each partition."""
+"""Broker reads for recovering connections, joined by partition, one at a time for each partition.
+
+While the broker is unreachable, the reads of all connections wait. They are attempted again together.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import Collection, Mapping
+from functools import partial
 
-from dws_core._errors import BrokerError
 from dws_core._log.contract import LogBroker
 from dws_core._log.joint_read import JointRead
-from dws_core._log.records import GapReason, ReadResult, ReadSpan
+from dws_core._log.records import Head, ReadResult, ReadSpan
 from dws_core._node.pacing import Pacer
+from dws_core._node.recovery.attempts import Attempts
 from dws_core._tasks import Tasks
-
-logger = logging.getLogger("dws")
 
 
 class SharedReads:
-    """Reads spans from the broker. Reads that wait at the same time are joined into one.
+    """Reads spans and heads from the broker. Requests that wait at the same time are joined into one.
 
     Args:
         broker: Reads the logs.
         tasks: Runs the reads.
         pacer: Lets others continue between the answers of a joined read.
+        attempts: Repeats reads that fail.
     """
 
-    def __init__(self, broker: LogBroker, tasks: Tasks, pacer: Pacer) -> None:
+    def __init__(self, broker: LogBroker, tasks: Tasks, pacer: Pacer, attempts: Attempts) -> None:
         self._broker = broker
         self._tasks = tasks
         self._pacer = pacer
+        self._attempts = attempts
         self._joint: dict[int, JointRead] = {}
         self._running: set[int] = set()
         self._answers: dict[ReadSpan, asyncio.Future[ReadResult]] = {}
+        self._asked: dict[asyncio.Future[Mapping[int, Head]], Collection[int]] = {}  # partitions, by request
+        self._asking = False
 
     async def read(self, span: ReadSpan) -> ReadResult:
-        """Read a span. If the broker cannot be reached, the result is the gap `unavailable`."""
-        self._joint.setdefault(span.partition, JointRead()).add(span)
+        """Read a span. While the broker cannot be reached, wait."""
+        joint = self._joint.setdefault(span.partition, JointRead())
+        joint.add(span)
         answer: asyncio.Future[ReadResult] = asyncio.get_running_loop().create_future()
         self._answers[span] = answer
         if span.partition not in self._running:
@@ -44,22 +51,30 @@ class SharedReads:
             return await answer
         finally:
             del self._answers[span]
+            joint.withdraw(span)
+
+    async def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
+        """Return the ends of the logs, read after this call. While the broker cannot be reached, wait."""
+        answer: asyncio.Future[Mapping[int, Head]] = asyncio.get_running_loop().create_future()
+        self._asked[answer] = partitions
+        if not self._asking:
+            self._asking = True
+            self._tasks.spawn(self._ask(), name="ends of the logs for recoveries")
+        return await answer
 
     async def _run(self, partition: int) -> None:
         joint = self._joint[partition]
         try:
             while (span := joint.next_read()) is not None:
-                try:
-                    result = await self._broker.read(span)
-                except Exception as error:
-                    if not isinstance(error, BrokerError):
-                        logger.exception("the broker failed to read partition %d", partition)
+                result = await self._attempts.run(partial(self._broker.read, span), f"read partition {partition}")
+                if result is None:
                     for failed in joint.failed():
-                        self._settle(failed, ReadResult(gap=GapReason.UNAVAILABLE))
-                else:
-                    for answered, part in joint.answered(result):
-                        self._settle(answered, part)
-                        await self._pacer.wait_turn()
+                        if failed in self._answers:
+                            joint.add(failed)
+                    continue
+                for answered, part in joint.answered(result):
+                    self._settle(answered, part)
+                    await self._pacer.wait_turn()
         finally:
             self._running.discard(partition)
 
@@ -67,3 +82,18 @@ class SharedReads:
         answer = self._answers.get(span)
         if answer is not None and not answer.done():
             answer.set_result(result)
+
+    async def _ask(self) -> None:
+        try:
+            while waiting := {answer: wanted for answer, wanted in self._asked.items() if not answer.done()}:
+                self._asked = {}
+                needed = frozenset[int]().union(*waiting.values())
+                heads = await self._attempts.run(partial(self._broker.heads, needed), "return the ends of its logs")
+                if heads is None:
+                    self._asked |= waiting
+                    continue
+                for answer in waiting:
+                    if not answer.done():
+                        answer.set_result(heads)
+        finally:
+            self._asking = False

@@ -91,16 +91,18 @@ class Resume:
         return self._connected.get(connection)
 
     async def connect(self, connection: Connection, request: ConnectRequest, request_id: RequestId) -> None:
-        """Subscribe to all filters, resume from the cursor, reply with `connected`."""
+        """Subscribe to all filters, resume from the cursor, reply with `connected`.
+
+        Raises:
+            Refused: The broker cannot be reached in time. The connection may send `connect` again.
+        """
         cursor = request.cursor
         if not await self._may_resume(connection, cursor, request.filters):
             return
         self._connected[connection] = request.client_id
-        for filter_ in request.filters:
-            connection.topics.add(filter_)
-        self._cursors.keep_updated(connection)
 
         def reply(cursor: Mapping[int, Position], recovered: bool | None) -> None:
+            self._cursors.keep_updated(connection)
             message = server_messages.connected(
                 request_id, conn_id=connection.id, ping_s=self._ping_s, cursor=cursor, recovered=recovered
             )
@@ -110,10 +112,16 @@ class Resume:
             reply(answer.cursor if self._recovers else {}, answer.gap is None)
 
         if cursor is None:
+            for filter_ in request.filters:
+                connection.topics.add(filter_)
             reply(self._cursors.of(connection), None)
-        else:
-            wanted = self._interest.wanted(connection, connection.topics)
-            await self._attach.attach(connection, cursor, wanted, on_answer)
+            return
+        try:
+            wanted = self._interest.wanted(connection, {*connection.topics, *request.filters})
+            await self._attach.attach(connection, cursor, wanted, request.filters, on_answer)
+        except BaseException:
+            self._connected.pop(connection, None)  # it may send connect again
+            raise
 
     async def subscribe(
         self,
@@ -126,6 +134,7 @@ class Resume:
 
         Raises:
             InvalidMessage: The request has a cursor, and the connection already has a filter in those partitions.
+            Refused: The broker cannot be reached in time.
         """
         if not await self._may_resume(connection, cursor, (filter_,)):
             return
@@ -136,16 +145,15 @@ class Resume:
         followed = self._partitions_to_keep(connection, filter_)
         wanted = self._interest.wanted(connection, (filter_,))
         wanted = {partition: topics for partition, topics in wanted.items() if partition not in followed}
-        connection.topics.add(filter_)
-        self._cursors.keep_updated(connection)
 
         def on_answer(answer: Answer) -> None:
+            self._cursors.keep_updated(connection)
             if request_id is not None:
                 whole = {**self._cursors.of(connection), **answer.cursor} if self._recovers else {}
                 ack = server_messages.ack(request_id, cursor=whole, recovered=answer.gap is None)
                 self._fanout.send(connection, ack)
 
-        await self._attach.attach(connection, cursor, wanted, on_answer)
+        await self._attach.attach(connection, cursor, wanted, (filter_,), on_answer)
 
     async def history(self, connection: Connection, topic: str, limit: JSON, request_id: RequestId) -> None:
         """Reply with the last messages of a topic. Waits until the client has read its earlier replies.

@@ -123,23 +123,32 @@ class FaultyBroker(LogBroker):
             self._delay_s = 0.0
 
     @asynccontextmanager
-    async def tail_cut(self, reason: GapReason = GapReason.UNAVAILABLE) -> AsyncIterator[None]:
+    async def tail_cut(self, reason: GapReason | None = GapReason.TRIMMED) -> AsyncIterator[None]:
         """Drop all messages to the node. At the end of the block, the node receives a gap with this reason.
 
-        Publishes and reads continue. Use `async with`, because the end of the block reads the current end of the log.
+        Publishes and reads continue. Use `async with`, because the end of the block may read the log.
+
+        Args:
+            reason: Reason of the gap. If None, the node receives the messages that it missed, as after an outage that
+                loses nothing. It receives a gap only if the log does not contain them any more.
         """
         self._tail.cut()
         try:
             yield
         finally:
-            tailed = self._tail.partitions
-            self._tail.reconnect(reason, await self.broker.heads(tailed) if tailed else {})
+            if reason is None:
+                await self._tail.catch_up(self.broker)
+            else:
+                await self._tail.reconnect(reason, self.broker)
 
     @asynccontextmanager
-    async def unreachable(self, reason: GapReason = GapReason.UNAVAILABLE) -> AsyncIterator[None]:
+    async def unreachable(self, reason: GapReason | None = None) -> AsyncIterator[None]:
         """Cut the node off. Publishes and reads raise `BrokerUnavailable`, and no message arrives.
 
-        At the end of the block, the node receives a gap with this reason. Use `async with`.
+        Use `async with`.
+
+        Args:
+            reason: Reason of the gap that the node receives at the end of the block. If None, see `tail_cut`.
         """
         self._unreachable = True
         async with self.tail_cut(reason):

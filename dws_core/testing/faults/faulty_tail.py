@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
-from dws_core.plugin import BrokerState, GapReason, Head, Offset, Record, TailSink
+from dws_core.plugin import (
+    BrokerError,
+    BrokerState,
+    GapReason,
+    Head,
+    LogBroker,
+    Offset,
+    ReadResult,
+    ReadSpan,
+    Record,
+    TailSink,
+)
+
+_UNLIMITED: Final = 2**31
 
 Call = Callable[[TailSink], None]
 
@@ -15,6 +29,7 @@ class FaultyTail:
     def __init__(self) -> None:
         self._sink: TailSink | None = None
         self._heads: dict[int, Head] = {}
+        self._received: dict[int, Head] = {}  # the positions of the node when the cut began
         self._cuts = 0
         self._holds = 0
         self._held: list[Call] = []
@@ -42,11 +57,6 @@ class FaultyTail:
         """Forward no more events."""
         self._sink, self._heads = None, {}
 
-    @property
-    def partitions(self) -> list[int]:
-        """The partitions that the node tails."""
-        return list(self._heads)
-
     def set_partitions(self, partitions: frozenset[int]) -> None:
         """Forget all partitions that the node no longer tails."""
         self._heads = {number: head for number, head in self._heads.items() if number in partitions}
@@ -55,21 +65,38 @@ class FaultyTail:
         """Store the baselines of new partitions."""
         for number, head in heads.items():
             self._heads.setdefault(number, head)
+            self._received.setdefault(number, head)
 
     def cut(self) -> None:
         """Drop all events from now on."""
         self._cuts += 1
-        self._held.clear()
+        if self._cuts == 1:
+            self._received = dict(self._heads)
         self._deliver(lambda sink: sink.on_state("degraded", "cut off by a FaultyBroker"))
 
-    def reconnect(self, reason: GapReason, heads: Mapping[int, Head]) -> None:
+    async def reconnect(self, reason: GapReason, broker: LogBroker) -> None:
         """End the cut. Continue at the current ends of the log, and drop earlier records that arrive late."""
+        heads = await broker.heads(list(self._heads)) if self._heads else {}
         self._cuts -= 1
         if self._cuts == 0:
             self._heads = dict(heads)
             for head in heads.values():
                 self._deliver(_discontinuity(head, reason))
-            self._deliver(lambda sink: sink.on_state("live", "reconnected by a FaultyBroker"))
+            self._deliver_live()
+
+    async def catch_up(self, broker: LogBroker) -> None:
+        """End the cut. Deliver the missed records from the log, then the events that arrive during this call."""
+        self._cuts -= 1
+        if self._cuts:
+            return
+        self._holds += 1
+        held, self._held = self._held, []
+        missed = [await _missed(broker, self._received.get(n, head), head) for n, head in tuple(self._heads.items())]
+        self._held = [*held, *missed, *self._held]
+        self._holds = max(0, self._holds - 1)
+        if self._holds == 0:
+            self._flush()
+        self._deliver_live()
 
     def hold(self) -> None:
         """Hold all events from now on."""
@@ -105,6 +132,9 @@ class FaultyTail:
         if state == "closed" or not self._cuts:
             self._deliver(lambda sink: sink.on_state(state, detail))
 
+    def _deliver_live(self) -> None:
+        self._deliver(lambda sink: sink.on_state("live", "reconnected by a FaultyBroker"))
+
     def _deliver_unless_cut(self, call: Call) -> None:
         if not self._cuts:
             self._deliver(call)
@@ -123,3 +153,31 @@ class FaultyTail:
 
 def _discontinuity(head: Head, reason: GapReason) -> Call:
     return lambda sink: sink.on_discontinuity(head.partition, reason, head)
+
+
+async def _missed(broker: LogBroker, since: Head, until: Head) -> Call:
+    """Return the event that takes a node from one position to another."""
+    if since.epoch != until.epoch:
+        return _discontinuity(until, GapReason.EPOCH)
+    number, lo, hi = until.partition, since.offset, until.offset
+    span = ReadSpan(
+        partition=number,
+        epoch=until.epoch,
+        since=lo,
+        until=hi,
+        topics=_every_topic,
+        limit=_UNLIMITED,
+        max_bytes=_UNLIMITED,
+    )
+    try:
+        result = await broker.read(span)
+    except BrokerError:
+        result = ReadResult(gap=GapReason.TRIMMED)
+    if result.gap is not None:
+        return _discontinuity(until, result.gap)
+    records = result.records
+    return lambda sink: sink.on_records(number, until.epoch, lo, hi, records)
+
+
+def _every_topic(topic: str) -> bool:
+    return True

@@ -97,9 +97,7 @@ class ReportsGapsOfAHealthyLog(Tampered):
     class between(Between):  # noqa: N801 -- an attribute
         def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Any]) -> None:
             self.sink.on_records(partition, epoch, lo, hi, records)
-            self.sink.on_discontinuity(
-                partition, GapReason.UNAVAILABLE, Head(partition=partition, epoch=epoch, offset=hi)
-            )
+            self.sink.on_discontinuity(partition, GapReason.TRIMMED, Head(partition=partition, epoch=epoch, offset=hi))
 
 
 @flawed_broker("test_stopped_node_receives_nothing")

@@ -78,6 +78,20 @@ def test_reads_added_during_read_are_joined() -> None:
     ]
 
 
+def test_withdrawn_read_is_not_joined() -> None:
+    backfill = JointRead()
+    wishes = [span(0), span(1), span(2)]
+    for wish in wishes:
+        backfill.add(wish)
+    backfill.withdraw(wishes[0])
+    backfill.withdraw(wishes[0])
+    joint = backfill.next_read()
+    assert joint is not None
+    assert joint.since == 1
+    assert backfill.failed() == wishes[1:]
+    assert backfill.next_read() is None
+
+
 def test_joint_read_has_own_limits() -> None:
     backfill = JointRead(max_records=150, max_bytes=1_500)
     for _ in range(3):
@@ -112,7 +126,7 @@ def test_epochs_are_read_separately() -> None:
     assert backfill.next_read() is wishes[1]
 
 
-@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.AHEAD, GapReason.UNAVAILABLE])
+@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.AHEAD, GapReason.UNREADABLE])
 def test_log_gap_applies_to_all_reads(reason: GapReason) -> None:
     backfill = JointRead()
     wishes = [span(0), span(1)]

@@ -56,7 +56,7 @@ def test_oversized_read_is_shortened() -> None:
     assert search(list(range(1, 101)), 100, 2, most=3)[0] == [99, 100]
 
 
-@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.UNAVAILABLE, GapReason.AHEAD])
+@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.UNREADABLE, GapReason.AHEAD])
 def test_unreadable_log_ends_search(reason: GapReason) -> None:
     lookback = LastMessages(100, 5)
     lookback.take(ReadResult(gap=reason))

@@ -9,7 +9,7 @@ import pytest
 from dws_core._log.cache import LogCache
 from dws_core._log.partition import partition_of
 from dws_core._log.records import GapReason, Head, Layout, Offset, ReadResult, Record, WantedTopics
-from dws_core._log.recovery import Recovery, ReplayLimits, obstacle, wanted_topics, watermarks
+from dws_core._log.recovery import Due, Recovery, ReplayLimits, obstacle, wanted_topics, watermarks
 from dws_core._log.tail import Lost
 from dws_core._wire.cursor import format_cursor, parse_cursor
 
@@ -119,7 +119,7 @@ def test_obstacle_is_epoch_or_layout_gap(cursor: str, needed: set[int], reason: 
 
 
 def test_broker_without_history_never_recovers() -> None:
-    assert told(Node(0).attach("0:e:0", recovers=False)) == ("0:e:0", GapReason.UNAVAILABLE)
+    assert told(Node(0).attach("0:e:0", recovers=False)) == ("0:e:0", GapReason.UNSUPPORTED)
 
 
 # -- history up to the watermark, live messages after it
@@ -228,10 +228,10 @@ def test_failed_read_is_gap() -> None:
     """The result is ignored if it arrives later."""
     recovery = Node(4, cached=False).attach("0:e:1")
     (span,) = recovery.to_read()
-    recovery.refuse(GapReason.UNAVAILABLE)
+    recovery.refuse(GapReason.UNREADABLE)
     recovery.refuse(GapReason.EPOCH)
     recovery.found(span, ReadResult(records=(rec(2),)))
-    assert told(recovery) == ("0:e:4", GapReason.UNAVAILABLE)
+    assert told(recovery) == ("0:e:4", GapReason.UNREADABLE)
     assert taken(recovery) == []
 
 
@@ -296,15 +296,42 @@ def test_answer_waits_for_read_and_confirmation() -> None:
 # -- a client that reads slowly
 
 
-def test_held_bytes_over_limit_before_answer_are_gap() -> None:
+def test_records_over_held_bytes_before_answer_are_read_later() -> None:
+    node = Node(5, cached=False)
+    recovery = node.attach("0:e:4", held_bytes=600)
+    (missed,) = recovery.to_read()
+    node.publish(0, *range(6, 20))
+    recovery.found(missed, ReadResult(records=(rec(5),)))
+    assert told(recovery) == ("0:e:4", None)
+    assert taken(recovery) == ["0:e:5", "0:e:6", "0:e:7", "0:e:8"]
+    (later,) = recovery.to_read()
+    assert (later.since, later.until) == (8, 19)
+
+
+def test_refusal_after_overflow_reads_nothing() -> None:
+    node = Node(5, cached=False)
+    recovery = node.attach("0:e:4", held_bytes=600)
+    node.publish(0, *range(6, 20))
+    recovery.refuse(GapReason.EPOCH)
+    node.publish(0, 20)
+    assert taken(recovery) == ["0:e:20"]
+    assert recovery.settled
+
+
+def test_abandoned_recovery_returns_held_records() -> None:
+    node = Node(5, cached=False)
+    recovery = node.attach("0:e:1")
+    node.publish(0, 6, 7)
+    assert [item.record.offset for item in recovery.abandon() if isinstance(item, Due)] == [6, 7]
+
+
+def test_abandoned_recovery_reports_records_not_held() -> None:
     node = Node(5, cached=False)
     recovery = node.attach("0:e:1", held_bytes=600)
-    node.publish(0, 6, 7)
-    assert recovery.answer is None
-    node.publish(0, 8, 9)
-    assert told(recovery) == ("0:e:9", GapReason.TOO_MANY)
-    node.publish(0, 10)
-    assert taken(recovery) == ["0:e:10"], "all above the answer's cursor, and nothing else"
+    node.publish(0, *range(6, 20))
+    *held, lost = recovery.abandon()
+    assert len(held) == 3
+    assert lost == Lost(reason=GapReason.TOO_MANY, head=head(0, 19))
 
 
 def test_records_over_held_bytes_are_read_later() -> None:

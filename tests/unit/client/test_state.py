@@ -283,7 +283,7 @@ def test_node_without_connect_reports_possible_loss() -> None:
     """It is reported as a gap."""
     made = state("0:e:5")
     made.subscribe("a")
-    gap = Gap(filters=("a",), reason="unavailable")
+    gap = Gap(filters=("a",), reason="unsupported")
     assert made.receive(error(made.hello()["id"], "unknown-type"))[1:] == [gap], "a cursor of no use"
     made.offline()
     assert made.receive(error(made.hello()["id"], "unknown-type"))[1:] == [gap], "a lost connection"
@@ -306,7 +306,7 @@ def test_unreadable_cursor_is_dropped_and_loss_reported() -> None:
     assert event.error.temporary, "the next attempt goes without"
     made.offline()
     assert "cursor" not in made.hello()["data"]
-    assert Gap(filters=("a",), reason="unavailable") in connect(made)
+    assert Gap(filters=("a",), reason="unsupported") in connect(made)
 
 
 @pytest.mark.parametrize("code", ["forbidden", "invalid-message"])

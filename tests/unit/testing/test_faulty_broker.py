@@ -152,7 +152,7 @@ async def test_nested_cuts_report_one_gap(nodes: tuple[LogPeer, LogPeer]) -> Non
     faulty, _ = nodes
     async with faults_of(faulty).tail_cut(), faults_of(faulty).unreachable(GapReason.EPOCH):
         pass
-    assert faulty.sink.take_losses() == {GapReason.UNAVAILABLE}
+    assert faulty.sink.take_losses() == {GapReason.TRIMMED}
     assert faulty.sink.states == ["live", "degraded", "degraded", "live"]
 
 
@@ -180,10 +180,35 @@ async def test_unreachable_broker_rejects_all_and_recovers(nodes: tuple[LogPeer,
         for ask in asked:
             with pytest.raises(BrokerUnavailable):
                 await ask
-        await sound.send("t", b"missed")
-    assert faulty.sink.take_losses() == {GapReason.UNAVAILABLE}
+        await sound.send("t", b"stored in the meantime")
     await faulty.send("t", b"again")
-    assert await sound.receive_until(b"again") == [b"missed"]
+    for node in nodes:
+        assert await node.receive_until(b"again") == [b"stored in the meantime"]
+    assert faulty.sink.states == ["live", "degraded", "live"]
+
+
+async def test_outage_of_trimmed_log_is_gap(nodes: tuple[LogPeer, LogPeer]) -> None:
+    faulty, sound = nodes
+    async with faults_of(faulty).unreachable():
+        for _ in range(2):
+            await sound.send("t", b"only one is kept", history=History(size=1))
+        await sound.receive(2)
+    assert faulty.sink.take_losses() == {GapReason.TRIMMED}
+    await sound.send("t", b"after")
+    assert await faulty.receive(1) == [b"after"]
+
+
+async def test_held_records_precede_those_of_an_outage(nodes: tuple[LogPeer, LogPeer]) -> None:
+    faulty, sound = nodes
+    with faults_of(faulty).frozen():
+        await sound.send("t", b"held")
+        await sound.receive(1)
+        async with faults_of(faulty).unreachable():
+            await sound.send("t", b"missed")
+            await sound.receive(1)
+    await sound.send("t", b"end")
+    assert await faulty.receive_until(b"end") == [b"held", b"missed"]
+    assert faulty.violations == []
 
 
 async def test_frozen_broker_waits_and_continues(nodes: tuple[LogPeer, LogPeer]) -> None:

@@ -269,7 +269,7 @@ async def test_broken_tail_reconnects_and_reports_gap(node: Node, caplog: pytest
     with caplog.at_level(logging.WARNING, logger="dws"):
         _inner(node).end_deliveries()
         await node.sink.until(lambda: node.sink.told.count("live") == 2)
-    assert node.sink.told == ["live", "degraded", (GapReason.UNAVAILABLE, NOWHERE), "live"]
+    assert node.sink.told == ["live", "degraded", (GapReason.INTERRUPTED, NOWHERE), "live"]
     assert caplog.text.count("still away") == 2
     await node.publish()
     assert len(await node.heard()) == 1, "subscribed once, not twice"
@@ -417,7 +417,7 @@ async def test_plain_broker_has_no_history_and_one_partition(node: Node) -> None
     result = await node.broker.read(
         ReadSpan(partition=0, since=0, until=1, epoch="0", topics=["t"], limit=1, max_bytes=1)
     )
-    assert (result.gap, list(result.records)) == (GapReason.UNAVAILABLE, [])
+    assert (result.gap, list(result.records)) == (GapReason.UNSUPPORTED, [])
     await node.broker.send_control(b"nobody hears it")
     assert not node.broker.capabilities.recovery
     with pytest.raises(NotImplementedError):
