@@ -109,12 +109,26 @@ class StreamNode:
                 self._session = Session(self, self._make_wire())
                 self.queries.wire = self._session.wire
                 self.publisher.has_lane = sends_to_all(self._session.wire)
-                await self._session.run()
+                await self._run(self._session)
             except Exception as error:  # noqa: BLE001 -- whatever a wire raises, the node opens another one
                 self._failed(leaf(error))
             if self._was_live:
                 backoff.reset()
             await asyncio.sleep(backoff.next_s())
+
+    async def _run(self, session: Session) -> None:
+        """Run a session in a task of its own.
+
+        Before Python 3.13, a `TaskGroup` that fails forgets a cancellation of its task, and may count one that nobody
+        asked for, so that wires could not recognize those of their libraries.
+        """
+        task = asyncio.get_running_loop().create_task(session.run(), name="dws session")
+        try:
+            await task
+        except Exception as error:
+            if (keeper := asyncio.current_task()) is not None and keeper.cancelling():
+                raise asyncio.CancelledError from error
+            raise
 
     def _failed(self, error: BaseException) -> None:
         self._session = None

@@ -4,13 +4,14 @@ import asyncio
 import logging
 
 import pytest
-from support.stream_nodes import HANG, ControlledWire, StreamDesk
+from support.stream_nodes import HANG, ControlledWire, StreamDesk, TroubledWire
 from support.virtual_time import virtual
 
 from dws_core._errors import BrokerClosed, BrokerMisconfigured, BrokerUnavailable, LayoutMismatch
+from dws_core._log.records import Layout
 from dws_core._log.stream.envelope import Envelope, Kind, encode
 from dws_core._log.stream.lane import to_all
-from dws_core._log.stream.wire import StreamWire, WireBlocked, WireLost, WireUnusable
+from dws_core._log.stream.wire import StreamWire, WireBlocked, WireInfo, WireLost, WireUnusable
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,36 @@ async def test_cancelled_stop_ends_everything() -> None:
     with pytest.raises(asyncio.CancelledError):
         await stopping
     await desk.sink.reports("closed")
+
+
+@pytest.mark.parametrize("ticks", range(8))
+@virtual
+async def test_stop_in_the_moment_of_a_lost_connection_ends(ticks: int) -> None:
+    desk = StreamDesk(partitions=2)
+    await desk.start()
+    desk.server.cut()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10.0):
+        await desk.broker.stop()
+
+
+@virtual
+async def test_wires_are_opened_in_tasks_that_nobody_has_cancelled() -> None:
+    """So that a wire can tell whether a `CancelledError` is one of its library."""
+    counts = []
+
+    class Counting(TroubledWire):
+        async def open(self, layout: Layout, *, append_timeout_s: float) -> WireInfo:
+            task = asyncio.current_task()
+            assert task is not None
+            counts.append(task.cancelling())
+            return await super().open(layout, append_timeout_s=append_timeout_s)
+
+    async with StreamDesk(wire=Counting, partitions=2) as desk:
+        for _ in range(3):
+            await desk.cut()
+    assert counts == [0, 0, 0, 0]
 
 
 @virtual
