@@ -124,7 +124,8 @@ class Recovery:
         wanted: The wanted topics, for each partition that the client's filters need.
         logs: The caches of *all* partitions. A cache must be advanced or reset *before* `on_record` or
             `on_discontinuity` is called for the same event.
-        recovers: Whether the broker has a log to recover from. If False, the answer is the gap `unavailable`.
+        recovers: Whether the broker has a log to recover from. If False, the answer is the gap `unavailable`, without a
+            cursor.
         limits: Limits of the replay.
 
     Attributes:
@@ -144,6 +145,7 @@ class Recovery:
         self._wanted = wanted
         self._logs = logs
         self._limits = limits or ReplayLimits()
+        self._recovers = recovers
         self._start = {partition: cursor.get(partition) or self._watermark(partition) for partition in sorted(wanted)}
         self._floor = {partition: max(start.offset, logs[partition].hi) for partition, start in self._start.items()}
         self._unconfirmed: dict[int, Offset] = {}
@@ -247,7 +249,7 @@ class Recovery:
         self._found_messages = self._found_bytes = self._held_bytes = 0
         start = watermarks(self._logs, self._start)
         self._floor = {partition: position.offset for partition, position in start.items()}
-        self.answer = Answer(cursor=start, gap=reason)
+        self.answer = Answer(cursor=start if self._recovers else {}, gap=reason)
 
     def on_record(self, partition: int, epoch: str, record: Record) -> None:
         """Hold back a live record that matches a filter. Drop it if the client has it or a read will return it."""

@@ -110,7 +110,7 @@ class NodeRuntime:
             connections=ConnectionRegistry(),
             caches=caches,
             interest=interest,
-            cursors=Cursors(caches, interest, fanout, recovers=settings.broker.capabilities.recovery),
+            cursors=Cursors(caches, interest, fanout, settings.broker),
             attachments=Attachments(),
         )
         runtime.history = runtime._build_history()
@@ -225,7 +225,6 @@ class NodeRuntime:
             codecs=settings.codecs,
         )
         resume = Resume(
-            recovers=settings.broker.capabilities.recovery,
             interest=self.interest,
             cursors=self.cursors,
             attach=attach,
