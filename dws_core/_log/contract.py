@@ -99,6 +99,8 @@ class LogBroker(ABC):
     """
 
     capabilities: ClassVar[LogCapabilities]
+    """What the broker promises. An object may promise less after `start`, if its server lacks a feature."""
+
     partitions: ClassVar[int] = 1
     """Number of partitions of a channel, unless the application chooses another."""
 

@@ -124,7 +124,8 @@ class Recovery:
         wanted: The wanted topics, for each partition that the client's filters need.
         logs: The caches of *all* partitions. A cache must be advanced or reset *before* `on_record` or
             `on_discontinuity` is called for the same event.
-        recovers: Whether the broker has a log to recover from. If False, the answer is the gap `unsupported`.
+        recovers: Whether the broker has a log to recover from. If False, the answer is the gap `unsupported`, without a
+            cursor.
         limits: Limits of the replay.
 
     Attributes:
@@ -144,6 +145,7 @@ class Recovery:
         self._wanted = wanted
         self._logs = logs
         self._limits = limits or ReplayLimits()
+        self._recovers = recovers
         self._start = {partition: cursor.get(partition) or self._watermark(partition) for partition in sorted(wanted)}
         self._floor = {partition: max(start.offset, logs[partition].hi) for partition, start in self._start.items()}
         self._unconfirmed: dict[int, Offset] = {}
@@ -248,7 +250,7 @@ class Recovery:
         self._overflowed = False
         start = watermarks(self._logs, self._start)
         self._floor = {partition: position.offset for partition, position in start.items()}
-        self.answer = Answer(cursor=start, gap=reason)
+        self.answer = Answer(cursor=start if self._recovers else {}, gap=reason)
 
     def abandon(self) -> list[Due | Lost]:
         """End without an answer. Return the live records that were held back, and a gap for those that were not."""

@@ -113,7 +113,7 @@ class NodeRuntime:
             connections=ConnectionRegistry(),
             caches=caches,
             interest=interest,
-            cursors=Cursors(caches, interest, fanout, recovers=settings.broker.capabilities.recovery),
+            cursors=Cursors(caches, interest, fanout, settings.broker),
             attachments=Attachments(),
             attempts=Attempts(),
         )
@@ -241,7 +241,6 @@ class NodeRuntime:
             codecs=settings.codecs,
         )
         resume = Resume(
-            recovers=settings.broker.capabilities.recovery,
             interest=self.interest,
             cursors=self.cursors,
             attach=attach,

@@ -142,10 +142,19 @@ class PrivateRabbit:
         erlang: The surroundings, shared by the nodes of a cluster. If None, the node is alone.
         number: Number of the node in its cluster.
         size: Number of nodes in the cluster.
+        feature_flags: The feature flags that are enabled on a new node, separated by commas. If None, all.
         **settings: Settings of rabbitmq.conf. An underscore stands for a dot.
     """
 
-    def __init__(self, erlang: Erlang | None = None, number: int = 0, size: int = 1, **settings: str) -> None:
+    def __init__(
+        self,
+        erlang: Erlang | None = None,
+        number: int = 0,
+        size: int = 1,
+        *,
+        feature_flags: str | None = None,
+        **settings: str,
+    ) -> None:
         self._own_erlang = Erlang() if erlang is None else None
         self.erlang = self._own_erlang or erlang
         assert self.erlang is not None
@@ -164,6 +173,7 @@ class PrivateRabbit:
             self.settings["cluster_formation.peer_discovery_backend"] = "classic_config"
             for other in range(size):
                 self.settings[f"cluster_formation.classic_config.nodes.{other + 1}"] = f"dws{other}@localhost"
+        self._feature_flags = {} if feature_flags is None else {"RABBITMQ_FEATURE_FLAGS": feature_flags}
         self._dist_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
@@ -198,6 +208,7 @@ class PrivateRabbit:
 
     def _environment(self) -> dict[str, str]:
         return {
+            **self._feature_flags,
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_BASE": str(self.folder),
             "RABBITMQ_MNESIA_BASE": str(self.data),
@@ -272,6 +283,10 @@ class PrivateRabbit:
             f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"{name}">>, <<"test">>), '
             f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"/">>, {rights}, <<"test">>)'
         )
+
+    def announce_version(self, version: str) -> None:
+        """Announce another version to new connections."""
+        self.eval(f'application:set_env(rabbit, server_properties, [{{version, "{version}"}}])')
 
     def raise_alarm(self, kind: str) -> None:
         """Raise the alarm `memory` or `disk`."""

@@ -7,6 +7,7 @@ import itertools
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from support.streams import MemoryServer, MemoryWire
@@ -118,15 +119,37 @@ class TroubledWire(MemoryWire):
 class ControlledWire(TroubledWire):
     """A wire with its own way for control messages."""
 
+    def __init__(
+        self, server: MemoryServer, troubles: Troubles, *, quiet: bool = False, max_bytes: int = 10_000
+    ) -> None:
+        super().__init__(server, troubles, quiet=quiet, max_bytes=max_bytes)
+        self.inbox: asyncio.Queue[bytes] = asyncio.Queue()
+
     async def send_control(self, data: bytes) -> None:
         await self.troubles.meet("send_control")
         for wire in self.server.wires:
-            wire.inbox.put_nowait(data)  # type: ignore[attr-defined]
+            wire.inbox.put_nowait(data)  # type: ignore[attr-defined]  # all wires of the test have one
 
     async def controls(self) -> AsyncIterator[bytes]:
-        self.inbox: asyncio.Queue[bytes] = asyncio.Queue()
         while (data := await self.inbox.get()) != b"end":
             yield data
+
+
+class UnstoredWire(ControlledWire):
+    """A wire to a server that cannot store, until `stores` is set."""
+
+    stores: ClassVar[bool] = False
+
+    async def open(self, layout: Layout, *, append_timeout_s: float) -> WireInfo:
+        return replace(await super().open(layout, append_timeout_s=append_timeout_s), stores=self.stores)
+
+    async def append(self, partition: int, data: bytes) -> int | None:
+        assert self.stores, "the base class does not append"
+        return await super().append(partition, data)
+
+    def cut(self) -> None:
+        super().cut()
+        self.inbox.put_nowait(b"end")
 
 
 class TroubledBroker(StreamLogBroker):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from dws_core._log.records import GapReason, Receipt
 from dws_core._log.stream.envelope import NO_EPOCH, Draft, Envelope, Kind, encode
@@ -22,6 +22,9 @@ from dws_core._log.stream.wire import StreamBounds
 from dws_core._log.tail import Advance, Lost
 
 T = TypeVar("T")
+
+_NO_STREAM: Final = Claim(NO_EPOCH, 0)
+"""The epoch of a partition that is not stored."""
 
 
 class Phase(Enum):
@@ -63,6 +66,7 @@ class PartitionLog(Generic[T]):
         queue: Its publishes with history, or all if the wire cannot send without storing.
         lane: Its records without history, if the wire can.
         max_skip: See `WireInfo.max_skip`.
+        stores: See `WireInfo.stores`.
         tail: What was read of the stream, None before the first connection.
         phase: How far it is on its connection.
     """
@@ -71,6 +75,7 @@ class PartitionLog(Generic[T]):
     publisher: bytes
     queue: PublishQueue[T]
     max_skip: int | None = 0
+    stores: bool = True
     tail: StreamTail | None = None
     phase: Phase = Phase.JOINING
     _probes: int = 0
@@ -152,6 +157,14 @@ class PartitionLog(Generic[T]):
         self._early.clear()
         self.lane.clear()
         self.tail = StreamTail(self.number, self.publisher, claim, max_skip=self.max_skip)
+
+    def begin_unstored(self) -> list[PartitionEvent]:
+        """Go live on a broker that stores nothing. What was sent before this connection is lost."""
+        is_first = self.tail is None
+        self.begin(_NO_STREAM)
+        self.phase, self.reading.live = Phase.LIVE, True
+        lost = [] if is_first else [Lost(reason=GapReason.UNAVAILABLE, head=self.reading.head)]
+        return [*lost, Live(again=False)]
 
     def feed(self, offset: int, data: bytes, new_epoch: Callable[[], bytes], now_ms: int) -> list[PartitionEvent]:
         """Read the next envelope.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -89,10 +89,15 @@ class WireInfo:
             contains topics and keys, so this should be 64 KiB more than `LogCapabilities.max_payload_bytes`.
         max_skip: Number of offsets that may be missing between two records although nothing was removed. Zero if offsets
             have no holes, None if any number is normal. Every larger jump is announced as a gap.
+        stores: Whether the broker can store. If False, the base class only calls `send_control` and `controls`, and the
+            node works without history and recovery until it is started again.
+        warnings: Sentences about risks of the server or its settings. The base class logs each of them once.
     """
 
     max_bytes: int = 1_114_112
     max_skip: int | None = 0
+    stores: bool = True
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

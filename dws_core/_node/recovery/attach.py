@@ -114,7 +114,7 @@ class Attach:
             answer = await self._answer(attachment)
             on_answer(answer)
             if answer.gap is not None:
-                gap = server_messages.gap(connection.topics, answer.gap, answer.cursor if self._recovers else {})
+                gap = server_messages.gap(connection.topics, answer.gap, answer.cursor)
                 self._host.fanout.send(connection, gap)
             if not self._go_live(attachment):
                 self._host.tasks.spawn(self._replay(attachment), name=f"replay to connection {connection.id!r}")

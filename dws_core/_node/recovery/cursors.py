@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from dws_core._log.contract import LogBroker
 from dws_core._log.recovery import watermarks
 from dws_core._node.connection.connection import Connection
 from dws_core._node.recovery.interest import Interest
@@ -21,20 +22,20 @@ class Cursors:
         caches: The node's view of the logs.
         interest: The topics that connections want.
         fanout: Sends `pos` messages.
-        recovers: Whether the broker can recover missed messages. If False, there are no cursors.
+        broker: The log broker. If it cannot recover missed messages, there are no cursors.
     """
 
-    def __init__(self, caches: LogCaches, interest: Interest, fanout: Fanout, *, recovers: bool) -> None:
+    def __init__(self, caches: LogCaches, interest: Interest, fanout: Fanout, broker: LogBroker) -> None:
         self._caches = caches
         self._interest = interest
         self._fanout = fanout
-        self._recovers = recovers
+        self._broker = broker
         self._holders: dict[Connection, None] = {}
         self._sent: dict[int, Position] = {}
 
     def keep_updated(self, connection: Connection) -> None:
         """Send `pos` messages to a connection from now on, because it holds a cursor."""
-        if self._recovers:
+        if self._broker.capabilities.recovery:
             self._holders[connection] = None
 
     def forget(self, connection: Connection) -> None:
@@ -47,7 +48,9 @@ class Cursors:
 
     def of(self, connection: Connection) -> dict[int, Position]:
         """Return the cursor of a connection that has received every message so far."""
-        return watermarks(self._caches, self._interest.partitions(connection)) if self._recovers else {}
+        if not self._broker.capabilities.recovery:
+            return {}
+        return watermarks(self._caches, self._interest.partitions(connection))
 
     def send_updates(self, *, exclude: Collection[Connection] = ()) -> None:
         """Send a `pos` to every connection whose partitions have advanced since the last call.

@@ -36,7 +36,6 @@ class Resume:
     """Carries out requests that `Dispatcher` has checked.
 
     Args:
-        recovers: Whether the broker can recover missed messages.
         interest: The topics that connections want.
         cursors: Cursors of live connections.
         attach: Recovers connections from their cursors.
@@ -50,7 +49,6 @@ class Resume:
     def __init__(
         self,
         *,
-        recovers: bool,
         interest: Interest,
         cursors: Cursors,
         attach: Attach,
@@ -60,7 +58,6 @@ class Resume:
         pacer: Pacer,
         ping_s: float,
     ) -> None:
-        self._recovers = recovers
         self._interest = interest
         self._cursors = cursors
         self._attach = attach
@@ -109,7 +106,7 @@ class Resume:
             self._fanout.send(connection, message)
 
         def on_answer(answer: Answer) -> None:
-            reply(answer.cursor if self._recovers else {}, answer.gap is None)
+            reply(answer.cursor, answer.gap is None)
 
         if cursor is None:
             for filter_ in request.filters:
@@ -149,7 +146,7 @@ class Resume:
         def on_answer(answer: Answer) -> None:
             self._cursors.keep_updated(connection)
             if request_id is not None:
-                whole = {**self._cursors.of(connection), **answer.cursor} if self._recovers else {}
+                whole = {**self._cursors.of(connection), **answer.cursor}
                 ack = server_messages.ack(request_id, cursor=whole, recovered=answer.gap is None)
                 self._fanout.send(connection, ack)
 

@@ -63,7 +63,7 @@ class Appender:
     async def write(self, log: Log, data: bytes) -> None:
         """Append an envelope that is not part of the publish queue."""
         try:
-            await self.append(log, data)
+            await (self.append(log, data) if log.stores else self._send_to_all(log, data))
         except WireBlocked as error:
             self._host.on_blocked(error.reason)
             self._is_alive(log)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from dws_core._errors import BrokerError
@@ -38,6 +38,9 @@ class StreamLogBroker(LogBroker):
 
     If the wire can send to all nodes without storing, messages of topics without history are not stored. They keep their
     order among each other and with the messages of their own topic, but may overtake messages of other topics.
+
+    If the broker cannot store (`WireInfo.stores`), all messages are delivered in this way. `capabilities.recovery` of the
+    object is False after `start`, and each lost connection is reported as the gap `unavailable`.
 
     Args:
         url: Where the broker is.
@@ -89,6 +92,8 @@ class StreamLogBroker(LogBroker):
         )
         await started.start()
         self._node = started
+        recovers = type(self).capabilities.recovery and started.stores
+        self.capabilities = replace(self.capabilities, recovery=recovers)  # type: ignore[misc]  # overrides the class attribute
 
     async def stop(self, *, drain_s: float = 5.0) -> None:
         """Send what waits for at most `drain_s` seconds, then close the wire."""
@@ -116,7 +121,8 @@ class StreamLogBroker(LogBroker):
             future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
             future.set_exception(closed())
             return future
-        draft = Draft(topic, payload, history.size, int(history.ttl_s * 1000), key)
+        size = history.size if self.capabilities.recovery else 0
+        draft = Draft(topic, payload, size, int(history.ttl_s * 1000), key)
         return self._node.publisher.publish(partition, draft, deadline_s, self.capabilities.max_payload_bytes)
 
     async def read(self, span: ReadSpan) -> ReadResult:

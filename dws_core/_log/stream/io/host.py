@@ -35,8 +35,8 @@ class Host(Protocol):
     def on_events(self, log: Log, events: list[PartitionEvent]) -> None:
         """Handle the events of a partition that do not need the wire."""
 
-    def on_control(self, data: bytes) -> None:
-        """Deliver a control message that came through `StreamWire.controls`."""
+    def on_control(self, data: bytes) -> Log | None:
+        """Deliver a message that came through `StreamWire.controls`. Return its partition, if it can be read."""
 
     def on_outcomes(self, outcomes: list[tuple[Ticket, Any]]) -> None:
         """Complete publishes."""

@@ -7,6 +7,7 @@ from dws_core._log.stream.epochs import Claim
 from dws_core._log.stream.io.clock import Clock
 from dws_core._log.stream.io.host import Log
 from dws_core._log.stream.io.scanning import Scanner, closing
+from dws_core._log.stream.lane import to_all
 from dws_core._log.stream.lookback import Lookback
 from dws_core._log.stream.wire import Start, StreamWire, WireLost
 
@@ -14,9 +15,14 @@ from dws_core._log.stream.wire import Start, StreamWire, WireLost
 async def join(wire: StreamWire, log: Log, clock: Clock, step_s: float) -> int | Start:
     """Append the verdict probe, and return where to follow from.
 
+    Without a stream, the probe is sent to all nodes. It shows that publishing works.
+
     Raises:
         WireError: The wire failed.
     """
+    if not log.stores:
+        await wire.send_control(to_all(log.number, log.next_probe(clock.now_ms())[1]))
+        return Start.LAST
     bounds = await wire.bounds(log.number)
     number, data = log.next_probe(clock.now_ms(), verdict=True)
     probe_offset = await wire.append(log.number, data)

@@ -22,7 +22,7 @@ from dws_core._log.stream.partition_log import Live, PartitionEvent, PartitionLo
 from dws_core._log.stream.publishing import PublishQueue
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.tail import Control, ProbeSeen, Stored
-from dws_core._log.stream.wire import StreamWire, WireInfo, sends_to_all
+from dws_core._log.stream.wire import StreamWire, WireInfo, WireUnusable, sends_to_all
 from dws_core._log.tail import Advance, Lost
 from dws_core._tasks import Tasks
 
@@ -71,6 +71,7 @@ class StreamNode:
         self._session: Session | None = None
         self._was_live = False
         self._behind: set[int] = set()
+        self._warned: set[str] = set()
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -109,12 +110,26 @@ class StreamNode:
                 self._session = Session(self, self._make_wire())
                 self.queries.wire = self._session.wire
                 self.publisher.has_lane = sends_to_all(self._session.wire)
-                await self._session.run()
+                await self._run(self._session)
             except Exception as error:  # noqa: BLE001 -- whatever a wire raises, the node opens another one
                 self._failed(leaf(error))
             if self._was_live:
                 backoff.reset()
             await asyncio.sleep(backoff.next_s())
+
+    async def _run(self, session: Session) -> None:
+        """Run a session in a task of its own.
+
+        Before Python 3.13, a `TaskGroup` that fails forgets a cancellation of its task, and may count one that nobody
+        asked for, so that wires could not recognize those of their libraries.
+        """
+        task = asyncio.get_running_loop().create_task(session.run(), name="dws session")
+        try:
+            await task
+        except Exception as error:
+            if (keeper := asyncio.current_task()) is not None and keeper.cancelling():
+                raise asyncio.CancelledError from error
+            raise
 
     def _failed(self, error: BaseException) -> None:
         self._session = None
@@ -126,6 +141,11 @@ class StreamNode:
             self._started.set_exception(startup_error(self._reports.where, error))
         self.queries.waiters.fail(self._reports.unavailable())
 
+    @property
+    def stores(self) -> bool:
+        """Whether the broker stores messages. Known once this is started."""
+        return all(log.stores for log in self.logs)
+
     # -- what the session calls
 
     @property
@@ -134,10 +154,19 @@ class StreamNode:
         return self._started.done()
 
     def on_open(self, info: WireInfo) -> None:
-        """Note the limits of the streams."""
+        """Note the limits of the streams, and log the warnings of the wire.
+
+        Raises:
+            WireUnusable: The broker has stored messages, and cannot store any more.
+        """
+        for text in set(info.warnings) - self._warned:
+            self._warned.add(text)
+            logger.warning("%s: %s", self._reports.where, text)
         self.publisher.limit(info.max_bytes)
+        if self.is_started and self.stores and not info.stores:
+            raise WireUnusable("it does not store messages any more")
         for log in self.logs:
-            log.max_skip = info.max_skip
+            log.max_skip, log.stores = info.max_skip, log.stores and info.stores
 
     def on_events(self, log: Log, events: list[PartitionEvent]) -> None:
         """Handle the events of a partition that do not need the wire."""
@@ -157,16 +186,18 @@ class StreamNode:
         if log.is_live:
             self.queries.waiters.reached(log.number, log.end)
 
-    def on_control(self, data: bytes) -> None:
-        """Read a message to all nodes that came through the wire."""
+    def on_control(self, data: bytes) -> Log | None:
+        """Read a message to all nodes that came through the wire. Return its partition, if it can be read."""
         number, envelope = from_any(data)
         if envelope is None or number >= len(self.logs):
-            return
+            return None
+        log = self.logs[number]
         if envelope.kind is Kind.RECORDS:
-            self.on_events(self.logs[number], self.logs[number].feed_lane(envelope))
-            self._flush(self.logs[number])
+            self.on_events(log, log.feed_lane(envelope))
+            self._flush(log)
         elif envelope.kind is Kind.CONTROL and envelope.drafts:
             self._reports.control(Control(envelope.publisher, envelope.drafts[0].payload))
+        return log
 
     def on_outcomes(self, outcomes: list[tuple[Ticket, Any]]) -> None:
         """Complete publishes."""

@@ -61,6 +61,8 @@ class Queries:
     async def read(self, span: ReadSpan) -> ReadResult:
         """Return the records of a span, or a gap."""
         tail = await self._live(span.partition)
+        if not self._logs[span.partition].stores:
+            return ReadResult(gap=GapReason.UNAVAILABLE)
         if span.epoch == tail.epoch and max(span.since, span.until) > tail.mark:
             tail = await self._caught_up(span.partition)
         if span.epoch != tail.epoch:
@@ -103,6 +105,8 @@ class Queries:
     async def _caught_up(self, number: int) -> StreamTail:
         """Return the tail of a partition once it contains everything that is stored now."""
         tail = await self._live(number)
+        if not self._logs[number].stores:
+            return tail
         wire = self.wire
         try:
             async with asyncio.timeout(self._settings.step_s):

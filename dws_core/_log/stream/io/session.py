@@ -12,7 +12,7 @@ from dws_core._log.stream.io.host import Host, Log
 from dws_core._log.stream.io.joining import join
 from dws_core._log.stream.io.scanning import closing
 from dws_core._log.stream.lag import Lag
-from dws_core._log.stream.partition_log import Live, Propose
+from dws_core._log.stream.partition_log import Live, PartitionEvent, Propose
 from dws_core._log.stream.tail import Moved, ProbeSeen
 from dws_core._log.stream.wire import Start, StreamWire, WireBlocked, WireLost, WireOutOfRange, sends_to_all
 from dws_core._log.watchdog import Watchdog
@@ -54,7 +54,9 @@ class Session:
             self._host.on_open(info)
             async with asyncio.TaskGroup() as self._group:
                 starts = await self._join_all()
-                self._spawn(self._follow(starts), "follow")
+                self._begin()
+                if all(log.stores for log in self._host.logs):
+                    self._spawn(self._follow(starts), "follow")
                 self._spawn(self._watch(), "watchdog")
                 if sends_to_all(self.wire):
                     self._spawn(self._listen(), "controls")
@@ -86,11 +88,17 @@ class Session:
                 self._host.on_blocked(error.reason)
             await asyncio.sleep(self._settings.retry_s)
 
-    async def _follow(self, starts: Mapping[int, int | Start]) -> None:
+    def _begin(self) -> None:
         now, settings = self._loop.time(), self._settings
         self._watchdogs = [Watchdog(now, probe_s=settings.probe_s, dead_s=settings.dead_s) for _ in self._host.logs]
         self._lags = [Lag(settings.behind_s) for _ in self._host.logs]
         self._patient_until = now + settings.behind_s
+        for log in self._host.logs:
+            if not log.stores:
+                self._handle(log, log.begin_unstored())
+                self.flush(log)
+
+    async def _follow(self, starts: Mapping[int, int | Start]) -> None:
         step = 0
         try:
             async with closing(self.wire.follow(starts)) as records:
@@ -107,7 +115,14 @@ class Session:
 
     def _feed(self, log: Log, offset: int, data: bytes) -> None:
         self._heard(log)
-        events = log.feed(offset, data, self._host.clock.new_epoch, self._host.clock.now_ms())
+        self._handle(log, log.feed(offset, data, self._host.clock.new_epoch, self._host.clock.now_ms()))
+        if log.is_live:
+            self._measure(log)
+        elif self._loop.time() > self._patient_until:
+            self._host.on_catching_up()
+        self.flush(log)
+
+    def _handle(self, log: Log, events: list[PartitionEvent]) -> None:
         self._host.on_events(log, events)
         for event in events:
             if isinstance(event, Propose):
@@ -119,11 +134,6 @@ class Session:
                 self._host.on_outcomes(log.lane.queue.opened(again=False))
             elif isinstance(event, ProbeSeen):
                 self._lags[log.number].seen(event.number, self._loop.time())
-        if log.is_live:
-            self._measure(log)
-        elif self._loop.time() > self._patient_until:
-            self._host.on_catching_up()
-        self.flush(log)
 
     def _measure(self, log: Log) -> None:
         """Find out whether the tail is far behind the stream."""
@@ -137,7 +147,9 @@ class Session:
     async def _listen(self) -> None:
         async with closing(self.wire.controls()) as messages:
             async for data in messages:
-                self._host.on_control(data)
+                log = self._host.on_control(data)
+                if log is not None and not log.stores:
+                    self._heard(log)
         raise WireLost("the control messages ended")
 
     def _heard(self, log: Log) -> None:

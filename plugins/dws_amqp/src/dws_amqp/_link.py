@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import logging
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Coroutine
@@ -24,6 +26,28 @@ _REFUSALS: Final = (
     aiormq.exceptions.ProbableAuthenticationError,
     aiormq.exceptions.ConnectionNotAllowed,
 )
+
+
+_ours: contextvars.ContextVar[bool] = contextvars.ContextVar("dws_amqp_ours", default=False)
+"""Whether a task of aiormq works for a connection of this plugin."""
+
+_REPORTED: Final = (
+    "Cancelling cause reader exited abnormally",
+    "Unexpected connection close from remote",
+    "Server connection %r was stuck",
+    "Connection %r was blocked",
+    "Connection %r was unblocked",
+    "Consumer %r cancelled by the broker",
+)
+"""What aiormq logs about connections that end or are blocked, with tracebacks. The node reports it in one line."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (_ours.get() and str(record.msg).startswith(_REPORTED))
+
+
+logging.getLogger("aiormq.connection").addFilter(_is_news)
+logging.getLogger("aiormq.channel").addFilter(_is_news)
 
 
 @contextlib.asynccontextmanager
@@ -116,6 +140,8 @@ class Link:
         self.amqp = amqp
         self._transport = transport
         self._closing: set[asyncio.Task[None]] = set()
+        self._context = contextvars.copy_context()
+        self._context.run(_ours.set, True)
 
     @classmethod
     async def open(cls, target: Target, name: str) -> Link:
@@ -137,9 +163,9 @@ class Link:
     async def _open(cls, url: URL, target: Target) -> Link:
         async with translated(sent=False), asyncio.timeout(target.options.connect_timeout_s):
             transport = _Transport(*await asyncio.open_connection(url.host, url.port, ssl=target.context))
-            amqp = aiormq.Connection(url, transport_factory=transport)
+            link = cls(amqp := aiormq.Connection(url, transport_factory=transport), transport)
             try:
-                await amqp.connect()
+                await link._spawn(amqp.connect(), "connect")
             except BaseException as error:
                 transport.abort()
                 if isinstance(error, aiormq.exceptions.InvalidFrameError):  # the text of RabbitMQ is lost in aiormq
@@ -147,7 +173,7 @@ class Link:
                 if isinstance(error, _REFUSALS):
                     raise WireUnusable(f"{url.host}:{url.port} refuses the connection: {reason(error)}") from error
                 raise
-        return cls(amqp, transport)
+        return link
 
     @property
     def is_closed(self) -> bool:
@@ -190,7 +216,8 @@ class Link:
             self.discard(opening.result())
 
     def _spawn(self, call: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(call, name=f"dws amqp {name}")
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(call, name=f"dws amqp {name}", context=self._context)
         self._closing.add(task)
         task.add_done_callback(self._forget)
         return task

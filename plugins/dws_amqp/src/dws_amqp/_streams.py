@@ -69,23 +69,40 @@ def _escaped(letter: str) -> str:
     return "".join(f":{byte:02x}" for byte in letter.encode())
 
 
-async def declare(channel: aiormq.Channel, names: Names, options: AmqpOptions) -> None:
-    """Create the exchange and the streams, or check those that exist.
+async def declare_exchange(channel: aiormq.Channel, names: Names) -> None:
+    """Create the exchange, or check the existing one.
 
     RabbitMQ compares the alternate exchange of a declaration with the existing one. So its name, which nothing else uses,
     makes nodes with another layout fail.
 
     Raises:
         LayoutMismatch: The channel exists with another layout.
-        WireUnusable: A stream exists with other arguments, or a permission is missing.
+        WireUnusable: A permission is missing.
     """
     async with _explained(names.control):
         await channel.exchange_declare(
             names.control, exchange_type="fanout", durable=True, arguments={"alternate-exchange": names.mark}
         )
-    for name in names.streams.values():
-        async with _explained(name):
-            await channel.queue_declare(name, durable=True, arguments=_arguments(options))
+
+
+async def declare_streams(channel: aiormq.Channel, names: Names, options: AmqpOptions) -> bool:
+    """Create the streams, or check those that exist.
+
+    Returns:
+        False if the server forbids streams. Then it has closed the connection.
+
+    Raises:
+        WireUnusable: A stream exists with other arguments, or a permission is missing.
+    """
+    try:
+        for name in names.streams.values():
+            async with _explained(name):
+                await channel.queue_declare(name, durable=True, arguments=_arguments(options))
+    except aiormq.exceptions.ConnectionInternalError as error:
+        if "is disabled" not in reason(error):
+            raise
+        return False
+    return True
 
 
 def _arguments(options: AmqpOptions) -> FieldTable:

@@ -13,7 +13,8 @@ from pamqp.common import FieldTable
 from dws_amqp import _reading
 from dws_amqp._link import Link, Target, translated
 from dws_amqp._publishing import Publisher
-from dws_amqp._streams import Names, declare
+from dws_amqp._server import Server
+from dws_amqp._streams import Names, declare_exchange, declare_streams
 from dws_core.plugin import Layout, Start, StreamWire, WireInfo
 
 _NAMES_BYTES: Final = 65_536
@@ -39,15 +40,24 @@ class AmqpWire(StreamWire):
         self._names = names = Names(options.prefix, layout)
         self._queue = names.queue(secrets.token_hex(8))
         publishing, self._reading = await self._link("publishing"), await self._link("reading")
+        server = Server.read(publishing.amqp.server_properties)
         async with translated(sent=False):
             channel = await publishing.channel()
-            await declare(channel, names, options)
-            targets = {number: ("", name) for number, name in names.streams.items()} | {-1: (names.control, "")}
-            for number, (exchange, key) in targets.items():
+            await declare_exchange(channel, names)
+            stores = server.has_streams and await declare_streams(channel, names, options)
+            if publishing.is_closed:
+                publishing = await self._link("publishing")
+            targets = {number: ("", name) for number, name in names.streams.items() if stores}
+            for number, (exchange, key) in {**targets, -1: (names.control, "")}.items():
                 own = await publishing.channel(confirms=True)
                 self._publishers[number] = Publisher(publishing, own, exchange, key, append_timeout_s)
             await self._open_queue()
-        return WireInfo(max_bytes=options.max_payload_bytes + _NAMES_BYTES, max_skip=_reading.MAX_SKIP)
+        return WireInfo(
+            max_bytes=options.max_payload_bytes + _NAMES_BYTES,
+            max_skip=_reading.MAX_SKIP,
+            stores=stores,
+            warnings=server.warnings(stores=stores),
+        )
 
     async def close(self) -> None:
         links, self._links = self._links, []

@@ -33,8 +33,7 @@ class KafkaBroker(StreamLogBroker):
         self.capabilities = replace(CAPABILITIES, max_payload_bytes=found.max_payload_bytes)  # type: ignore[misc]
         self.settings = StreamSettings(probe_s=found.probe_s, dead_s=found.dead_s)
         self._login = login(url, found)
-        self._warned: set[str] = set()
 
     def wire(self) -> KafkaWire:
         """Return a new wire."""
-        return KafkaWire(self._login, self.options, self._warned)
+        return KafkaWire(self._login, self.options)

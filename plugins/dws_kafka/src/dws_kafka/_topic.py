@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,6 @@ from dws_core.plugin import LayoutMismatch, WireLost, WireUnusable
 from dws_kafka._clients import FORBIDDEN, core
 from dws_kafka._metadata import TopicsRequest
 from dws_kafka._options import KafkaOptions
-
-logger = logging.getLogger("dws.kafka")
 
 OVERHEAD_BYTES: Final = 128
 """Upper bound of the bytes that Kafka adds to a record that is alone in its batch."""

@@ -11,7 +11,7 @@ from dws_core.plugin import Layout, Start, StreamBounds, StreamWire, WireInfo
 from dws_kafka._appends import Appends
 from dws_kafka._clients import Clients, core, wire_errors
 from dws_kafka._options import KafkaOptions
-from dws_kafka._topic import OVERHEAD_BYTES, describe, logger, prepare, risks, topic_of
+from dws_kafka._topic import OVERHEAD_BYTES, describe, prepare, risks, topic_of
 
 _POLL_MS: Final = 200
 """How soon a waiting consumer notices that its connections are lost."""
@@ -27,17 +27,15 @@ class KafkaWire(StreamWire):
     Args:
         login: Arguments of aiokafka's clients.
         options: The options of the URL.
-        warned: Warnings that were logged before. New ones are added.
     """
 
     _clients: Clients | None = None
     _producer: AIOKafkaProducer
     _bounds: AIOKafkaConsumer
 
-    def __init__(self, login: dict[str, Any], options: KafkaOptions, warned: set[str]) -> None:
+    def __init__(self, login: dict[str, Any], options: KafkaOptions) -> None:
         self._login = login
         self._options = options
-        self._warned = warned
         self._scanners: list[AIOKafkaConsumer] = []
         self._appends: list[Appends] = []
 
@@ -50,15 +48,12 @@ class KafkaWire(StreamWire):
         with wire_errors():
             topic, settings = await prepare(admin, self._topic, self._options, layout.partitions)
             await admin.close()
-        for risk in set(risks(topic, settings)) - self._warned:
-            self._warned.add(risk)
-            logger.warning("%s", risk)
         max_bytes = int(settings["max.message.bytes"])
         compression = None if self._options.compression == "none" else self._options.compression
         self._producer = await clients.producer(max_batch_size=max_bytes, compression_type=compression)
         self._appends = [Appends(clients, self._producer, self._topic, n) for n in range(layout.partitions)]
         self._bounds = await clients.consumer("bounds")
-        return WireInfo(max_bytes=max_bytes - OVERHEAD_BYTES)
+        return WireInfo(max_bytes=max_bytes - OVERHEAD_BYTES, warnings=risks(topic, settings))
 
     async def close(self) -> None:
         """Abort everything."""

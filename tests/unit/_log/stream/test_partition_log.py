@@ -354,3 +354,13 @@ def test_probes_of_this_node_are_events_while_joining() -> None:
 def test_feed_before_begin_is_a_defect() -> None:
     with pytest.raises(RuntimeError, match="begin"):
         Stream().log.feed(0, b"", lambda: b"", NOW)
+
+
+def test_unstored_partition_is_live_and_reports_each_reconnect() -> None:
+    log: PartitionLog[str] = PartitionLog(0, ME, PublishQueue(StreamSettings()))
+    assert log.begin_unstored() == [Live(again=False)]
+    assert log.is_live
+    first = log.reading.head
+    log.lost()
+    assert not log.is_live
+    assert log.begin_unstored() == [Lost(reason=GapReason.UNAVAILABLE, head=first), Live(again=False)]

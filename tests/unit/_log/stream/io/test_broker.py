@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-from support.stream_nodes import StreamDesk, TroubledBroker, Troubles
+from support.stream_nodes import StreamDesk, TroubledBroker, Troubles, UnstoredWire
 from support.streams import MemoryServer, MemoryWire
 from support.virtual_time import virtual
 
@@ -86,3 +86,15 @@ async def test_history_size_and_ttl_reach_the_stream() -> None:
         assert kept.offset
         assert ephemeral.offset is None
         assert [record.offset is None for record in desk.sink.records] == [False, True]
+
+
+@virtual
+async def test_capabilities_of_each_start_depend_on_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = StreamDesk(wire=UnstoredWire)
+    async with desk:
+        assert not desk.broker.capabilities.recovery
+        assert TroubledBroker.capabilities.recovery
+    monkeypatch.setattr(UnstoredWire, "stores", True)
+    async with desk:
+        assert desk.broker.capabilities.recovery
+        assert (await desk.publish()).offset

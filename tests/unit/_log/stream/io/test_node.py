@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
-from support.stream_nodes import HANG, ControlledWire, StreamDesk
+from support.stream_nodes import HANG, ControlledWire, StreamDesk, TroubledWire, UnstoredWire
 from support.virtual_time import virtual
 
 from dws_core._errors import BrokerClosed, BrokerMisconfigured, BrokerUnavailable, LayoutMismatch
+from dws_core._log.records import Layout
 from dws_core._log.stream.envelope import Envelope, Kind, encode
 from dws_core._log.stream.lane import to_all
-from dws_core._log.stream.wire import StreamWire, WireBlocked, WireLost, WireUnusable
+from dws_core._log.stream.wire import StreamWire, WireBlocked, WireInfo, WireLost, WireUnusable
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,36 @@ async def test_cancelled_stop_ends_everything() -> None:
     await desk.sink.reports("closed")
 
 
+@pytest.mark.parametrize("ticks", range(8))
+@virtual
+async def test_stop_in_the_moment_of_a_lost_connection_ends(ticks: int) -> None:
+    desk = StreamDesk(partitions=2)
+    await desk.start()
+    desk.server.cut()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10.0):
+        await desk.broker.stop()
+
+
+@virtual
+async def test_wires_are_opened_in_tasks_that_nobody_has_cancelled() -> None:
+    """So that a wire can tell whether a `CancelledError` is one of its library."""
+    counts = []
+
+    class Counting(TroubledWire):
+        async def open(self, layout: Layout, *, append_timeout_s: float) -> WireInfo:
+            task = asyncio.current_task()
+            assert task is not None
+            counts.append(task.cancelling())
+            return await super().open(layout, append_timeout_s=append_timeout_s)
+
+    async with StreamDesk(wire=Counting, partitions=2) as desk:
+        for _ in range(3):
+            await desk.cut()
+    assert counts == [0, 0, 0, 0]
+
+
 @virtual
 async def test_publish_between_two_sessions_waits_for_the_next() -> None:
     async with StreamDesk() as desk:
@@ -158,3 +190,38 @@ async def test_message_to_all_that_cannot_be_read_is_ignored() -> None:
         assert (await desk.publish(b"a", size=0)).offset is None
         assert [state for state, _ in desk.sink.states] == ["live"]
         assert desk.sink.payloads == [b"a"]
+
+
+@virtual
+async def test_warnings_of_a_wire_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Risky(TroubledWire):
+        async def open(self, layout: Layout, *, append_timeout_s: float) -> WireInfo:
+            found = await super().open(layout, append_timeout_s=append_timeout_s)
+            return replace(found, warnings=["one replica", "no disk"])
+
+    async with StreamDesk(wire=Risky) as desk:
+        await desk.cut()
+    texts = sorted(record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    assert texts == [f"broker {desk.broker.url}: {text}" for text in ("no disk", "one replica")]
+
+
+@virtual
+async def test_server_that_stores_no_more_degrades_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UnstoredWire, "stores", True)
+    async with StreamDesk(wire=UnstoredWire) as desk:
+        monkeypatch.setattr(UnstoredWire, "stores", False)
+        desk.server.cut()
+        await asyncio.sleep(5.0)
+        assert "does not store messages any more" in await desk.sink.reports("degraded")
+        monkeypatch.setattr(UnstoredWire, "stores", True)
+        await desk.sink.reports("live")
+
+
+@virtual
+async def test_server_that_can_store_later_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the node is started again, because its clients have no positions."""
+    async with StreamDesk(wire=UnstoredWire) as desk:
+        monkeypatch.setattr(UnstoredWire, "stores", True)
+        await desk.cut()
+        assert (await desk.publish()).offset is None
+        assert not desk.broker.capabilities.recovery

@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.stream_nodes import HANG, ControlledWire, StreamDesk
+from support.stream_nodes import HANG, ControlledWire, StreamDesk, UnstoredWire
 from support.virtual_time import virtual
 
 from dws_core._errors import BrokerUnavailable
-from dws_core._log.records import GapReason
+from dws_core._log.records import GapReason, Head, ReadResult
 from dws_core._log.stream.tail import INDEX_BITS
 from dws_core._log.stream.wire import WireLost
 
@@ -175,3 +175,12 @@ async def test_lost_control_message_is_unavailable() -> None:
             desk.troubles.next[name].append(WireLost("refused"))
             with pytest.raises(BrokerUnavailable, match="refused"):
                 await desk.broker.send_control(b"hi")
+
+
+@virtual
+async def test_broker_that_cannot_store_has_no_past() -> None:
+    async with StreamDesk(wire=UnstoredWire) as desk:
+        await desk.publish()
+        (head,) = (await desk.broker.heads([0])).values()
+        assert head == Head(partition=0, epoch=desk.epoch, offset=0)
+        assert await desk.broker.read(desk.span(0, 1)) == ReadResult(gap=GapReason.UNAVAILABLE)

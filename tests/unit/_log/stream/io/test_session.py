@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.stream_nodes import HANG, ControlledWire, StreamDesk
+from support.stream_nodes import HANG, ControlledWire, StreamDesk, UnstoredWire
 from support.virtual_time import virtual
 
-from dws_core._errors import BrokerClosed, PublishOutcomeUnknown
+from dws_core._errors import BrokerClosed, BrokerUnavailable, PublishOutcomeUnknown
 from dws_core._log.records import GapReason, Receipt
 from dws_core._log.stream.envelope import Envelope, Kind, decode, encode
 from dws_core._log.stream.settings import StreamSettings
-from dws_core._log.stream.wire import WireBlocked
+from dws_core._log.stream.wire import WireBlocked, WireLost
 
 
 def _kinds(desk: StreamDesk) -> list[Kind]:
@@ -279,3 +279,68 @@ async def test_publish_while_a_node_stops_is_certainly_not_sent() -> None:
     unsent = sum(isinstance(result, BrokerClosed) for result in results)
     stored = sum(b"late" in data for data in desk.server.channels["c"][0].records)
     assert unsent == 20 - stored > 0
+
+
+# -- a broker that cannot store
+
+
+@virtual
+async def test_unstored_messages_are_delivered_in_order() -> None:
+    async with StreamDesk(wire=UnstoredWire) as desk:
+        other = StreamDesk(wire=UnstoredWire, server=desk.server)
+        async with other:
+            receipts = await asyncio.gather(*(desk.publish(b"%d" % n, size=n % 2) for n in range(200)))
+        assert {receipt.offset for receipt in receipts} == {None}
+        for sink in (desk.sink, other.sink):
+            assert sink.payloads == [b"%d" % n for n in range(200)]
+            assert sink.gaps == []
+
+
+@virtual
+async def test_unstored_messages_are_a_gap_after_a_lost_connection() -> None:
+    async with StreamDesk(wire=UnstoredWire, partitions=2) as desk:
+        await desk.publish(b"before")
+        await desk.cut()
+        assert desk.sink.gaps == [(0, GapReason.UNAVAILABLE), (1, GapReason.UNAVAILABLE)]
+        await desk.publish(b"after")
+        assert desk.sink.payloads == [b"before", b"after"]
+
+
+@virtual
+async def test_unstored_publish_is_sent_again_once() -> None:
+    async with StreamDesk(wire=UnstoredWire) as desk:
+        await desk.publish(b"before")
+        desk.troubles.next["send_control"].append(WireLost("no reply", sent=True))
+        await desk.publish(b"again")
+        assert desk.sink.payloads == [b"before", b"again"]
+
+
+@virtual
+async def test_silent_connection_without_streams_is_given_up() -> None:
+    async with StreamDesk(wire=UnstoredWire) as desk:
+        await asyncio.sleep(30.0)
+        assert desk.troubles.opened == 1, "its own probes arrive"
+        desk.troubles.next["send_control"] += [HANG] * 9
+        await desk.sink.reports("degraded")
+        assert "nothing arrived from partition 0 for 3 s" in desk.sink.states[-1][1]
+        desk.troubles.next["send_control"].clear()
+        await desk.sink.reports("live")
+
+
+@virtual
+async def test_blocked_broker_without_streams_fails_the_start() -> None:
+    desk = StreamDesk(wire=UnstoredWire)
+    desk.troubles.next["send_control"].append(WireBlocked("an alarm"))
+    with pytest.raises(BrokerUnavailable, match="an alarm"):
+        await desk.start()
+
+
+@virtual
+async def test_blocked_broker_without_streams_is_not_dead() -> None:
+    async with StreamDesk(wire=UnstoredWire) as desk:
+        desk.troubles.next["send_control"] += [WireBlocked("an alarm")] * 20
+        assert "an alarm" in await desk.sink.reports("blocked")
+        await asyncio.sleep(10.0)
+        desk.troubles.next["send_control"].clear()
+        await desk.sink.reports("live")
+        assert desk.troubles.opened == 1
