@@ -163,7 +163,7 @@ class PartitionLog(Generic[T]):
         is_first = self.tail is None
         self.begin(_NO_STREAM)
         self.phase, self.reading.live = Phase.LIVE, True
-        lost = [] if is_first else [Lost(reason=GapReason.UNAVAILABLE, head=self.reading.head)]
+        lost = [] if is_first else [Lost(reason=GapReason.INTERRUPTED, head=self.reading.head)]
         return [*lost, Live(again=False)]
 
     def feed(self, offset: int, data: bytes, new_epoch: Callable[[], bytes], now_ms: int) -> list[PartitionEvent]:

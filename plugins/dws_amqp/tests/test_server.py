@@ -133,7 +133,7 @@ async def test_lost_connection_without_streams_is_a_gap(without_streams: Private
             load.stopping = True
         await wait_for_end(sender, listener)
     for node in (sender, listener):
-        assert set(node.losses) == {GapReason.UNAVAILABLE}
+        assert set(node.losses) == {GapReason.INTERRUPTED}
         for partition in (0, 1):
             received = messages(node, partition)
             assert received == sorted(set(received), key=lambda payload: int(payload.rpartition(b"-")[2]))
@@ -148,7 +148,7 @@ async def test_client_is_told_that_it_cannot_resume(without_streams: PrivateRabb
         await manager.receive(ann, await anext(aiter(ann)))
         connected = await socket.next_json()
         assert (connected["recovered"], connected["cursor"]) == (False, "")
-        assert (await socket.next_json())["reason"] == "unavailable"
+        assert (await socket.next_json())["reason"] == "interrupted"
         await manager.publish("t", "hello")
         assert (await socket.next_json())["data"] == "hello"
         with pytest.raises(BrokerUnavailable, match="keeps no history"):

@@ -40,7 +40,7 @@ class StreamLogBroker(LogBroker):
     order among each other and with the messages of their own topic, but may overtake messages of other topics.
 
     If the broker cannot store (`WireInfo.stores`), all messages are delivered in this way. `capabilities.recovery` of the
-    object is False after `start`, and each lost connection is reported as the gap `unavailable`.
+    object is False after `start`, and each lost connection is reported as the gap `interrupted`.
 
     Args:
         url: Where the broker is.

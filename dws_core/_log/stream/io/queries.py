@@ -62,7 +62,7 @@ class Queries:
         """Return the records of a span, or a gap."""
         tail = await self._live(span.partition)
         if not self._logs[span.partition].stores:
-            return ReadResult(gap=GapReason.UNAVAILABLE)
+            return ReadResult(gap=GapReason.UNSUPPORTED)
         if span.epoch == tail.epoch and max(span.since, span.until) > tail.mark:
             tail = await self._caught_up(span.partition)
         if span.epoch != tail.epoch:

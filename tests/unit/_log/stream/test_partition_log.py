@@ -363,4 +363,4 @@ def test_unstored_partition_is_live_and_reports_each_reconnect() -> None:
     first = log.reading.head
     log.lost()
     assert not log.is_live
-    assert log.begin_unstored() == [Lost(reason=GapReason.UNAVAILABLE, head=first), Live(again=False)]
+    assert log.begin_unstored() == [Lost(reason=GapReason.INTERRUPTED, head=first), Live(again=False)]

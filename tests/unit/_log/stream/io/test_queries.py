@@ -183,4 +183,4 @@ async def test_broker_that_cannot_store_has_no_past() -> None:
         await desk.publish()
         (head,) = (await desk.broker.heads([0])).values()
         assert head == Head(partition=0, epoch=desk.epoch, offset=0)
-        assert await desk.broker.read(desk.span(0, 1)) == ReadResult(gap=GapReason.UNAVAILABLE)
+        assert await desk.broker.read(desk.span(0, 1)) == ReadResult(gap=GapReason.UNSUPPORTED)
