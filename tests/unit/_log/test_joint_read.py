@@ -126,7 +126,7 @@ def test_epochs_are_read_separately() -> None:
     assert backfill.next_read() is wishes[1]
 
 
-@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.AHEAD, GapReason.UNREADABLE])
+@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.AHEAD, GapReason.UNSUPPORTED])
 def test_log_gap_applies_to_all_reads(reason: GapReason) -> None:
     backfill = JointRead()
     wishes = [span(0), span(1)]

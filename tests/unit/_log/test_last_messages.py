@@ -81,7 +81,7 @@ def test_calculated_place_need_not_exist() -> None:
     assert lookback.done
 
 
-@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.UNREADABLE])
+@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.UNSUPPORTED])
 def test_unreadable_log_ends_search(reason: GapReason) -> None:
     lookback = LastMessages(100, 5)
     lookback.take(ReadResult(gap=reason))

@@ -301,7 +301,7 @@ async def test_unstored_messages_are_a_gap_after_a_lost_connection() -> None:
     async with StreamDesk(wire=UnstoredWire, partitions=2) as desk:
         await desk.publish(b"before")
         await desk.cut()
-        assert desk.sink.gaps == [(0, GapReason.INTERRUPTED), (1, GapReason.UNAVAILABLE)]
+        assert desk.sink.gaps == [(0, GapReason.INTERRUPTED), (1, GapReason.INTERRUPTED)]
         await desk.publish(b"after")
         assert desk.sink.payloads == [b"before", b"after"]
 
