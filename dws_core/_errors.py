@@ -17,7 +17,7 @@ DWSError(Exception)
 │   │   └── LayoutMismatch                       partitions differ from those that the channel has stored
 │   ├── PublishOutcomeUnknown                    may be stored: .topic
 │   └── PayloadTooLarge                          .size_bytes .limit_bytes
-├── CodecError                                   never contains the payload: .codec
+├── CodecError                                   never contains the payload: .codec .path
 └── WebSocketException                           concerns one client: .message .connection
     ├── InvalidSubscription · InvalidSubscriptionMessage
     ├── InvalidMessage
@@ -199,13 +199,16 @@ class CodecError(DWSError):
 
     Attributes:
         codec: Name of the codec.
+        path: Path of the value that cannot be encoded, such as `data.items[3].price`. It contains keys of objects. None if
+            unknown.
     """
 
     slug = "codec"
 
-    def __init__(self, codec: str, message: str, *, fix: str = "") -> None:
+    def __init__(self, codec: str, message: str, *, fix: str = "", path: str | None = None) -> None:
         super().__init__(f"codec {codec!r}: {message}", fix=fix)
         self.codec = codec
+        self.path = path
 
 
 class WebSocketException(DWSError):

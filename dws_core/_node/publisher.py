@@ -7,7 +7,7 @@ from collections.abc import Collection, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from dws_core._errors import BrokerClosed, ConfigurationError, InvalidTopic
+from dws_core._errors import BrokerClosed, CodecError, ConfigurationError, InvalidTopic
 from dws_core._log.contract import LogBroker
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
@@ -128,9 +128,14 @@ class Publisher:
     def _encode(self, data: JSON, key: str | None) -> bytes:
         if key is not None:
             check_key(key)
+        payload = self._header + self._codec.encode(data)
         for other in self._other_codecs:
-            other.encode([[[data]]])  # as deep as in a message or a history
-        return self._header + self._codec.encode(data)
+            try:
+                other.encode([[[data]]])  # as deep as in a message or a history
+            except CodecError:
+                other.encode(data)  # its error has the path without these lists
+                raise
+        return payload
 
     def _store_each(self, topics: Sequence[str], payload: bytes, key: str | None) -> list[asyncio.Future[Receipt]]:
         self._counters.published += len(topics)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
 from dws_core._errors import CodecError
 from dws_core._wire.message import JSON
+from dws_core._wire.plain_values import plain_value
+from dws_core._wire.value_path import path_of_failure
+
+_ERRORS: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 @runtime_checkable
@@ -59,12 +63,15 @@ class JSONCodec:
     binary = False
 
     def __init__(self) -> None:
-        self._encode = msgspec.json.Encoder().encode
+        self._encode = msgspec.json.Encoder(enc_hook=plain_value).encode
         self._decode = msgspec.json.Decoder().decode
         self._decode_identified = msgspec.json.Decoder(_Identified).decode
 
     def encode(self, value: JSON) -> bytes:
-        """Encode a value. `bytes` become base64 text, and dates become ISO 8601 text."""
+        """Encode a value as `json.dumps` does, and models of pydantic as `model_dump(mode="json")` does.
+
+        `bytes` become base64 text, and dates become ISO 8601 text.
+        """
         return _encode(self.name, self._encode, value)
 
     def decode(self, data: bytes | str) -> JSON:
@@ -87,12 +94,12 @@ class MsgpackCodec:
     binary = True
 
     def __init__(self) -> None:
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._encode = msgspec.msgpack.Encoder(enc_hook=plain_value).encode
         self._decode = msgspec.msgpack.Decoder().decode
         self._decode_identified = msgspec.msgpack.Decoder(_Identified).decode
 
     def encode(self, value: JSON) -> bytes:
-        """Encode a value. `bytes` stay bytes."""
+        """Encode a value. `bytes` stay bytes, and keys of objects keep their types. Models of pydantic: see `JSONCodec`."""
         return _encode(self.name, self._encode, value)
 
     def decode(self, data: bytes | str) -> JSON:
@@ -106,6 +113,19 @@ class MsgpackCodec:
     def splice(self, members: Mapping[str, JSON], data: bytes) -> bytes:
         """Encode an object of `members` and, at the end, the member `data`, whose value is MessagePack already."""
         return self._encode({**members, "data": msgspec.Raw(data)})
+
+
+def encode_within(codec: Codec, data: JSON, whole: JSON) -> bytes:
+    """Encode a value that contains `data`. The path in an error begins at `data`.
+
+    Raises:
+        CodecError: The value cannot be encoded.
+    """
+    try:
+        return codec.encode(whole)
+    except CodecError:
+        codec.encode(data)
+        raise
 
 
 def decode_id(codec: Codec, data: bytes | str) -> str | int | None:
@@ -141,14 +161,23 @@ def splice(codec: Codec, members: Mapping[str, JSON], data: bytes) -> bytes:
     return codec.encode({**members, "data": codec.decode(data)})
 
 
-def _encode(name: str, encode: Any, value: JSON) -> bytes:
+def _encode(name: str, encode: Callable[[Any], bytes], value: JSON) -> bytes:
     try:
-        encoded: bytes = encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise CodecError(
-            name, f"cannot encode a {type(value).__name__}: {error}.", fix="send JSON values only"
-        ) from error
-    return encoded
+        return encode(value)
+    except _ERRORS as error:
+        raise _refusal(name, encode, value, error) from error
+
+
+def _refusal(name: str, encode: Callable[[Any], bytes], value: JSON, error: Exception) -> CodecError:
+    def fails(part: JSON) -> bool:
+        try:
+            encode(part)
+        except Exception:  # noqa: BLE001 -- serializers of an application may raise anything
+            return True
+        return False
+
+    path = path_of_failure(value, fails)
+    return CodecError(name, f"cannot encode {path}: {error}.", fix="send JSON values only", path=path)
 
 
 def _decode(name: str, decode: Any, data: bytes | str) -> JSON:

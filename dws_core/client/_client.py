@@ -15,7 +15,7 @@ from dws_core._errors import ConnectionClosed, DWSError
 from dws_core._log.backoff import Backoff
 from dws_core._tasks import Tasks
 from dws_core._wire.close_codes import ABNORMAL, CloseCode
-from dws_core._wire.codecs import Codec
+from dws_core._wire.codecs import Codec, encode_within
 from dws_core._wire.message import JSON
 from dws_core.client._announcer import Announcer, OnGap
 from dws_core.client._endpoint import Ending, Endpoint, Token, codec_of, ending_of
@@ -273,7 +273,8 @@ class Client:
     async def _ask(self, members: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send a request on this connection, or on the next one, and return the node's reply."""
         self._check_open()
-        self._endpoint.codec.encode(members)  # a value that cannot be encoded raises here, not on a connection
+        # A value that cannot be encoded raises here, not on a connection.
+        encode_within(self._endpoint.codec, members.get("data"), members)
         number, message = self._state.request(members)
         reply = self._replies.expect(number)
         self._changed.set()
