@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from dws_core._errors import PluginNotFound
 from dws_core._log.contract import LogBroker
 from dws_core._log.plain import BrokerInterface
+from dws_core._plugins.installing import how_to_install
 from dws_core._plugins.registry import default_registry
 from dws_core._url import BrokerURL
 
@@ -51,7 +52,7 @@ def load_lazy(name: str) -> Any:
         if error.name != module:
             raise
         raise PluginNotFound(
-            f"{name} is in {distribution}, which is not installed.", fix=f"pip install {distribution}"
+            f"{name} is in {distribution}, which is not installed.", fix=how_to_install(distribution)
         ) from error
 
 

@@ -195,7 +195,7 @@ def _api_mismatch(plugin: Plugin, module: object) -> Iterator[Problem]:
         yield _problem(
             plugin,
             f"needs version {needed} of the plugin API, and {core} serves version {API_VERSION}.",
-            f"pip install --upgrade {old}, or install an older version of {new}",
+            f"upgrade {old}, or install an older version of {new}",
         )
 
 

@@ -11,6 +11,7 @@ from dws_core._errors import ConfigurationError, PluginLoadError
 from dws_core._log.contract import LogBroker
 from dws_core._log.plain import BrokerInterface
 from dws_core._options import parse_options, read_options, show_options
+from dws_core._plugins.installing import how_to_reinstall
 from dws_core._plugins.records import KINDS, Plugin, as_sentence, reason_of, value_of_type
 from dws_core._topics.interface import TopicMatcher
 from dws_core._wire.codecs import Codec
@@ -87,7 +88,7 @@ def build_authenticator(
 def _not_loaded(title: str, plugin: Plugin, error: BaseException) -> PluginLoadError:
     return PluginLoadError(
         f"{title} could not be loaded: {as_sentence(reason_of(error))}",
-        fix=f"repair the installation: pip install --force-reinstall {plugin.distribution}",
+        fix=f"repair the installation: {how_to_reinstall(plugin.distribution)}",
     )
 
 

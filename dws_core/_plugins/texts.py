@@ -8,14 +8,20 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from dws_core._errors import DWSError, PluginConflict, PluginNotFound
+from dws_core._plugins.installing import how_to_install, how_to_reinstall
 from dws_core._plugins.records import CORE, LOCAL, Offers, Plugin, Problem, as_sentence, canonical, reason_of
 
 _KNOWN_SCHEMES: Final = {
     "memory": "dws-memory",
     "redis": "dws-redis",
     "rediss": "dws-redis",
+    "redis+cluster": "dws-redis",
+    "rediss+cluster": "dws-redis",
+    "redis+sentinel": "dws-redis",
+    "rediss+sentinel": "dws-redis",
     "unix": "dws-redis",
     "kafka": "dws-kafka",
+    "kafkas": "dws-kafka",
     "amqp": "dws-amqp",
     "amqps": "dws-amqp",
 }
@@ -117,7 +123,7 @@ def not_found(
         return error
     if any(word in _words(plugin) for plugin in disabled for word in (name, package)):
         return PluginNotFound(text, fix="remove the plugin from DWS_DISABLE_PLUGINS")
-    fix = f"pip install {package}" if package else f"correct the {kind}, or pip install the plugin that offers it"
+    fix = how_to_install(package) if package else f"correct the {kind}, or install the plugin that offers it"
     return PluginNotFound(text, fix=fix)
 
 
@@ -139,8 +145,8 @@ def remedy_of(problem: Problem) -> str:
     if isinstance(error, DWSError) and error.fix:
         return error.fix
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "dws_core":
-        return f"pip install --upgrade {CORE} {distribution}, so that their versions match"
-    return f"repair the installation: pip install --force-reinstall {distribution}"
+        return f"upgrade {CORE} and {distribution}, so that their versions match"
+    return f"repair the installation: {how_to_reinstall(distribution)}"
 
 
 def _sentence(problem: Problem) -> str:

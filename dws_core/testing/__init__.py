@@ -73,7 +73,7 @@ def _load(name: str) -> Any:
             raise
         raise _ConfigurationError(
             f"dws_core.testing.{name} needs the package {error.name!r}, which is not installed.",
-            fix="pip install 'dws-core[testing]'",
+            fix="install dws-core with its extra `testing`",
         ) from error
 
 

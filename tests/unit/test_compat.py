@@ -10,6 +10,7 @@ from dws_memory import InMemoryBroker
 
 from dws_core import BrokerURL, InvalidBrokerURL, PluginNotFound, create_broker
 from dws_core._compat import LAZY, load_lazy
+from dws_core._plugins import installing
 
 
 def _options(monkeypatch: pytest.MonkeyPatch, url: str, **kwargs: object) -> BrokerURL:
@@ -38,6 +39,7 @@ def test_create_broker_returns_broker_of_scheme() -> None:
 
 
 def test_missing_plugin_error_names_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installing, "origin_of", lambda distribution: {})
     monkeypatch.setitem(LAZY, "NoBroker", ("dws_no_such_plugin", "dws-no-such-plugin"))
     with pytest.raises(PluginNotFound, match="Fix: pip install dws-no-such-plugin"):
         load_lazy("NoBroker")

@@ -14,7 +14,7 @@ import pytest
 from support.brokers import PlainBroker
 
 from dws_core import BrokerURL, PluginConflict, PluginLoadError, PluginNotFound
-from dws_core._plugins import hooks, slow
+from dws_core._plugins import hooks, installing, slow
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._wire.codecs import JSONCodec
 from dws_core.plugin import (
@@ -88,11 +88,12 @@ def test_misspelled_scheme_suggests_closest_name(install: Any) -> None:
         registry.broker_spec("redsi", where=BrokerURL.parse("redsi://:secret@h"))
     assert str(caught.value) == (
         "'redsi://:***@h': no installed plugin offers scheme 'redsi'. Did you mean 'redis'? Installed: redis (acme_redis)."
-        " Fix: correct the scheme, or pip install the plugin that offers it [dws:plugin-not-found]"
+        " Fix: correct the scheme, or install the plugin that offers it [dws:plugin-not-found]"
     )
 
 
-def test_missing_scheme_names_its_package() -> None:
+def test_missing_scheme_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installing, "origin_of", lambda distribution: {})
     with pytest.raises(PluginNotFound) as caught:
         _registry().broker_spec("amqps")
     assert str(caught.value) == (

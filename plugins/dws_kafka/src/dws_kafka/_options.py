@@ -70,7 +70,7 @@ def check(url: BrokerURL, options: KafkaOptions) -> None:
     if not _COMPRESSORS.get(options.compression, lambda: True)():
         raise InvalidBrokerURL(
             f"broker URL {url} needs the package cramjam for compression={options.compression}.",
-            fix="pip install 'dws-kafka[compression]'",
+            fix="pip install cramjam",
         )
 
 

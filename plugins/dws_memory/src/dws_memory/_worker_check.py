@@ -48,7 +48,7 @@ def warn_if_other_worker(name: str, channel: str) -> None:
         logger.warning(
             "another worker process of this server uses memory:// for channel %r as well. Each worker has its own log, "
             "so messages published in one worker never reach the clients of the others. Fix: run a single worker, or "
-            "use one broker for all workers, such as broker_url='redis://localhost:6379/0' (pip install dws-redis)",
+            "use one broker for all workers, such as broker_url='redis://localhost:6379/0' of dws-redis",
             channel,
         )
 
