@@ -14,8 +14,10 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from websockets.frames import Frame
+from websockets.http11 import Request
 from websockets.protocol import State
 
+from dws_core._auth.refusal import log_refused_client as _log_refusal
 from dws_core._errors import ConfigurationError
 from dws_core._limits.token_bucket import TokenBucket as _TokenBucket
 from dws_core._node.sending.ready_frames import EXTENSION, FrameListener
@@ -197,9 +199,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         else:
             self.handle_events()
         if not self.handshake_initiated and self.conn.handshake_exc is not None:  # uvicorn writes no response
+            _log_refusal(self.client, "the request is malformed")
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
         return frames
+
+    def handle_connect(self, event: Request) -> None:
+        """Process the request of a client. The server itself refuses one that is no WebSocket handshake."""
+        super().handle_connect(event)
+        if self.response.status_code != 101:
+            fields = {name: ", ".join(event.headers.get_all(name)) for name in ("origin", "host")}
+            _log_refusal(self.client, f"HTTP {self.response.status_code}, no WebSocket handshake", **fields)
 
     def _defer(self, data: bytes) -> None:
         self._deferred = bytearray(data)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
 from starlette.websockets import WebSocket, WebSocketState
 
-from dws_core._errors import AuthenticationFailed, InvalidMessage, OriginNotAllowed, WebSocketException
+from dws_core._errors import AuthenticationFailed, DWSError, InvalidMessage, OriginNotAllowed, WebSocketException
 from dws_core._limits.token_bucket import TokenBucket
 from dws_core._wire.close_codes import CloseCode
 
@@ -22,7 +24,16 @@ _LINES_PER_S: Final = 10
 _SHOWN: Final = 200
 """Maximum number of characters of a header that are logged."""
 
-_log_allowance = TokenBucket(_LINES_PER_S, _LINES_PER_S, now=0.0)
+
+class _Lines:
+    """The lines about refused handshakes, limited in their rate."""
+
+    def __init__(self) -> None:
+        self.allowance = TokenBucket(_LINES_PER_S, _LINES_PER_S, now=0.0)
+        self.left_out = 0
+
+
+_lines = _Lines()
 
 
 class _DeniedHTTP(HTTPException):
@@ -86,17 +97,54 @@ def _can_answer(websocket: WebSocket) -> bool:
     )
 
 
-def _log(websocket: WebSocket, reason: str) -> None:
-    """Log one line for a refused client. The reason has no secrets."""
-    if not _log_allowance.take(time.monotonic()):
-        client = "unknown" if websocket.client is None else f"{websocket.client.host}:{websocket.client.port}"
-        origin, host = (websocket.headers.get(name, "")[:_SHOWN] for name in ("origin", "host"))
-        logger.info("refused the client %s: %s (origin %r, host %r)", client, reason, origin, host)
+def log_refusal(websocket: WebSocket, reason: str) -> None:
+    """Log one line for a refused handshake. The reason has no secrets."""
+    headers = websocket.headers
+    log_refused_client(websocket.client, reason, origin=headers.get("origin", ""), host=headers.get("host", ""))
+
+
+def log_refused_client(client: tuple[str, int] | None, reason: str, *, origin: str = "", host: str = "") -> None:
+    """Log one line for a refused handshake, or count it if there are too many lines."""
+    if _lines.allowance.take(time.monotonic()):
+        _lines.left_out += 1
+        return
+    more, _lines.left_out = _lines.left_out, 0
+    logger.info(
+        "refused the client %s: %s (origin %r, host %r)%s",
+        "unknown" if client is None else f"{client[0]}:{client[1]}",
+        reason,
+        origin[:_SHOWN],
+        host[:_SHOWN],
+        f"; {more} before it have no line" if more else "",
+    )
+
+
+@contextmanager
+def logged_refusal(websocket: WebSocket) -> Iterator[None]:
+    """Log an error that ends a handshake, unless one of the functions below has made it and logged it."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, _Mixed):
+            log_refusal(websocket, _reason_of(error))
+        raise
+
+
+def _reason_of(error: Exception) -> str:
+    """Return the reason for the log. The text of an unknown exception may have secrets."""
+    match error:
+        case DWSError():
+            return error.message
+        case HTTPException():
+            return f"HTTP {error.status_code}, {error.detail}"
+        case StarletteWebSocketException():
+            return f"close code {error.code}, {error.reason}"
+    return f"the check of the handshake failed with {type(error).__name__}"
 
 
 def refuse_authentication(websocket: WebSocket, message: str, *, fix: str = "") -> AuthenticationFailed:
     """Return the error to raise: HTTP 401 before accept, close code 1008 after it."""
-    _log(websocket, message)
+    log_refusal(websocket, message)
     error = (_AuthHTTP if _can_answer(websocket) else _AuthClose)(message, fix=fix)
     error._init_framework(status=401, code=CloseCode.POLICY_VIOLATION, text=message)
     return error
@@ -104,7 +152,7 @@ def refuse_authentication(websocket: WebSocket, message: str, *, fix: str = "") 
 
 def refuse_origin(websocket: WebSocket, origin: str, host: str) -> OriginNotAllowed:
     """Return the error to raise: HTTP 403 before accept, close code 1008 after it."""
-    _log(websocket, "this origin is not allowed")
+    log_refusal(websocket, "this origin is not allowed")
     error = (_OriginHTTP if _can_answer(websocket) else _OriginClose)(origin, host=host)
     error._init_framework(status=403, code=CloseCode.POLICY_VIOLATION, text="this origin is not allowed")
     return error
@@ -112,7 +160,7 @@ def refuse_origin(websocket: WebSocket, origin: str, host: str) -> OriginNotAllo
 
 def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> InvalidMessage:
     """Return the error to raise: HTTP 400 before accept, close code 1008 after it."""
-    _log(websocket, message)
+    log_refusal(websocket, message)
     error = (_InvalidHTTP if _can_answer(websocket) else _InvalidClose)(message, fix=fix)
     error._init_framework(status=400, code=CloseCode.POLICY_VIOLATION, text=message)
     return error
@@ -120,14 +168,15 @@ def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> In
 
 def refuse_busy(websocket: WebSocket, message: str) -> WebSocketException:
     """Return the error to raise: HTTP 503 before accept, close code 1013 after it."""
-    _log(websocket, message)
+    log_refusal(websocket, message)
     error = (_RefusedHTTP if _can_answer(websocket) else _RefusedClose)(message)
     error._init_framework(status=503, code=CloseCode.TRY_AGAIN_LATER, text=message)
     return error
 
 
-def refuse_stopped(message: str) -> WebSocketException:
+def refuse_stopped(websocket: WebSocket, message: str) -> WebSocketException:
     """Return the error to raise after accept if the node has stopped in the meantime: close code 1012."""
+    log_refusal(websocket, message)
     error = _RefusedClose(message)
     error._init_framework(status=503, code=CloseCode.SERVICE_RESTART, text=message)
     return error

@@ -14,7 +14,7 @@ from typing import Any, Self
 from starlette.websockets import WebSocket
 
 from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
-from dws_core._auth.refusal import refuse_busy, refuse_stopped
+from dws_core._auth.refusal import logged_refusal, refuse_busy, refuse_stopped
 from dws_core._errors import BrokerUnavailable, ConfigurationError
 from dws_core._limits.backlog import SlowConsumer
 from dws_core._limits.limits import Limits
@@ -29,7 +29,9 @@ from dws_core._node.connection.authenticator import choose_authenticator
 from dws_core._node.connection.connect_block import ConnectBlock
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.handshake import HandshakeChecker, check_given_id, id_of
-from dws_core._node.publisher import Completed, Publisher, PublishMethods, not_started
+from dws_core._node.not_started import not_started
+from dws_core._node.notices import log_frames, warn_of_open_channel
+from dws_core._node.publisher import Completed, Publisher, PublishMethods
 from dws_core._node.recovery.history import StoredMessage
 from dws_core._node.runtime import NodeRuntime, NodeSettings
 from dws_core._node.stats import Counters, NodeHealth, NodeStats
@@ -42,17 +44,6 @@ from dws_core._wire.message import JSON, Message, Untyped
 from dws_core._wire.node_topics import check_conn_id
 
 logger = logging.getLogger("dws")
-
-_READY = "the server accepts ready frames: each delivery is framed once and written directly"
-_NOT_READY = (
-    "the server does not accept ready frames, so deliveries use ASGI messages: same behaviour, slower. "
-    "Fix: use uvicorn with --ws auto, its default, or with --ws dws_core.server:WebSocketProtocol"
-)
-
-_OPEN = (
-    "channel %r is open: every client may read and write every topic. Fix: pass verify_token and authorize to "
-    "WebSocketManager, or authorize=lambda *_: True if this is what you want"
-)
 
 
 class WebSocketManager(PublishMethods):
@@ -193,7 +184,7 @@ class WebSocketManager(PublishMethods):
         if self._runtime_used:
             self._runtime = NodeRuntime.build(self._settings)
         elif self._settings.authorize is None and not self._handshakes.authenticates:
-            logger.warning(_OPEN, self.broker_channel)
+            warn_of_open_channel(self.broker_channel)
         self._runtime_used = True
         await self._runtime.start()
         if self._adapts_server and "uvicorn.lifespan.on" in sys.modules:
@@ -279,24 +270,31 @@ class WebSocketManager(PublishMethods):
             InvalidFilter: The topic is not a filter.
             BrokerClosed: The node is not started.
         """
-        await self._runtime.pacer.wait_turn()
-        self._check_running()
-        self._check_room(websocket)
-        if topic is not None:
-            self._matcher.check_filter(topic)
-        if conn_id is not None:
-            check_given_id(websocket, conn_id)
-        codec, principal = await self._accept(websocket, principal)
-        if not self._running:
-            raise refuse_stopped("the node was stopped during the handshake")
-        if conn_id is None:
-            conn_id = id_of(websocket, principal) if principal is not None else secrets.token_urlsafe(16)
-        connection = Connection(
-            websocket, conn_id, topic, principal=principal, codec=codec, slow_consumer=slow_consumer, host=self._runtime
-        )
-        self._log_frames_once(connection)
-        self._runtime.serve(connection)
-        return connection
+        with logged_refusal(websocket):
+            await self._runtime.pacer.wait_turn()
+            self._check_running(websocket)
+            self._check_room(websocket)
+            if topic is not None:
+                self._matcher.check_filter(topic)
+            if conn_id is not None:
+                check_given_id(websocket, conn_id)
+            codec, principal = await self._accept(websocket, principal)
+            if not self._running:
+                raise refuse_stopped(websocket, "the node was stopped during the handshake")
+            if conn_id is None:
+                conn_id = id_of(websocket, principal) if principal is not None else secrets.token_urlsafe(16)
+            connection = Connection(
+                websocket,
+                conn_id,
+                topic,
+                principal=principal,
+                codec=codec,
+                slow_consumer=slow_consumer,
+                host=self._runtime,
+            )
+            self._log_frames_once(connection)
+            self._runtime.serve(connection)
+            return connection
 
     def connect(
         self,
@@ -339,9 +337,9 @@ class WebSocketManager(PublishMethods):
         self._runtime.fanout.send(connection, server_messages.set_conn_id(conn_id))
         return Completed()
 
-    def _check_running(self) -> None:
+    def _check_running(self, websocket: WebSocket | None = None) -> None:
         if not self._running:
-            raise not_started()
+            raise not_started(None if websocket is None else websocket.scope)
 
     async def _accept(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
         """Check and accept a handshake, which counts as a connection in the meantime."""
@@ -362,7 +360,7 @@ class WebSocketManager(PublishMethods):
     def _log_frames_once(self, connection: Connection) -> None:
         if not self._frames_logged:
             self._frames_logged = True
-            logger.info(_READY if connection.takes_ready_frames else _NOT_READY)
+            log_frames(connection.takes_ready_frames)
 
     # -- messages
 

@@ -7,11 +7,12 @@ from collections.abc import Collection, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from dws_core._errors import BrokerClosed, CodecError, ConfigurationError, InvalidTopic
+from dws_core._errors import CodecError, ConfigurationError, InvalidTopic
 from dws_core._log.contract import LogBroker
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import Layout, Receipt
+from dws_core._node.not_started import not_started
 from dws_core._node.pending_publish import (
     AnyFuture,
     PendingPublish,
@@ -28,15 +29,6 @@ from dws_core._wire.envelope import header_of
 from dws_core._wire.keys import check_key
 from dws_core._wire.message import JSON, Message
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
-
-
-def not_started() -> BrokerClosed:
-    """Return the error for the use of a manager outside `startup` and `shutdown`."""
-    return BrokerClosed(
-        "the node is not started.",
-        fix="use FastAPI(lifespan=manager.lifespan) for the application that the server runs. The lifespan of a mounted "
-        "application does not run, so enter `async with manager:` in the lifespan of the outer one",
-    )
 
 
 class Completed:
@@ -118,6 +110,8 @@ class Publisher:
             return [*call_in_loop(self._loop, len(topics), partial(self._store_each, topics, payload, key))]
         if here is None:
             raise not_started()
+        if self._loop is None:
+            return [_refused(here) for _ in topics]
         return [*self._store_each(topics, payload, key)]
 
     def _check_and_encode(self, topics: Sequence[str], data: JSON, key: str | None) -> bytes:
@@ -155,6 +149,13 @@ class Publisher:
         if receipt.offset is None:
             return None
         return format_position(partition_of(topic, self._layout), receipt.epoch, receipt.offset)
+
+
+def _refused(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Receipt]:
+    """Return the future of a publish on a node that is not started."""
+    future: asyncio.Future[Receipt] = loop.create_future()
+    future.set_exception(not_started())
+    return future
 
 
 class PublishMethods:

@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
+from dws_core._auth.refusal import log_refusal
 from dws_core._errors import ConfigurationError
 from dws_core._proxy.ending import (
     BROKEN,
@@ -46,7 +47,7 @@ from dws_core._proxy.settings import (
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-logger = logging.getLogger("dws_core.proxy")
+logger = logging.getLogger("dws.proxy")
 
 _QUEUE_FRAMES: Final = 1  # frames read ahead from the upstream, in addition to those of the last socket read
 
@@ -230,6 +231,7 @@ class WebSocketProxy:
         logger.warning(
             "cannot connect to the upstream %s: %s: %s", masked(self.server_endpoint), type(error).__name__, error
         )
+        log_refusal(self.client, refusal.close.reason)
         denial = "websocket.http.response" in self.client.scope.get("extensions", {})
         if self._is_accepted() or not denial:
             await self._close_client(refusal.close)

@@ -21,6 +21,7 @@ ELSEWHERE = {
     "_node/connection/host.py": "tests/integration/test_original_readme.py",
     "_node/runtime.py": "tests/integration/test_restart.py",
     "_node/connection/connection.py": "tests/integration/test_bad_input.py",
+    "_node/notices.py": "tests/integration/test_fanout.py",
     "_node/stats.py": "tests/integration/test_fanout.py",
     "_node/tail_sink.py": "tests/integration/test_fanout.py",
     "_node/broker/choose.py": "tests/integration/test_node.py",

@@ -11,15 +11,12 @@ import pytest
 from fastapi import Depends, FastAPI, WebSocket
 from starlette.exceptions import HTTPException
 from starlette.exceptions import WebSocketException as CloseException
-from support.apps import chat
 from support.servers import Client, serve
 from websockets.exceptions import InvalidStatus
 
 from dws_core import AuthenticationFailed, ConfigurationError, Handshake, Principal, WebSocketManager
 from dws_core import WebSocketOAuth2PasswordBearer as Bearer
-from dws_core._auth import refusal
 from dws_core._auth.refusal import refuse_authentication
-from dws_core._limits.token_bucket import TokenBucket
 
 
 def _verify(token: str) -> Principal | None:
@@ -274,37 +271,3 @@ async def test_claimed_subprotocol_is_never_echoed_or_logged(caplog: pytest.LogC
             assert b"stolen" not in body
     assert "hush" not in caplog.text
     assert "stolen" not in caplog.text
-
-
-async def test_refused_handshake_logs_reason_origin_and_host(caplog: pytest.LogCaptureFixture) -> None:
-    _, app = chat(authenticator="oauth2-bearer", verify_token=lambda token: None)
-    caplog.set_level(logging.INFO, logger="dws")
-    async with serve(app) as server:
-        host = server.url.removeprefix("ws://")
-        for options, reason in (
-            ({"origin": "https://evil.example"}, "this origin is not allowed"),
-            ({"subprotocols": ["unknown"]}, "none of the offered subprotocols is known"),
-            ({"additional_headers": {"Authorization": "Bearer secret"}}, "token"),
-        ):
-            caplog.clear()
-            with pytest.raises(InvalidStatus):
-                async with Client.open(f"{server.url}/ws/a", **options):
-                    pass
-            (line,) = [record.getMessage() for record in caplog.records if "refused the client" in record.getMessage()]
-            assert reason in line
-            assert f"(origin {options.get('origin', '')!r}, host {host!r})" in line
-            assert "secret" not in line
-
-
-async def test_lines_about_refused_handshakes_are_limited(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(refusal, "_log_allowance", TokenBucket(1e-6, 3, now=0.0))
-    _, app = chat()
-    caplog.set_level(logging.INFO, logger="dws")
-    async with serve(app) as server:
-        for _ in range(6):
-            with pytest.raises(InvalidStatus):
-                async with Client.open(f"{server.url}/ws/a", origin="https://evil.example"):
-                    pass
-    assert caplog.text.count("refused the client") == 3

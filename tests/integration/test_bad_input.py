@@ -26,6 +26,7 @@ from dws_core import (
     WebSocketManager,
 )
 from dws_core._topics.trie import MqttMatcher
+from dws_core.testing import FakeWebSocket
 
 
 async def _still_works(client: Client) -> None:
@@ -306,4 +307,4 @@ async def test_invalid_topic_of_application_raises() -> None:
         with pytest.raises(InvalidTopic, match="are reserved for the node"):
             manager.publish("$all", 1)
         with pytest.raises(InvalidFilter):
-            await manager.new_connection(None, "x", topic="a/#/b")  # type: ignore[arg-type]
+            await manager.new_connection(FakeWebSocket(), "x", topic="a/#/b")

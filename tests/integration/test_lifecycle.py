@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from dws_core import BrokerClosed, Limits, WebSocketManager
 from dws_core._tasks import Tasks
+from dws_core.testing import FakeWebSocket
 
 
 async def test_shutdown_closes_every_connection_with_1012() -> None:
@@ -142,7 +143,7 @@ async def test_use_before_start_raises() -> None:
     with pytest.raises(BrokerClosed):
         await manager.publish("t", 1)
     with pytest.raises(BrokerClosed, match="lifespan"):
-        await manager.new_connection(None, "x")  # type: ignore[arg-type]
+        await manager.new_connection(FakeWebSocket(), "x")
     await manager.shutdown()
     await manager.startup()
     await manager.startup()
@@ -202,4 +203,4 @@ async def test_mounted_application_needs_the_lifespan_of_the_outer_one() -> None
                     async with Client.open(url):
                         pass
     (error,) = errors
-    assert "The lifespan of a mounted application does not run" in error
+    assert "is in a mounted application, whose lifespan does not run" in error

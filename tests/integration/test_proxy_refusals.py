@@ -46,7 +46,7 @@ async def test_unreachable_upstream_is_502_or_1014(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The status is 502 before the accept, the close code is 1014 after it. The log hides the URL's secrets."""
-    with bound_socket(listening=False) as endpoint, caplog.at_level(logging.WARNING, "dws_core.proxy"):
+    with bound_socket(listening=False) as endpoint, caplog.at_level(logging.WARNING, "dws.proxy"):
         async with gateway_to(endpoint.replace("//", "//u:hush@") + "?token=hush") as (url, front):
             denied = await refused_handshake(url)
             await front.wait_ended()
