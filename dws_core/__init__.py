@@ -64,9 +64,9 @@ from dws_core._wire.message import Message
 if TYPE_CHECKING:
     from dws_core._compat import BrokerT as BrokerT
     from dws_core._compat import is_valid_broker as is_valid_broker
+    from dws_core._plugin_brokers import InMemoryBroker as InMemoryBroker
+    from dws_core._plugin_brokers import RedisBroker as RedisBroker
 
-    InMemoryBroker: type[BrokerInterface]
-    RedisBroker: type[BrokerInterface]
     __version__: str
 
 __all__ = [

@@ -42,6 +42,12 @@ class AllowedOrigins:
                 f"allowed_origins={entries!r} is one string, expected a list of origins.",
                 fix=f"write allowed_origins=[{entries!r}]",
             )
+        given: object = entries  # an application may not be type-checked
+        if not isinstance(given, Collection) or isinstance(given, bytes):
+            raise ConfigurationError(
+                f"allowed_origins is a value of type {type(entries).__qualname__}, expected a list of origins.",
+                fix="write allowed_origins=[...], or omit it to allow only the pages of the node's own host",
+            )
         self._any = _ANY in entries
         self._opaque = _OPAQUE in entries
         self._exact: set[Origin] = set()

@@ -62,7 +62,7 @@ class Limits:
             connection is dropped.
 
     Raises:
-        ConfigurationError: A value is not positive, or None where a number is required.
+        ConfigurationError: A value has the wrong type or is not positive, or is None where a number is required.
     """
 
     message_bytes: int | None = 65_536
@@ -94,18 +94,21 @@ class Limits:
                 fix=f"use one of {', '.join(SLOW_CONSUMER)}",
             )
         for field in fields(self):
-            if field.name == "slow_consumer":
-                continue
-            value = getattr(self, field.name)
-            optional = "None" in str(field.type)
-            zero_allowed = field.name in _ZERO_ALLOWED
-            if value is not None and (value < 0 or (value == 0 and not zero_allowed)):
-                raise ConfigurationError(
-                    f"Limits({field.name}={value!r}) must be {'zero or ' if zero_allowed else ''}positive.",
-                    fix=f"give a positive number{', or None for no limit' if optional else ''}",
-                )
-            if value is None and not optional:
-                raise ConfigurationError(f"Limits({field.name}=None) is not possible.", fix="give a positive number")
+            if field.name != "slow_consumer":
+                _check(field.name, getattr(self, field.name), str(field.type))
+
+
+def _check(name: str, value: object, annotation: str) -> None:
+    """Raise if a value is no number of the annotated type, or not positive."""
+    if value is None and "None" in annotation:
+        return
+    fix = f"give a positive number{', or None for no limit' if 'None' in annotation else ''}"
+    whole = annotation.startswith("int")
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise ConfigurationError(f"Limits({name}={value!r}) is not {'an integer' if whole else 'a number'}.", fix=fix)
+    if not (value > 0 or (value == 0 and name in _ZERO_ALLOWED)):  # also refuses NaN
+        zero = "zero or " if name in _ZERO_ALLOWED else ""
+        raise ConfigurationError(f"Limits({name}={value!r}) must be {zero}positive.", fix=fix)
 
 
 OVER_LIMIT: Final = {

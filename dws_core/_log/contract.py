@@ -6,10 +6,11 @@ A node tails the partitions it needs and receives every record stored in them, w
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Protocol, Self
 
 from dws_core._log.records import (
     BrokerState,
@@ -86,6 +87,10 @@ class TailSink(Protocol):
         ...
 
 
+_PLAIN_METHODS: Final = ("connect", "disconnect", "subscribe", "unsubscribe", "get_message", "deliveries")
+"""Methods of `BrokerInterface`, which a `LogBroker` does not have."""
+
+
 class LogBroker(ABC):
     """Partition logs with positions, history and recovery.
 
@@ -96,6 +101,35 @@ class LogBroker(ABC):
     capabilities: ClassVar[LogCapabilities]
     partitions: ClassVar[int] = 1
     """Number of partitions of a channel, unless the application chooses another."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "publish" in vars(cls) and not _accepts_records(cls.publish):
+            raise TypeError(
+                f"{cls.__module__}.{cls.__qualname__} overrides publish() with other arguments than LogBroker.publish, so "
+                "the node could not publish. Fix: override publish(partition, topic, payload, *, history, key, deadline_s), "
+                "which returns a future, or derive from BrokerInterface, whose publish() has (channel, message)"
+            )
+        complete = [base for base in cls.__bases__ if getattr(base, "__abstractmethods__", True) == frozenset()]
+        unused = [name for name in _PLAIN_METHODS if name in vars(cls)]
+        if unused and any(issubclass(base, LogBroker) for base in complete):
+            raise TypeError(
+                f"{cls.__module__}.{cls.__qualname__} defines {unused[0]}(), which the node never calls, because "
+                f"{complete[0].__qualname__} is a LogBroker. Fix: override the methods of LogBroker, or derive from "
+                "BrokerInterface"
+            )
+
+    if not TYPE_CHECKING:  # type checkers report these names without help
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Raise an error that explains a missing method of `BrokerInterface`."""
+            text = f"{type(self).__qualname__!r} object has no attribute {name!r}"
+            if name in _PLAIN_METHODS:
+                text += (
+                    ", because it is a LogBroker. A node starts and stops it. "
+                    "Fix: pass it to WebSocketManager(broker=...), and publish with the manager"
+                )
+            raise AttributeError(text, name=name, obj=self)
 
     @classmethod
     @abstractmethod
@@ -205,3 +239,12 @@ class LogBroker(ABC):
             BrokerClosed: The broker is not started, or stopped.
             BrokerUnavailable: The broker cannot be reached.
         """
+
+
+def _accepts_records(publish: Any) -> bool:
+    """Return whether the core can call a `publish` method, which returns a future and not a coroutine."""
+    try:
+        inspect.signature(publish).bind(None, 0, "topic", b"", history=None, key=None, deadline_s=1.0)
+    except TypeError:
+        return False
+    return not inspect.iscoroutinefunction(publish)

@@ -94,19 +94,19 @@ class History:
         ttl_s: Time to keep a message, in seconds. Positive, at most ten years (315,360,000).
 
     Raises:
-        ConfigurationError: A value is out of these bounds. Every broker can keep what these bounds allow.
+        ConfigurationError: A value is no number or out of these bounds. Every broker can keep what these bounds allow.
     """
 
     size: int = 300
     ttl_s: float = 600.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.size <= _MAX_SIZE:
+        if type(self.size) is not int or not 0 <= self.size <= _MAX_SIZE:
             raise ConfigurationError(
                 f"History(size={self.size!r}) must be 0 to {_MAX_SIZE:,} messages.",
                 fix="give the number of messages that clients need, or use History.none() to keep nothing",
             )
-        if not 0 < self.ttl_s <= _MAX_TTL_S:  # also refuses NaN
+        if type(self.ttl_s) not in (int, float) or not 0 < self.ttl_s <= _MAX_TTL_S:  # also refuses NaN
             raise ConfigurationError(
                 f"History(ttl_s={self.ttl_s!r}) must be positive and at most {_MAX_TTL_S:,} seconds, ten years.",
                 fix="give the number of seconds that clients need, or use History.none() to keep nothing",

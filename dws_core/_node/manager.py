@@ -23,6 +23,7 @@ from dws_core._log.contract import LogBroker
 from dws_core._log.plain import BrokerInterface
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import History, Layout
+from dws_core._node.arguments import check_arguments
 from dws_core._node.broker.choose import choose_broker
 from dws_core._node.broker.plain_broker import AdaptedBroker
 from dws_core._node.connection.authenticator import choose_authenticator
@@ -82,7 +83,8 @@ class WebSocketManager(PublishMethods):
         **kwargs: Keyword arguments for `broker_class`.
 
     Raises:
-        ConfigurationError: A named plugin is not installed or refuses an option, or arguments contradict each other.
+        ConfigurationError: An argument has a wrong type or value, arguments contradict each other, or a named plugin is not
+            installed or refuses an option.
         InvalidFilter: A key of `history` is not a filter.
     """
 
@@ -107,6 +109,7 @@ class WebSocketManager(PublishMethods):
         registry: PluginRegistry | None = None,
         **kwargs: Any,
     ) -> None:
+        check_arguments(locals())
         plugins = registry or default_registry()
         self.broker_channel = broker_channel
         self.limits: Limits = limits or Limits()

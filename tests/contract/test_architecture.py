@@ -41,7 +41,7 @@ NODE_ORDER = [
     {"connection"},
     {"sending"},
     {"publisher"},
-    {"stats", "pacing", "broker", "pending_publish", "not_started", "notices"},
+    {"stats", "pacing", "broker", "pending_publish", "arguments", "not_started", "notices"},
 ]
 """The parts of `_node`. Each imports only from its own group or from a later one."""
 

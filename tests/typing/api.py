@@ -94,9 +94,23 @@ def record(url: BrokerURL) -> BrokerSpec:
     return PluginRegistry().broker_spec(url.scheme, where=url)
 
 
+class Loud(dws_core.RedisBroker):
+    """Override a method of the original library, which the node does not call. It raises a TypeError when it runs."""
+
+    async def publish(self, channel: str, message: Any) -> None:  # type: ignore[override]
+        """Publish."""
+
+
 def names_of_the_original() -> None:
     """Check that names which are looked up at run time are typed, and that no other name is."""
-    assert_type(dws_core.RedisBroker, type[BrokerInterface])
+    broker = dws_core.RedisBroker("redis://localhost")
+    WebSocketManager("chat", broker=broker, codec="json")
+    WebSocketManager("chat", broker_url="memory://chat", broker_class=dws_core.InMemoryBroker)
+    logs: list[LogBroker] = [broker, dws_core.InMemoryBroker(), dws_core.InMemoryBroker("name")]
+    assert_type(logs[0].capabilities.recovery, bool)
+    dws_core.InMemoryBroker().connect()  # type: ignore[attr-defined]  # a LogBroker has no such method
+    with_plain: list[BrokerInterface] = [broker]  # type: ignore[list-item]  # it is none
+    with_plain.clear()
     assert_type(is_valid_broker(1), bool)
     dws_core.Nonsense  # type: ignore[attr-defined]  # noqa: B018 -- the ignore is unused, and fails, if anything goes
     dws_core.testing.Nonsense  # type: ignore[attr-defined]  # noqa: B018 -- as above

@@ -22,12 +22,12 @@ def choose_broker(
     """Return the broker: the given object, the class built from its arguments or the URL, or the plugin of the URL's scheme.
 
     Raises:
-        ConfigurationError: No broker is named, unknown arguments are given, or the scheme's plugin is not installed.
+        ConfigurationError: No broker is named, unknown or wrong arguments are given, or the scheme's plugin is not installed.
         InvalidBrokerURL: The URL is malformed, or the plugin refuses an option.
     """
     if broker_class is not None:
         if url is None or kwargs or not _reads_urls(broker_class):
-            return broker_class(**kwargs)
+            return _build(broker_class, kwargs)
         return broker_class.from_url(BrokerURL.parse(url))
     if kwargs:
         raise ConfigurationError(
@@ -42,6 +42,18 @@ def choose_broker(
         )
     parsed = BrokerURL.parse(url)
     return plugins.broker_class(parsed).from_url(parsed)
+
+
+def _build(
+    broker_class: type[BrokerInterface] | type[LogBroker], kwargs: dict[str, Any]
+) -> BrokerInterface | LogBroker:
+    try:
+        return broker_class(**kwargs)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"broker_class {broker_class.__qualname__} cannot be built from the keyword arguments: {error}.",
+            fix="pass its arguments to WebSocketManager by name, or build an object and pass it as broker=...",
+        ) from error
 
 
 def _reads_urls(broker_class: type[BrokerInterface] | type[LogBroker]) -> bool:

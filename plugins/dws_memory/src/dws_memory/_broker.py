@@ -72,6 +72,9 @@ class MemoryBroker(LogBroker):
         max_payload_bytes: Maximum payload size, in bytes.
         key_ttl_s: How long a repeated key is recognised, in seconds.
         clock: Function that returns the time in seconds, for TTLs. All brokers of a log must use the same clock.
+
+    Raises:
+        InvalidBrokerURL: The name is a URL.
     """
 
     capabilities = CAPABILITIES
@@ -84,6 +87,11 @@ class MemoryBroker(LogBroker):
         key_ttl_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if "://" in name:
+            raise InvalidBrokerURL(
+                f"{type(self).__name__} needs the name of a log, not a URL.",
+                fix="pass only the name, or use from_url(BrokerURL.parse(...))",
+            )
         self.name = name
         self.capabilities = replace(self.capabilities, max_payload_bytes=max_payload_bytes)  # type: ignore[misc]
         self._max_payload_bytes = max_payload_bytes

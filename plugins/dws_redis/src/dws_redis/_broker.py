@@ -30,12 +30,16 @@ class RedisBroker(LogBroker):
     """Partition logs on a Redis or Valkey server, on a server that sentinels choose, or on a cluster.
 
     Args:
-        settings: Location of the servers, and options.
+        url: URL of the servers, with the options of `RedisOptions`.
+
+    Raises:
+        InvalidBrokerURL: The URL names no Redis server, or has an unknown or invalid option.
     """
 
     capabilities = CAPABILITIES
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, url: str | BrokerURL) -> None:
+        settings = Settings.read(BrokerURL.parse(url) if isinstance(url, str) else url)
         self._settings = settings
         self.partitions = settings.partitions  # type: ignore[misc]  # overrides the class attribute
         self.capabilities = replace(  # type: ignore[misc]
@@ -47,12 +51,8 @@ class RedisBroker(LogBroker):
 
     @classmethod
     def from_url(cls, url: BrokerURL) -> Self:
-        """Build from a URL, with the options of `RedisOptions`.
-
-        Raises:
-            InvalidBrokerURL: The URL names no Redis server, or has an unknown or invalid option.
-        """
-        return cls(Settings.read(url))
+        """Build from a URL. Errors: see the class."""
+        return cls(url)
 
     async def start(self, *, node: bytes, layout: Layout, sink: TailSink) -> None:
         """Connect. Return when publishing works."""
