@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -31,8 +30,8 @@ def test_star_import_needs_no_plugin() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", "from dws_core import *; WebSocketManager"], check=True)
 
 
-@pytest.mark.skipif(find_spec("dws_redis") is not None, reason="dws-redis is installed here")
-def test_missing_plugin_names_package_to_install() -> None:
+def test_missing_plugin_names_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dws_redis", None)
     with pytest.raises(PluginNotFound, match=r"install .*dws.redis"):
         from dws_core import RedisBroker  # noqa: F401 -- the import is under test
 

@@ -53,7 +53,7 @@ def test_the_scripted_exchange_succeeds() -> None:
 
 @asynccontextmanager
 async def _browser() -> AsyncIterator[Any]:
-    playwright_api = pytest.importorskip("playwright.async_api")
+    playwright_api = pytest.importorskip("playwright.async_api", reason="needs playwright: pip install playwright")
     path = find_chromium()
     async with playwright_api.async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
