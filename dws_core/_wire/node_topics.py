@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote, unquote
 
-from dws_core._errors import InvalidMessage
+from dws_core._errors import ConfigurationError, InvalidMessage
 
 ALL: Final = "$all"
 """Topic of broadcasts."""
@@ -19,7 +19,14 @@ def check_conn_id(conn_id: str) -> str:
 
     Raises:
         InvalidMessage: The id is empty, is longer than 256 bytes of UTF-8, or cannot be encoded in UTF-8.
+        ConfigurationError: The application gives an id that is no text.
     """
+    given: object = conn_id  # an application may not be type-checked
+    if not isinstance(given, str):
+        raise ConfigurationError(
+            f"a connection id must be text, got a value of type {type(given).__qualname__}.",
+            fix="convert it with str()",
+        )
     size = len(conn_id.encode("utf-8", "surrogatepass"))
     if not conn_id or size > _MAX_CONN_ID_BYTES or any("\ud800" <= c <= "\udfff" for c in conn_id):
         raise InvalidMessage(

@@ -14,7 +14,6 @@ ELSEWHERE = {
     "_auth/interface.py": "tests/integration/test_auth.py",
     "_auth/refusal.py": "tests/integration/test_auth.py",
     "_builtin.py": "tests/contract/test_builtins_conform.py",
-    "_log/contract.py": "tests/contract/test_conformance_suite.py",
     "_log/stream/io/host.py": "tests/unit/_log/stream/io/test_session.py",
     "_node/recovery/attach.py": "tests/integration/test_outage.py",
     "_node/connection/host.py": "tests/integration/test_original_readme.py",

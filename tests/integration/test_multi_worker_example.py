@@ -22,7 +22,7 @@ from support.timeouts import HANG_S, progress_timeout
 
 from dws_core.client import Subscription
 
-pytest.importorskip("dws_redis")
+pytest.importorskip("dws_redis", reason="needs dws-redis: pip install ./plugins/dws_redis")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
 
 FOLDER = Path(__file__).parents[2] / "examples/multi_worker"

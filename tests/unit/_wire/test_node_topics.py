@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dws_core import InvalidMessage
+from dws_core import ConfigurationError, InvalidMessage
 from dws_core._wire.node_topics import check_conn_id, conn_id_of, conn_topic
 
 
@@ -22,6 +24,13 @@ def test_any_connection_id_round_trips_through_topic(conn_id: str) -> None:
 @pytest.mark.parametrize("conn_id", ["", "x" * 257, "é" * 129, "\ud800"])
 def test_invalid_connection_id_is_rejected(conn_id: str) -> None:
     with pytest.raises(InvalidMessage, match="256"):
+        check_conn_id(conn_id)
+
+
+@pytest.mark.parametrize("conn_id", [5, None, b"a"])
+def test_connection_id_that_is_no_text_is_a_mistake_of_the_application(conn_id: Any) -> None:
+    """For example, a path parameter that FastAPI converts to an integer."""
+    with pytest.raises(ConfigurationError, match=r"convert it with str\(\)"):
         check_conn_id(conn_id)
 
 
