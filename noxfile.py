@@ -116,6 +116,20 @@ def simulate(session: nox.Session) -> None:
     session.run("python", "-m", "simulation", *session.posargs)
 
 
+@nox.session
+def autobahn(session: nox.Session) -> None:
+    """Run the fuzzing client of Autobahn against real servers. Needs Python 2.7. Add `-- --cases 9.*` for some cases."""
+    if not _find_python("2.7"):
+        session.skip("the fuzzing client of Autobahn needs Python 2.7, which is missing. Fix: pyenv install 2.7.18")
+    install_workspace(session, "test")
+    session.install("virtualenv<20.16")  # the last ones that support Python 2.7
+    folder = Path(session.virtualenv.location, "autobahn")
+    session.run("virtualenv", "--quiet", "--python", "python2.7", str(folder))
+    session.run(str(folder / "bin/pip"), "install", "--quiet", "autobahntestsuite==0.8.2", external=True)
+    session.env["PYTHONPATH"] = "tests"
+    session.run("python", "-m", "fuzzing", "--wstest", str(folder / "bin/wstest"), *session.posargs)
+
+
 def lowest(folder: Path) -> list[str]:
     """Return the dependencies of a distribution, each pinned to its lowest allowed version."""
     needed = map(Requirement, nox.project.load_toml(folder / "pyproject.toml")["project"]["dependencies"])

@@ -28,6 +28,24 @@ class RawFrame:
     rsv1: bool = False
 
 
+def raw_frame(opcode: int, payload: bytes = b"", *, fin: bool = True, mask: bool = True, rsv: int = 0) -> bytes:
+    """Return one frame, well-formed or not."""
+    first = (0x80 if fin else 0) | (rsv << 4) | opcode
+    size = len(payload)
+    masked = 0x80 if mask else 0
+    if size < 126:
+        header = bytes((first, masked | size))
+    elif size < 65_536:
+        header = bytes((first, masked | 126)) + struct.pack("!H", size)
+    else:
+        header = bytes((first, masked | 127)) + struct.pack("!Q", size)
+    key = os.urandom(4) if mask else b""
+    if mask:
+        mask_of_all = int.from_bytes((key * (size // 4 + 1))[:size], "big")
+        payload = (int.from_bytes(payload, "big") ^ mask_of_all).to_bytes(size, "big")
+    return header + key + payload
+
+
 class RawClient:
     """One TCP connection after its WebSocket handshake."""
 
@@ -67,19 +85,7 @@ class RawClient:
 
     def send(self, opcode: int, payload: bytes = b"", *, fin: bool = True, mask: bool = True, rsv: int = 0) -> None:
         """Write one frame, well-formed or not."""
-        first = (0x80 if fin else 0) | (rsv << 4) | opcode
-        size = len(payload)
-        masked = 0x80 if mask else 0
-        if size < 126:
-            header = bytes((first, masked | size))
-        elif size < 65_536:
-            header = bytes((first, masked | 126)) + struct.pack("!H", size)
-        else:
-            header = bytes((first, masked | 127)) + struct.pack("!Q", size)
-        key = os.urandom(4) if mask else b""
-        if mask:
-            payload = bytes(byte ^ key[n % 4] for n, byte in enumerate(payload))
-        self.writer.write(header + key + payload)
+        self.writer.write(raw_frame(opcode, payload, fin=fin, mask=mask, rsv=rsv))
 
     async def receive(self) -> RawFrame:
         """Read one frame. Servers do not mask frames."""

@@ -69,6 +69,11 @@ class ServerProcess:
             return found
 
     @property
+    def output(self) -> str:
+        """What the server has printed."""
+        return self._text
+
+    @property
     def address(self) -> str:
         """Host and port of the server, once it has printed them."""
         return f"127.0.0.1:{self.printed(_ADDRESS)[0]}"
