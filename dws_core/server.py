@@ -54,8 +54,8 @@ _FRAMES_PER_TICK: Final = 500
 _SHORT_BYTES: Final = 256
 """A continuation frame with fewer bytes counts as a frame without purpose."""
 
-_MAX_FRAGMENTS: Final = 4096
-"""Maximum number of frames of one message."""
+_FRAGMENT_BYTES: Final = 32
+"""Memory of a fragment in addition to its bytes. The maximum number of fragments follows from it."""
 
 _RECOVER_S: Final = 10.0
 """Time in seconds in which the allowance of `extra_frames` recovers."""
@@ -118,6 +118,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _flush: asyncio.TimerHandle | None = None
     _listener: FrameListener | None = None
     _paused: bool = False
+    _max_fragments: int = 1_048_576
     _extra: _TokenBucket | None = None
     _deferred: bytearray | None = None
 
@@ -147,6 +148,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
         The application closes earlier and in a better way, so it gets messages of twice the size.
         """
+        self._max_fragments = 2 * limit_bytes // _FRAGMENT_BYTES
         name = "max_message_size" if hasattr(self.conn, "max_message_size") else "max_size"  # before websockets 16
         current = getattr(self.conn, name)
         setattr(self.conn, name, 2 * limit_bytes if current is None else min(current, 2 * limit_bytes))
@@ -169,8 +171,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._abort_after_flush()
 
     def data_received(self, data: bytes) -> None:
-        """Process received data. It may contain a close frame, or a malformed frame."""
-        if self._deferred is not None:
+        """Process received data. It may contain a close frame, or a malformed frame.
+
+        A client that does not wait for the response to its handshake (RFC 6455 §4.1) is dropped, because the limit of its
+        messages is not known yet.
+        """
+        if self.conn.state is State.CONNECTING and self.handshake_initiated:
+            self.transport.abort()
+        elif self._deferred is not None:
             self._deferred += data
         elif len(data) <= _STEP_BYTES:
             self._process_step(data)
@@ -241,7 +249,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         """Process a further frame of a message."""
-        if len(self.frames) >= _MAX_FRAGMENTS:
+        if len(self.frames) >= self._max_fragments:
             self._drop_flooder()
         elif len(event.data) >= _SHORT_BYTES or self._allows_extra():
             super().handle_cont(event)

@@ -39,7 +39,9 @@ async def test_control_frame_flood_is_dropped(opcode: int) -> None:
             assert cost.cpu_s < 0.6
 
 
-async def test_control_frames_before_accept_are_limited() -> None:
+@pytest.mark.parametrize("early", [frame(PONG), b"\x82\xff" + (10_000_000).to_bytes(8, "big")], ids=["frame", "start"])
+async def test_client_that_sends_before_accept_is_dropped(early: bytes) -> None:
+    """It could fill the memory of the node while its handshake is checked."""
     authenticator = _Waiting()
     _, app = chat(authenticator=authenticator)
     async with serve(app, ws=OURS) as server:
@@ -49,7 +51,7 @@ async def test_control_frames_before_accept_are_limited() -> None:
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         await authenticator.called.wait()
-        writer.write(frame(PONG) * 10_000)
+        writer.write(early)
         with suppress(ConnectionError):
             assert await reader.read() == b""
         authenticator.gate.set()
@@ -84,13 +86,14 @@ async def test_short_fragments_are_limited() -> None:
         assert await client.close_code() == 4503
 
 
-async def test_number_of_fragments_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of those that are not short. Each takes memory in addition to its bytes."""
-    monkeypatch.setattr("dws_core.server._MAX_FRAGMENTS", 100)
-    async with open_pair() as (_, client, _):
-        client.send(BINARY, b"", fin=False)
-        for _ in range(100):
-            client.send(CONT, b"x" * 256, fin=False)
+async def test_number_of_fragments_is_limited() -> None:
+    """Each takes memory in addition to its bytes."""
+    async with open_pair() as (side, client, _):
+        side.sink.limit_messages(1600)
+        client.writer.write(frame(BINARY, fin=False) + frame(CONT, fin=False) * 99)
+        client.send(PING, b"allowed")
+        assert (await client.receive()).payload == b"allowed"
+        client.writer.write(frame(CONT, fin=False))
         assert await client.close_code() == 4503
 
 
