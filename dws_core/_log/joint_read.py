@@ -19,7 +19,7 @@ from dws_core._topics.wanted import WantedMatch, joined
 
 Answered: TypeAlias = Iterable[tuple[ReadSpan, ReadResult]]
 
-_SPLIT: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY})
+_SPLIT: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY, GapReason.UNREADABLE})
 """Gaps of a joint read that may not apply to its parts. All other gaps concern the log, so they apply to every part."""
 
 

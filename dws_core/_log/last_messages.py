@@ -1,7 +1,7 @@
 """The last messages of a topic, found in a log whose reads return all records after an offset, or a gap.
 
-Each read starts further back, until there are enough records. If a read is a gap (trimmed, too many), the search
-continues by bisection between the last complete read and the gap. No I/O: the caller reads.
+Each read starts further back, until there are enough records. If a read is a gap (trimmed, too many, unreadable), the search
+continues where the broker says, or by bisection between the last complete read and the gap. No I/O: the caller reads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 from dws_core._log.records import GapReason, Offset, ReadResult, Record
 
-_TOO_FAR: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY})
+_TOO_FAR: Final = frozenset({GapReason.TRIMMED, GapReason.TOO_MANY, GapReason.UNREADABLE})
 _FACTOR: Final = 8
 
 
@@ -47,15 +47,17 @@ class LastMessages:
 
     def take(self, result: ReadResult) -> None:
         """Process the result of a read, and update `done` and `since`."""
-        if result.gap is None:
+        if result.gap is None or result.gap is GapReason.AHEAD:  # the place is calculated, the log need not have it
             self._complete_from, self._found = self.since, result.records
         elif result.gap in _TOO_FAR:
-            self._gap_until = self.since
+            self._gap_until = max(self.since, (result.next_since or 0) - 1)
         else:
             self.gap, self._found, self.done = result.gap, (), True
             return
         self.done = len(self._found) >= self.limit or self._complete_from - self._gap_until <= 1
-        if self._gap_until >= 0:
+        if result.next_since is not None:
+            self.since = result.next_since
+        elif self._gap_until >= 0:
             self.since = (self._complete_from + self._gap_until) // 2
         else:
             self.since = max(0, self.until - _FACTOR * (self.until - self.since))

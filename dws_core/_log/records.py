@@ -181,7 +181,10 @@ class ReadResult:
     Attributes:
         records: All requested records, in ascending order of offset. Empty if there is a gap.
         gap: Why the request cannot be answered, or None.
+        next_since: With a gap, the lowest `since` for which another read may be complete, if the broker can tell. A
+            search for the last messages of a topic needs fewer reads with it.
     """
 
     records: tuple[Record, ...] = ()
     gap: GapReason | None = None
+    next_since: Offset | None = None

@@ -14,7 +14,7 @@ from dws_core._log.stream import index
 from dws_core._log.stream.dedupe import Dedupe
 from dws_core._log.stream.envelope import Kind, readable
 from dws_core._log.stream.epochs import Claim, Epochs
-from dws_core._log.stream.index import TopicIndex
+from dws_core._log.stream.index import Selection
 from dws_core._log.stream.io import joining
 from dws_core._log.stream.io.appender import Appender
 from dws_core._log.stream.io.reader import Reader
@@ -244,8 +244,8 @@ def _forget_identity(original: Any) -> Any:
 
 
 def _no_read_back(original: Any) -> Any:
-    async def start(self: Any, span: Any, end: int) -> Any:
-        return span.since >> INDEX_BITS
+    async def start(self: Any, place: int, end: int) -> Any:
+        return place >> INDEX_BITS, self._tail.claim
 
     return start
 
@@ -291,19 +291,23 @@ def _no_probe(original: Any) -> Any:
 
 
 def _keep_all(original: Any) -> Any:
-    return lambda newest_first, until, now_ms: [entry.offset for entry in newest_first if entry.offset <= until]
+    return lambda newest_first, until, now_ms: 0
 
 
 def _lose_last(original: Any) -> Any:
-    def select(self: Any, span: Any, now_ms: int) -> Any:
-        found = original(self, span, now_ms)
+    def result(self: Any) -> Any:
+        found = original(self)
         return found[:-1] if isinstance(found, list) else found
 
-    return select
+    return result
 
 
 def _no_limit(original: Any) -> Any:
-    return lambda self, span, now_ms: original(self, replace(span, limit=2**31), now_ms)
+    def result(self: Any) -> Any:
+        self._span = replace(self._span, limit=2**31)
+        return original(self)
+
+    return result
 
 
 def _ahead_is_empty(original: Any) -> Any:
@@ -538,16 +542,16 @@ MUTANTS = [
         _partial_reads,
         "test_reading:test_missing_record_is_no_partial_answer",
     ),
-    Mutant("part 6", "lose the last record of a read", TopicIndex, "select", _lose_last),
+    Mutant("part 6", "lose the last record of a read", Selection, "result", _lose_last),
     Mutant(
         "part 6",
         "ignore the limit of a read",
-        TopicIndex,
-        "select",
+        Selection,
+        "result",
         _no_limit,
         f"{_INDEX}:test_read_over_limit_is_too_many",
     ),
-    Mutant("part 6", "ignore size and TTL", index, "kept", _keep_all, f"{_INDEX}:test_history_size_and_ttl_apply"),
+    Mutant("part 6", "ignore size and TTL", index, "last_lost", _keep_all, f"{_INDEX}:test_history_size_and_ttl_apply"),
     Mutant(
         "part 6",
         "answer positions after the end",

@@ -10,6 +10,9 @@ from dws_core._log.records import Offset
 KEY_WINDOW_MS: Final = 60_000
 """Time in which a repeat of (topic, key) is recognized, by the times in the records."""
 
+_SKEW_MS: Final = 3_600_000
+"""Largest difference of clocks. A record that is further in the future is the original of nothing."""
+
 
 class Dedupe:
     """What one partition contained in the recent past. A pure function of the stream, so all nodes agree.
@@ -25,7 +28,6 @@ class Dedupe:
         self._highest: OrderedDict[bytes, int] = OrderedDict()
         self._missed: dict[bytes, int] = {}
         self._keys: OrderedDict[tuple[str, str], tuple[int, Offset | None]] = OrderedDict()
-        self._latest_ms = 0
 
     def misses(self, publisher: bytes, previous: int) -> bool:
         """Return whether records of a known publisher are missing, up to a sequence number. They are missed only once.
@@ -59,17 +61,18 @@ class Dedupe:
     def find_key(self, topic: str, key: str, time_ms: int) -> tuple[Offset | None] | None:
         """Return the place of the first record with this key, in a tuple because it may be None; or None."""
         found = self._keys.get((topic, key))
-        return (found[1],) if found is not None and time_ms - found[0] < KEY_WINDOW_MS else None
+        return (found[1],) if found is not None and -_SKEW_MS < time_ms - found[0] < KEY_WINDOW_MS else None
 
     def add_key(self, topic: str, key: str, time_ms: int, offset: Offset | None) -> None:
         """Note the first record with a key."""
         self._keys[topic, key] = (time_ms, offset)
         self._keys.move_to_end((topic, key))
-        self._latest_ms = max(self._latest_ms, time_ms)
-        self._forget_keys()
+        self._forget_keys(time_ms)
 
-    def _forget_keys(self) -> None:
-        # Clocks of publishers differ, so a key is kept for two windows.
-        oldest = self._latest_ms - 2 * KEY_WINDOW_MS
-        while len(self._keys) > self._max_keys or next(iter(self._keys.values()))[0] < oldest:
+    def _forget_keys(self, time_ms: int) -> None:
+        # Clocks of publishers differ, so a key is kept for two windows. The new key is the last one, and stays.
+        while len(self._keys) > self._max_keys or not self._is_recent(next(iter(self._keys.values()))[0], time_ms):
             self._keys.popitem(last=False)
+
+    def _is_recent(self, key_ms: int, time_ms: int) -> bool:
+        return -_SKEW_MS < time_ms - key_ms <= 2 * KEY_WINDOW_MS

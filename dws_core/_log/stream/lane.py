@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 _NUMBER_BYTES: Final = 4
 _MAX_HELD: Final = 1000
-"""Number of envelopes that wait for the stream. Above it, the oldest one does not wait any longer."""
+_MAX_HELD_BYTES: Final = 16_777_216
+"""Number and size of the envelopes that wait for the stream. Above it, the oldest ones do not wait any longer."""
 
 
 def to_all(partition: int, envelope: bytes) -> bytes:
@@ -50,6 +51,7 @@ class Lane(Generic[T]):
     queue: PublishQueue[T]
     _dedupe: Dedupe = field(default_factory=Dedupe)
     _held: deque[Envelope] = field(default_factory=deque)
+    _held_bytes: int = 0
 
     def find_key(self, topic: str, key: str, now_ms: int, epoch: str) -> Receipt | None:
         """Return the receipt for a repeat of a key that this node has received."""
@@ -59,18 +61,26 @@ class Lane(Generic[T]):
     def feed(self, envelope: Envelope, tail: StreamTail) -> list[Advance | Stored]:
         """Take an envelope that has arrived, and return the events of all that are due."""
         self._held.append(envelope)
+        self._held_bytes += _size(envelope)
         return self.due(tail)
 
     def due(self, tail: StreamTail) -> list[Advance | Stored]:
         """Return the events of the envelopes whose predecessors the tail contains."""
         events: list[Advance | Stored] = []
-        while self._held and (not tail.lacks(self._held[0]) or len(self._held) > _MAX_HELD):
-            events += self._read(self._held.popleft(), tail)
+        while self._held and (self._is_full or not tail.lacks(self._held[0])):
+            envelope = self._held.popleft()
+            self._held_bytes -= _size(envelope)
+            events += self._read(envelope, tail)
         return events
 
     def clear(self) -> None:
         """Forget the envelopes that wait."""
         self._held.clear()
+        self._held_bytes = 0
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._held) > _MAX_HELD or self._held_bytes > _MAX_HELD_BYTES
 
     def _read(self, envelope: Envelope, tail: StreamTail) -> list[Advance | Stored]:
         repeated = self._dedupe.repeated(envelope.publisher, envelope.first, len(envelope.drafts))
@@ -92,3 +102,7 @@ class Lane(Generic[T]):
             return True
         self._dedupe.add_key(topic, key, time_ms, None)
         return False
+
+
+def _size(envelope: Envelope) -> int:
+    return sum(len(draft.payload) for draft in envelope.drafts)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from dws_core._log.records import GapReason, Offset, ReadResult, ReadSpan, Record
-from dws_core._log.stream.dedupe import Dedupe
-from dws_core._log.stream.envelope import Draft, Envelope, Kind, UnreadableEnvelope, decode
-from dws_core._log.stream.index import Entry, kept
+from dws_core._log.records import GapReason, Offset, ReadResult, Record
+from dws_core._log.stream.envelope import Envelope, UnreadableEnvelope, decode
 from dws_core._log.stream.tail import INDEX_BITS, make_record
 
 _JOIN: int = 32
@@ -79,59 +77,3 @@ class Picker:
         if self._left:
             raise UnreadableEnvelope("a record is missing")
         return ReadResult(gap=GapReason.TOO_MANY) if self._room < 0 else ReadResult(records=tuple(self._found))
-
-
-class Collector:
-    """Reads all envelopes of a range that begins one window before the span.
-
-    Args:
-        span: What is wanted.
-        now_ms: The time.
-    """
-
-    def __init__(self, span: ReadSpan, now_ms: int) -> None:
-        self._span = span
-        self._now_ms = now_ms
-        topics = span.topics
-        self._wanted = topics if callable(topics) else frozenset(topics).__contains__
-        self._dedupe = Dedupe()
-        self._entries: dict[str, deque[Entry]] = {}
-        self._records: list[Record] = []
-        self._room = span.max_bytes
-        self.gap: GapReason | None = None
-
-    def feed(self, offset: int, data: bytes) -> None:
-        """Read the next envelope. Stop when `gap` is set."""
-        try:
-            envelope = decode(data)
-        except UnreadableEnvelope:
-            place = offset << INDEX_BITS
-            self.gap = self.gap or (GapReason.TRIMMED if self._span.since < place <= self._span.until else None)
-            return
-        if envelope.kind is not Kind.RECORDS:
-            return
-        repeated = self._dedupe.repeated(envelope.publisher, envelope.first, len(envelope.drafts))
-        for index in range(repeated, len(envelope.drafts)):
-            self._take(offset << INDEX_BITS | index, envelope, envelope.drafts[index], index)
-
-    def result(self) -> ReadResult:
-        """Return all records, or the gap."""
-        for entries in self._entries.values():
-            if kept(entries, self._span.until, self._now_ms) is None:
-                self.gap = self.gap or GapReason.TRIMMED
-        return ReadResult(gap=self.gap) if self.gap else ReadResult(records=tuple(self._records))
-
-    def _take(self, place: Offset, envelope: Envelope, draft: Draft, index: int) -> None:
-        if draft.key is not None:
-            if self._dedupe.find_key(draft.topic, draft.key, envelope.time_ms) is not None:
-                return
-            self._dedupe.add_key(draft.topic, draft.key, envelope.time_ms, place)
-        if not draft.size or place <= self._span.since or not self._wanted(draft.topic):
-            return
-        entries = self._entries.setdefault(draft.topic, deque())
-        entries.appendleft(Entry(place, envelope.time_ms + draft.ttl_ms, draft.size))
-        if place <= self._span.until:
-            self._room -= len(draft.payload)
-            self._records.append(make_record(place, envelope, draft, index))
-            if len(self._records) > self._span.limit or self._room < 0:
-                self.gap = GapReason.TOO_MANY

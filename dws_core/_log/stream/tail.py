@@ -74,6 +74,7 @@ class StreamTail:
         max_skip: See `WireInfo.max_skip`.
 
     Attributes:
+        partition: Number of the partition.
         offset: Stream offset of the last envelope, -1 before the first.
         mark: The node's watermark.
         time_ms: Time of the last envelope, by the clock of its publisher.
@@ -90,8 +91,8 @@ class StreamTail:
         self.live = False
         self.index = TopicIndex(0)
         self.unreadable = 0
+        self.partition = partition
         self._identity = b""
-        self._partition = partition
         self._publisher = publisher
         self._max_skip = max_skip
         self._epochs = Epochs(claim)
@@ -112,7 +113,7 @@ class StreamTail:
     @property
     def head(self) -> Head:
         """Where the tail is."""
-        return Head(partition=self._partition, epoch=self.epoch, offset=self.mark)
+        return Head(partition=self.partition, epoch=self.epoch, offset=self.mark)
 
     def find_key(self, topic: str, key: str, now_ms: int) -> Receipt | None:
         """Return the receipt for a repeat of a key that this tail has seen."""
@@ -142,6 +143,14 @@ class StreamTail:
     def between(self, records: list[Record]) -> Advance:
         """Return the event for records that are not in the stream."""
         return self._advance(self.mark, records)
+
+    def earlier(self, claim: Claim | None) -> StreamTail:
+        """Return a tail that reads the same stream from an earlier place.
+
+        Args:
+            claim: The verified epoch there, or None.
+        """
+        return StreamTail(self.partition, b"", claim, max_skip=self._max_skip)
 
     def feed(self, offset: int, data: bytes) -> list[TailEvent]:
         """Read the next envelope."""
@@ -176,9 +185,9 @@ class StreamTail:
         return self._max_skip is None or offset <= self.offset + 1 + self._max_skip
 
     def _lost(self, place: Offset) -> Lost:
-        """Announce that something before a place is missing. Reads of the past must look for themselves."""
+        """Announce that something before a place is missing. Reads that begin before it are a gap, too."""
         self.mark = max(self.mark, place - 1)
-        self.index = TopicIndex(self.mark)
+        self.index = TopicIndex(self.mark, floor=self.mark)
         return Lost(reason=GapReason.TRIMMED, head=self.head)
 
     def _read(self, lo: Offset, envelope: Envelope) -> list[TailEvent]:
@@ -208,7 +217,8 @@ class StreamTail:
             if first is None:
                 records.append(make_record(offset, envelope, draft, index))
                 if offset is not None:
-                    self.index.add(draft.topic, Entry(offset, envelope.time_ms + draft.ttl_ms, draft.size))
+                    expires_ms = envelope.time_ms + draft.ttl_ms
+                    self.index.add(draft.topic, Entry(offset, expires_ms, draft.size, len(draft.payload)))
             if own:
                 place = offset if first is None else first[0]
                 receipts.append(Receipt(epoch=epoch, offset=place, duplicate=first is not None))
@@ -225,7 +235,7 @@ class StreamTail:
         return first
 
     def _advance(self, lo: Offset, records: list[Record]) -> Advance:
-        return Advance(partition=self._partition, epoch=self.epoch, lo=lo, hi=self.mark, records=records)
+        return Advance(partition=self.partition, epoch=self.epoch, lo=lo, hi=self.mark, records=records)
 
 
 def make_record(offset: Offset | None, envelope: Envelope, draft: Draft, index: int) -> Record:

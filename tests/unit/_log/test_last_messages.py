@@ -56,7 +56,32 @@ def test_oversized_read_is_shortened() -> None:
     assert search(list(range(1, 101)), 100, 2, most=3)[0] == [99, 100]
 
 
-@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.UNREADABLE, GapReason.AHEAD])
+def test_broker_may_say_where_to_continue() -> None:
+    lookback = LastMessages(10**9, 5)
+    lookback.take(ReadResult(records=(rec(10**9),)))
+    lookback.take(ReadResult(gap=GapReason.TRIMMED, next_since=10**9 - 3000))
+    assert (lookback.done, lookback.since) == (False, 10**9 - 3000)
+    lookback.take(ReadResult(records=(rec(10**9 - 2999), rec(10**9))))
+    assert (lookback.done, len(lookback.records)) == (True, 2)
+
+
+def test_broker_that_says_nothing_new_ends_search() -> None:
+    lookback = LastMessages(10**9, 5)
+    lookback.take(ReadResult(records=(rec(10**9),)))
+    lookback.take(ReadResult(gap=GapReason.TRIMMED, next_since=10**9 - 1024))
+    assert (lookback.done, len(lookback.records)) == (True, 1)
+
+
+def test_calculated_place_need_not_exist() -> None:
+    """A stream broker reports a place as ahead if it is after the last record, and no record can have it."""
+    lookback = LastMessages(10**9, 1)
+    lookback.take(ReadResult(gap=GapReason.AHEAD))
+    assert (lookback.done, lookback.since < 10**9 - 1024) == (False, True)
+    lookback.take(ReadResult(records=(rec(5),)))
+    assert lookback.done
+
+
+@pytest.mark.parametrize("reason", [GapReason.EPOCH, GapReason.UNSUPPORTED])
 def test_unreadable_log_ends_search(reason: GapReason) -> None:
     lookback = LastMessages(100, 5)
     lookback.take(ReadResult(gap=reason))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from dws_core._log.records import GapReason, Head, ReadResult, ReadSpan
 from dws_core._log.stream.io.clock import Clock
@@ -17,6 +18,9 @@ from dws_core._log.stream.lane import to_all
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.tail import StreamTail
 from dws_core._log.stream.wire import StreamWire, WireError, sends_to_all
+
+_READS: Final = 8
+"""Maximum number of reads of a node at the same time. Each may need a connection."""
 
 
 class Queries:
@@ -43,6 +47,8 @@ class Queries:
         self._clock = clock
         self._reports = reports
         self._choosing = asyncio.Lock()
+        self._reading = asyncio.Semaphore(_READS)
+        self._extending = [asyncio.Lock() for _ in logs]
 
     async def set_interest(self, partitions: frozenset[int]) -> Mapping[int, Head]:
         """Deliver these partitions from now on."""
@@ -70,8 +76,10 @@ class Queries:
         if tail.is_beyond(span.since):
             return ReadResult(gap=GapReason.AHEAD)
         scanner = Scanner(self.wire, span.partition, self._settings.step_s)
+        reader = Reader(scanner, tail, self._clock.now_ms(), self._extending[span.partition])
         try:
-            result = await Reader(scanner, tail, self._clock.now_ms()).read(span)
+            async with self._reading:
+                result = await reader.read(span)
         except (WireError, TimeoutError) as error:
             raise self._reports.unavailable(reason_of(error)) from error
         log = self._logs[span.partition]

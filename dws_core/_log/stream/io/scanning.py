@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from dws_core._log.stream.envelope import Envelope, readable
 from dws_core._log.stream.wire import StreamWire, WireLost, WireOutOfRange
 
 T = TypeVar("T")
+
+_STEP: Final = 64
+"""Number of records after which other tasks run. Large ones count more."""
+
+_STEP_BYTES: Final = 4096
+"""Size that counts as one more record."""
 
 
 @contextlib.asynccontextmanager
@@ -22,6 +28,21 @@ async def closing(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
         close: Callable[[], Any] | None = getattr(items, "aclose", None)
         if close is not None:
             await close()
+
+
+class Pace:
+    """Counts the records of an iterator that may return many of them without waiting."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def is_due(self, data: bytes) -> bool:
+        """Count a record. Return whether to let other tasks run now."""
+        self._count += 1 + len(data) // _STEP_BYTES
+        if self._count < _STEP:
+            return False
+        self._count = 0
+        return True
 
 
 class Scanner:
@@ -45,7 +66,7 @@ class Scanner:
             WireLost: Nothing arrives, or the connection for reads failed.
             WireOutOfRange: The start is not stored.
         """
-        loop = asyncio.get_running_loop()
+        loop, pace = asyncio.get_running_loop(), Pace()
         async with closing(self._wire.scan(self._partition, start, stop)) as records:
             items = aiter(records)
             while True:
@@ -57,6 +78,8 @@ class Scanner:
                 except TimeoutError as error:
                     raise WireLost("a scan makes no progress") from error
                 yield item
+                if pace.is_due(item[1]):
+                    await asyncio.sleep(0)
 
     async def sample(self, at: int, end: int) -> Envelope | None:
         """Return the first readable envelope from a place on, or None if the place was removed."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from dws_core._log.stream.io.appender import Appender
 from dws_core._log.stream.io.host import Host, Log
 from dws_core._log.stream.io.joining import join
-from dws_core._log.stream.io.scanning import closing
+from dws_core._log.stream.io.scanning import Pace, closing
 from dws_core._log.stream.lag import Lag
 from dws_core._log.stream.partition_log import Live, PartitionEvent, Propose
 from dws_core._log.stream.tail import Moved, ProbeSeen
@@ -20,11 +20,6 @@ from dws_core._log.watchdog import Watchdog
 logger = logging.getLogger("dws.stream")
 
 _CLOSE_S: Final = 1.0
-_STEP: Final = 64
-"""Number of envelopes after which a tail that has more to read lets other tasks run. Large ones count more."""
-
-_STEP_BYTES: Final = 4096
-"""Size that counts as one more envelope."""
 
 
 class Session:
@@ -99,14 +94,12 @@ class Session:
                 self.flush(log)
 
     async def _follow(self, starts: Mapping[int, int | Start]) -> None:
-        step = 0
+        pace = Pace()
         try:
             async with closing(self.wire.follow(starts)) as records:
                 async for number, offset, data in records:
                     self._feed(self._host.logs[number], offset, data)
-                    step += 1 + len(data) // _STEP_BYTES
-                    if step >= _STEP:
-                        step = 0
+                    if pace.is_due(data):
                         await asyncio.sleep(0)
         except WireOutOfRange as error:
             self._host.logs[error.partition].missing()

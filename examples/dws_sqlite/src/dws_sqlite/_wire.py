@@ -102,5 +102,7 @@ class SQLiteWire(StreamWire):
             timer.cancel()
 
     async def _page(self, partition: int, start: int, stop: float = float("inf")) -> list[Any]:
-        query = f"SELECT id, data FROM {self._tables[partition]} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
+        # Another program may have written a text, a number or nothing, which cannot be read and is a gap.
+        columns = "id, CASE typeof(data) WHEN 'blob' THEN data ELSE x'' END"
+        query = f"SELECT {columns} FROM {self._tables[partition]} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
         return await self._reader.run((query, start, stop))

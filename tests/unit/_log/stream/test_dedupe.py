@@ -101,3 +101,23 @@ def test_keys_older_than_two_windows_are_forgotten() -> None:
     assert dedupe.find_key("t", "old", 1000) == (1,)
     dedupe.add_key("t", "newer", 1001 + 2 * KEY_WINDOW_MS, 3)
     assert dedupe.find_key("t", "old", 1000) is None
+
+
+def test_key_from_far_future_is_no_original() -> None:
+    """The clock of its publisher is wrong, and would suppress the key for years."""
+    dedupe = Dedupe()
+    future = 10**12
+    dedupe.add_key("t", "k", future, 1)
+    assert dedupe.find_key("t", "k", 1000) is None
+    assert dedupe.find_key("t", "k", future - 3_599_999) == (1,)
+    dedupe.add_key("t", "k", 1000, 2)
+    assert dedupe.find_key("t", "k", 1001) == (2,)
+
+
+def test_key_from_far_future_does_not_keep_others() -> None:
+    dedupe = Dedupe(keys=3)
+    dedupe.add_key("t", "future", 10**12, 1)
+    for number in range(10):
+        dedupe.add_key("t", str(number), 1000 + number * KEY_WINDOW_MS, number)
+        assert dedupe.find_key("t", str(number), 1000 + number * KEY_WINDOW_MS) == (number,)
+    assert len(dedupe._keys) == 3

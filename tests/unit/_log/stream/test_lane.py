@@ -80,6 +80,17 @@ def test_waiting_records_are_bounded() -> None:
     assert lane.due(tail) == []
 
 
+def test_size_of_waiting_records_is_bounded() -> None:
+    lane, tail = make()
+    store(tail, 5, 1)
+    large = b"x" * 10_000_000
+    assert payloads(lane.feed(envelope(1, large, previous=2), tail)) == []
+    assert payloads(lane.feed(envelope(2, large, previous=2), tail)) == [large]
+    assert payloads(lane.feed(envelope(3, b"small", previous=2), tail)) == []
+    lane.clear()
+    assert payloads(lane.feed(envelope(4, large, previous=2), tail)) == []
+
+
 def test_own_records_complete_their_publishes() -> None:
     lane, tail = make()
     _, event = lane.feed(envelope(1, b"a", publisher=US), tail)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
-from support.stream_nodes import HANG, ControlledWire, StreamDesk, UnstoredWire
+from support.stream_nodes import HANG, ControlledWire, StreamDesk, TroubledWire, UnstoredWire
 from support.virtual_time import virtual
 
 from dws_core._errors import BrokerUnavailable
@@ -58,6 +59,32 @@ async def test_heads_are_the_ends_of_the_streams(quiet: bool) -> None:
         assert (receipt.offset or 0) <= heads[0].offset
         assert heads[0].epoch == receipt.epoch
         assert heads[1].partition == 1
+
+
+@virtual
+async def test_few_reads_run_at_the_same_time() -> None:
+    """Each may need a connection."""
+
+    class Counting(TroubledWire):
+        running = 0
+        most = 0
+
+        async def scan(self, partition: int, start: int, stop: int) -> AsyncIterator[tuple[int, bytes]]:
+            Counting.running += 1
+            Counting.most = max(Counting.most, Counting.running)
+            try:
+                await asyncio.sleep(0.1)
+                async for item in super().scan(partition, start, stop):
+                    yield item
+            finally:
+                Counting.running -= 1
+
+    async with StreamDesk(wire=Counting) as desk:
+        first, last = [await desk.publish(b"x") for _ in range(2)]
+        span = desk.span(first.offset or 0, last.offset or 0)
+        results = await asyncio.gather(*(desk.broker.read(span) for _ in range(30)))
+    assert [len(result.records) for result in results] == [1] * 30
+    assert Counting.most == 8
 
 
 @virtual

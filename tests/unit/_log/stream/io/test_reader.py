@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -21,7 +22,7 @@ EPOCH = Claim(b"epoch...", 0)
 
 
 def _records(number: int, *payloads: bytes, key: str | None = None, time_ms: int = NOW) -> bytes:
-    drafts = [Draft("t", payload, 100, 60_000, key) for payload in payloads]
+    drafts = [Draft("t", payload, 10_000, 10**9, key) for payload in payloads]
     return encode(
         Envelope(
             kind=Kind.RECORDS, publisher=b"node-a..", time_ms=time_ms, epoch=EPOCH.epoch, first=number, drafts=drafts
@@ -45,7 +46,10 @@ class Past:
             self.tail.feed(offset, data)
         if not from_index:
             self.tail.index = TopicIndex(self.tail.mark)
-        reader = Reader(Scanner(self.wire, 0, 1.0), self.tail, NOW)
+        return await self.read_again(since, until, limit=limit)
+
+    async def read_again(self, since: int, until: int = 2**40, *, limit: int = 100) -> object:
+        reader = Reader(Scanner(self.wire, 0, 1.0), self.tail, NOW, asyncio.Lock())
         result = await reader.read(_span(since, until, limit))
         return result.gap or [record.payload for record in result.records]
 
@@ -111,6 +115,99 @@ async def test_long_stream_is_not_read_from_its_start() -> None:
     assert min(start for start in asked if start) > 100
 
 
+def _counted(past: Past) -> list[int]:
+    """Note the offsets that are scanned from now on."""
+    scanned: list[int] = []
+    scan = past.wire.scan
+
+    async def counting(partition: int, start: int, stop: int) -> AsyncIterator[tuple[int, bytes]]:
+        async for offset, data in scan(partition, start, stop):
+            scanned.append(offset)
+            yield offset, data
+
+    past.wire.scan = counting  # type: ignore[method-assign]
+    return scanned
+
+
+@virtual
+async def test_past_is_scanned_once_for_all_reads() -> None:
+    past = Past(*(_records(number, b"%d" % number) for number in range(1, 301)))
+    scanned = _counted(past)
+    assert await past.read(_place(298)) == [b"300"]
+    assert await past.read_again(0, _place(1)) == [b"2"]
+    assert len(scanned) > 300
+    scanned.clear()
+    for since in (0, 1, 100, 297):
+        assert await past.read_again(_place(since), _place(since + 1)) == [b"%d" % (since + 2)]
+    assert scanned == [1, 2, 101, 298]
+
+
+@virtual
+async def test_reads_that_wait_share_one_scan() -> None:
+    past = Past(*(_records(number, b"%d" % number) for number in range(1, 301)))
+    await past.read(_place(299))
+    past.tail.index = TopicIndex(past.tail.mark)
+    scanned, turn = _counted(past), asyncio.Lock()
+    readers = [Reader(Scanner(past.wire, 0, 1.0), past.tail, NOW, turn) for _ in range(5)]
+    results = await asyncio.gather(*(reader.read(_span(_place(n), _place(n + 1))) for n, reader in enumerate(readers)))
+    assert [record.payload for result in results for record in result.records] == [b"2", b"3", b"4", b"5", b"6"]
+    assert scanned.count(250) == 1
+
+
+@virtual
+async def test_read_reaches_limited_number_of_envelopes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer places can be read."""
+    monkeypatch.setattr("dws_core._log.stream.io.reader._REACH", 100)
+    past = Past(*(_records(number, b"%d" % number) for number in range(1, 301)))
+    scanned = _counted(past)
+    assert await past.read(_place(150)) is GapReason.TOO_MANY
+    assert len(scanned) > 100
+    scanned.clear()
+    assert await past.read_again(_place(198)) is GapReason.TOO_MANY
+    assert await past.read_again(_place(298)) == [b"300"]
+    assert await past.read_again(_place(199), _place(200)) == [b"201"]
+    assert scanned == [299, 200]
+
+
+@virtual
+async def test_large_past_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dws_core._log.stream.io.reader._EXTEND_BYTES", 300_000)
+    envelopes = [_records(number, b"x" * 900, time_ms=NOW - 10**6 + number * 1000) for number in range(1, 1001)]
+    envelopes[0] = encode(Envelope(kind=Kind.GENESIS, publisher=b"node-a..", time_ms=1, epoch=EPOCH.epoch))
+    past = Past(*envelopes)
+    assert await past.read(_place(998)) == [b"x" * 900]
+    assert await past.read_again(_place(700)) is GapReason.TOO_MANY
+    scanned = _counted(past)
+    assert await past.read_again(_place(998)) == [b"x" * 900]
+    assert await past.read_again(_place(1)) is GapReason.TOO_MANY
+    assert await past.read_again(_place(699)) is GapReason.TOO_MANY
+    assert scanned == [999], "it is tried once only"
+
+
+@virtual
+async def test_beginning_of_trimmed_stream_is_found() -> None:
+    """The index reaches back to about where the stored records begin, and later reads do not look for it again."""
+    envelopes = [_records(number, b"%d" % number, time_ms=NOW - 1_000_000 + number * 1000) for number in range(1, 1001)]
+    past = Past(*envelopes, first=5000)
+    assert await past.read(0) is GapReason.TRIMMED
+    begins = past.tail.index.lo >> INDEX_BITS
+    assert 5090 <= begins <= 5090 + 2 * 64, "the stored records, without the first window"
+    scanned = _counted(past)
+    assert await past.read_again(0) is GapReason.TRIMMED
+    assert await past.read_again(_place(begins - 1)) is GapReason.TRIMMED
+    assert scanned == []
+    assert await past.read_again(_place(begins + 1), _place(begins + 2)) == [b"%d" % (begins + 2 - 5000 + 1)]
+
+
+@virtual
+async def test_unreadable_envelope_ends_the_past() -> None:
+    past = Past(_records(1, b"a"), b"garbage", _records(2, b"b"), _records(3, b"c"))
+    await past.read(_place(3), from_index=True)
+    past.tail.index = TopicIndex(past.tail.mark)
+    assert await past.read_again(0) is GapReason.TRIMMED
+    assert await past.read_again(_place(1)) == [b"b", b"c"]
+
+
 @virtual
 async def test_changed_stream_is_no_answer() -> None:
     """The tail saw other records than those that the scan returns."""
@@ -118,7 +215,7 @@ async def test_changed_stream_is_no_answer() -> None:
     await past.read(_place(3), from_index=True)
     past.wire.streams[0].replace([b"garbage"] * 4)
     with pytest.raises(WireLost, match="the stream has changed"):
-        await Reader(Scanner(past.wire, 0, 1.0), past.tail, NOW).read(_span(_place(0), _place(3)))
+        await past.read_again(_place(0), _place(3))
 
 
 @virtual

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -47,6 +48,22 @@ async def test_scan_without_progress_is_lost() -> None:
 async def test_scan_passes_errors_of_the_wire() -> None:
     with pytest.raises(WireOutOfRange):
         await _scan(await _wire(b"a"), 5, 6)
+
+
+@virtual
+async def test_long_scan_lets_others_continue() -> None:
+    wire, turns = await _wire(*[b"x"] * 1000), 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.get_running_loop().create_task(count_turns())
+    assert len(await _scan(wire, 0, 999)) == 1000
+    counting.cancel()
+    assert turns >= 15
 
 
 @virtual
