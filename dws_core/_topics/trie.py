@@ -1,4 +1,4 @@
-"""An index of filters: exact filters in a dict, filters with wildcards in a trie of levels."""
+"""An index of filters: exact filters in a dict, filters with wildcards in a trie of levels, or in bit sets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar
 
 from dws_core._topics.filters import check_filter, check_topic, has_wildcard, matches_filter
+from dws_core._topics.wide import WideFilters, is_wide
 
 R = TypeVar("R", bound=Hashable)
 
@@ -27,21 +28,40 @@ class TrieIndex(Generic[R]):
     A lookup visits, level by level, only the nodes that the topic's levels, `+` and `#` lead to. Exact filters cost one
     dict lookup, independent of their number. No method recurses. Empty nodes are freed.
 
-    Attributes:
-        wildcards: Root of the trie of the filters with wildcards. Read it only.
+    The trie has only filters of at most 8 levels, or with at most one `+`. So a topic leads to at most 256 and 32 nodes
+    of a level, however many filters there are. The others are in bit sets.
     """
 
     def __init__(self) -> None:
         self._exact: dict[str, dict[R, None]] = {}
-        self.wildcards: TrieNode[R] = TrieNode()
+        self._trie: TrieNode[R] = TrieNode()
+        self._wide: WideFilters[R] = WideFilters()
+        self._whole: TrieNode[R] | None = None  # a trie that also has the wide filters, if it was needed
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def wildcards(self) -> TrieNode[R]:
+        """Root of a trie of all filters with wildcards. Read it only."""
+        if not self._wide:
+            return self._trie
+        if self._whole is None:
+            self._whole = _copy(self._trie)
+            for filter_ in self._wide:
+                _receivers(self._whole, filter_).update(self._wide.receivers(filter_))
+        return self._whole
+
     def add(self, filter_: str, receiver: R) -> bool:
         """Add a valid filter for a receiver. Return False if the index has that pair already."""
-        receivers = self._wild(filter_) if has_wildcard(filter_) else self._literal(filter_)
+        self._whole = None
+        if not has_wildcard(filter_):
+            receivers = self._literal(filter_)
+        elif is_wide(filter_):
+            receivers = self._wide.receivers(filter_)
+        else:
+            receivers = _receivers(self._trie, filter_)
         if receiver in receivers:
             return False
         receivers[receiver] = None
@@ -50,13 +70,16 @@ class TrieIndex(Generic[R]):
 
     def discard(self, filter_: str, receiver: R) -> bool:
         """Remove a filter of a receiver. Return False if the index does not have that pair."""
-        discard = self._discard_wild if has_wildcard(filter_) else self._discard_exact
+        self._whole = None
+        discard = self._discard_exact
+        if has_wildcard(filter_):
+            discard = self._wide.discard if is_wide(filter_) else self._discard_wild
         if not discard(filter_, receiver):
             return False
         self._size -= 1
         if not self._size:  # a dict does not shrink until it is cleared
             self._exact.clear()
-            self.wildcards.clear()
+            self._trie.clear()
         return True
 
     def lookup(self, topic: str) -> AbstractSet[R]:
@@ -66,8 +89,11 @@ class TrieIndex(Generic[R]):
         were added. Later changes of the index do not change the set.
         """
         found = dict(self._exact.get(topic, ()))
-        if self.wildcards:
+        if self._trie:
             for receivers in self._matching(topic):
+                found.update(receivers)
+        if self._wide:
+            for receivers in self._wide.matching(topic):
                 found.update(receivers)
         return found.keys()
 
@@ -92,7 +118,7 @@ class TrieIndex(Generic[R]):
 
     def _start(self, first: str) -> tuple[list[TrieNode[R]], list[TrieNode[R]]]:
         """Return the nodes that the first level leads to, and the nodes at which a filter ends."""
-        node, one, rest = (self.wildcards.get(level) for level in (first, "+", "#"))
+        node, one, rest = (self._trie.get(level) for level in (first, "+", "#"))
         if first[:1] == "$":  # MQTT 5.0 §4.7.2: a wildcard at the first level does not match such a topic
             one = rest = None
         return [child for child in (node, one) if child is not None], [rest] if rest is not None else []
@@ -102,17 +128,6 @@ class TrieIndex(Generic[R]):
         if receivers is None:
             receivers = self._exact[filter_] = {}
         return receivers
-
-    def _wild(self, filter_: str) -> dict[R, None]:
-        node = self.wildcards
-        for level in filter_.split("/"):
-            child = node.get(level)
-            if child is None:
-                child = node[level] = TrieNode()
-            node = child
-        if node.receivers is None:
-            node.receivers = {}
-        return node.receivers
 
     def _discard_exact(self, filter_: str, receiver: R) -> bool:
         receivers = self._exact.get(filter_)
@@ -124,7 +139,7 @@ class TrieIndex(Generic[R]):
         return True
 
     def _discard_wild(self, filter_: str, receiver: R) -> bool:
-        node = self.wildcards
+        node = self._trie
         path: list[tuple[TrieNode[R], str]] = []
         for level in filter_.split("/"):
             child = node.get(level)
@@ -139,6 +154,31 @@ class TrieIndex(Generic[R]):
             node.receivers = None
             _prune(path)
         return True
+
+
+def _receivers(node: TrieNode[R], filter_: str) -> dict[R, None]:
+    """Return the receivers of a filter, which is added to the trie if necessary."""
+    for level in filter_.split("/"):
+        child = node.get(level)
+        if child is None:
+            child = node[level] = TrieNode()
+        node = child
+    if node.receivers is None:
+        node.receivers = {}
+    return node.receivers
+
+
+def _copy(root: TrieNode[R]) -> TrieNode[R]:
+    """Return a copy of a trie."""
+    copied: TrieNode[R] = TrieNode()
+    waiting = [(root, copied)]
+    while waiting:
+        node, target = waiting.pop()
+        target.receivers = None if node.receivers is None else dict(node.receivers)
+        for level, child in node.items():
+            target[level] = TrieNode()
+            waiting.append((child, target[level]))
+    return copied
 
 
 def _prune(path: list[tuple[TrieNode[R], str]]) -> None:
