@@ -92,5 +92,7 @@ def _put(arrivals: Arrivals, number: int) -> Callable[[DeliveredMessage], Corout
 
 
 def _offset(message: DeliveredMessage) -> int:
+    """Return the offset in a stream. The messages of a queue have none, or one that another program wrote."""
     headers: dict[str, Any] = message.header.properties.headers or {}
-    return int(headers.get("x-stream-offset", 0))
+    offset = headers.get("x-stream-offset")
+    return offset if isinstance(offset, int) else 0
