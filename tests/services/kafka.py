@@ -22,6 +22,9 @@ from support import signals
 from support.timeouts import HANG_S
 
 _PAUSE_S: Final = 0.02
+_START_S: Final = 240.0
+"""Time in seconds for the start of a server, which needs 5 s of an idle core."""
+
 _VERSION: Final = "4.1.0"
 _POM: Final = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -149,7 +152,7 @@ class PrivateKafka:
 
     def wait(self) -> None:
         """Return when the server replies."""
-        until = time.monotonic() + HANG_S
+        until = time.monotonic() + _START_S
         while not self._replies():
             if self._process is None or self._process.poll() is not None or time.monotonic() > until:
                 lines = (self.folder / "log.txt").read_text().splitlines()
@@ -187,6 +190,21 @@ class PrivateKafka:
         self.kill()
         shutil.rmtree(self.folder / "data")
         self.start()
+
+    def save(self) -> None:
+        """Copy the data as a crash at this moment would leave it. The process runs, and stands still for the copy."""
+        shutil.rmtree(self.folder / "saved", ignore_errors=True)
+        self.freeze()
+        try:
+            shutil.copytree(self.folder / "data", self.folder / "saved")
+        finally:
+            self.thaw()
+
+    def restore(self) -> None:
+        """Replace the data of a process that is not running by the copy."""
+        assert self._process is None
+        shutil.rmtree(self.folder / "data")
+        shutil.copytree(self.folder / "saved", self.folder / "data")
 
     def remove(self) -> None:
         """Kill the process, and remove its folder."""

@@ -21,7 +21,7 @@ from services.redis import free_port
 from support import signals
 
 _PAUSE_S: Final = 0.01
-_START_S: Final = 120.0
+_START_S: Final = 240.0
 """Time in seconds for the start of a node, which needs 5 to 10 s of an idle core."""
 
 _PROGRAM: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -308,15 +308,18 @@ class PrivateRabbit:
         )
 
     def save(self) -> None:
-        """Keep a copy of the data of a node that is not running."""
-        assert self._process is None
-        shutil.copytree(self.data, self.folder / "saved")
+        """Copy the data as a crash at this moment would leave it. The node runs, and stands still for the copy."""
+        shutil.rmtree(self.folder / "saved", ignore_errors=True)
+        self.freeze()
+        try:
+            shutil.copytree(self.data, self.folder / "saved")
+        finally:
+            self.thaw()
 
     def restore(self) -> None:
         """Replace the data of a node that is not running by the copy."""
         self.wipe()
         shutil.copytree(self.folder / "saved", self.data, dirs_exist_ok=True)
-        shutil.rmtree(self.folder / "saved")
 
     def queues(self) -> list[str]:
         """Return the names of all queues and streams."""
