@@ -15,8 +15,8 @@ from dws_core.client import Gap, Message
 END = "end"
 """Payload that ends every topic. It is published repeatedly until every roamer has received it."""
 
-_PUBLISH_S = 10 * HANG_S
-"""Timeout of a publish, longer than the test waits for progress."""
+_PATIENCE_S = 10 * HANG_S
+"""Timeout of the clients, longer than the test waits for progress."""
 
 
 class Progress:
@@ -94,7 +94,7 @@ class Roamer:
         """Move from node to node until every topic has ended."""
         while not self.done:
             url = f"{self._urls[(self.hops + self.number) % len(self._urls)]}/ws/roamer-{self.number}"
-            alice = client(url, cursor=self._cursor, on_gap=self.gaps.append)
+            alice = client(url, cursor=self._cursor, on_gap=self.gaps.append, connect_timeout_s=_PATIENCE_S)
             messages = alice.subscribe(self._filter)
             async with alice:
                 self._cursor = self._cursor or alice.cursor
@@ -138,9 +138,10 @@ async def publish_all(number: int, topic: str, count: int, url: str, progress: P
     If a fault lasts longer than the deadline of a publish, the client repeats it, and later ones may be stored before it.
     For such faults, use a window of 1.
     """
-    async with client(f"{url}/ws/publisher-{number}", window=window) as publisher, asyncio.TaskGroup() as group:
+    publisher = client(f"{url}/ws/publisher-{number}", window=window, connect_timeout_s=_PATIENCE_S)
+    async with publisher, asyncio.TaskGroup() as group:
         for n in range(count):
-            task = group.create_task(publisher.publish(topic, n, timeout_s=_PUBLISH_S))
+            task = group.create_task(publisher.publish(topic, n, timeout_s=_PATIENCE_S))
             task.add_done_callback(lambda _: progress.step())
 
 
@@ -148,7 +149,7 @@ async def publish_ends(url: str, topics: Collection[str], roamers: Collection[Ro
     """Let the roamers settle, and publish the end of every topic until all have received it."""
     for roamer in roamers:
         roamer.settled = True
-    async with client(f"{url}/ws/last") as publisher:
+    async with client(f"{url}/ws/last", connect_timeout_s=_PATIENCE_S) as publisher:
         while not all(roamer.done for roamer in roamers):
             for topic in topics:
-                await publisher.publish(topic, END, timeout_s=_PUBLISH_S)
+                await publisher.publish(topic, END, timeout_s=_PATIENCE_S)
