@@ -50,7 +50,7 @@ from dws_core._log.records import History, Receipt
 from dws_core._node.connection.connection import Connection
 from dws_core._node.manager import WebSocketManager
 from dws_core._node.pending_publish import PendingPublish
-from dws_core._node.recovery.history import StoredMessage
+from dws_core._node.recovery.history import StoredMessage, StoredMessages
 from dws_core._node.stats import NodeHealth, NodeStats
 from dws_core._proxy import WebSocketProxy
 from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
@@ -109,6 +109,7 @@ __all__ = [
     "Receipt",
     "SlowConsumer",
     "StoredMessage",
+    "StoredMessages",
     "WebSocketException",
     "WebSocketManager",
     "WebSocketOAuth2PasswordBearer",

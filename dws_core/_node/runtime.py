@@ -16,6 +16,7 @@ from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import Layout
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
+from dws_core._node.connection.senders import Senders
 from dws_core._node.pacing import Pacer
 from dws_core._node.publisher import Publisher
 from dws_core._node.recovery.attach import Attach
@@ -86,6 +87,7 @@ class NodeRuntime:
     router: Router[Connection]
     fanout: Fanout
     connections: ConnectionRegistry
+    senders: Senders
     caches: LogCaches
     interest: Interest
     cursors: Cursors
@@ -99,7 +101,7 @@ class NodeRuntime:
     def build(cls, settings: NodeSettings) -> NodeRuntime:
         """Create and wire the objects of one run. No I/O."""
         fanout, router = Fanout(settings.counters), Router[Connection](settings.matcher)
-        caches = LogCaches(settings.policy.of)
+        connections, caches = ConnectionRegistry(), LogCaches(settings.policy.of)
         interest = Interest(router, settings.matcher, settings.layout)
         runtime = cls(
             settings=settings,
@@ -110,7 +112,8 @@ class NodeRuntime:
             pacer=Pacer(),
             router=router,
             fanout=fanout,
-            connections=ConnectionRegistry(),
+            connections=connections,
+            senders=Senders(connections),
             caches=caches,
             interest=interest,
             cursors=Cursors(caches, interest, fanout, settings.broker),
@@ -168,6 +171,7 @@ class NodeRuntime:
         """Forget a connection whose socket is closed: nothing is sent to it any more."""
         self.router.remove(connection)
         self.connections.discard(connection)
+        self.senders.on_closed(connection)
         self.cursors.forget(connection)
         self.attachments.remove(connection)
 
@@ -238,6 +242,7 @@ class NodeRuntime:
             caches=self.caches,
             interest=self.interest,
             attachments=self.attachments,
+            senders=self.senders,
             codecs=settings.codecs,
         )
         resume = Resume(
@@ -245,6 +250,7 @@ class NodeRuntime:
             cursors=self.cursors,
             attach=attach,
             attachments=self.attachments,
+            senders=self.senders,
             history=self.history,
             fanout=self.fanout,
             pacer=self.pacer,
@@ -257,6 +263,7 @@ class NodeRuntime:
             authorize=settings.authorize,
             untyped=settings.untyped,
             resume=resume,
+            senders=self.senders,
             fanout=self.fanout,
         )
 
@@ -272,4 +279,5 @@ class NodeRuntime:
             cursors=self.cursors,
             attachments=self.attachments,
             attempts=self.attempts,
+            senders=self.senders,
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dws_core._log.records import BrokerState, GapReason, Head, Offset, Record
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
+from dws_core._node.connection.senders import Senders
 from dws_core._node.recovery.attachments import Attachments
 from dws_core._node.recovery.attempts import Attempts
 from dws_core._node.recovery.cursors import Cursors
@@ -21,6 +22,7 @@ from dws_core._topics.router import Router
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
+from dws_core._wire.envelope import has_attributes
 from dws_core._wire.node_topics import ALL, conn_id_of
 
 logger = logging.getLogger("dws")
@@ -49,6 +51,7 @@ class NodeTailSink:
         cursors: Cursors,
         attachments: Attachments,
         attempts: Attempts,
+        senders: Senders,
     ) -> None:
         self._router = router
         self._connections = connections
@@ -60,6 +63,7 @@ class NodeTailSink:
         self._cursors = cursors
         self._attachments = attachments
         self._attempts = attempts
+        self._senders = senders
         self.state: BrokerState = "connecting"
         self.detail: str = ""
 
@@ -112,6 +116,8 @@ class NodeTailSink:
             receivers = self._connections.by_id(conn_id)
         else:
             return
+        if receivers and has_attributes(record.payload) and (excluded := self._senders.excluded(record.payload)):
+            receivers = tuple(receiver for receiver in receivers if receiver not in excluded)
         if receivers and self._attachments:
             receivers = self._attachments.hold_back(receivers, partition, epoch, record)
         if receivers:

@@ -19,12 +19,8 @@ from dws_core._wire.codecs import Codec, encode_within
 from dws_core._wire.message import JSON
 from dws_core.client._announcer import Announcer, OnGap
 from dws_core.client._endpoint import Ending, Endpoint, Token, codec_of, ending_of
-from dws_core.client._link import Link
-from dws_core.client._publishing import Publishing
-from dws_core.client._replies import Replies
-from dws_core.client._state import (
+from dws_core.client._events import (
     Answered,
-    ClientState,
     Connected,
     Event,
     Expiring,
@@ -35,8 +31,11 @@ from dws_core.client._state import (
     Message,
     NotSubscribed,
     Subscribed,
-    stored_messages,
 )
+from dws_core.client._link import Link
+from dws_core.client._publishing import Publishing, PublishMethods
+from dws_core.client._replies import Replies
+from dws_core.client._state import ClientState, stored_messages
 from dws_core.client._subscription import Subscription, Subscriptions
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ _STEADY_S: Final = 5.0
 """Time in seconds after which a connection counts as stable. When it ends, the backoff starts again."""
 
 
-class Client:
+class Client(PublishMethods):
     """A client that reconnects automatically, resumes where it left off, and reports lost messages.
 
     ```python
@@ -232,43 +231,7 @@ class Client:
         """
         return stored_messages(topic, await self._ask({"type": "history", "topic": topic, "limit": limit}))
 
-    # -- sending
-
-    async def publish(self, topic: str, data: JSON, *, key: str | None = None, timeout_s: float = 30.0) -> str | None:
-        """Publish to a topic. Return when the broker has stored the message.
-
-        Args:
-            topic: Topic without wildcards.
-            data: Any JSON value.
-            key: Idempotency key. Messages with the same topic and key within 60 s are delivered once. If None, a new
-                key is used.
-            timeout_s: Timeout in seconds. Until then, the client retries, on new connections if necessary.
-
-        Returns:
-            The position of the message, or None if the topic has no history.
-
-        Raises:
-            Refused: The message is not allowed or malformed. Temporary refusals are retried and not raised.
-            PublishOutcomeUnknown: There was no reply in time. The message may be stored.
-            ConnectionClosed: The client is closed.
-        """
-        return await self._publish({"type": "send", "topic": topic, "data": data}, key, timeout_s)
-
-    async def broadcast(self, data: JSON, *, key: str | None = None, timeout_s: float = 30.0) -> str | None:
-        """Publish to every connection of the channel. Everything else is as in `publish`."""
-        return await self._publish({"type": "broadcast", "data": data}, key, timeout_s)
-
-    async def send_to(
-        self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None, timeout_s: float = 30.0
-    ) -> str | None:
-        """Publish to the connections with one or several ids. Everything else is as in `publish`."""
-        ids = conn_id if isinstance(conn_id, str) else list(conn_id)
-        return await self._publish({"type": "send_by_conn_id", "conn_id": ids, "data": data}, key, timeout_s)
-
     # -- requests
-
-    async def _publish(self, members: Mapping[str, Any], key: str | None, timeout_s: float) -> str | None:
-        return await self._publishing.publish({**members, "key": key or self._state.new_key()}, timeout_s)
 
     async def _ask(self, members: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send a request on this connection, or on the next one, and return the node's reply."""

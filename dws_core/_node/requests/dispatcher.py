@@ -13,6 +13,7 @@ from dws_core._errors import InvalidMessage
 from dws_core._limits.limits import Limits
 from dws_core._log.records import Receipt
 from dws_core._node.connection.connection import Connection
+from dws_core._node.connection.senders import Senders
 from dws_core._node.pending_publish import failure_of
 from dws_core._node.publisher import Publisher
 from dws_core._node.requests.permission import Permission
@@ -51,6 +52,7 @@ class Dispatcher:
         authorize: Authorize | None,
         untyped: Untyped,
         resume: Resume,
+        senders: Senders,
         fanout: Fanout,
     ) -> None:
         self._publisher = publisher
@@ -59,6 +61,7 @@ class Dispatcher:
         self._permission = Permission(authorize)
         self._untyped = untyped
         self._resume = resume
+        self._senders = senders
         self._fanout = fanout
         self._served = self._in_a_row = 0
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
@@ -158,7 +161,13 @@ class Dispatcher:
     def _publish(self, connection: Connection, message: Message, topics: list[str]) -> None:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
         key = None if message.key is None else scoped_key(self._scope_of(connection), message.key)
-        futures = self._publisher.publish_to_each(topics, message.data, key=key)
+        exclude = None if message.echo else self._senders.name(connection)
+        futures = self._publisher.publish_to_each(topics, message.data, key=key, exclude=exclude)
+        self._acknowledge_when_done(connection, message.id, topics[0], futures)
+
+    def _acknowledge_when_done(
+        self, connection: Connection, request_id: RequestId, topic: str, futures: list[Future[Receipt]]
+    ) -> None:
         pending = len(futures)
 
         def on_done(future: Future[Receipt]) -> None:
@@ -166,11 +175,11 @@ class Dispatcher:
             pending -= 1
             if pending:
                 return
-            if (failure := failure_of(futures, topics[0])) is not None:
-                self._answer_failure(connection, failure, message.id)
+            if (failure := failure_of(futures, topic)) is not None:
+                self._answer_failure(connection, failure, request_id)
             else:
-                pos = self._publisher.position(topics[0], future.result()) if len(topics) == 1 else None
-                self._acknowledge(connection, message.id, pos)
+                pos = self._publisher.position(topic, future.result()) if len(futures) == 1 else None
+                self._acknowledge(connection, request_id, pos)
 
         for future in futures:
             future.add_done_callback(on_done)
@@ -179,7 +188,7 @@ class Dispatcher:
         """Return the identity in whose scope the keys of a connection are compared."""
         if connection.principal is not None:
             return f"user {connection.principal.id}"
-        client_id = self._resume.client_id(connection)
+        client_id = self._senders.client_id(connection)
         return f"connection {connection.id}" if client_id is None else f"client {client_id}"
 
     def _acknowledge(self, connection: Connection, request_id: RequestId, pos: str | None = None) -> None:

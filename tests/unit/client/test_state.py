@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from dws_core._errors import InvalidMessage, PublishOutcomeUnknown
-from dws_core.client._state import (
-    KEY_WINDOW_S,
+from dws_core.client._events import (
     Answered,
-    ClientState,
     Connected,
     Event,
     Expiring,
@@ -21,8 +19,8 @@ from dws_core.client._state import (
     Message,
     NotSubscribed,
     Subscribed,
-    stored_messages,
 )
+from dws_core.client._state import KEY_WINDOW_S, ClientState, stored_messages
 
 
 def state(cursor: str | None = None) -> ClientState:
