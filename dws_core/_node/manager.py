@@ -35,6 +35,7 @@ from dws_core._node.notices import log_frames, warn_of_open_channel
 from dws_core._node.publish_methods import PublishMethods
 from dws_core._node.publisher import Completed, Publisher
 from dws_core._node.recovery.history import StoredMessages
+from dws_core._node.request_methods import RequestMethods
 from dws_core._node.runtime import NodeRuntime, NodeSettings
 from dws_core._node.stats import Counters, NodeHealth, NodeStats
 from dws_core._plugins.registry import PluginRegistry, default_registry
@@ -48,7 +49,7 @@ from dws_core._wire.node_topics import check_conn_id
 logger = logging.getLogger("dws")
 
 
-class WebSocketManager(PublishMethods):
+class WebSocketManager(PublishMethods, RequestMethods):
     """A node: the connections of one process, joined through the broker with those of all other nodes of its channel.
 
     Arguments that name a plugin accept the name of an installed plugin or an object. A name may carry the options of the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from dws_core._errors import CodecError, InvalidTopic
 from dws_core._log.contract import LogBroker
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
-from dws_core._log.records import Layout, Receipt
+from dws_core._log.records import History, Layout, Receipt
 from dws_core._node.not_started import not_started
 from dws_core._node.pending_publish import AnyFuture, call_in_loop, running_loop
 from dws_core._node.stats import Counters
@@ -61,6 +61,11 @@ class Publisher:
         self._max_topic_bytes = broker.capabilities.max_topic_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the node while it is started, or None."""
+        return self._loop
+
     def start(self) -> None:
         """Accept messages from other threads and event loops. They are published in the running event loop."""
         self._loop = asyncio.get_running_loop()
@@ -106,6 +111,14 @@ class Publisher:
         if self._loop is None:
             return [_refused(here) for _ in topics]
         return [*self._store_each(topics, payload, key)]
+
+    def publish_unstored(self, topic: str, data: JSON, attributes: Mapping[str, str]) -> asyncio.Future[Receipt]:
+        """Publish a message with attributes for other nodes, without history. Errors: see `publish_to_each`."""
+        self._check_topic(topic)
+        payload = self._encode(data, header_of(self._codec.name, attributes))
+        self._counters.published += 1
+        partition = partition_of(topic, self._layout)
+        return self._broker.publish(partition, topic, payload, history=History.none())
 
     def _check_and_encode(self, topics: Sequence[str], data: JSON, key: str | None, exclude: str | None) -> bytes:
         for topic in topics:

@@ -14,6 +14,8 @@ from dws_core._limits.limits import Limits
 from dws_core._log.contract import LogBroker
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import Layout
+from dws_core._node.asking.requester import Requester
+from dws_core._node.asking.responder import Responder
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core._node.connection.senders import Senders
@@ -37,7 +39,7 @@ from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
-from dws_core._wire.message import Untyped
+from dws_core._wire.message import JSON, Untyped
 
 logger = logging.getLogger("dws")
 
@@ -88,6 +90,8 @@ class NodeRuntime:
     fanout: Fanout
     connections: ConnectionRegistry
     senders: Senders
+    requester: Requester
+    responder: Responder
     caches: LogCaches
     interest: Interest
     cursors: Cursors
@@ -114,6 +118,8 @@ class NodeRuntime:
             fanout=fanout,
             connections=connections,
             senders=Senders(connections),
+            requester=Requester(settings.publisher, settings.codecs),
+            responder=Responder(connections, fanout, settings.publisher, settings.codecs),
             caches=caches,
             interest=interest,
             cursors=Cursors(caches, interest, fanout, settings.broker),
@@ -154,6 +160,8 @@ class NodeRuntime:
             rest.push_async_callback(self.tasks.stop)
             rest.callback(self.settings.publisher.stop)
             rest.push_async_callback(self.settings.broker.stop)
+            self.requester.stop()
+            self.responder.stop()
             self.cursors.send_updates(exclude=self.attachments)
             await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self.connections))
 
@@ -174,6 +182,10 @@ class NodeRuntime:
         self.senders.on_closed(connection)
         self.cursors.forget(connection)
         self.attachments.remove(connection)
+
+    def on_reply(self, connection: Connection, message: JSON) -> bool:
+        """Take a client's reply to a request of the application. Return False for any other message."""
+        return self.dispatcher.take_reply(connection, message)
 
     def health(self, *, started: bool) -> NodeHealth:
         """Return the current state of the node."""
@@ -264,6 +276,7 @@ class NodeRuntime:
             untyped=settings.untyped,
             resume=resume,
             senders=self.senders,
+            responder=self.responder,
             fanout=self.fanout,
         )
 
@@ -280,4 +293,6 @@ class NodeRuntime:
             attachments=self.attachments,
             attempts=self.attempts,
             senders=self.senders,
+            requester=self.requester,
+            responder=self.responder,
         )

@@ -18,6 +18,7 @@ from dws_core._wire.close_codes import ABNORMAL, CloseCode
 from dws_core._wire.codecs import Codec, encode_within
 from dws_core._wire.message import JSON
 from dws_core.client._announcer import Announcer, OnGap
+from dws_core.client._answering import Answering, OnRequest
 from dws_core.client._endpoint import Ending, Endpoint, Token, codec_of, ending_of
 from dws_core.client._events import (
     Answered,
@@ -30,6 +31,7 @@ from dws_core.client._events import (
     Leave,
     Message,
     NotSubscribed,
+    Requested,
     Subscribed,
 )
 from dws_core.client._link import Link
@@ -124,6 +126,7 @@ class Client(PublishMethods):
         self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)
         self._tasks = Tasks()
         self._announcer = Announcer(on_gap, self._tasks)
+        self._answering = Answering(self._publishing.publish, self._tasks)
         self._changed = asyncio.Event()
         self._subscriptions = Subscriptions(
             queue_messages=queue_messages, on_change=self._changed.set, on_close=self._on_unsubscribed
@@ -233,6 +236,18 @@ class Client(PublishMethods):
 
     # -- requests
 
+    def on_request(self, handler: OnRequest) -> OnRequest:
+        """Reply to the requests of the node's application: `@client.on_request`.
+
+        The function receives the data of a request and returns the data of the reply. It may be sync or async. Up to 100
+        requests are answered at the same time, each within its own time limit. A second call replaces the function.
+
+        Returns:
+            The function itself.
+        """
+        self._answering.handler = handler
+        return handler
+
     async def _ask(self, members: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send a request on this connection, or on the next one, and return the node's reply."""
         self._check_open()
@@ -309,6 +324,14 @@ class Client(PublishMethods):
                 self._subscriptions.answered(event)
             case HelloRefused(error=refusal):
                 raise refusal
+            case Requested() | Leave() | Expiring():
+                self._begin(event, link)
+
+    def _begin(self, event: Requested | Leave | Expiring, link: Link) -> None:
+        """Do in the background what the node asks for."""
+        match event:
+            case Requested():
+                self._answering.begin(event)
             case Leave(in_s=in_s):
                 self._tasks.spawn(self._leave(link, in_s), name="dws client leaves its node")
             case Expiring():

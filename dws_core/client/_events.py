@@ -87,6 +87,21 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """The application of the node asks for a reply.
+
+    Attributes:
+        data: The data of the request.
+        reply_to: Text that the reply repeats as `to`.
+        timeout_s: Time for the reply, in seconds.
+    """
+
+    data: JSON
+    reply_to: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HelloRefused:
     """The node has refused the first message."""
 
@@ -108,5 +123,15 @@ class Expiring:
 
 
 Event: TypeAlias = (
-    Message | Gap | Connected | Subscribed | NotSubscribed | Answered | Failed | HelloRefused | Leave | Expiring
+    Message
+    | Gap
+    | Connected
+    | Subscribed
+    | NotSubscribed
+    | Answered
+    | Failed
+    | Requested
+    | HelloRefused
+    | Leave
+    | Expiring
 )

@@ -25,6 +25,7 @@ from dws_core.client._events import (
     Leave,
     Message,
     NotSubscribed,
+    Requested,
     Subscribed,
 )
 from dws_core.client._members import broken, seconds_of, text_of, text_or_none, texts_of
@@ -199,6 +200,10 @@ class ClientState:
             self._merge({position.partition: position})
         yield message
 
+    def _read_request(self, frame: Mapping[str, Any]) -> Iterable[Event]:
+        timeout_s = seconds_of(frame, "timeout_s")
+        yield Requested(data=frame["data"], reply_to=text_of(frame, "reply_to"), timeout_s=timeout_s)
+
     def _read_connected(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         recovered, cursor = frame.get("recovered"), parse_cursor(frame["cursor"])
         self._plain, self._gap_follows = False, recovered is False
@@ -266,6 +271,7 @@ class ClientState:
 
     _READERS: Final = {
         "message": _read_message,
+        "request": _read_request,
         "connected": _read_connected,
         "ack": _read_ack,
         "history": _read_history,

@@ -36,10 +36,10 @@ LAYERS: dict[str, int] = {
 
 NODE_ORDER = [
     {"manager"},
-    {"publish_methods"},
+    {"publish_methods", "request_methods"},
     {"runtime"},
     {"tail_sink", "requests"},
-    {"recovery"},
+    {"recovery", "asking"},
     {"connection"},
     {"sending"},
     {"publisher"},

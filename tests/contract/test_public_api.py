@@ -61,6 +61,7 @@ ATTRIBUTES = {
         "publish",
         "receive",
         "remove_connection",
+        "request",
         "send",
         "send_by_conn_id",
         "send_msg",
