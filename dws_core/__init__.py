@@ -35,6 +35,7 @@ from dws_core._errors import (
     InvalidSubscriptionMessage,
     InvalidTopic,
     LayoutMismatch,
+    NoReply,
     OriginNotAllowed,
     PayloadTooLarge,
     PluginConflict,
@@ -50,7 +51,7 @@ from dws_core._log.records import History, Receipt
 from dws_core._node.connection.connection import Connection
 from dws_core._node.manager import WebSocketManager
 from dws_core._node.pending_publish import PendingPublish
-from dws_core._node.recovery.history import StoredMessage
+from dws_core._node.recovery.history import StoredMessage, StoredMessages
 from dws_core._node.stats import NodeHealth, NodeStats
 from dws_core._proxy import WebSocketProxy
 from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
@@ -96,6 +97,7 @@ __all__ = [
     "LayoutMismatch",
     "Limits",
     "Message",
+    "NoReply",
     "NodeHealth",
     "NodeStats",
     "OriginNotAllowed",
@@ -109,6 +111,7 @@ __all__ = [
     "Receipt",
     "SlowConsumer",
     "StoredMessage",
+    "StoredMessages",
     "WebSocketException",
     "WebSocketManager",
     "WebSocketOAuth2PasswordBearer",

@@ -17,6 +17,7 @@ DWSError(Exception)
 │   │   └── LayoutMismatch                       partitions differ from those that the channel has stored
 │   ├── PublishOutcomeUnknown                    may be stored: .topic
 │   └── PayloadTooLarge                          .size_bytes .limit_bytes
+├── NoReply(…, TimeoutError)                     to a request to a client: .target .timeout_s
 ├── CodecError                                   never contains the payload: .codec .path
 └── WebSocketException                           concerns one client: .message .connection
     ├── InvalidSubscription · InvalidSubscriptionMessage
@@ -192,6 +193,25 @@ class PayloadTooLarge(BrokerError):
         )
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
+
+
+class NoReply(DWSError, TimeoutError):
+    """No client has replied to a request in time.
+
+    Attributes:
+        target: Receivers of the request, in words.
+        timeout_s: Time for which the node has waited, in seconds.
+    """
+
+    slug = "no-reply"
+
+    def __init__(self, target: str, timeout_s: float) -> None:
+        super().__init__(
+            f"no reply from {target} within {timeout_s:g} s: it is not connected, or its client does not answer requests.",
+            fix="check that the client is connected and answers messages of the type request, or increase timeout_s",
+        )
+        self.target = target
+        self.timeout_s = timeout_s
 
 
 class CodecError(DWSError):

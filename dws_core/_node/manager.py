@@ -32,8 +32,10 @@ from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.handshake import HandshakeChecker, check_given_id, id_of
 from dws_core._node.not_started import not_started
 from dws_core._node.notices import log_frames, warn_of_open_channel
-from dws_core._node.publisher import Completed, Publisher, PublishMethods
-from dws_core._node.recovery.history import StoredMessage
+from dws_core._node.publish_methods import PublishMethods
+from dws_core._node.publisher import Completed, Publisher
+from dws_core._node.recovery.history import StoredMessages
+from dws_core._node.request_methods import RequestMethods
 from dws_core._node.runtime import NodeRuntime, NodeSettings
 from dws_core._node.stats import Counters, NodeHealth, NodeStats
 from dws_core._plugins.registry import PluginRegistry, default_registry
@@ -47,7 +49,7 @@ from dws_core._wire.node_topics import check_conn_id
 logger = logging.getLogger("dws")
 
 
-class WebSocketManager(PublishMethods):
+class WebSocketManager(PublishMethods, RequestMethods):
     """A node: the connections of one process, joined through the broker with those of all other nodes of its channel.
 
     Arguments that name a plugin accept the name of an installed plugin or an object. A name may carry the options of the
@@ -374,12 +376,15 @@ class WebSocketManager(PublishMethods):
         """
         await self._runtime.dispatcher.receive(connection, message)
 
-    async def history(self, topic: str, *, limit: int = 100) -> list[StoredMessage]:
+    async def history(self, topic: str, *, limit: int = 100) -> StoredMessages:
         """Return the last stored messages of one topic, oldest first, including all acknowledged before the call.
 
         Args:
             topic: A topic without wildcards.
             limit: Maximum number of messages. `Limits.replay_messages` and the topic's `History` also apply.
+
+        Returns:
+            A list with the attribute `cursor`, from which a client can continue.
 
         Raises:
             InvalidTopic: The topic breaks a rule.
@@ -390,5 +395,4 @@ class WebSocketManager(PublishMethods):
         if limit < 1:
             raise ConfigurationError(f"history(limit={limit}) must be positive.", fix="request at least one message")
         self._check_running()
-        stored = await self._runtime.history.read(self._matcher.check_topic(topic), limit, fresh=True)
-        return stored.messages
+        return await self._runtime.history.read(self._matcher.check_topic(topic), limit, fresh=True)

@@ -27,11 +27,17 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
     several times.
     """
 
-    __slots__ = ("_awaited", "_futures", "_steps", "_topic")
+    __slots__ = ("_awaited", "_complete", "_futures", "_steps", "_topic")
 
-    def __init__(self, futures: Sequence[AnyFuture], topic: str) -> None:
+    def __init__(
+        self,
+        futures: Sequence[AnyFuture],
+        topic: str,
+        complete: Callable[[Sequence[Receipt]], list[Receipt]] = list,
+    ) -> None:
         self._futures = futures
         self._topic = topic
+        self._complete = complete
         self._awaited = False
         self._steps: Generator[Any, None, list[Receipt]] | None = None
         for future in futures:
@@ -63,7 +69,7 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
         self._awaited = True
         futures = [_for_this_loop(future) for future in self._futures]
         if len(futures) == 1:
-            return [(yield from asyncio.shield(futures[0]).__await__())]
+            return self._complete([(yield from asyncio.shield(futures[0]).__await__())])
         if futures:
             yield from asyncio.wait(futures).__await__()  # does not cancel them
         return self._receipts(futures)
@@ -89,7 +95,7 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
     def _receipts(self, futures: Sequence[AnyFuture]) -> list[Receipt]:
         if (failure := failure_of(futures, self._topic)) is not None:
             raise failure
-        return [future.result() for future in futures]
+        return self._complete([future.result() for future in futures])
 
     def _on_done(self, future: AnyFuture) -> None:
         if not future.cancelled() and (error := future.exception()) is not None and not self._awaited:

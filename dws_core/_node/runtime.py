@@ -14,8 +14,11 @@ from dws_core._limits.limits import Limits
 from dws_core._log.contract import LogBroker
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import Layout
+from dws_core._node.asking.requester import Requester
+from dws_core._node.asking.responder import Responder
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
+from dws_core._node.connection.senders import Senders
 from dws_core._node.pacing import Pacer
 from dws_core._node.publisher import Publisher
 from dws_core._node.recovery.attach import Attach
@@ -36,7 +39,7 @@ from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
-from dws_core._wire.message import Untyped
+from dws_core._wire.message import JSON, Untyped
 
 logger = logging.getLogger("dws")
 
@@ -86,6 +89,9 @@ class NodeRuntime:
     router: Router[Connection]
     fanout: Fanout
     connections: ConnectionRegistry
+    senders: Senders
+    requester: Requester
+    responder: Responder
     caches: LogCaches
     interest: Interest
     cursors: Cursors
@@ -99,7 +105,7 @@ class NodeRuntime:
     def build(cls, settings: NodeSettings) -> NodeRuntime:
         """Create and wire the objects of one run. No I/O."""
         fanout, router = Fanout(settings.counters), Router[Connection](settings.matcher)
-        caches = LogCaches(settings.policy.of)
+        connections, caches = ConnectionRegistry(), LogCaches(settings.policy.of)
         interest = Interest(router, settings.matcher, settings.layout)
         runtime = cls(
             settings=settings,
@@ -110,7 +116,10 @@ class NodeRuntime:
             pacer=Pacer(),
             router=router,
             fanout=fanout,
-            connections=ConnectionRegistry(),
+            connections=connections,
+            senders=Senders(connections),
+            requester=Requester(settings.publisher, settings.codecs),
+            responder=Responder(connections, fanout, settings.publisher, settings.codecs),
             caches=caches,
             interest=interest,
             cursors=Cursors(caches, interest, fanout, settings.broker),
@@ -151,6 +160,8 @@ class NodeRuntime:
             rest.push_async_callback(self.tasks.stop)
             rest.callback(self.settings.publisher.stop)
             rest.push_async_callback(self.settings.broker.stop)
+            self.requester.stop()
+            self.responder.stop()
             self.cursors.send_updates(exclude=self.attachments)
             await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self.connections))
 
@@ -168,8 +179,13 @@ class NodeRuntime:
         """Forget a connection whose socket is closed: nothing is sent to it any more."""
         self.router.remove(connection)
         self.connections.discard(connection)
+        self.senders.on_closed(connection)
         self.cursors.forget(connection)
         self.attachments.remove(connection)
+
+    def on_reply(self, connection: Connection, message: JSON) -> bool:
+        """Take a client's reply to a request of the application. Return False for any other message."""
+        return self.dispatcher.take_reply(connection, message)
 
     def health(self, *, started: bool) -> NodeHealth:
         """Return the current state of the node."""
@@ -238,6 +254,7 @@ class NodeRuntime:
             caches=self.caches,
             interest=self.interest,
             attachments=self.attachments,
+            senders=self.senders,
             codecs=settings.codecs,
         )
         resume = Resume(
@@ -245,6 +262,7 @@ class NodeRuntime:
             cursors=self.cursors,
             attach=attach,
             attachments=self.attachments,
+            senders=self.senders,
             history=self.history,
             fanout=self.fanout,
             pacer=self.pacer,
@@ -257,6 +275,8 @@ class NodeRuntime:
             authorize=settings.authorize,
             untyped=settings.untyped,
             resume=resume,
+            senders=self.senders,
+            responder=self.responder,
             fanout=self.fanout,
         )
 
@@ -272,4 +292,7 @@ class NodeRuntime:
             cursors=self.cursors,
             attachments=self.attachments,
             attempts=self.attempts,
+            senders=self.senders,
+            requester=self.requester,
+            responder=self.responder,
         )

@@ -6,8 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from dws_core._log.records import BrokerState, GapReason, Head, Offset, Record
+from dws_core._node.asking.requester import Requester
+from dws_core._node.asking.responder import Responder
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
+from dws_core._node.connection.senders import Senders
 from dws_core._node.recovery.attachments import Attachments
 from dws_core._node.recovery.attempts import Attempts
 from dws_core._node.recovery.cursors import Cursors
@@ -21,7 +24,8 @@ from dws_core._topics.router import Router
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
-from dws_core._wire.node_topics import ALL, conn_id_of
+from dws_core._wire.envelope import has_attributes
+from dws_core._wire.node_topics import ALL, conn_id_of, is_request
 
 logger = logging.getLogger("dws")
 
@@ -49,6 +53,9 @@ class NodeTailSink:
         cursors: Cursors,
         attachments: Attachments,
         attempts: Attempts,
+        senders: Senders,
+        requester: Requester,
+        responder: Responder,
     ) -> None:
         self._router = router
         self._connections = connections
@@ -60,6 +67,9 @@ class NodeTailSink:
         self._cursors = cursors
         self._attachments = attachments
         self._attempts = attempts
+        self._senders = senders
+        self._requester = requester
+        self._responder = responder
         self.state: BrokerState = "connecting"
         self.detail: str = ""
 
@@ -111,8 +121,18 @@ class NodeTailSink:
         elif (conn_id := conn_id_of(topic)) is not None:
             receivers = self._connections.by_id(conn_id)
         else:
+            self._take(record)
             return
+        if receivers and has_attributes(record.payload) and (excluded := self._senders.excluded(record.payload)):
+            receivers = tuple(receiver for receiver in receivers if receiver not in excluded)
         if receivers and self._attachments:
             receivers = self._attachments.hold_back(receivers, partition, epoch, record)
         if receivers:
             self._fanout.push(receivers, SharedMessage(partition, epoch, record, self._codecs))
+
+    def _take(self, record: Record) -> None:
+        """Take a record for the node itself."""
+        if is_request(record.topic):
+            self._responder.on_request(record)
+        elif record.topic == self._requester.topic:
+            self._requester.on_reply(record)

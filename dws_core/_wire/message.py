@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 from dws_core._errors import InvalidMessage
@@ -14,6 +14,8 @@ Untyped: TypeAlias = Literal["refuse", "broadcast"]
 """How to treat a message with neither a `type` nor a `topic`."""
 
 _HEADERS = ("type", "topic", "conn_id", "id", "key")
+_OWN_HEADERS = {"send": ("echo",), "broadcast": ("echo",), "reply": ("to",)}
+"""Further members by type. In messages of other types they belong to the data."""
 
 
 class Message:  # noqa: PLW1641 -- mutable, so not hashable
@@ -26,9 +28,11 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         conn_id: Connection id, or list of ids, of a direct message. None for any other message.
         id: Request id chosen by the client, repeated in the reply. If None, the client wants no reply.
         key: Idempotency key. If None, a repeat is a new message.
+        echo: Whether a published message is also delivered to its sender.
+        to: The `reply_to` of the request that a `reply` answers. None for any other message.
     """
 
-    __slots__ = ("conn_id", "data", "id", "key", "topic", "type")
+    __slots__ = ("conn_id", "data", "echo", "id", "key", "to", "topic", "type")
 
     def __init__(
         self,
@@ -39,6 +43,8 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         conn_id: str | list[str] | None = None,
         id: str | int | None = None,
         key: str | None = None,
+        echo: bool = True,
+        to: str | None = None,
     ) -> None:
         self.data: JSON = data
         self.type: str = typ
@@ -46,6 +52,8 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         self.conn_id: str | list[str] | None = conn_id
         self.id: str | int | None = id
         self.key: str | None = key
+        self.echo: bool = echo
+        self.to: str | None = to
 
     @property
     def typ(self) -> str:
@@ -56,8 +64,9 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
     def from_client_message(cls, *, data: Any, untyped: Untyped = "broadcast") -> Message:
         """Read a client's decoded message. The given object is not changed.
 
-        If there is no member `data`, the data is an object of all other members except `type`, `id`, `topic`, `key` and
-        `conn_id`. If there is no `type`, the message is a `send` if it has a topic.
+        If there is no member `data`, the data is an object of all other members except `type`, `id`, `topic`, `key`,
+        `conn_id`, `echo` of a publish and `to` of a reply. If there is no `type`, the message is a `send` if it has a
+        topic.
 
         Args:
             data: The decoded message.
@@ -71,21 +80,27 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
             raise InvalidMessage(
                 f"a message must be an object, got {_kind(data)}.", fix='send an object such as {"type": "ping"}'
             )
-        for name, check, expected in _CHECKS:
-            if (value := data.get(name)) is not None and not check(value):
-                raise InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix=f"send {expected}")
+        for check in _CHECKS:
+            _check(data, *check)
         topic = data.get("topic")
         if untyped == "refuse" and topic is None and not data.get("type"):
             raise InvalidMessage(
                 "the message has neither a type nor a topic.", fix='add a member such as "type": "ping"'
             )
+        typ = data.get("type") or ("broadcast" if topic is None else "send")
+        own = _OWN_HEADERS.get(typ, ())
+        for name in own:
+            _check(data, name, *_OWN_CHECKS[name])
+        headers = (*_HEADERS, *own)
         return cls(
-            data=data["data"] if "data" in data else {k: v for k, v in data.items() if k not in _HEADERS},
-            typ=data.get("type") or ("broadcast" if topic is None else "send"),
+            data=data["data"] if "data" in data else {k: v for k, v in data.items() if k not in headers},
+            typ=typ,
             topic=topic,
             conn_id=data.get("conn_id"),
             id=data.get("id"),
             key=data.get("key"),
+            echo="echo" not in own or data.get("echo") is not False,
+            to=data.get("to") if "to" in own else None,
         )
 
     def __serialize__(self) -> dict[str, Any]:
@@ -104,8 +119,14 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
     def __repr__(self) -> str:
-        shown = {name: getattr(self, name) for name in ("type", "topic", "conn_id", "id", "key", "data")}
-        return "Message(" + ", ".join(f"{k}={v!r}" for k, v in shown.items() if v is not None) + ")"
+        shown = {name: getattr(self, name) for name in ("type", "topic", "conn_id", "id", "key", "to", "data")}
+        echo = "" if self.echo else ", echo=False"
+        return "Message(" + ", ".join(f"{k}={v!r}" for k, v in shown.items() if v is not None) + echo + ")"
+
+
+def _check(data: Mapping[Any, Any], name: str, is_valid: Callable[[object], bool], expected: str) -> None:
+    if (value := data.get(name)) is not None and not is_valid(value):
+        raise InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix=f"send {expected}")
 
 
 def _kind(value: object) -> str:
@@ -121,6 +142,10 @@ def _is_id(value: object) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_conn_id(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
 
@@ -132,3 +157,5 @@ _CHECKS = (
     ("id", _is_id, "a string or an integer"),
     ("key", _is_text, "a string"),
 )
+
+_OWN_CHECKS = {"echo": (_is_bool, "a boolean"), "to": (_is_text, "a string")}

@@ -1,4 +1,4 @@
-"""Topics that are reserved for the node: those of broadcasts and direct messages."""
+"""Topics that are reserved for the node: those of broadcasts, direct messages, requests and replies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ ALL: Final = "$all"
 """Topic of broadcasts."""
 
 _CONN: Final = "$conn/"
+_NODE: Final = "$node/"
+_REQUEST: Final = "$request/"
+_REQUEST_CONN: Final = "$request/conn/"
+_REQUEST_USER: Final = "$request/user/"
 _MAX_CONN_ID_BYTES: Final = 256
 
 
@@ -43,4 +47,38 @@ def conn_topic(conn_id: str) -> str:
 
 def conn_id_of(topic: str) -> str | None:
     """Return the connection id of a `$conn/…` topic, or None for any other topic."""
-    return unquote(topic[len(_CONN) :]) if topic.startswith(_CONN) else None
+    return _rest(topic, _CONN)
+
+
+def node_topic(node: str) -> str:
+    """Return the topic of the replies to a node."""
+    return _NODE + node
+
+
+def is_request(topic: str) -> bool:
+    """Return whether a topic is one of requests to clients."""
+    return topic.startswith(_REQUEST)
+
+
+def conn_request_topic(conn_id: str) -> str:
+    """Return the topic of requests to the connections with an id."""
+    return _REQUEST_CONN + quote(conn_id, safe="")
+
+
+def user_request_topic(user: str) -> str:
+    """Return the topic of requests to the connections of a user."""
+    return _REQUEST_USER + quote(user, safe="")
+
+
+def requested_conn_id(topic: str) -> str | None:
+    """Return the connection id of a topic of `conn_request_topic`, or None for any other topic."""
+    return _rest(topic, _REQUEST_CONN)
+
+
+def requested_user(topic: str) -> str | None:
+    """Return the user of a topic of `user_request_topic`, or None for any other topic."""
+    return _rest(topic, _REQUEST_USER)
+
+
+def _rest(topic: str, prefix: str) -> str | None:
+    return unquote(topic[len(prefix) :]) if topic.startswith(prefix) else None

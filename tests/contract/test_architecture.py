@@ -29,15 +29,17 @@ LAYERS: dict[str, int] = {
     "plugin": 2,
     "_builtin": 2,
     "client._state": 1,
+    "client._events": 1,
     "client._members": 1,
 }
 """The layers of modules. All modules that are not listed are in layer 3."""
 
 NODE_ORDER = [
     {"manager"},
+    {"publish_methods", "request_methods"},
     {"runtime"},
     {"tail_sink", "requests"},
-    {"recovery"},
+    {"recovery", "asking"},
     {"connection"},
     {"sending"},
     {"publisher"},

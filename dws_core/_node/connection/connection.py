@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from starlette.datastructures import State
 from starlette.websockets import WebSocket, WebSocketState
 
 from dws_core._auth.interface import Principal
@@ -75,6 +76,15 @@ class Connection(SocketReader):
     def topics(self) -> FilterSet[Connection]:
         """The filters of this connection, a live set: adding subscribes and removing unsubscribes."""
         return FilterSet(self._host.router, self)
+
+    @property
+    def state(self) -> State:
+        """Any values that the application keeps for this connection, for example `connection.state.name = "Ann"`.
+
+        It is the `state` of the WebSocket, so dependencies and middleware use the same object. It is created at the first
+        access and stays on this node.
+        """
+        return self.websocket.state
 
     @property
     def takes_ready_frames(self) -> bool:

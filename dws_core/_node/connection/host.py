@@ -11,7 +11,7 @@ from dws_core._node.stats import Counters
 from dws_core._tasks import Tasks
 from dws_core._topics.router import Router
 from dws_core._topics.trie import MqttMatcher
-from dws_core._wire.message import Untyped
+from dws_core._wire.message import JSON, Untyped
 
 C = TypeVar("C")
 
@@ -31,6 +31,10 @@ class ConnectionHost(Protocol[C]):
         """Forget a closed connection. Called once."""
         ...
 
+    def on_reply(self, connection: C, message: JSON) -> bool:
+        """Take a client's reply to a request of the application. Return False for any other message."""
+        ...
+
 
 class StandaloneHost:
     """The host of a connection that was created without a manager."""
@@ -46,3 +50,7 @@ class StandaloneHost:
 
     def on_closed(self, connection: Any) -> None:
         """Do nothing: there is nothing to forget."""
+
+    def on_reply(self, connection: Any, message: JSON) -> bool:
+        """Return False: there are no requests."""
+        return False

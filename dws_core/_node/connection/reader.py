@@ -185,6 +185,8 @@ class SocketReader:
         try:
             while True:
                 message = await self._read()
+                if self._host.on_reply(self, message):
+                    continue
                 if inbox.full and not await inbox.room(self._host.limits.handler_stall_s):
                     busy = Refused("overloaded", "the handler does not keep up; try again later", temporary=True)
                     self._refuse(busy, request_id=id_of(message))

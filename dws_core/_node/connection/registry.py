@@ -60,3 +60,7 @@ class ConnectionRegistry:
     def by_id(self, conn_id: str) -> tuple[Connection, ...]:
         """Return the connections with an id, usually one or none."""
         return self._by_id.get(conn_id, ())
+
+    def by_user(self, user: str) -> tuple[Connection, ...]:
+        """Return the connections of an authenticated user. The cost grows with the number of all connections."""
+        return tuple(c for c in self._all if c.principal is not None and c.principal.id == user)

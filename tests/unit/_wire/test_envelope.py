@@ -7,15 +7,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dws_core import CodecError
-from dws_core._wire.envelope import header_of, open_envelope
+from dws_core._wire.envelope import attributes_of, has_attributes, header_of, open_envelope
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(st.binary())
 def test_any_payload_round_trips_with_its_codec(data: bytes) -> None:
-    assert open_envelope(header_of("json") + data) == ("json", data)
+    payload = header_of("json") + data
+    assert open_envelope(payload) == ("json", data)
+    assert not has_attributes(payload)
+    assert attributes_of(payload) == {}
 
 
-@pytest.mark.parametrize("payload", [b"", b"1 json", b"2 json\n{}", b"1 \n{}", b"{}\n", b"\xff\xff\n"])
+@given(st.binary(), st.dictionaries(TEXT, TEXT, min_size=1, max_size=3))
+def test_any_attributes_round_trip(data: bytes, attributes: dict[str, str]) -> None:
+    payload = header_of("json", attributes) + data
+    assert open_envelope(payload) == ("json", data)
+    assert has_attributes(payload)
+    assert attributes_of(payload) == attributes
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"1 json", b"2 json\n{}", b"2 json \n{}", b"3 json a=b\n{}", b"1 \n{}", b"{}\n", b"\xff\xff\n"]
+)
 def test_invalid_envelope_is_rejected(payload: bytes) -> None:
-    with pytest.raises(CodecError, match="version 1"):
+    with pytest.raises(CodecError, match="version 1 or 2"):
         open_envelope(payload)

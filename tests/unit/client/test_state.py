@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from dws_core._errors import InvalidMessage, PublishOutcomeUnknown
-from dws_core.client._state import (
-    KEY_WINDOW_S,
+from dws_core.client._events import (
     Answered,
-    ClientState,
     Connected,
     Event,
     Expiring,
@@ -20,9 +18,10 @@ from dws_core.client._state import (
     Leave,
     Message,
     NotSubscribed,
+    Requested,
     Subscribed,
-    stored_messages,
 )
+from dws_core.client._state import KEY_WINDOW_S, ClientState, stored_messages
 
 
 def state(cursor: str | None = None) -> ClientState:
@@ -408,3 +407,13 @@ def test_history_is_list_of_messages() -> None:
 def test_client_id_is_sent_with_first_message() -> None:
     made = ClientState(key_prefix="k-", client_id="secret")
     assert made.hello()["data"] == {"filters": [], "client_id": "secret"}
+
+
+def test_request_of_node_is_an_event() -> None:
+    made = state()
+    connect(made)
+    frame = {"type": "request", "reply_to": "r", "timeout_s": 5.0, "data": {"n": 1}}
+    assert made.receive(frame) == [Requested(data={"n": 1}, reply_to="r", timeout_s=5.0)]
+    for broken in ({"reply_to": 1}, {"timeout_s": "5"}, {"timeout_s": -1}):
+        with pytest.raises(InvalidMessage):
+            made.receive({**frame, **broken})

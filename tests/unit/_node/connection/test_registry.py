@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dws_core import Principal
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core.testing import FakeWebSocket
@@ -67,3 +68,18 @@ async def test_rename_of_removed_connection_does_not_add_it() -> None:
     assert ann.id == "bo"
     assert ann not in connections
     assert connections.by_id("bo") == ()
+
+
+async def test_connections_are_found_by_user() -> None:
+    connections = ConnectionRegistry()
+    phone = Connection(FakeWebSocket(), "a", principal=Principal(id="ann"))
+    laptop = Connection(FakeWebSocket(), "b", principal=Principal(id="ann"))
+    for connection in (
+        phone,
+        laptop,
+        _connection("ann"),
+        Connection(FakeWebSocket(), "c", principal=Principal(id="bo")),
+    ):
+        connections.add(connection)
+    assert connections.by_user("ann") == (phone, laptop)
+    assert connections.by_user("nobody") == ()
