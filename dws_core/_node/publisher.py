@@ -97,6 +97,8 @@ class Publisher:
         self, topics: Sequence[str], data: JSON, *, key: str | None = None
     ) -> list[asyncio.Future[Receipt]]:
         """Publish the same data to several topics. It is encoded once. Errors: see `publish`."""
+        if len(topics) == 1:
+            return [self.publish(topics[0], data, key=key)]
         return self._store_each(topics, self._check_and_encode(topics, data, key), key)
 
     def publish_from_anywhere(self, topics: Sequence[str], data: JSON, *, key: str | None = None) -> list[AnyFuture]:

@@ -82,8 +82,8 @@ class Dispatcher:
             await self._action_of(message)(connection, message)
         except Exception as error:  # noqa: BLE001 -- any failure is answered, so that the connection continues
             self._answer_failure(connection, error, request_id)
-        if self._served != id(connection):
-            self._served, self._in_a_row = id(connection), 0
+        if self._served != (served := id(connection)):
+            self._served, self._in_a_row = served, 0
         self._in_a_row += 1
         if self._in_a_row >= _YIELD_EVERY:
             self._in_a_row = 0
