@@ -142,7 +142,7 @@ def minimums(session: nox.Session) -> None:
     """Run the tests, or some of them, on the oldest Python with the lowest allowed versions of the dependencies."""
     install_workspace(session, "test")
     pins = [pin for folder in (Path(), *PLUGINS) for pin in lowest(folder)]
-    session.install(*pins, "uvicorn==0.53", "httpx")  # the test client of that Starlette needs httpx
+    session.install(*pins, "uvicorn==0.53")
     session.run("pytest", "-W", "default::DeprecationWarning", *session.posargs)  # old packages use deprecated APIs
 
 
