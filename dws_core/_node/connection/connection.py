@@ -16,7 +16,8 @@ from dws_core._node.connection.host import ConnectionHost, StandaloneHost
 from dws_core._node.connection.reader import SOCKET_CLOSED, SocketReader
 from dws_core._node.sending.outbox import Outbox, OutboxSettings, ReadyOutbox, TaskOutbox
 from dws_core._node.sending.ready_frames import sink_of
-from dws_core._wire.close_codes import ABNORMAL, CloseCode, check_code, reason_of, shorten_reason
+from dws_core._reason import shorten_reason
+from dws_core._wire.close_codes import ABNORMAL, CloseCode, check_code, reason_of
 from dws_core._wire.codecs import Codec, JSONCodec
 from dws_core._wire.frames import Frame
 from dws_core._wire.message import JSON
