@@ -129,6 +129,11 @@ class Connection(SocketReader):
         if self._begin_close(code, reason):
             self._host.tasks.spawn(self._finish_close(), name=f"close connection {self.id!r}")
 
+    async def _leave_open(self, code: int) -> None:
+        """End the connection, but let somebody else close the socket. Queued messages are written."""
+        if self._begin_close(code, None):
+            await self._finish_close(closes_socket=False)
+
     async def _caught_up(self) -> None:
         """Wait until the client has read all earlier messages, or the connection is closed. Close it if it stalls."""
         await self._host.fanout.flushed()
@@ -188,13 +193,14 @@ class Connection(SocketReader):
         self._close_code, self._close_reason = code, reason
         return True
 
-    async def _finish_close(self) -> None:
+    async def _finish_close(self, *, closes_socket: bool = True) -> None:
         try:
             async with asyncio.timeout(self._host.limits.close_timeout_s):
                 self._host.fanout.flush()
                 await self._outbox.flushed()
                 self._outbox.close()
-                await self.websocket.close(self._close_code or CloseCode.NORMAL, self._close_reason)
+                if closes_socket:
+                    await self.websocket.close(self._close_code or CloseCode.NORMAL, self._close_reason)
         except TimeoutError:
             logger.warning(
                 "connection %r: the close frame could not be written within close_timeout_s; the socket is dropped",
