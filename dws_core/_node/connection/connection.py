@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any
 
 from starlette.datastructures import State
 from starlette.websockets import WebSocket, WebSocketState
@@ -160,6 +163,7 @@ class Connection(SocketReader):
             limit_bytes=self._host.limits.outbox_bytes,
             policy=policy,
             counters=self._host.counters,
+            overruns=self._host.overruns,
             on_overflow=self._on_overflow,
         )
         if (sink := sink_of(self.websocket.scope)) is not None:
@@ -168,14 +172,13 @@ class Connection(SocketReader):
             return ReadyOutbox(sink, settings)
         return TaskOutbox(self._write, self._start_writer, settings)
 
-    async def _write(self, frame: Frame) -> None:
-        if frame.binary:
-            await self.websocket.send_bytes(frame.payload)
-        else:
-            await self.websocket.send_text(frame.text)
+    def _write(self, frame: Frame) -> Coroutine[Any, Any, None]:
+        kind, data = ("bytes", frame.payload) if frame.binary else ("text", frame.text)
+        return self.websocket.send({"type": "websocket.send", kind: data})
 
-    def _start_writer(self, outbox: TaskOutbox) -> None:
-        self._host.tasks.spawn(self._run_writer(outbox), name=f"write to connection {self.id!r}")
+    def _start_writer(self, outbox: TaskOutbox, context: Context) -> asyncio.Task[None]:
+        name = f"write to connection {self.id!r}"
+        return self._host.tasks.spawn(self._run_writer(outbox), name=name, context=context)
 
     async def _run_writer(self, outbox: TaskOutbox) -> None:
         try:
