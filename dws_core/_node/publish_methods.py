@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from dws_core._errors import ConfigurationError, InvalidTopic
 from dws_core._node.connection.connection import Connection
@@ -32,8 +33,10 @@ class PublishMethods:
     ) -> PendingPublish:
         """Publish data to a topic. Every connection with a matching filter receives it, on every node.
 
-        Publishes immediately and in order. Await the result to wait until the broker has stored the message. In a thread,
-        for example in a `def` route of FastAPI, the event loop of the node publishes it, and `result()` waits.
+        Publishes immediately and in order. Await the result to wait until the broker has stored the message, and to let the
+        node deliver it: a burst then waits for connections of this node that are over `Limits.outbox_bytes`, as long as
+        they read. In a thread, for example in a `def` route of FastAPI, the event loop of the node publishes the message,
+        and `result()` waits.
 
         Args:
             topic: A topic without wildcards (MQTT 5.0 §4.7).
@@ -126,4 +129,5 @@ class PublishMethods:
         elif exclude is not None:
             name = self._runtime.senders.name(exclude)
         futures = self._publisher.publish_from_anywhere(topics, data, key=key, exclude=name)
-        return PendingPublish(futures, subject, self._publisher.locate(topics))
+        delivered = partial(self._runtime.delivered, topics)
+        return PendingPublish(futures, subject, self._publisher.locate(topics), delivered=delivered)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -32,6 +32,7 @@ from dws_core._node.recovery.shared_reads import SharedReads
 from dws_core._node.requests.dispatcher import Dispatcher
 from dws_core._node.requests.resume import Resume
 from dws_core._node.sending.fanout import Fanout
+from dws_core._node.sending.overruns import Overruns
 from dws_core._node.stats import Counters, NodeHealth, NodeStats
 from dws_core._node.tail_sink import NodeTailSink
 from dws_core._tasks import Tasks
@@ -97,6 +98,7 @@ class NodeRuntime:
     cursors: Cursors
     attachments: Attachments
     attempts: Attempts
+    overruns: Overruns = field(default_factory=Overruns)
     history: HistoryReader = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     tail_sink: NodeTailSink = field(init=False)
@@ -210,6 +212,17 @@ class NodeRuntime:
             dropped=self.counters.dropped,
             overflows=self.counters.overflows,
         )
+
+    async def delivered(self, topics: Sequence[str]) -> None:
+        """Let the event loop deliver published messages. A loop that only publishes would otherwise block their readers.
+
+        Connections over their limit that receive one of the topics are waited for, as long as they read.
+        """
+        await asyncio.sleep(0)
+        if not self.overruns or self.settings.publisher.loop is not asyncio.get_running_loop():
+            return
+        receivers = {connection for topic in topics for connection in self.tail_sink.receivers(topic) or ()}
+        await asyncio.gather(*[c._outbox.read() for c in receivers if c._outbox in self.overruns])
 
     async def _update_cursors(self) -> None:
         while True:

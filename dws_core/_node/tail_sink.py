@@ -109,18 +109,24 @@ class NodeTailSink:
             logger.log(level, "broker is %s: %s", state, detail)
         self.state, self.detail = state, detail
 
+    def receivers(self, topic: str) -> Sequence[Connection] | None:
+        """Return the connections that receive messages of a topic, or None for a topic between nodes.
+
+        It is the same object as long as they are the same connections.
+        """
+        if not is_reserved(topic):
+            return self._router.receivers(topic)
+        if topic == ALL:
+            return self._connections.everyone
+        conn_id = conn_id_of(topic)
+        return None if conn_id is None else self._connections.by_id(conn_id)
+
     def _has_cursor_in(self, connection: Connection, partition: int) -> bool:
         return self._cursors.holds_cursor(connection) and partition in self._interest.partitions(connection)
 
     def _deliver(self, partition: int, epoch: str, record: Record) -> None:
-        topic = record.topic
-        if not is_reserved(topic):
-            receivers: Sequence[Connection] = self._router.receivers(topic)
-        elif topic == ALL:
-            receivers = self._connections.everyone
-        elif (conn_id := conn_id_of(topic)) is not None:
-            receivers = self._connections.by_id(conn_id)
-        else:
+        receivers = self.receivers(record.topic)
+        if receivers is None:
             self._take(record)
             return
         if receivers and has_attributes(record.payload) and (excluded := self._senders.excluded(record.payload)):

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from dws_core._limits.limits import Limits
 from dws_core._node.pacing import Pacer
 from dws_core._node.sending.fanout import Fanout
+from dws_core._node.sending.overruns import Overruns
 from dws_core._node.stats import Counters
 from dws_core._tasks import Tasks
 from dws_core._topics.router import Router
@@ -26,6 +27,7 @@ class ConnectionHost(Protocol[C]):
     untyped: Untyped
     fanout: Fanout
     counters: Counters
+    overruns: Overruns
 
     def on_closed(self, connection: C) -> None:
         """Forget a closed connection. Called once."""
@@ -46,6 +48,7 @@ class StandaloneHost:
         self.limits = Limits(message_bytes=None, messages_per_s=None)
         self.untyped: Untyped = "broadcast"
         self.counters = Counters()
+        self.overruns = Overruns()
         self.fanout = Fanout(self.counters)
 
     def on_closed(self, connection: Any) -> None:
