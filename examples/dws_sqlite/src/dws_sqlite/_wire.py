@@ -49,7 +49,9 @@ class SQLiteWire(StreamWire):
             raise LayoutMismatch(f"channel {layout.channel!r} has {stored}, not {wanted}.", fix="use the same layout")
         self._tables = [f"stream_{self._identity}_{partition}" for partition in range(layout.partitions)]
         # Other programs may write to the file, too.
-        columns = "(id INTEGER PRIMARY KEY AUTOINCREMENT, stored_s, data, CHECK (id < 1 << 46 AND typeof(data) = 'blob'))"
+        columns = (
+            "(id INTEGER PRIMARY KEY AUTOINCREMENT, stored_s, data, CHECK (id < 1 << 46 AND typeof(data) = 'blob'))"
+        )
         await self._writer.run(*((f"CREATE TABLE IF NOT EXISTS {table} {columns}",) for table in self._tables))
         return WireInfo()
 
