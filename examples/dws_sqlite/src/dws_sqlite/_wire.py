@@ -48,7 +48,10 @@ class SQLiteWire(StreamWire):
         if stored != wanted:
             raise LayoutMismatch(f"channel {layout.channel!r} has {stored}, not {wanted}.", fix="use the same layout")
         self._tables = [f"stream_{self._identity}_{partition}" for partition in range(layout.partitions)]
-        columns = "(id INTEGER PRIMARY KEY AUTOINCREMENT, stored_s, data)"
+        # Other programs may write to the file, too.
+        columns = (
+            "(id INTEGER PRIMARY KEY AUTOINCREMENT, stored_s, data, CHECK (id < 1 << 46 AND typeof(data) = 'blob'))"
+        )
         await self._writer.run(*((f"CREATE TABLE IF NOT EXISTS {table} {columns}",) for table in self._tables))
         return WireInfo()
 
@@ -102,7 +105,5 @@ class SQLiteWire(StreamWire):
             timer.cancel()
 
     async def _page(self, partition: int, start: int, stop: float = float("inf")) -> list[Any]:
-        # Another program may have written a text, a number or nothing, which cannot be read and is a gap.
-        columns = "id, CASE typeof(data) WHEN 'blob' THEN data ELSE x'' END"
-        query = f"SELECT {columns} FROM {self._tables[partition]} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
+        query = f"SELECT id, data FROM {self._tables[partition]} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
         return await self._reader.run((query, start, stop))
