@@ -69,11 +69,10 @@ class SQLiteWire(StreamWire):
     async def append(self, partition: int, data: bytes) -> int:
         """Insert a row, and delete old ones."""
         table, now_s = self._tables[partition], time.time()
-        prune = (_PRUNE.format(table), now_s - self._options.retention_s)
         insert = (f"INSERT INTO {table} VALUES (NULL, ?, ?) RETURNING id", now_s, data)
         try:
             async with asyncio.timeout(self._append_timeout_s):
-                ((offset,),) = await self._writer.run(prune, insert)
+                ((offset,),) = await self._writer.run((_PRUNE.format(table), now_s - self._options.retention_s), insert)
         except TimeoutError as error:
             self._writer.finished = True
             raise WireLost("the file does not answer") from error
