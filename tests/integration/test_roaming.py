@@ -74,6 +74,8 @@ async def run(
                 await trouble(progress)
             await killing
             await publish_ends(a.url, TOPICS, roamers)
+    for roamer in roamers:
+        roamer.unknown = progress.unknown
     return roamers
 
 
