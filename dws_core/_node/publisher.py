@@ -139,6 +139,8 @@ class Publisher:
 
     def _store_each(self, topics: Sequence[str], payload: bytes, key: str | None) -> list[asyncio.Future[Receipt]]:
         self._counters.published += len(topics)
+        if len(topics) == 1:
+            return [self._store(topics[0], payload, key)]
         return [self._store(topic, payload, key) for topic in topics]
 
     def _store(self, topic: str, payload: bytes, key: str | None) -> asyncio.Future[Receipt]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from dws_core._errors import InvalidMessage
@@ -14,8 +14,6 @@ Untyped: TypeAlias = Literal["refuse", "broadcast"]
 """How to treat a message with neither a `type` nor a `topic`."""
 
 _HEADERS = ("type", "topic", "conn_id", "id", "key")
-_OWN_HEADERS = {"send": ("echo",), "broadcast": ("echo",), "reply": ("to",)}
-"""Further members by type. In messages of other types they belong to the data."""
 
 
 class Message:  # noqa: PLW1641 -- mutable, so not hashable
@@ -80,28 +78,32 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
             raise InvalidMessage(
                 f"a message must be an object, got {_kind(data)}.", fix='send an object such as {"type": "ping"}'
             )
-        for check in _CHECKS:
-            _check(data, *check)
+        for name, is_valid, expected in _CHECKS:
+            if (value := data.get(name)) is not None and not is_valid(value):
+                raise _mistyped(name, expected, value)
         topic = data.get("topic")
         if untyped == "refuse" and topic is None and not data.get("type"):
             raise InvalidMessage(
                 "the message has neither a type nor a topic.", fix='add a member such as "type": "ping"'
             )
-        typ = data.get("type") or ("broadcast" if topic is None else "send")
-        own = _OWN_HEADERS.get(typ, ())
-        for name in own:
-            _check(data, name, *_OWN_CHECKS[name])
-        headers = (*_HEADERS, *own)
-        return cls(
-            data=data["data"] if "data" in data else {k: v for k, v in data.items() if k not in headers},
-            typ=typ,
+        message = cls(
+            data=data.get("data"),
+            typ=data.get("type") or ("broadcast" if topic is None else "send"),
             topic=topic,
             conn_id=data.get("conn_id"),
             id=data.get("id"),
             key=data.get("key"),
-            echo="echo" not in own or data.get("echo") is not False,
-            to=data.get("to") if "to" in own else None,
         )
+        own = _OWN_MEMBERS.get(message.type)
+        if own is not None and (value := data.get(own[0])) is not None:
+            name, is_valid, expected = own
+            if not is_valid(value):
+                raise _mistyped(name, expected, value)
+            setattr(message, name, value)
+        if "data" not in data:
+            headers = _HEADERS if own is None else (*_HEADERS, own[0])
+            message.data = {k: v for k, v in data.items() if k not in headers}
+        return message
 
     def __serialize__(self) -> dict[str, Any]:
         """Return the message as a new `dict`, as in the original library.
@@ -124,9 +126,8 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         return "Message(" + ", ".join(f"{k}={v!r}" for k, v in shown.items() if v is not None) + echo + ")"
 
 
-def _check(data: Mapping[Any, Any], name: str, is_valid: Callable[[object], bool], expected: str) -> None:
-    if (value := data.get(name)) is not None and not is_valid(value):
-        raise InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix=f"send {expected}")
+def _mistyped(name: str, expected: str, value: object) -> InvalidMessage:
+    return InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix=f"send {expected}")
 
 
 def _kind(value: object) -> str:
@@ -158,4 +159,6 @@ _CHECKS = (
     ("key", _is_text, "a string"),
 )
 
-_OWN_CHECKS = {"echo": (_is_bool, "a boolean"), "to": (_is_text, "a string")}
+_ECHO = ("echo", _is_bool, "a boolean")
+_OWN_MEMBERS = {"send": _ECHO, "broadcast": _ECHO, "reply": ("to", _is_text, "a string")}
+"""The further member of a type. In messages of other types it belongs to the data."""

@@ -51,6 +51,8 @@ def test_echo_and_to_are_members_of_their_types_only() -> None:
     assert read(data={"type": "reply", "to": "r", "data": 1}) == Message(data=1, typ="reply", to="r")
     assert read(data={"topic": "t", "to": "bob"}).data == {"to": "bob"}
     assert read(data={"type": "history", "topic": "t", "echo": False}).data == {"echo": False}
+    assert read(data={"topic": "t", "echo": None, "": 1}) == Message(data={"": 1}, typ="send", topic="t")
+    assert read(data={"type": "ping", "": 1}).data == {"": 1}
     with pytest.raises(InvalidMessage, match="member 'to' must be a string"):
         read(data={"type": "reply", "to": 1})
 
