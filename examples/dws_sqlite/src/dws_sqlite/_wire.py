@@ -12,9 +12,7 @@ from dws_core.plugin import Layout, LayoutMismatch, Start, StreamBounds, StreamW
 from dws_sqlite._database import Database
 
 # The check refuses rows of other programs that nobody could read.
-_COLUMNS: Final = (
-    "(id INTEGER PRIMARY KEY AUTOINCREMENT, stored_s, data, CHECK (id < 1 << 46 AND typeof(data) = 'blob'))"
-)
+_ROW: Final = "(id INTEGER PRIMARY KEY AUTOINCREMENT, stored_s, data, CHECK (id < 1 << 46 AND typeof(data) = 'blob'))"
 _PRUNE: Final = "DELETE FROM {0} WHERE id IN (SELECT id FROM {0} ORDER BY id LIMIT 8) AND stored_s < ?"
 
 
@@ -52,7 +50,7 @@ class SQLiteWire(StreamWire):
         if stored != wanted:
             raise LayoutMismatch(f"channel {layout.channel!r} has {stored}, not {wanted}.", fix="use the same layout")
         self._tables = [f"stream_{self._identity}_{partition}" for partition in range(layout.partitions)]
-        await self._writer.run(*((f"CREATE TABLE IF NOT EXISTS {table} {_COLUMNS}",) for table in self._tables))
+        await self._writer.run(*((f"CREATE TABLE IF NOT EXISTS {table} {_ROW}",) for table in self._tables))
         return WireInfo()
 
     async def close(self) -> None:
