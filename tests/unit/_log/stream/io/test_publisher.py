@@ -14,6 +14,7 @@ from dws_core._errors import (
     PublishOutcomeUnknown,
 )
 from dws_core._log.records import History
+from dws_core._log.stream.publishing import PublishQueue
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import WireBlocked, WireLost, WireRefused
 
@@ -118,6 +119,31 @@ async def test_refused_publish_is_certainly_not_stored() -> None:
             await desk.publish(b"refused")
         await desk.publish(b"next")
         assert desk.sink.payloads == [b"next"]
+
+
+@virtual
+async def test_many_deadlines_need_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look goes through all publishes that wait. All of them fail within a tenth of a second of their deadline."""
+    looks, expire = 0, PublishQueue.expire
+
+    def counting(self: PublishQueue[object], now: float) -> object:
+        nonlocal looks
+        looks += 1
+        return expire(self, now)
+
+    async with StreamDesk() as desk:
+        desk.server.up = False
+        desk.server.cut()
+        await desk.sink.reports("degraded")
+        monkeypatch.setattr(PublishQueue, "expire", counting)
+        loop, late = asyncio.get_running_loop(), list[float]()
+        for number in range(1000):
+            due = loop.time() + 1.0 + number / 1000
+            future = desk.publish(b"x", deadline_s=1.0 + number / 1000)
+            future.add_done_callback(lambda done, due=due: late.append(loop.time() - due) or done.exception())  # type: ignore[misc]
+        await asyncio.wait({future})
+        assert looks <= 2 * 12
+        assert 0 <= min(late) <= max(late) <= 0.11
 
 
 @virtual
