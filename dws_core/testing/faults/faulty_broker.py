@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import ClassVar, Self
 
@@ -204,12 +204,15 @@ class FaultyBroker(LogBroker):
         *,
         history: History,
         key: str | None = None,
+        order: Hashable | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
         """Publish, unless a fault prevents it."""
 
         def forward() -> asyncio.Future[Receipt]:
-            return self.broker.publish(partition, topic, payload, history=history, key=key, deadline_s=deadline_s)
+            return self.broker.publish(
+                partition, topic, payload, history=history, key=key, order=order, deadline_s=deadline_s
+            )
 
         if self._unreachable:
             return _failed(_unavailable())
