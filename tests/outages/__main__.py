@@ -61,6 +61,10 @@ def main() -> None:
             server.start()
             scenario = Scenario(server=server, url=server.url + options, seed=seed, cut=cut, count=arguments.count)
             roamers = asyncio.run(scenario.run())
+        except ExceptionGroup as failures:
+            failed = True
+            print(arguments.server, f"seed {seed}: not finished,", *map(repr, failures.exceptions), flush=True)
+            continue
         finally:
             server.remove()
         found = summary(roamers, arguments.count)

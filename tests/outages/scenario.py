@@ -97,6 +97,8 @@ class Scenario:
                     await self._trouble(progress)
                 await asyncio.gather(*kills)
                 await publish_ends(urls[0], TOPICS, roamers)
+        for roamer in roamers:
+            roamer.unknown = progress.unknown
         return roamers
 
     async def _trouble(self, progress: Progress) -> None:
@@ -140,10 +142,11 @@ class Scenario:
 
 
 def summary(roamers: list[Roamer], count: int) -> Counter[str]:
-    """Return the numbers of holes, repeats, wrong orders and gaps, and of changes of the node."""
+    """Return the numbers of holes, repeats, wrong orders, gaps, changes of the node, and publishes that gave up."""
     found: Counter[str] = Counter({"hole": 0, "repeat": 0, "order": 0, "gap": 0})
     for roamer in roamers:
         found["hops"] += roamer.hops
+        found["unknown"] = len(roamer.unknown)
         found["gap"] += len(roamer.gaps)
         for text in roamer.violations(count):
             found.update(kind for kind in ("hole", "repeat", "order") if f": {kind} in " in text)

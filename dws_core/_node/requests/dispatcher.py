@@ -6,6 +6,7 @@ import asyncio
 import logging
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -194,14 +195,14 @@ class Dispatcher:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
         key = None if message.key is None else scoped_key(self._scope_of(connection), message.key)
         exclude = None if message.echo else self._senders.name(connection)
-        loop, partitions = asyncio.get_running_loop(), self._publisher.partitions_of(topics)
+        now, partitions = asyncio.get_running_loop().time(), self._publisher.partitions_of(topics)
         order, request = self._orders.setdefault(connection, SendOrder()), Repeatable(key, message.id)
-        if (wait_s := order.refusal_s(partitions, request, loop.time())) is not None:
+        if (wait_s := order.refusal_s(partitions, request, now)) is not None:
             raise Refused("unavailable", _AFTER_FAILURE, temporary=True, retry_in_s=round(wait_s, 3))
         futures = self._publisher.publish_to_each(topics, message.data, key=key, exclude=exclude, order=connection)
         for partition, future in zip(partitions, futures, strict=True):
             order.sent(partition, future)
-            future.add_done_callback(lambda done, at=partition: order.done(at, done, request, loop.time()))
+            future.add_done_callback(partial(order.done, partition, request))
         self._acknowledge_when_done(connection, message.id, topics[0], futures)
 
     def _acknowledge_when_done(

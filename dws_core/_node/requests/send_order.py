@@ -76,11 +76,11 @@ class SendOrder:
         """Note a publish that was passed to the broker."""
         self._latest[partition] = future
 
-    def done(self, partition: int, future: Future[Any], request: Repeatable, now: float) -> None:
-        """Note that a publish has succeeded or failed. Call it in the order of the publishes."""
+    def done(self, partition: int, request: Repeatable, future: Future[Any]) -> None:
+        """Note that a publish has succeeded or failed. Called in the order of the publishes."""
         if self._latest.get(partition) is future:
             del self._latest[partition]
         if is_temporary(future):
-            fence = self._fences.get(partition)
+            fence, now = self._fences.get(partition), future.get_loop().time()
             if fence is None or now >= fence.until:
                 self._fences[partition] = _Fence(request, now + FENCE_S)
