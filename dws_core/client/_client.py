@@ -35,7 +35,7 @@ from dws_core.client._events import (
     Subscribed,
 )
 from dws_core.client._link import Link
-from dws_core.client._publishing import Publishing, PublishMethods
+from dws_core.client._publishing import Publishing, PublishMethods, Recalled
 from dws_core.client._replies import Replies
 from dws_core.client._state import ClientState, stored_messages
 from dws_core.client._subscription import Subscription, Subscriptions
@@ -248,13 +248,15 @@ class Client(PublishMethods):
         self._answering.handler = handler
         return handler
 
-    async def _ask(self, members: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Send a request on this connection, or on the next one, and return the node's reply."""
+    async def _ask(self, members: Mapping[str, Any], recall: asyncio.Future[None] | None = None) -> Mapping[str, Any]:
+        """Send a request on this connection, or on the next one, and return the node's reply. See `Ask`."""
         self._check_open()
         # A value that cannot be encoded raises here, not on a connection.
         encode_within(self._endpoint.codec, members.get("data"), members)
         number, message = self._state.request(members)
         reply = self._replies.expect(number)
+        if recall is not None:
+            recall.add_done_callback(lambda _: self._replies.settle(number, Recalled()))
         self._changed.set()
         try:
             if self._link is not None and self._state.online:

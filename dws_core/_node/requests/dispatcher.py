@@ -6,7 +6,9 @@ import asyncio
 import logging
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from dws_core._auth.interface import Authorize
 from dws_core._errors import InvalidMessage
@@ -19,6 +21,7 @@ from dws_core._node.pending_publish import failure_of
 from dws_core._node.publisher import Publisher
 from dws_core._node.requests.permission import Permission
 from dws_core._node.requests.resume import Resume, over_limit
+from dws_core._node.requests.send_order import Repeatable, SendOrder
 from dws_core._node.sending.fanout import Fanout
 from dws_core._topics.filters import is_reserved
 from dws_core._topics.interface import TopicMatcher
@@ -40,6 +43,8 @@ _YIELD_EVERY: Final = 128
 A full inbox never suspends by itself. The requests of different connections are not interrupted, because messages of one
 tick are written together.
 """
+
+_AFTER_FAILURE: Final = "an earlier message was not stored. Repeat it first"
 
 
 class Dispatcher:
@@ -67,6 +72,7 @@ class Dispatcher:
         self._senders = senders
         self._responder = responder
         self._fanout = fanout
+        self._orders: WeakKeyDictionary[Connection, SendOrder] = WeakKeyDictionary()
         self._served = self._in_a_row = 0
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
             "connect": self._connect,
@@ -189,7 +195,14 @@ class Dispatcher:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
         key = None if message.key is None else scoped_key(self._scope_of(connection), message.key)
         exclude = None if message.echo else self._senders.name(connection)
-        futures = self._publisher.publish_to_each(topics, message.data, key=key, exclude=exclude)
+        now, partitions = asyncio.get_running_loop().time(), self._publisher.partitions_of(topics)
+        order, request = self._orders.setdefault(connection, SendOrder()), Repeatable(key, message.id)
+        if (wait_s := order.refusal_s(partitions, request, now)) is not None:
+            raise Refused("unavailable", _AFTER_FAILURE, temporary=True, retry_in_s=round(wait_s, 3))
+        futures = self._publisher.publish_to_each(topics, message.data, key=key, exclude=exclude, order=connection)
+        for partition, future in zip(partitions, futures, strict=True):
+            order.sent(partition, future)
+            future.add_done_callback(partial(order.done, partition, request))
         self._acknowledge_when_done(connection, message.id, topics[0], futures)
 
     def _acknowledge_when_done(

@@ -242,3 +242,34 @@ async def test_lost_message_to_all_is_sent_again() -> None:
         desk.troubles.next["send_control"].append(WireLost("cut"))
         assert (await desk.publish(b"a", size=0)).offset is None
         assert desk.sink.payloads == [b"a"]
+
+
+@virtual
+async def test_followers_of_expired_publish_fail_with_it() -> None:
+    """A publish of another order is stored."""
+    async with StreamDesk() as desk:
+        desk.troubles.next["append"] += [WireBlocked("an alarm")] * 100
+        first = desk.publish(b"first", deadline_s=1.0, order="a")
+        later = desk.publish(b"later", deadline_s=60.0, order="a")
+        other = desk.publish(b"other", deadline_s=60.0, order="b")
+        with pytest.raises(BrokerUnavailable):
+            await first
+        assert isinstance(later.exception(), BrokerUnavailable)
+        assert not other.done()
+        desk.troubles.next["append"].clear()
+        await other
+        again = [desk.publish(payload, order="a") for payload in (b"first", b"later")]
+        await asyncio.gather(*again)
+        assert desk.sink.payloads == [b"other", b"first", b"later"]
+
+
+@virtual
+async def test_followers_in_both_queues_fail() -> None:
+    async with StreamDesk() as desk:
+        desk.troubles.next["append"] += [WireBlocked("an alarm")] * 100
+        first = desk.publish(b"first", deadline_s=1.0, order="a")
+        later = desk.publish(b"later", deadline_s=60.0, order="a", size=0)
+        with pytest.raises(BrokerUnavailable):
+            await first
+        assert later.done()
+        assert isinstance(later.exception(), BrokerUnavailable)
