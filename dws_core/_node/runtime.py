@@ -28,8 +28,12 @@ from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.history import HistoryReader
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
+from dws_core._node.recovery.replayer import Replayer
+from dws_core._node.recovery.replays import Replays
 from dws_core._node.recovery.shared_reads import SharedReads
+from dws_core._node.recovery.shared_searches import SharedSearches
 from dws_core._node.requests.dispatcher import Dispatcher
+from dws_core._node.requests.past import Past
 from dws_core._node.requests.resume import Resume
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.sending.overruns import Overruns
@@ -98,6 +102,7 @@ class NodeRuntime:
     cursors: Cursors
     attachments: Attachments
     attempts: Attempts
+    replays: Replays
     overruns: Overruns = field(default_factory=Overruns)
     history: HistoryReader = field(init=False)
     dispatcher: Dispatcher = field(init=False)
@@ -127,6 +132,7 @@ class NodeRuntime:
             cursors=Cursors(caches, interest, fanout, settings.broker),
             attachments=Attachments(),
             attempts=Attempts(),
+            replays=Replays(settings.matcher),
         )
         runtime.history = runtime._build_history()
         runtime.dispatcher = runtime._build_dispatcher()
@@ -184,6 +190,7 @@ class NodeRuntime:
         self.senders.on_closed(connection)
         self.cursors.forget(connection)
         self.attachments.remove(connection)
+        self.replays.forget(connection)
 
     def on_reply(self, connection: Connection, message: JSON) -> bool:
         """Take a client's reply to a request of the application. Return False for any other message."""
@@ -236,7 +243,7 @@ class NodeRuntime:
             await asyncio.sleep(idle_s / 4)
             limit = asyncio.get_running_loop().time() - idle_s
             for connection in self.connections:
-                if not self.router.filters(connection) and connection._last_message_s < limit:
+                if not connection.topics and connection._last_message_s < limit:
                     connection.disconnect(CloseCode.GOING_AWAY, "idle")
 
     async def _stop_broker_after_failure(self) -> None:
@@ -290,7 +297,32 @@ class NodeRuntime:
             resume=resume,
             senders=self.senders,
             responder=self.responder,
+            past=self._build_past(attach),
             fanout=self.fanout,
+        )
+
+    def _build_past(self, attach: Attach) -> Past:
+        recovers = self.settings.broker.capabilities.recovery
+        replayer = Replayer(
+            attach,
+            host=self,
+            caches=self.caches,
+            interest=self.interest,
+            cursors=self.cursors,
+            attachments=self.attachments,
+            replays=self.replays,
+            senders=self.senders,
+            codecs=self.settings.codecs,
+            recovers=recovers,
+        )
+        return Past(
+            recovers=recovers,
+            searches=SharedSearches(self.history, self.tasks),
+            attach=attach,
+            interest=self.interest,
+            replays=self.replays,
+            replayer=replayer,
+            pacer=self.pacer,
         )
 
     def _build_tail_sink(self) -> NodeTailSink:
@@ -308,4 +340,5 @@ class NodeRuntime:
             senders=self.senders,
             requester=self.requester,
             responder=self.responder,
+            replays=self.replays,
         )

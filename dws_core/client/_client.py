@@ -30,9 +30,8 @@ from dws_core.client._events import (
     HelloRefused,
     Leave,
     Message,
-    NotSubscribed,
+    Postponed,
     Requested,
-    Subscribed,
 )
 from dws_core.client._link import Link
 from dws_core.client._publishing import Publishing, PublishMethods, Recalled
@@ -124,6 +123,7 @@ class Client(PublishMethods):
         self._failure: DWSError | None = None
         self._publishing = Publishing(self._ask, window)
         self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)
+        self._postponing = Backoff(first_s=0.1, max_s=5.0)
         self._tasks = Tasks()
         self._announcer = Announcer(on_gap, self._tasks)
         self._answering = Answering(self._publishing.publish, self._tasks)
@@ -153,7 +153,8 @@ class Client(PublishMethods):
     def cursor(self) -> str | None:
         """The current cursor, from which a later `Client` can resume. None if the node has not sent one yet.
 
-        It includes every message that has arrived, even if it is still queued in a subscription.
+        It includes every message that has arrived, even if it is still queued in a subscription. It includes a
+        subscription with `last` as soon as its past has arrived.
         """
         return self._state.cursor
 
@@ -195,19 +196,25 @@ class Client(PublishMethods):
 
     # -- receiving
 
-    def subscribe(self, filter_: str) -> Subscription:
+    def subscribe(self, filter_: str, *, last: int | None = None) -> Subscription:
         """Subscribe to a filter: `async with client.subscribe("chat/#") as messages`.
 
         May be called before the client is connected. `Subscription` describes when the subscription takes effect.
+
+        Args:
+            filter_: Filter. With `last`, a topic without wildcards.
+            last: Number of past messages to receive first. If None, only new messages arrive. Reconnects neither lose
+                nor repeat messages of the past.
 
         Raises:
             InvalidFilter: The filter breaks a rule of MQTT 5.0 §4.7.
             ConnectionClosed: The client is closed.
         """
         self._check_open()
-        subscription = self._subscriptions.add(filter_)
-        message = self._state.subscribe(filter_)
-        if message is not None:
+        subscription = self._subscriptions.add(filter_, with_past=last is not None)
+        if last is not None and subscription._number is not None:
+            self._send_soon(self._state.open(subscription._number, filter_, last))
+        elif (message := self._state.subscribe(filter_)) is not None:
             self._send_soon(message)
         elif filter_ in self._state.in_force:
             subscription.in_force()
@@ -267,8 +274,8 @@ class Client(PublishMethods):
             self._replies.forget(number)
             self._state.forget(number)
 
-    def _send_soon(self, message: JSON) -> None:
-        if self._link is not None:
+    def _send_soon(self, message: JSON | None) -> None:
+        if message is not None and self._link is not None:
             self._tasks.spawn(self._link.send(message), name="dws client sends")
 
     # -- the connection
@@ -313,46 +320,45 @@ class Client(PublishMethods):
 
     async def _on_event(self, event: Event, link: Link) -> None:
         match event:
-            case Message():
-                for overflow in self._subscriptions.deliver(event):
-                    self._announcer.announce(overflow)
             case Answered(id=number, frame=result) | Failed(id=number, error=result):
                 self._replies.settle(number, result)
             case Gap():
                 self._announcer.announce(event)
             case Connected():
                 await self._on_connected(event, link)
-            case Subscribed() | NotSubscribed():
-                self._subscriptions.answered(event)
             case HelloRefused(error=refusal):
                 raise refusal
-            case Requested() | Leave() | Expiring():
+            case Requested() | Leave() | Expiring() | Postponed():
                 self._begin(event, link)
+            case _:
+                for overflow in self._subscriptions.receive(event):
+                    self._announcer.announce(overflow)
 
-    def _begin(self, event: Requested | Leave | Expiring, link: Link) -> None:
+    def _begin(self, event: Requested | Leave | Expiring | Postponed, link: Link) -> None:
         """Do in the background what the node asks for."""
         match event:
             case Requested():
                 self._answering.begin(event)
             case Leave(in_s=in_s):
-                self._tasks.spawn(self._leave(link, in_s), name="dws client leaves its node")
+                self._tasks.spawn(link.leave(in_s), name="dws client leaves its node")
             case Expiring():
                 self._tasks.spawn(self._refresh(), name="dws client refreshes its token")
+            case Postponed():
+                self._tasks.spawn(self._reopen(event), name="dws client subscribes again")
 
     async def _on_connected(self, event: Connected, link: Link) -> None:
         now = link.since_s = asyncio.get_running_loop().time()
-        self._conn_id = event.conn_id
-        self._was_connected = True
+        self._conn_id, self._was_connected = event.conn_id, True
+        self._postponing.reset()
         messages, failures = self._state.resume(now)
         for failure in failures:
             self._replies.settle(failure.id, failure.error)
         self._online.set()
         await link.send(*messages)
 
-    async def _leave(self, link: Link, in_s: float) -> None:
-        await asyncio.sleep(in_s)
-        link.leaving = True
-        await link.close()
+    async def _reopen(self, refused: Postponed) -> None:
+        await asyncio.sleep(max(refused.retry_in_s, self._postponing.next_s()))
+        self._send_soon(self._state.reopen(refused.subscription))
 
     async def _refresh(self) -> None:
         """Send the node a new token. If that fails, the node closes with 4002, and the next connection sends one."""
@@ -367,9 +373,7 @@ class Client(PublishMethods):
 
     def _on_unsubscribed(self, subscription: Subscription) -> None:
         if subscription.filter is not None:
-            message = self._state.unsubscribe(subscription.filter)
-            if message is not None:
-                self._send_soon(message)
+            self._send_soon(self._state.unsubscribe(subscription.filter, subscription._number))
 
     def _stop(self, error: DWSError) -> None:
         """End the client: fail all requests and subscriptions."""

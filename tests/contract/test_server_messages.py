@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
         server_messages.message("chat", "0:e:1"),
         server_messages.message(conn_topic("c"), None),
         server_messages.message("$all", None),
+        server_messages.message("chat", "0:e:1", replay=1),
     ],
     "request": [server_messages.request("r", 5.0)],
     "connected": [
@@ -45,8 +46,9 @@ EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
     ],
     "pong": [server_messages.pong(None), server_messages.pong(1)],
     "set_conn_id": [server_messages.set_conn_id("c")],
-    "gap": [server_messages.gap(["t"], "epoch", CURSOR)],
+    "gap": [server_messages.gap(["t"], "epoch", CURSOR), server_messages.gap(["t"], "epoch", CURSOR, replay=1)],
     "pos": [server_messages.pos(CURSOR)],
+    "replayed": [server_messages.replayed(1, CURSOR)],
 }
 """For each type, messages that together have every member, and of which one has only the required members."""
 

@@ -76,7 +76,7 @@ class Connection(SocketReader):
     @property
     def topics(self) -> FilterSet[Connection]:
         """The filters of this connection, a live set: adding subscribes and removing unsubscribes."""
-        return FilterSet(self._host.router, self)
+        return FilterSet(self._host.router, self, self._host.replays)
 
     @property
     def state(self) -> State:

@@ -19,6 +19,7 @@ from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.senders import Senders
 from dws_core._node.pending_publish import failure_of
 from dws_core._node.publisher import Publisher
+from dws_core._node.requests.past import Past
 from dws_core._node.requests.permission import Permission
 from dws_core._node.requests.resume import Resume, over_limit
 from dws_core._node.requests.send_order import Repeatable, SendOrder
@@ -28,10 +29,11 @@ from dws_core._topics.interface import TopicMatcher
 from dws_core._wire import server_messages
 from dws_core._wire.client_errors import INTERNAL, Refused, describe
 from dws_core._wire.codecs import id_of
-from dws_core._wire.connect_request import read_connect_request, read_cursor
+from dws_core._wire.connect_request import read_connect_request
 from dws_core._wire.keys import scoped_key
 from dws_core._wire.message import JSON, Message, Untyped
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
+from dws_core._wire.past_request import read_past_request
 from dws_core._wire.server_messages import RequestId
 
 logger = logging.getLogger("dws")
@@ -61,6 +63,7 @@ class Dispatcher:
         resume: Resume,
         senders: Senders,
         responder: Responder,
+        past: Past,
         fanout: Fanout,
     ) -> None:
         self._publisher = publisher
@@ -71,6 +74,7 @@ class Dispatcher:
         self._resume = resume
         self._senders = senders
         self._responder = responder
+        self._past = past
         self._fanout = fanout
         self._orders: WeakKeyDictionary[Connection, SendOrder] = WeakKeyDictionary()
         self._served = self._in_a_row = 0
@@ -129,15 +133,23 @@ class Dispatcher:
         request = read_connect_request(message.data)
         self._resume.check_first(connection)
         await self._resume.replay_ended(connection)
+        await self._past.ended(connection)
         await self._check_filters(connection, request.filters)
         await self._resume.connect(connection, request, message.id)
 
     async def _subscribe(self, connection: Connection, message: Message) -> None:
         filter_ = _required(message.topic, "topic")
-        cursor = read_cursor(message.data) if isinstance(message.data, dict) else None
+        request = read_past_request(message.data)
         await self._resume.replay_ended(connection)
         await self._check_filters(connection, (filter_,))
-        await self._resume.subscribe(connection, filter_, cursor, message.id)
+        if request is None:
+            self._resume.subscribe(connection, filter_, message.id)
+            return
+        if request.last is not None:
+            if not self._matcher.is_exact(filter_):
+                raise InvalidMessage("'last' needs a topic without wildcards.", fix="subscribe to one topic")
+            await self._permission.check(connection.principal, "history", (filter_,))
+        await self._past.subscribe(connection, filter_, request, message.id)
 
     async def _check_filters(self, connection: Connection, filters: Collection[str]) -> None:
         if over_limit(self._limits.filters, connection.topics, filters):
