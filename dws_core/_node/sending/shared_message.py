@@ -123,6 +123,8 @@ class PastEncoder:
         self._codecs = codecs
         self._replay = replay
         self._header = header_of(codec.name)
+        self._topic = ""
+        self._members: server_messages.ServerMessage = {}  # those of the last message
 
     def frame(self, due: Due) -> Frame | None:
         """Return the frame of a record, as `SharedMessage.frame`."""
@@ -130,11 +132,14 @@ class PastEncoder:
         codec, payload = self._codec, record.payload
         if record.offset is None or not payload.startswith(self._header):
             return ReplayedMessage(due, self._replay, self._codecs).frame(codec)
-        members = server_messages.message(
-            record.topic, format_position(partition, epoch, record.offset), replay=self._replay
-        )
+        position = format_position(partition, epoch, record.offset)
+        if record.topic == self._topic:
+            self._members["pos"] = position
+        else:
+            self._topic = record.topic
+            self._members = server_messages.message(record.topic, position, replay=self._replay)
         try:
-            encoded = splice(codec, members, payload[len(self._header) :])
+            encoded = splice(codec, self._members, payload[len(self._header) :])
         except Exception:  # noqa: BLE001 -- a plugin's codec may raise anything, which is handled there
             return ReplayedMessage(due, self._replay, self._codecs).frame(codec)
         return Frame(encoded, binary=codec.binary, topic=record.topic)
