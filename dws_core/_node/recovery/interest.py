@@ -52,6 +52,8 @@ class Interest:
             if not self._matcher.is_exact(filter_):
                 return frozenset(range(self._layout.partitions))
             found.add(partition_of(filter_, self._layout))
+            if len(found) == self._layout.partitions:
+                break
         return frozenset(found)
 
     def filters_in(self, connection: Connection, partition: int) -> list[str]:

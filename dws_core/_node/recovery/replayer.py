@@ -23,10 +23,11 @@ from dws_core._node.recovery.history import Found
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._node.recovery.replays import FilterReplay, Replays
-from dws_core._node.sending.shared_message import ReplayedMessage
+from dws_core._node.sending.shared_message import PastEncoder
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
+from dws_core._wire.envelope import has_attributes
 from dws_core._wire.frames import Frame, encode_frame
 from dws_core._wire.server_messages import RequestId
 
@@ -125,7 +126,9 @@ class Replayer:
         if replay.recovery.answer is None or connection.closed or self._replays.filters(connection):
             return False
         answer, replay.first = self._answer(replay), list(self._frames(replay, _FIRST_BYTES))
-        if not replay.replay.settled or sum(map(len, replay.first)) > self._attach.room_for(_FIRST_BYTES):
+        if not replay.replay.settled or sum(len(frame.payload) for frame in replay.first) > self._attach.room_for(
+            _FIRST_BYTES
+        ):
             return False
         self._host.fanout.push_each(connection, [*answer, *replay.first])
         self._go_live(replay)
@@ -192,15 +195,18 @@ class Replayer:
 
     def _frames(self, replay: FilterReplay, max_bytes: int = STEP_BYTES) -> Iterator[Frame]:
         """Yield the frames of the next step."""
-        codec = replay.connection.codec
+        connection, codec = replay.connection, replay.connection.codec
+        encoder = PastEncoder(codec, self._codecs, replay.id)
         for item in replay.replay.take(max_messages=STEP_MESSAGES, max_bytes=max_bytes):
             if isinstance(item, Lost):
                 head = item.head
                 cursor = {head.partition: Position(head.partition, head.epoch, head.offset)}
                 gap = server_messages.gap((replay.filter,), item.reason, cursor, replay=replay.id)
                 yield encode_frame(codec, gap)
-            elif replay.connection in self._senders.excluded(item.record.payload):
                 continue
-            elif (frame := ReplayedMessage(item, replay.id, self._codecs).frame(codec)) is not None:
+            payload = item.record.payload
+            if has_attributes(payload) and connection in self._senders.excluded(payload):
+                continue
+            if (frame := encoder.frame(item)) is not None:
                 self._host.counters.deliveries += 1
                 yield frame

@@ -14,7 +14,7 @@ from dws_core._topics.filters import is_reserved
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec, splice
 from dws_core._wire.cursor import Position, format_position
-from dws_core._wire.envelope import open_envelope
+from dws_core._wire.envelope import header_of, open_envelope
 from dws_core._wire.frames import Frame, encode_frame
 
 logger = logging.getLogger("dws")
@@ -107,6 +107,42 @@ class ReplayedMessage(SharedMessage):
 
     def _gap_members(self) -> server_messages.ServerMessage:
         return {**super()._gap_members(), "replay": self._replay}
+
+
+class PastEncoder:
+    """Encodes the messages of one past for its only receiver. Most of them need only a part of `SharedMessage`.
+
+    Args:
+        codec: Codec of the receiver.
+        codecs: The node's codecs by name.
+        replay: Id of the `subscribe`.
+    """
+
+    def __init__(self, codec: Codec, codecs: Mapping[str, Codec], replay: server_messages.RequestId) -> None:
+        self._codec = codec
+        self._codecs = codecs
+        self._replay = replay
+        self._header = header_of(codec.name)
+        self._topic = ""
+        self._members: server_messages.ServerMessage = {}  # those of the last message
+
+    def frame(self, due: Due) -> Frame | None:
+        """Return the frame of a record, as `SharedMessage.frame`."""
+        partition, epoch, record = due
+        codec, payload = self._codec, record.payload
+        if record.offset is None or not payload.startswith(self._header):
+            return ReplayedMessage(due, self._replay, self._codecs).frame(codec)
+        position = format_position(partition, epoch, record.offset)
+        if record.topic == self._topic:
+            self._members["pos"] = position
+        else:
+            self._topic = record.topic
+            self._members = server_messages.message(record.topic, position, replay=self._replay)
+        try:
+            encoded = splice(codec, self._members, payload[len(self._header) :])
+        except Exception:  # noqa: BLE001 -- a plugin's codec may raise anything, which is handled there
+            return ReplayedMessage(due, self._replay, self._codecs).frame(codec)
+        return Frame(encoded, binary=codec.binary, topic=record.topic)
 
 
 class SharedRequest(SharedMessage):
