@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from dws_core._errors import BrokerError
-from dws_core._log.contract import LogBroker, TailSink
+from dws_core._log.contract import LogBroker, LogCapabilities, TailSink
 from dws_core._log.records import Head, History, Layout, ReadResult, ReadSpan, Receipt
 from dws_core._log.stream.envelope import Draft
 from dws_core._log.stream.io.clock import Clock
@@ -64,6 +64,7 @@ class StreamLogBroker(LogBroker):
         InvalidBrokerURL: An option is unknown or malformed.
     """
 
+    capabilities: ClassVar[LogCapabilities]
     options_class: ClassVar[type[Any]] = _NoOptions
     settings: StreamSettings = StreamSettings()
 
