@@ -91,8 +91,10 @@ async def test_read_from_position_zero_needs_the_whole_stream(first: int) -> Non
 @virtual
 async def test_read_knows_originals_before_its_start() -> None:
     """The repeat of a key is not a record, although its original is before the position of the reader."""
-    records = [_records(1, b"original", key="k"), _records(2, b"b"), _records(3, b"repeat", key="k"), _records(4, b"d")]
-    assert await Past(*records).read(_place(1)) == [b"d"]
+    records = [_records(number, b"%d" % number) for number in range(1, 201)]
+    records[100] = _records(101, b"original", key="k")
+    records += [_records(201, b"repeat", key="k"), _records(202, b"d")]
+    assert await Past(*records).read(_place(199)) == [b"d"]
 
 
 @virtual
