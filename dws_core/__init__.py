@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dws_core._auth.bearer import BearerAuthenticator, WebSocketOAuth2PasswordBearer
 from dws_core._auth.interface import Handshake, Principal
+from dws_core._auth.permissions import Permissions
 from dws_core._compat import DEPRECATED as _DEPRECATED
 from dws_core._compat import LAZY as _LAZY
 from dws_core._compat import create_broker
@@ -101,6 +102,7 @@ __all__ = [
     "OriginNotAllowed",
     "PayloadTooLarge",
     "PendingPublish",
+    "Permissions",
     "PluginConflict",
     "PluginLoadError",
     "PluginNotFound",

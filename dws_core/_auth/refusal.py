@@ -21,6 +21,9 @@ logger = logging.getLogger("dws")
 _LINES_PER_S: Final = 10
 """Maximum number of refused handshakes that are logged per second."""
 
+_BUSY_EVERY_S: Final = 60.0
+"""Time in seconds between two lines about refusals for the same limit, which come in thousands."""
+
 _SHOWN: Final = 200
 """Maximum number of characters of a header that are logged."""
 
@@ -34,6 +37,7 @@ class _Lines:
 
 
 _lines = _Lines()
+_busy_allowances: dict[str, TokenBucket] = {}
 
 
 class _DeniedHTTP(HTTPException):
@@ -53,7 +57,13 @@ class _DeniedClose(StarletteWebSocketException):
 
 
 class _Mixed(WebSocketException):
-    """A refusal that is both one of our errors and an exception that the framework handles."""
+    """A refusal that is both one of our errors and an exception that the framework handles.
+
+    Attributes:
+        refused_for: Reason by which refusals are counted.
+    """
+
+    refused_for: str = "other"
 
     def _init_framework(self, *, status: int, code: int, text: str) -> None:
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
@@ -142,11 +152,20 @@ def _reason_of(error: Exception) -> str:
     return f"the check of the handshake failed with {type(error).__name__}"
 
 
-def refuse_authentication(websocket: WebSocket, message: str, *, fix: str = "") -> AuthenticationFailed:
+def _is_news(reason: str) -> bool:
+    """Return whether a refusal for a limit should be logged: the first one in a minute."""
+    allowance = _busy_allowances.setdefault(reason, TokenBucket(1 / _BUSY_EVERY_S, 1, now=0.0))
+    return not allowance.take(time.monotonic())
+
+
+def refuse_authentication(
+    websocket: WebSocket, message: str, *, fix: str = "", reason: str = "credentials"
+) -> AuthenticationFailed:
     """Return the error to raise: HTTP 401 before accept, close code 1008 after it."""
     log_refusal(websocket, message)
     error = (_AuthHTTP if _can_answer(websocket) else _AuthClose)(message, fix=fix)
     error._init_framework(status=401, code=CloseCode.POLICY_VIOLATION, text=message)
+    error.refused_for = reason
     return error
 
 
@@ -155,6 +174,7 @@ def refuse_origin(websocket: WebSocket, origin: str, host: str) -> OriginNotAllo
     log_refusal(websocket, "this origin is not allowed")
     error = (_OriginHTTP if _can_answer(websocket) else _OriginClose)(origin, host=host)
     error._init_framework(status=403, code=CloseCode.POLICY_VIOLATION, text="this origin is not allowed")
+    error.refused_for = "origin"
     return error
 
 
@@ -163,14 +183,17 @@ def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> In
     log_refusal(websocket, message)
     error = (_InvalidHTTP if _can_answer(websocket) else _InvalidClose)(message, fix=fix)
     error._init_framework(status=400, code=CloseCode.POLICY_VIOLATION, text=message)
+    error.refused_for = "malformed"
     return error
 
 
-def refuse_busy(websocket: WebSocket, message: str) -> WebSocketException:
-    """Return the error to raise: HTTP 503 before accept, close code 1013 after it."""
-    log_refusal(websocket, message)
+def refuse_busy(websocket: WebSocket, message: str, *, reason: str, status: int = 503) -> WebSocketException:
+    """Return the error to raise: an HTTP status before accept, close code 1013 after it. Logged once per minute."""
+    if _is_news(reason):
+        log_refusal(websocket, f"{message}; logged at most once per minute")
     error = (_RefusedHTTP if _can_answer(websocket) else _RefusedClose)(message)
-    error._init_framework(status=503, code=CloseCode.TRY_AGAIN_LATER, text=message)
+    error._init_framework(status=status, code=CloseCode.TRY_AGAIN_LATER, text=message)
+    error.refused_for = reason
     return error
 
 
@@ -179,4 +202,5 @@ def refuse_stopped(websocket: WebSocket, message: str) -> WebSocketException:
     log_refusal(websocket, message)
     error = _RefusedClose(message)
     error._init_framework(status=503, code=CloseCode.SERVICE_RESTART, text=message)
+    error.refused_for = "stopped"
     return error

@@ -94,10 +94,10 @@ class Publisher:
         return self._store(topic, payload, key)
 
     def publish_to_each(
-        self, topics: Sequence[str], data: JSON, *, key: str | None = None
+        self, topics: Sequence[str], data: JSON, *, key: str | None = None, sender: str | None = None
     ) -> list[asyncio.Future[Receipt]]:
-        """Publish the same data to several topics. It is encoded once. Errors: see `publish`."""
-        return self._store_each(topics, self._check_and_encode(topics, data, key), key)
+        """Publish the same data to several topics, stamped with its sender. It is encoded once. Errors: see `publish`."""
+        return self._store_each(topics, self._check_and_encode(topics, data, key, sender), key)
 
     def publish_from_anywhere(self, topics: Sequence[str], data: JSON, *, key: str | None = None) -> list[AnyFuture]:
         """Publish like `publish_to_each`, also from another thread or event loop.
@@ -114,15 +114,16 @@ class Publisher:
             return [_refused(here) for _ in topics]
         return [*self._store_each(topics, payload, key)]
 
-    def _check_and_encode(self, topics: Sequence[str], data: JSON, key: str | None) -> bytes:
+    def _check_and_encode(self, topics: Sequence[str], data: JSON, key: str | None, sender: str | None = None) -> bytes:
         for topic in topics:
             self._check_topic(topic)
-        return self._encode(data, key)
+        return self._encode(data, key, sender)
 
-    def _encode(self, data: JSON, key: str | None) -> bytes:
+    def _encode(self, data: JSON, key: str | None, sender: str | None = None) -> bytes:
         if key is not None:
             check_key(key)
-        payload = self._header + self._codec.encode(data)
+        header = self._header if sender is None else header_of(self._codec.name, sender)
+        payload = header + self._codec.encode(data)
         for other in self._other_codecs:
             try:
                 other.encode([[[data]]])  # as deep as in a message or a history

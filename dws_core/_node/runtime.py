@@ -12,10 +12,15 @@ from dataclasses import dataclass, field
 from dws_core._auth.interface import Authorize
 from dws_core._limits.limits import Limits
 from dws_core._log.contract import LogBroker
+from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import Layout
+from dws_core._node.connection.admission import Admission
 from dws_core._node.connection.connection import Connection
+from dws_core._node.connection.lifetimes import Lifetimes
 from dws_core._node.connection.registry import ConnectionRegistry
+from dws_core._node.connection.token_checker import TokenChecker
+from dws_core._node.notices import log_frames
 from dws_core._node.pacing import Pacer
 from dws_core._node.publisher import Publisher
 from dws_core._node.recovery.attach import Attach
@@ -26,7 +31,10 @@ from dws_core._node.recovery.history import HistoryReader
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._node.recovery.shared_reads import SharedReads
+from dws_core._node.requests.commands import Commands
 from dws_core._node.requests.dispatcher import Dispatcher
+from dws_core._node.requests.permission import Permission
+from dws_core._node.requests.refresh import Refresh, Removal
 from dws_core._node.requests.resume import Resume
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.stats import Counters, NodeHealth, NodeStats
@@ -36,7 +44,8 @@ from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
-from dws_core._wire.message import Untyped
+from dws_core._wire.message import JSON, Untyped
+from dws_core._wire.node_topics import COMMANDS
 
 logger = logging.getLogger("dws")
 
@@ -53,9 +62,12 @@ class NodeSettings:
         limits: Limits of the node.
         policy: History settings by topic.
         authorize: Authorizes requests. If None, every request is allowed.
+        tokens: Verifies tokens in messages.
         untyped: How to treat messages without type and topic.
+        stamps_sender: Whether messages of clients carry the id of their sender.
         publisher: Publishes messages.
         counters: Counters of the node, which survive a restart.
+        admission: Counts the connections of users and addresses.
     """
 
     broker: LogBroker
@@ -65,9 +77,12 @@ class NodeSettings:
     limits: Limits
     policy: HistoryPolicy
     authorize: Authorize | None
+    tokens: TokenChecker
     untyped: Untyped
+    stamps_sender: bool
     publisher: Publisher
     counters: Counters
+    admission: Admission
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -86,36 +101,42 @@ class NodeRuntime:
     router: Router[Connection]
     fanout: Fanout
     connections: ConnectionRegistry
+    lifetimes: Lifetimes
     caches: LogCaches
     interest: Interest
     cursors: Cursors
     attachments: Attachments
     attempts: Attempts
+    removal: Removal
     history: HistoryReader = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     tail_sink: NodeTailSink = field(init=False)
+    has_served: bool = False
 
     @classmethod
     def build(cls, settings: NodeSettings) -> NodeRuntime:
         """Create and wire the objects of one run. No I/O."""
         fanout, router = Fanout(settings.counters), Router[Connection](settings.matcher)
         caches = LogCaches(settings.policy.of)
-        interest = Interest(router, settings.matcher, settings.layout)
+        interest, pacer = Interest(router, settings.matcher, settings.layout), Pacer()
+        attachments = Attachments()
         runtime = cls(
             settings=settings,
             limits=settings.limits,
             untyped=settings.untyped,
             counters=settings.counters,
             tasks=Tasks(),
-            pacer=Pacer(),
+            pacer=pacer,
             router=router,
             fanout=fanout,
             connections=ConnectionRegistry(),
+            lifetimes=Lifetimes(settings.limits, fanout=fanout, pacer=pacer),
             caches=caches,
             interest=interest,
             cursors=Cursors(caches, interest, fanout, settings.broker),
-            attachments=Attachments(),
+            attachments=attachments,
             attempts=Attempts(),
+            removal=Removal(attachments, fanout),
         )
         runtime.history = runtime._build_history()
         runtime.dispatcher = runtime._build_dispatcher()
@@ -138,6 +159,7 @@ class NodeRuntime:
         self.caches.begin(heads.values())
         self.settings.publisher.start()
         self.tasks.spawn(self._update_cursors(), name="cursor updates")
+        self.tasks.spawn(self.lifetimes.run(), name="ends of connections")
         if self.limits.idle_s is not None:
             self.tasks.spawn(self._close_idle(self.limits.idle_s), name="search for idle connections")
 
@@ -154,10 +176,19 @@ class NodeRuntime:
             self.cursors.send_updates(exclude=self.attachments)
             await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self.connections))
 
-    def serve(self, connection: Connection) -> None:
-        """Add an accepted connection, whose handler is the current task, and start to read from it."""
+    def serve(self, connection: Connection, first: JSON = None) -> None:
+        """Add an accepted connection, whose handler is the current task, and start to read from it.
+
+        Args:
+            connection: The connection.
+            first: A message that it has already sent. If None, it has sent nothing.
+        """
+        if not self.has_served:
+            self.has_served = True
+            log_frames(connection.takes_ready_frames)
         self.connections.add(connection)
-        connection._serve()
+        self.lifetimes.begin(connection)
+        connection._serve(first)
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection whose handler has ended. A connection that is not here is no error."""
@@ -167,7 +198,9 @@ class NodeRuntime:
     def on_closed(self, connection: Connection) -> None:
         """Forget a connection whose socket is closed: nothing is sent to it any more."""
         self.router.remove(connection)
-        self.connections.discard(connection)
+        if self.connections.discard(connection):
+            self.settings.admission.on_closed(connection)
+        self.lifetimes.forget(connection)
         self.cursors.forget(connection)
         self.attachments.remove(connection)
 
@@ -193,6 +226,7 @@ class NodeRuntime:
             deliveries=self.counters.deliveries,
             dropped=self.counters.dropped,
             overflows=self.counters.overflows,
+            refused=dict(self.counters.refused),
         )
 
     async def _update_cursors(self) -> None:
@@ -250,14 +284,37 @@ class NodeRuntime:
             pacer=self.pacer,
             ping_s=settings.limits.ping_s,
         )
+        permission = Permission(settings.authorize, settings.matcher)
         return Dispatcher(
             publisher=settings.publisher,
             matcher=settings.matcher,
             limits=settings.limits,
-            authorize=settings.authorize,
+            permission=permission,
             untyped=settings.untyped,
+            stamps_sender=settings.stamps_sender,
             resume=resume,
+            refresh=self._build_refresh(permission),
             fanout=self.fanout,
+        )
+
+    def _build_refresh(self, permission: Permission) -> Refresh:
+        return Refresh(
+            self.settings.tokens,
+            permission=permission,
+            lifetimes=self.lifetimes,
+            removal=self.removal,
+            fanout=self.fanout,
+        )
+
+    def _build_commands(self) -> Commands:
+        settings = self.settings
+        return Commands(
+            self.connections,
+            removal=self.removal,
+            codecs=settings.codecs,
+            history=self.history if settings.broker.capabilities.recovery else None,
+            tasks=self.tasks,
+            partition=partition_of(COMMANDS, settings.layout),
         )
 
     def _build_tail_sink(self) -> NodeTailSink:
@@ -272,4 +329,5 @@ class NodeRuntime:
             cursors=self.cursors,
             attachments=self.attachments,
             attempts=self.attempts,
+            commands=self._build_commands(),
         )

@@ -13,6 +13,7 @@ from dws_core._node.recovery.attempts import Attempts
 from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
+from dws_core._node.requests.commands import Commands
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.sending.shared_message import SharedMessage
 from dws_core._node.stats import Counters
@@ -21,7 +22,7 @@ from dws_core._topics.router import Router
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
-from dws_core._wire.node_topics import ALL, conn_id_of
+from dws_core._wire.node_topics import ALL, COMMANDS, conn_id_of, user_of
 
 logger = logging.getLogger("dws")
 
@@ -49,6 +50,7 @@ class NodeTailSink:
         cursors: Cursors,
         attachments: Attachments,
         attempts: Attempts,
+        commands: Commands,
     ) -> None:
         self._router = router
         self._connections = connections
@@ -60,6 +62,7 @@ class NodeTailSink:
         self._cursors = cursors
         self._attachments = attachments
         self._attempts = attempts
+        self._commands = commands
         self.state: BrokerState = "connecting"
         self.detail: str = ""
 
@@ -78,6 +81,7 @@ class NodeTailSink:
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
         """Send a `gap` to every connection that needs the partition."""
         logger.warning("partition %d lost its position (%s); messages may have been lost", partition, reason)
+        self._commands.on_discontinuity(partition, self._caches[partition])
         self._caches.reset(head)
         informed = self._attachments.on_discontinuity(reason, head)
         cursor = {partition: Position(partition, head.epoch, head.offset)}
@@ -110,7 +114,11 @@ class NodeTailSink:
             receivers = self._connections.everyone
         elif (conn_id := conn_id_of(topic)) is not None:
             receivers = self._connections.by_id(conn_id)
+        elif (user := user_of(topic)) is not None:
+            receivers = self._connections.by_user(user)
         else:
+            if topic == COMMANDS:
+                self._commands.on_record(record)
             return
         if receivers and self._attachments:
             receivers = self._attachments.hold_back(receivers, partition, epoch, record)

@@ -1,4 +1,4 @@
-"""Topics that are reserved for the node: those of broadcasts and direct messages."""
+"""Topics that are reserved for the node: those of broadcasts, direct messages, users and commands."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from dws_core._errors import InvalidMessage
 ALL: Final = "$all"
 """Topic of broadcasts."""
 
+COMMANDS: Final = "$commands"
+"""Topic of the commands to all nodes."""
+
 _CONN: Final = "$conn/"
-_MAX_CONN_ID_BYTES: Final = 256
+_USER: Final = "$user/"
+_MAX_ID_BYTES: Final = 256
 
 
 def check_conn_id(conn_id: str) -> str:
@@ -20,13 +24,23 @@ def check_conn_id(conn_id: str) -> str:
     Raises:
         InvalidMessage: The id is empty, is longer than 256 bytes of UTF-8, or cannot be encoded in UTF-8.
     """
-    size = len(conn_id.encode("utf-8", "surrogatepass"))
-    if not conn_id or size > _MAX_CONN_ID_BYTES or any("\ud800" <= c <= "\udfff" for c in conn_id):
-        raise InvalidMessage(
-            f"a connection id must be valid text of 1 to {_MAX_CONN_ID_BYTES} bytes, got {size} bytes.",
-            fix="choose a shorter id, or let the node choose one",
-        )
-    return conn_id
+    return _check_id(conn_id, "a connection id", fix="choose a shorter id, or let the node choose one")
+
+
+def check_user_id(user: str) -> str:
+    """Return the id of a principal, unchanged, if messages can be sent to it.
+
+    Raises:
+        InvalidMessage: The id is empty, is longer than 256 bytes of UTF-8, or cannot be encoded in UTF-8.
+    """
+    return _check_id(user, "the id of a user", fix="choose a shorter id")
+
+
+def _check_id(text: str, what: str, *, fix: str) -> str:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if not text or size > _MAX_ID_BYTES or any("\ud800" <= c <= "\udfff" for c in text):
+        raise InvalidMessage(f"{what} must be valid text of 1 to {_MAX_ID_BYTES} bytes, got {size} bytes.", fix=fix)
+    return text
 
 
 def conn_topic(conn_id: str) -> str:
@@ -37,3 +51,24 @@ def conn_topic(conn_id: str) -> str:
 def conn_id_of(topic: str) -> str | None:
     """Return the connection id of a `$conn/…` topic, or None for any other topic."""
     return unquote(topic[len(_CONN) :]) if topic.startswith(_CONN) else None
+
+
+def user_topic(user: str) -> str:
+    """Return the topic of a user. The id is percent-encoded. Nothing is published to that of an invalid id."""
+    return _USER + quote(user, safe="", errors="surrogatepass")
+
+
+def user_of(topic: str) -> str | None:
+    """Return the id of the user of a `$user/…` topic, or None for any other topic."""
+    return unquote(topic[len(_USER) :]) if topic.startswith(_USER) else None
+
+
+def own_topics(conn_id: str, user: str | None) -> tuple[str, ...]:
+    """Return the reserved topics that a connection receives, whatever its filters are.
+
+    Args:
+        conn_id: Id of the connection.
+        user: Id of its principal. None if it is not authenticated.
+    """
+    topics = ALL, conn_topic(conn_id)
+    return topics if user is None else (*topics, user_topic(user))

@@ -18,10 +18,11 @@ from dws_core._wire.close_codes import ABNORMAL, CloseCode
 from dws_core._wire.codecs import Codec, encode_within
 from dws_core._wire.message import JSON
 from dws_core.client._announcer import Announcer, OnGap
-from dws_core.client._endpoint import Ending, Endpoint, Token, codec_of, ending_of
+from dws_core.client._endpoint import Ending, Endpoint, OnUnauthenticated, Token, codec_of, ending_of
 from dws_core.client._link import Link
 from dws_core.client._publishing import Publishing
-from dws_core.client._replies import Replies
+from dws_core.client._refreshing import Refreshing
+from dws_core.client._replies import Replies, stored_messages
 from dws_core.client._state import (
     Answered,
     ClientState,
@@ -35,7 +36,6 @@ from dws_core.client._state import (
     Message,
     NotSubscribed,
     Subscribed,
-    stored_messages,
 )
 from dws_core.client._subscription import Subscription, Subscriptions
 
@@ -65,9 +65,13 @@ class Client:
 
     Args:
         url: URL of the node, `ws://` or `wss://`.
-        token: Bearer token, or a function that returns one for each connection. The function may be sync or async.
+        token: Bearer token, or a function that returns one for each connection, and before the current one expires. The
+            function may be sync or async.
         codec: `json`, `msgpack`, the codec of an installed plugin such as `cbor?canonical=yes`, or a codec object.
         on_gap: Function to call with a `Gap` when messages may have been lost. Sync or async. If None, gaps are logged.
+        on_unauthenticated: Function to call with the `AuthenticationFailed` when a node refuses the token. If it returns
+            True, the client tries again with a new token after its backoff. Otherwise, or if None, the client ends. Sync
+            or async.
         cursor: Cursor of an earlier client, from which to resume. Subscribe before you enter the client to resume
             there.
         headers: Further header fields of the handshake.
@@ -94,6 +98,7 @@ class Client:
         token: Token | None = None,
         codec: str | Codec = "json",
         on_gap: OnGap | None = None,
+        on_unauthenticated: OnUnauthenticated | None = None,
         cursor: str | None = None,
         headers: Mapping[str, str] | None = None,
         allowed_redirects: Collection[str] = (),
@@ -109,6 +114,7 @@ class Client:
             url=url,
             codec=codec_of(codec),
             token=token,
+            on_unauthenticated=on_unauthenticated,
             headers=headers or {},
             allowed_redirects=frozenset(allowed_redirects),
             ssl=ssl,
@@ -124,6 +130,7 @@ class Client:
         self._publishing = Publishing(self._ask, window)
         self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)
         self._tasks = Tasks()
+        self._refreshing = Refreshing(self._endpoint, self._ask, self._tasks)
         self._announcer = Announcer(on_gap, self._tasks)
         self._changed = asyncio.Event()
         self._subscriptions = Subscriptions(
@@ -212,7 +219,7 @@ class Client:
         return subscription
 
     def inbox(self) -> Subscription:
-        """Receive broadcasts and direct messages. Without an inbox they are dropped.
+        """Receive broadcasts, direct messages and messages to the user. Without an inbox they are dropped.
 
         Raises:
             ConnectionClosed: The client is closed.
@@ -316,9 +323,12 @@ class Client:
                     await self._on_event(event, link)
         except (DWSError, OSError, SocketError, TimeoutError) as error:
             ending = ending_of(error, self._endpoint.url, was_connected=self._was_connected)
-            return Ending(error=ending.error, at_once=True) if link is not None and link.leaving else ending
+            if link is not None and link.leaving:
+                return Ending(error=ending.error, at_once=True)
+            return await self._endpoint.reconsider(ending)
         finally:
             self._link = None
+            self._refreshing.end()
             self._state.offline()
             if link is not None:
                 if link.since_s is not None and asyncio.get_running_loop().time() - link.since_s > _STEADY_S:
@@ -349,7 +359,7 @@ class Client:
             case Leave(in_s=in_s):
                 self._tasks.spawn(self._leave(link, in_s), name="dws client leaves its node")
             case Expiring():
-                self._tasks.spawn(self._refresh(), name="dws client refreshes its token")
+                self._refreshing.begin()
 
     async def _on_connected(self, event: Connected, link: Link) -> None:
         now = link.since_s = asyncio.get_running_loop().time()
@@ -365,15 +375,6 @@ class Client:
         await asyncio.sleep(in_s)
         link.leaving = True
         await link.close()
-
-    async def _refresh(self) -> None:
-        """Send the node a new token. If that fails, the node closes with 4002, and the next connection sends one."""
-        if not callable(self._endpoint.token):
-            return
-        try:
-            await self._ask({"type": "refresh", "data": {"token": await self._endpoint.fresh_token()}})
-        except DWSError as error:
-            logger.warning("cannot refresh the token: %s", error)
 
     # -- inside
 

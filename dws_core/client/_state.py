@@ -26,15 +26,19 @@ class Message:
 
     Attributes:
         data: The payload, any JSON value.
-        topic: Topic to which it was published. None for a broadcast or a direct message.
+        topic: Topic to which it was published. None for a broadcast, a direct message, or a message to a user.
         conn_id: Connection id to which a direct message was sent. None for any other message.
+        user: Id of the user to whom the message was sent. None for any other message.
         position: Position in its log. None if its topic has no history.
+        sender: Id of the client that published it, if the node stamps senders.
     """
 
     data: JSON
     topic: str | None = None
     conn_id: str | None = None
+    user: str | None = None
     position: str | None = None
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,7 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotSubscribed:
-    """The node has refused a filter."""
+    """The node has refused or removed a filter."""
 
     filter: str
     error: DWSError
@@ -125,20 +129,6 @@ Event: TypeAlias = (
 class _Request:
     message: dict[str, Any]
     sent_s: float | None = None  # when it was sent for the first time
-
-
-def stored_messages(topic: str, reply: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of a reply to `history`.
-
-    Raises:
-        InvalidMessage: The reply breaks the protocol.
-    """
-    try:
-        return [
-            Message(data=found["data"], topic=topic, position=text_or_none(found, "pos")) for found in reply["messages"]
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise broken() from error
 
 
 class ClientState:
@@ -280,8 +270,9 @@ class ClientState:
     def _read_message(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         if not (self.online or self._plain):
             return  # the replay starts at the cursor, so messages before the reply to `connect` are sent again
-        text, topic, conn_id = (text_or_none(frame, name) for name in ("pos", "topic", "conn_id"))
-        message = Message(data=frame["data"], topic=topic, conn_id=conn_id, position=text)
+        names = ("pos", "topic", "conn_id", "user", "from")
+        text, topic, conn_id, user, sender = (text_or_none(frame, name) for name in names)
+        message = Message(data=frame["data"], topic=topic, conn_id=conn_id, user=user, position=text, sender=sender)
         if text is not None:
             position = parse_position(text)
             self._merge({position.partition: position})
@@ -352,6 +343,12 @@ class ClientState:
     def _read_expiring(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         yield Expiring(in_s=seconds_of(frame, "in_s"))
 
+    def _read_unsubscribed(self, frame: Mapping[str, Any]) -> Iterable[Event]:
+        filter_, reason = text_of(frame, "topic"), text_of(frame, "reason")
+        self.in_force.discard(filter_)
+        if self._filters.pop(filter_, None) is not None:
+            yield NotSubscribed(filter=filter_, error=Refused(reason, f"the node has removed the filter {filter_!r}"))
+
     _READERS: Final = {
         "message": _read_message,
         "connected": _read_connected,
@@ -362,6 +359,7 @@ class ClientState:
         "pos": _read_pos,
         "reconnect": _read_reconnect,
         "expiring": _read_expiring,
+        "unsubscribed": _read_unsubscribed,
     }
 
     # -- inside

@@ -23,6 +23,7 @@ LAYERS: dict[str, int] = {
     "_log": 1,
     "_auth.interface": 1,
     "_auth.origin": 1,
+    "_auth.permissions": 1,
     "_auth.tokens": 1,
     "_plugins": 2,
     "hookspecs": 2,
@@ -40,6 +41,7 @@ NODE_ORDER = [
     {"recovery"},
     {"connection"},
     {"sending"},
+    {"user_methods"},
     {"publisher"},
     {"stats", "pacing", "broker", "pending_publish", "arguments", "not_started", "notices"},
 ]

@@ -118,6 +118,11 @@ class Connection(SocketReader):
         if self._begin_close(code, reason):
             self._host.tasks.spawn(self._finish_close(), name=f"close connection {self.id!r}")
 
+    async def _flushed(self) -> None:
+        """Wait until all earlier messages are written."""
+        await self._host.fanout.flushed()
+        await self._outbox.flushed()
+
     async def _caught_up(self) -> None:
         """Wait until the client has read all earlier messages, or the connection is closed. Close it if it stalls."""
         await self._host.fanout.flushed()
@@ -127,10 +132,15 @@ class Connection(SocketReader):
         except TimeoutError:
             self.disconnect(CloseCode.TOO_SLOW)
 
-    def _serve(self) -> None:
-        """Start to read for the current task, the handler. Called by the node."""
+    def _serve(self, first: JSON = None) -> None:
+        """Start to read for the current task, the handler. Called by the node, perhaps with a message read before."""
         self._guard = HandlerGuard(self.id, self._host.limits.handler_grace_s)
-        self._read_in_background(f"read from connection {self.id!r}")
+        self._read_in_background(f"read from connection {self.id!r}", first)
+
+    def _serve_closed(self) -> None:
+        """Guard the current task, the handler of a client that has disconnected before it was served."""
+        self._guard = HandlerGuard(self.id, self._host.limits.handler_grace_s)
+        self._guard.start_grace()
 
     def _release_handler(self) -> None:
         """Stop guarding the handler, because it has ended."""

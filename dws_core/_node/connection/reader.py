@@ -176,9 +176,11 @@ class SocketReader:
         """Wait for the next message. Not a coroutine itself, which saves a frame per idle connection."""
         return self._read() if self._inbox is None else self._inbox.get()
 
-    def _read_in_background(self, name: str) -> None:
-        """Read until the client disconnects, independently of the handler."""
+    def _read_in_background(self, name: str, first: JSON = None) -> None:
+        """Read until the client disconnects, independently of the handler, which receives the first message at once."""
         self._inbox = Inbox(self._host.limits.inbox_messages)
+        if first is not None:
+            self._inbox.put(first)
         self._host.tasks.spawn(self._fill(self._inbox), name=name)
 
     async def _fill(self, inbox: Inbox) -> None:

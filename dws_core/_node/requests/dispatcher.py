@@ -1,4 +1,4 @@
-"""Client requests: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, ping."""
+"""Client requests: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, refresh, ping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
-from dws_core._auth.interface import Authorize
 from dws_core._errors import InvalidMessage
 from dws_core._limits.limits import Limits
 from dws_core._log.records import Receipt
@@ -16,6 +15,7 @@ from dws_core._node.connection.connection import Connection
 from dws_core._node.pending_publish import failure_of
 from dws_core._node.publisher import Publisher
 from dws_core._node.requests.permission import Permission
+from dws_core._node.requests.refresh import Refresh
 from dws_core._node.requests.resume import Resume, over_limit
 from dws_core._node.sending.fanout import Fanout
 from dws_core._topics.filters import is_reserved
@@ -48,17 +48,21 @@ class Dispatcher:
         publisher: Publisher,
         matcher: TopicMatcher,
         limits: Limits,
-        authorize: Authorize | None,
+        permission: Permission,
         untyped: Untyped,
+        stamps_sender: bool,
         resume: Resume,
+        refresh: Refresh,
         fanout: Fanout,
     ) -> None:
         self._publisher = publisher
         self._matcher = matcher
         self._limits = limits
-        self._permission = Permission(authorize)
+        self._permission = permission
         self._untyped = untyped
+        self._stamps_sender = stamps_sender
         self._resume = resume
+        self._refresh = refresh.refresh
         self._fanout = fanout
         self._served = self._in_a_row = 0
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
@@ -69,6 +73,7 @@ class Dispatcher:
             "broadcast": self._broadcast,
             "send_by_conn_id": self._send_by_conn_id,
             "history": self._history,
+            "refresh": self._refresh,
             "ping": self._ping,
         }
 
@@ -158,7 +163,8 @@ class Dispatcher:
     def _publish(self, connection: Connection, message: Message, topics: list[str]) -> None:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
         key = None if message.key is None else scoped_key(self._scope_of(connection), message.key)
-        futures = self._publisher.publish_to_each(topics, message.data, key=key)
+        sender = _sender_of(connection) if self._stamps_sender else None
+        futures = self._publisher.publish_to_each(topics, message.data, key=key, sender=sender)
         pending = len(futures)
 
         def on_done(future: Future[Receipt]) -> None:
@@ -194,6 +200,10 @@ class Dispatcher:
             logger.error("a request of connection %r failed", connection.id, exc_info=error)
             described = INTERNAL
         self._fanout.send(connection, server_messages.error(described, request_id))
+
+
+def _sender_of(connection: Connection) -> str:
+    return connection.id if connection.principal is None else connection.principal.id
 
 
 def _required(value: str | None, member: str) -> str:

@@ -13,7 +13,7 @@ from dws_core._topics.filters import is_reserved
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec, splice
 from dws_core._wire.cursor import Position, format_position
-from dws_core._wire.envelope import open_envelope
+from dws_core._wire.envelope import open_envelope, sender_of
 from dws_core._wire.frames import Frame, encode_frame
 
 logger = logging.getLogger("dws")
@@ -61,7 +61,7 @@ class SharedMessage:
     def _payload(self, codec: Codec) -> bytes:
         record = self._record
         pos = None if record.offset is None else format_position(self._partition, self._epoch, record.offset)
-        members = server_messages.message(record.topic, pos)
+        members = server_messages.message(record.topic, pos, sender_of(record.payload))
         name, data = open_envelope(record.payload)
         if codec.name == name:
             return splice(codec, members, data)
