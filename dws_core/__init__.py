@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dws_core._auth.bearer import BearerAuthenticator, WebSocketOAuth2PasswordBearer
 from dws_core._auth.interface import Handshake, Principal
+from dws_core._auth.jwt import JWTAuthenticator
 from dws_core._auth.permissions import Permissions
 from dws_core._compat import DEPRECATED as _DEPRECATED
 from dws_core._compat import LAZY as _LAZY
@@ -94,6 +95,7 @@ __all__ = [
     "InvalidSubscription",
     "InvalidSubscriptionMessage",
     "InvalidTopic",
+    "JWTAuthenticator",
     "LayoutMismatch",
     "Limits",
     "Message",
