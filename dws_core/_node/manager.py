@@ -295,6 +295,7 @@ class WebSocketManager(PublishMethods, UserMethods):
                 self._matcher.check_filter(topic)
             if conn_id is not None:
                 check_given_id(websocket, conn_id)
+            commands = self._runtime.commands.count
             codec, principal = await self._admission.admit(websocket, principal, connections=len(self))
             connection = Connection(
                 websocket,
@@ -305,10 +306,10 @@ class WebSocketManager(PublishMethods, UserMethods):
                 host=self._runtime,
             )
             with suppress(ConnectionClosed), self._admission.leaving_on_error(connection):
-                await self._open(connection, topic)
+                await self._open(connection, topic, commands)
             return connection
 
-    async def _open(self, connection: Connection, topic: str | None) -> None:
+    async def _open(self, connection: Connection, topic: str | None, commands: int) -> None:
         """Add an admitted connection. If it has no principal yet, wait for its first message."""
         first: JSON = None
         if self._hello is not None and connection.principal is None:
@@ -321,7 +322,7 @@ class WebSocketManager(PublishMethods, UserMethods):
             connection.id = new_id(connection.websocket, connection.principal)
         if topic is not None:
             connection.topics.add(topic)
-        self._runtime.serve(connection, first)
+        self._runtime.serve(connection, first, commands=commands)
 
     def connect(
         self,

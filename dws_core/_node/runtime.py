@@ -110,6 +110,7 @@ class NodeRuntime:
     removal: Removal
     history: HistoryReader = field(init=False)
     dispatcher: Dispatcher = field(init=False)
+    commands: Commands = field(init=False)
     tail_sink: NodeTailSink = field(init=False)
     has_served: bool = False
 
@@ -140,6 +141,7 @@ class NodeRuntime:
         )
         runtime.history = runtime._build_history()
         runtime.dispatcher = runtime._build_dispatcher()
+        runtime.commands = runtime._build_commands()
         runtime.tail_sink = runtime._build_tail_sink()
         return runtime
 
@@ -176,12 +178,13 @@ class NodeRuntime:
             self.cursors.send_updates(exclude=self.attachments)
             await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self.connections))
 
-    def serve(self, connection: Connection, first: JSON = None) -> None:
+    def serve(self, connection: Connection, first: JSON, *, commands: int) -> None:
         """Add an accepted connection, whose handler is the current task, and start to read from it.
 
         Args:
             connection: The connection.
             first: A message that it has already sent. If None, it has sent nothing.
+            commands: Number of commands that were carried out before its handshake was checked.
         """
         if not self.has_served:
             self.has_served = True
@@ -189,6 +192,7 @@ class NodeRuntime:
         self.connections.add(connection)
         self.lifetimes.begin(connection)
         connection._serve(first)
+        self.commands.overtook(connection, commands)
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection whose handler has ended. A connection that is not here is no error."""
@@ -329,5 +333,5 @@ class NodeRuntime:
             cursors=self.cursors,
             attachments=self.attachments,
             attempts=self.attempts,
-            commands=self._build_commands(),
+            commands=self.commands,
         )

@@ -17,7 +17,15 @@ from support.resume import connect, receive_replay
 from support.servers import HANG_S, Client, Server, serve
 from support.timeouts import progress_timeout
 
-from dws_core import BrokerUnavailable, ConfigurationError, InvalidFilter, InvalidMessage, Principal, WebSocketManager
+from dws_core import (
+    BearerAuthenticator,
+    BrokerUnavailable,
+    ConfigurationError,
+    InvalidFilter,
+    InvalidMessage,
+    Principal,
+    WebSocketManager,
+)
 from dws_core.testing import FaultyBroker
 
 
@@ -212,6 +220,36 @@ async def test_missed_commands_are_read_when_broker_is_back(monkeypatch: pytest.
             monkeypatch.setattr(broker, "heads", heads_later)
         assert (await ann.wait_closed()).rcvd.code == 4500
         assert not failures
+
+
+async def test_command_during_a_handshake_is_carried_out_after_it() -> None:
+    """The authenticator has accepted the client before the application revoked its token."""
+    checking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(token: str) -> Principal:
+        checking.set()
+        await go_on.wait()
+        return Principal(id=token)
+
+    node = Node(FaultyBroker("memory://"))
+    node.manager._handshakes._authenticator = BearerAuthenticator(verify=slow)
+    async with serve(node.app) as node.server, asyncio.TaskGroup() as group:
+
+        async def connect_as(user: str) -> int:
+            headers = {"Authorization": f"Bearer {user}"}
+            async with Client.open(f"{node.server.url}/ws", additional_headers=headers) as client:
+                if user == "bo":
+                    assert (await client.exchange(type="ping"))["type"] == "pong"
+                    return 0
+                return (await client.wait_closed()).rcvd.code
+
+        ann = group.create_task(connect_as("ann"))
+        await asyncio.wait_for(checking.wait(), HANG_S)
+        await node.manager.disconnect(user="ann")
+        await node.manager.disconnect(user="eve")
+        go_on.set()
+        assert await ann == 4500
+        assert await connect_as("bo") == 0
 
 
 @pytest.mark.parametrize("data", [None, {"command": "reboot"}, {"command": "disconnect", "user": 7}])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Collection, Mapping
 
 from dws_core._errors import BrokerError, DWSError
 from dws_core._log.backoff import Backoff
@@ -36,6 +37,9 @@ class Commands:
         history: Reads missed commands. None if the broker keeps nothing.
         tasks: Runs the reads in the background.
         partition: Partition of the commands.
+
+    Attributes:
+        count: Number of commands that were carried out.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Commands:
         self._history = history
         self._tasks = tasks
         self._partition = partition
+        self._recent: deque[Command] = deque(maxlen=COMMANDS_HISTORY.size)
+        self.count = 0
 
     def on_record(self, record: Record) -> None:
         """Carry out the command of a record. A record of another version is logged."""
@@ -70,6 +76,12 @@ class Commands:
         if self._history is not None and partition == self._partition:
             missed = self._catch_up(self._history, seen.epoch, seen.hi)
             self._tasks.spawn(missed, name="missed commands")
+
+    def overtook(self, connection: Connection, count: int) -> None:
+        """Carry out the commands after the first `count` ones on a connection whose handshake they have overtaken."""
+        for command in tuple(self._recent)[count - self.count :] if count < self.count else ():
+            if connection in self._receivers(command):
+                self._apply(command, connection)
 
     async def _catch_up(self, history: HistoryReader, epoch: str, since: Offset) -> None:
         backoff = Backoff(first_s=0.1, max_s=5.0)
@@ -92,13 +104,18 @@ class Commands:
             logger.warning("a command is ignored: %s", error)
 
     def _carry_out(self, command: Command) -> None:
+        self.count += 1
+        self._recent.append(command)
         for connection in self._receivers(command):
-            if isinstance(command, Disconnect):
-                connection.disconnect(command.code, command.reason)
-            elif command.topic in connection.topics:
-                self._removal.remove(connection, (command.topic,), "unsubscribed")
+            self._apply(command, connection)
 
-    def _receivers(self, command: Command) -> Iterable[Connection]:
+    def _apply(self, command: Command, connection: Connection) -> None:
+        if isinstance(command, Disconnect):
+            connection.disconnect(command.code, command.reason)
+        elif command.topic in connection.topics:
+            self._removal.remove(connection, (command.topic,), "unsubscribed")
+
+    def _receivers(self, command: Command) -> Collection[Connection]:
         if isinstance(command, Disconnect) and command.conn_id is not None:
             return self._connections.by_id(command.conn_id)
         return self._connections.by_user(command.user or "")
