@@ -148,6 +148,15 @@ async def test_wrong_arguments_are_refused() -> None:
             a.manager.unsubscribe(user="ann", topic="a/#/b")
 
 
+async def test_commands_need_the_broker() -> None:
+    async with nodes(1) as (a,), a.client("ann") as ann:
+        broker = a.manager.broker
+        assert isinstance(broker, FaultyBroker)
+        with broker.refusing(), pytest.raises(BrokerUnavailable):
+            await a.manager.disconnect(user="ann")
+        assert (await ann.exchange(type="ping"))["type"] == "pong"
+
+
 async def test_filter_is_removed_on_all_nodes() -> None:
     async with nodes() as (a, b), a.client("ann") as here, b.client("ann") as there, b.client("bo") as bo:
         for client in (here, there, bo):
