@@ -119,7 +119,7 @@ class NodeRuntime:
         """Create and wire the objects of one run. No I/O."""
         fanout, router = Fanout(settings.counters), Router[Connection](settings.matcher)
         caches = LogCaches(settings.policy.of)
-        interest, pacer = Interest(router, settings.matcher, settings.layout), Pacer()
+        interest = Interest(router, settings.matcher, settings.layout)
         attachments = Attachments()
         runtime = cls(
             settings=settings,
@@ -127,11 +127,11 @@ class NodeRuntime:
             untyped=settings.untyped,
             counters=settings.counters,
             tasks=Tasks(),
-            pacer=pacer,
+            pacer=Pacer(),
             router=router,
             fanout=fanout,
             connections=ConnectionRegistry(),
-            lifetimes=Lifetimes(settings.limits, fanout=fanout, pacer=pacer),
+            lifetimes=Lifetimes(settings.limits, fanout=fanout, pacer=Pacer(1)),
             caches=caches,
             interest=interest,
             cursors=Cursors(caches, interest, fanout, settings.broker),

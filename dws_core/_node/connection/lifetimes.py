@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
@@ -16,6 +17,8 @@ from dws_core._node.pacing import Pacer
 from dws_core._node.sending.fanout import Fanout
 from dws_core._wire import server_messages
 from dws_core._wire.close_codes import CloseCode
+
+logger = logging.getLogger("dws")
 
 _AGE_SPREAD: Final = 0.1
 """Part of the maximum age by which connections end earlier, at random, so that they do not reconnect together."""
@@ -105,8 +108,14 @@ class Lifetimes:
         elif self._ages.get(connection, math.inf) <= now:
             connection.disconnect(CloseCode.DRAINED, "connection_age_s is over")
         else:
-            self._fanout.send(connection, server_messages.expiring(expiry - now))
             self._schedule(connection, expiry)
+            self._warn(connection, expiry - now)
+
+    def _warn(self, connection: Connection, left_s: float) -> None:
+        try:
+            self._fanout.send(connection, server_messages.expiring(left_s))
+        except Exception:  # a plugin's codec may raise anything, and the others must end in any case
+            logger.exception("connection %r could not be warned that its token expires", connection.id)
 
     def _schedule(self, connection: Connection, at: float) -> None:
         at = min(at, self._ages.get(connection, math.inf))

@@ -200,3 +200,18 @@ async def test_expiry_far_in_the_future_is_allowed() -> None:
         ann = await world.connect(1e15)
         await asyncio.sleep(3000)
         assert not ann.closed
+
+
+@virtual
+async def test_failing_warning_delays_no_expiry(caplog: pytest.LogCaptureFixture) -> None:
+    """A plugin's codec cannot encode the warning."""
+
+    def fail(*_: object) -> bool:
+        raise ValueError("a bug of a codec")
+
+    async with World.open() as world:
+        world.lifetimes._fanout.send = fail  # type: ignore[method-assign]
+        ann, bo = await world.connect(100), await world.connect(110)
+        await asyncio.sleep(111)
+        assert (ann.close_code, bo.close_code) == (4002, 4002)
+    assert caplog.text.count("could not be warned") == 2
