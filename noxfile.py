@@ -55,10 +55,14 @@ def _can_run(program: str) -> bool:
 
 
 def install_workspace(session: nox.Session, *groups: str, plugins: bool = True) -> None:
-    """Install the core and all plugins as editable packages, with dependency groups, in one pip call."""
+    """Install the core and all plugins as editable packages, with dependency groups, in one pip call. Print what it does."""
     paths = [Path(), *(PLUGINS if plugins else [])]
     editables = [arg for path in paths for arg in ("-e", f"./{path}")]
-    session.install(*editables, *nox.project.dependency_groups(PYPROJECT, *groups))
+    needed = nox.project.dependency_groups(PYPROJECT, *groups)
+    session.log(
+        f"installing {', '.join(str(path.resolve().name) for path in paths)} and {', '.join(needed) or 'no more'}"
+    )
+    session.install(*editables, *needed, silent=False)
 
 
 @nox.session
@@ -96,7 +100,7 @@ def types(session: nox.Session) -> None:
     """Check types: mypy in strict mode, and complete types in the public modules."""
     install_workspace(session, "typing", "test", "bridges")
     session.run("mypy")
-    session.run("pytest", "-q", "tests/contract/test_skeletons.py")
+    session.run("pytest", "-q", "tests/contract/test_skeletons.py", "tests/contract/test_type_checkers.py")
     for module in ("dws_core", "dws_core.client", "dws_core.plugin", "dws_core.server", "dws_core.testing"):
         session.run("basedpyright", "--verifytypes", module, "--ignoreexternal")
 
@@ -142,7 +146,7 @@ def minimums(session: nox.Session) -> None:
     """Run the tests, or some of them, on the oldest Python with the lowest allowed versions of the dependencies."""
     install_workspace(session, "test")
     pins = [pin for folder in (Path(), *PLUGINS) for pin in lowest(folder)]
-    session.install(*pins, "uvicorn==0.53", "httpx")  # the test client of that Starlette needs httpx
+    session.install(*pins, "uvicorn==0.53")
     session.run("pytest", "-W", "default::DeprecationWarning", *session.posargs)  # old packages use deprecated APIs
 
 

@@ -22,26 +22,27 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from services.kafka import PrivateKafka
 from support.kafka_admin import create_topic
 
-from dws_core import create_broker
 from dws_core._log.stream.envelope import Draft, Envelope, Kind, encode
-from dws_core.plugin import History, Layout
 from harness.broker_load import (
-    CALLERS,
-    LAYOUT,
-    PARTITIONS,
+    KEPT,
+    NONE,
     PAYLOAD,
+    Rate,
     Sink,
     broker_receive_rate,
     latency,
     node_receive_rate,
     publish_rate,
     rate,
+    show,
+    started,
 )
 
+PARTITIONS = 8
 HOUR_MS = 3_600_000
 
 
-async def plain_publish_rate(address: str, seconds: float) -> float:
+async def plain_publish_rate(address: str, seconds: float) -> Rate:
     """Return the rate of `send_and_wait` with acks="all"."""
     await create_topic(address, "plain", PARTITIONS)
     producer = AIOKafkaProducer(bootstrap_servers=address, acks="all")
@@ -51,8 +52,8 @@ async def plain_publish_rate(address: str, seconds: float) -> float:
     return found
 
 
-async def plain_receive_rate(address: str) -> float:
-    """Return how many of the records of `plain_publish_rate` aiokafka reads per CPU second."""
+async def plain_receive_rate(address: str) -> Rate:
+    """Return the rate at which aiokafka reads the records of `plain_publish_rate`."""
     consumer = AIOKafkaConsumer(bootstrap_servers=address)
     await consumer.start()
     places = [TopicPartition("plain", number) for number in range(PARTITIONS)]
@@ -60,27 +61,25 @@ async def plain_receive_rate(address: str) -> float:
     consumer.assign(places)
     for place in places:
         consumer.seek(place, 0)
-    count, began = 0, time.process_time()
+    count, began, cpu = 0, time.perf_counter(), time.process_time()
     while count < sum(ends.values()):
         count += sum(map(len, (await consumer.getmany(timeout_ms=200)).values()))
-    took = time.process_time() - began
+    found = Rate(count / (time.perf_counter() - began), count / (time.process_time() - cpu))
     await consumer.stop()
-    return count / took
+    return found
 
 
 async def start_time(url: str, records: int) -> tuple[float, float]:
     """Return the seconds that a node needs to start on an empty log, and on a log of an hour."""
-    layout = Layout(channel=f"long-{secrets.token_hex(2)}", partitions=PARTITIONS)
-    times = []
+    channel, times = f"long-{secrets.token_hex(2)}", []
     for _ in range(2):
-        broker, began = create_broker(url), time.perf_counter()
-        await broker.start(node=secrets.token_bytes(8), layout=layout, sink=Sink())
-        heads = await broker.set_interest(frozenset(range(PARTITIONS)))
-        times.append(time.perf_counter() - began)
-        await broker.stop()
+        began = time.perf_counter()
+        async with started(url, Sink(), channel) as broker:
+            times.append(time.perf_counter() - began)
+            heads = await broker.heads(range(PARTITIONS))
         if len(times) == 1:
             epochs = {number: bytes.fromhex(head.epoch) for number, head in heads.items()}
-            await fill(url.removeprefix("kafka://"), f"dws.{layout.channel}", epochs, records)
+            await fill(url.removeprefix("kafka://"), f"dws.{channel}", epochs, records)
     return times[0], times[1]
 
 
@@ -113,24 +112,16 @@ async def fill(address: str, topic: str, epochs: dict[int, bytes], records: int)
 
 async def measure(server: PrivateKafka, seconds: float, records: int) -> None:
     url = server.url
-    plain = await plain_publish_rate(server.address, seconds)
-    rows = {"aiokafka, send_and_wait": plain}
-    rows["publish, with history"] = await publish_rate(url, History(), seconds)
-    rows["publish, without history"] = await publish_rate(url, History.none(), seconds)
-    rows["aiokafka, getmany, per second of its CPU"] = await plain_receive_rate(server.address)
-    for name, measured in (
-        ("received by one broker", broker_receive_rate),
-        ("... and routed by a node", node_receive_rate),
-    ):
-        per_cpu, per_second = await measured(url, 300_000)
-        rows[f"{name}, per second of its CPU"] = per_cpu
-        rows[f"{name}, per second"] = per_second
-    p50, p99 = await latency(url, seconds)
+    rows = {
+        "aiokafka, send_and_wait": await plain_publish_rate(server.address, seconds),
+        "aiokafka, getmany": await plain_receive_rate(server.address),
+        "publish, with history": await publish_rate(url, KEPT, seconds),
+        "publish, without history": await publish_rate(url, NONE, seconds),
+        "received by one broker": await broker_receive_rate(url, 300_000, NONE),
+        "... and routed by a node": await node_receive_rate(url, 300_000, NONE),
+    }
+    show(rows, {"from node to node at 1,000 messages a second": await latency(url, seconds)})
     empty, long = await start_time(url, records)
-    print(f"{CALLERS} callers, {LAYOUT.partitions} partitions, payload of {len(PAYLOAD)} bytes")
-    for name, found in rows.items():
-        print(f"{name:55} {found:10,.0f}/s   {found / plain:6.2f}")
-    print(f"{'from node to node at 1,000 messages a second':55} p50 {p50:.2f} ms, p99 {p99:.2f} ms")
     print(f"{'start on an empty log':55} {empty:.2f} s")
     print(f"{f'start on a log of {records:,} records of an hour':55} {long:.2f} s")
 

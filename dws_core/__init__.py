@@ -37,6 +37,7 @@ from dws_core._errors import (
     InvalidSubscriptionMessage,
     InvalidTopic,
     LayoutMismatch,
+    NoReply,
     OriginNotAllowed,
     PayloadTooLarge,
     PluginConflict,
@@ -52,7 +53,7 @@ from dws_core._log.records import History, Receipt
 from dws_core._node.connection.connection import Connection
 from dws_core._node.manager import WebSocketManager
 from dws_core._node.pending_publish import PendingPublish
-from dws_core._node.recovery.history import StoredMessage
+from dws_core._node.recovery.history import StoredMessage, StoredMessages
 from dws_core._node.stats import NodeHealth, NodeStats
 from dws_core._proxy import WebSocketProxy
 from dws_core._subscriptions import handle_subscription_message, subscribe, unsubscribe
@@ -99,6 +100,7 @@ __all__ = [
     "LayoutMismatch",
     "Limits",
     "Message",
+    "NoReply",
     "NodeHealth",
     "NodeStats",
     "OriginNotAllowed",
@@ -113,6 +115,7 @@ __all__ = [
     "Receipt",
     "SlowConsumer",
     "StoredMessage",
+    "StoredMessages",
     "WebSocketException",
     "WebSocketManager",
     "WebSocketOAuth2PasswordBearer",

@@ -36,8 +36,23 @@ _CHANNEL: Final = "dws-doctor"
 """Channel of the test message. Always the same one, because some brokers keep something for each channel forever."""
 
 
+_INTERRUPTED: Final = 130
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0 for success, 1 for failure, 2 for wrong arguments."""
+    """Run a command and return the exit code: 0 for success, 1 for failure, 2 for wrong arguments, 130 after Ctrl-C."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of the output has ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+        return 1
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dws_core", description=__doc__)
     parser.add_argument("--version", action="version", version=f"dws-core {version('dws-core')}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -93,10 +108,9 @@ def _add_new(commands: _Commands) -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise ValueError("negative")
-    return count
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of messages, such as 0 or 10")
+    return int(text)
 
 
 def _as_client(parsed: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ DWSError(Exception)
 │   │   └── LayoutMismatch                       partitions differ from those that the channel has stored
 │   ├── PublishOutcomeUnknown                    may be stored: .topic
 │   └── PayloadTooLarge                          .size_bytes .limit_bytes
+├── NoReply(…, TimeoutError)                     to a request to a client: .target .timeout_s
 ├── CodecError                                   never contains the payload: .codec .path
 └── WebSocketException                           concerns one client: .message .connection
     ├── InvalidSubscription · InvalidSubscriptionMessage
@@ -26,6 +27,9 @@ DWSError(Exception)
     └── ConnectionClosed                         .code .reason
 ```
 
+Starlette and FastAPI handle `InvalidSubscription`, `InvalidSubscriptionMessage`, `InvalidMessage` and
+`AuthenticationFailed` like their own `WebSocketException`, with `close_code` and the message as the reason.
+
 Every message names what happened and where, and ends with `Fix: …` and the slug in brackets. The section with the name
 of the slug in `docs/reference/errors.md` has cause, example and remedy.
 """
@@ -33,6 +37,10 @@ of the slug in `docs/reference/errors.md` has cause, example and remedy.
 from __future__ import annotations
 
 from typing import Any, ClassVar
+
+from starlette.exceptions import WebSocketException as _StarletteException
+
+from dws_core._reason import shorten_reason
 
 
 class DWSError(Exception):
@@ -194,6 +202,25 @@ class PayloadTooLarge(BrokerError):
         self.limit_bytes = limit_bytes
 
 
+class NoReply(DWSError, TimeoutError):
+    """No client has replied to a request in time.
+
+    Attributes:
+        target: Receivers of the request, in words.
+        timeout_s: Time for which the node has waited, in seconds.
+    """
+
+    slug = "no-reply"
+
+    def __init__(self, target: str, timeout_s: float) -> None:
+        super().__init__(
+            f"no reply from {target} within {timeout_s:g} s: it is not connected, or its client does not answer requests.",
+            fix="check that the client is connected and answers messages of the type request, or increase timeout_s",
+        )
+        self.target = target
+        self.timeout_s = timeout_s
+
+
 class CodecError(DWSError):
     """Bytes cannot be decoded, or a value cannot be encoded. The message never contains the payload.
 
@@ -226,29 +253,43 @@ class WebSocketException(DWSError):
         self.connection = connection
 
 
-class InvalidSubscription(WebSocketException):
+class StarletteRefusal(_StarletteException):
+    """Lets Starlette refuse the client if nobody catches the error: HTTP 403 before accept, `close_code` after it."""
+
+    close_code: ClassVar[int] = 1008  # CloseCode.POLICY_VIOLATION, which this layer must not import
+
+    def __init__(self, message: str) -> None:
+        super().__init__(self.close_code, shorten_reason(message))
+
+
+class InvalidSubscription(WebSocketException, StarletteRefusal):
     """A subscription's filter breaks a rule."""
 
     slug = "invalid-subscription"
 
 
-class InvalidSubscriptionMessage(WebSocketException):
+class InvalidSubscriptionMessage(WebSocketException, StarletteRefusal):
     """A message is not a subscription message: it has the wrong type, or no filter."""
 
     slug = "invalid-subscription-message"
 
 
-class InvalidMessage(WebSocketException):
+class InvalidMessage(WebSocketException, StarletteRefusal):
     """A client's message is malformed, or a key or connection id is invalid."""
 
     slug = "invalid-message"
 
 
-class AuthenticationFailed(WebSocketException):
-    """The client is not authenticated. The handshake is refused, or the connection is closed with 1008."""
+class AuthenticationFailed(WebSocketException, StarletteRefusal):
+    """The client is not authenticated.
+
+    An application may raise it in a dependency, in an endpoint and in the block of `connect`. Before accept, the client
+    is refused with HTTP 403, or with 401 if an authenticator raises it. After accept, the connection is closed with 1008.
+    The client may see the message as the reason, so never put a secret into it.
+    """
 
     slug = "authentication-failed"
-    close_code: ClassVar[int] = 1008  # CloseCode.POLICY_VIOLATION, which this layer must not import
+    close_code: ClassVar[int] = 1008
 
 
 class OriginNotAllowed(AuthenticationFailed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any
 
 logger = logging.getLogger("dws")
@@ -20,9 +21,11 @@ class Tasks:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failures: list[Exception] = []
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run a coroutine in the background, on the running loop."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, Any], *, name: str, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        """Run a coroutine in the background, on the running loop, in a context or in a copy of the current one."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
         return task

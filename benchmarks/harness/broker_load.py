@@ -6,19 +6,26 @@ import asyncio
 import multiprocessing
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import uvloop
 
 from dws_core import WebSocketManager, create_broker
-from dws_core.plugin import History, Layout
+from dws_core.plugin import History, Layout, LogBroker, Receipt
 from dws_core.testing import FakeWebSocket
 
-PARTITIONS = 8
-LAYOUT = Layout(channel="bench", partitions=PARTITIONS)
 PAYLOAD = b"x" * 128
 CALLERS = 200
+KEPT, NONE = History(size=300), History.none()
+
+
+class Rate(NamedTuple):
+    """Messages per second, and per CPU second of this process. The server has its own CPU time."""
+
+    per_second: float
+    per_cpu_second: float
 
 
 class Sink:
@@ -34,8 +41,36 @@ class Sink:
         return lambda *_: None
 
 
-async def rate(call: Callable[[int], Awaitable[Any]], seconds: float) -> float:
-    """Run `CALLERS` concurrent callers, each awaiting one call after another. Return calls per second."""
+class LatencySink(Sink):
+    """Collects how long records were on their way, in seconds. Their payload is the time of the publish."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.took: list[float] = []
+
+    def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Any) -> None:
+        now = time.perf_counter()
+        self.took.extend(now - float(record.payload) for record in records)
+
+
+def percentiles(took: list[float]) -> tuple[float, float]:
+    """Return p50 and p99 in ms."""
+    ordered = sorted(took)
+    return 1_000 * ordered[len(took) // 2], 1_000 * ordered[len(took) * 99 // 100]
+
+
+def show(rows: dict[str, Rate], times: dict[str, tuple[float, float]]) -> None:
+    """Print the rates, also relative to that of the first row, and the times."""
+    first = next(iter(rows.values())).per_second
+    for name, found in rows.items():
+        cpu_ms = 1_000_000 / found.per_cpu_second
+        print(f"{name:55} {found.per_second:10,.0f}/s {found.per_second / first:7.2f}   {cpu_ms:7.1f} ms CPU per 1,000")
+    for name, (p50, p99) in times.items():
+        print(f"{name:55} p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+
+
+async def rate(call: Callable[[int], Awaitable[Any]], seconds: float) -> Rate:
+    """Run `CALLERS` concurrent callers, each awaiting one call after another. Return the rate of the calls."""
     done, end = 0, time.perf_counter() + seconds
 
     async def caller(number: int) -> None:
@@ -44,26 +79,40 @@ async def rate(call: Callable[[int], Awaitable[Any]], seconds: float) -> float:
             await call(number)
             done += 1
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*map(caller, range(CALLERS)))
-    return done / (time.perf_counter() - began)
+    return Rate(done / (time.perf_counter() - began), done / (time.process_time() - cpu))
 
 
-async def publish_rate(url: str, history: History, seconds: float) -> float:
-    """Return the rate of acknowledged publishes."""
+@asynccontextmanager
+async def started(url: str, sink: Sink, channel: str) -> AsyncIterator[LogBroker]:
+    """Start a broker that tails all partitions, and stop it at the end of the block."""
     broker = create_broker(url)
-    await broker.start(node=secrets.token_bytes(8), layout=LAYOUT, sink=Sink())
+    assert isinstance(broker, LogBroker)
+    layout = Layout(channel=channel, partitions=broker.partitions)
+    await broker.start(node=secrets.token_bytes(8), layout=layout, sink=sink)  # type: ignore[arg-type]
     try:
-        return await rate(
-            lambda n: broker.publish(n % PARTITIONS, f"t/{n % PARTITIONS}", PAYLOAD, history=history), seconds
-        )
+        await broker.set_interest(frozenset(range(broker.partitions)))
+        yield broker
     finally:
         await broker.stop()
 
 
-async def receive_rate(received: Callable[[], int], url: str, count: int) -> tuple[float, float]:
-    """Return received records per CPU second of this process and per second, while another process publishes."""
-    child = multiprocessing.get_context("spawn").Process(target=_flood, args=(url, count))
+async def publish_rate(url: str, history: History, seconds: float) -> Rate:
+    """Return the rate of acknowledged publishes."""
+    async with started(url, Sink(), "publish") as broker:
+        return await rate(lambda n: publish(broker, n, PAYLOAD, history), seconds)
+
+
+def publish(broker: LogBroker, number: int, payload: bytes, history: History) -> asyncio.Future[Receipt]:
+    """Publish to one of the partitions."""
+    partition = number % broker.partitions
+    return broker.publish(partition, f"t/{partition}", payload, history=history, deadline_s=60)
+
+
+async def receive_rate(received: Callable[[], int], url: str, channel: str, count: int, history: History) -> Rate:
+    """Return the rate of received records, while another process publishes."""
+    child = multiprocessing.get_context("spawn").Process(target=_flood, args=(url, channel, count, history))
     child.start()
     before = received()
     while received() == before:
@@ -73,71 +122,47 @@ async def receive_rate(received: Callable[[], int], url: str, count: int) -> tup
         await asyncio.sleep(0.001)
     took, passed = time.process_time() - began, time.perf_counter() - clock
     child.join()
-    return (before + count - first) / took, (before + count - first) / passed
+    return Rate((before + count - first) / passed, (before + count - first) / took)
 
 
-async def broker_receive_rate(url: str, count: int) -> tuple[float, float]:
-    """Return these rates for a broker alone."""
-    broker, sink = create_broker(url), Sink()
-    await broker.start(node=secrets.token_bytes(8), layout=LAYOUT, sink=sink)
-    await broker.set_interest(frozenset(range(PARTITIONS)))
-    try:
-        return await receive_rate(lambda: sink.count, url, count)
-    finally:
-        await broker.stop()
+async def broker_receive_rate(url: str, count: int, history: History) -> Rate:
+    """Return this rate for a broker alone."""
+    sink = Sink()
+    async with started(url, sink, "receive"):
+        return await receive_rate(lambda: sink.count, url, "receive", count, history)
 
 
-async def node_receive_rate(url: str, count: int) -> tuple[float, float]:
-    """Return these rates for a whole node, which matches each message against filters that do not match it."""
-    manager = WebSocketManager("bench", broker_url=url, history={"#": History.none()})
+async def node_receive_rate(url: str, count: int, history: History) -> Rate:
+    """Return this rate for a whole node, which matches each message against filters that do not match it."""
+    manager = WebSocketManager("routing", broker_url=url, history={"#": history})
     async with manager, manager.connect(socket := FakeWebSocket(), "ann") as ann:
         for number in range(100):
             socket.client_sends_json({"type": "subscribe", "topic": f"room/{number}/+"})
             await manager.receive(ann, await anext(aiter(ann)))
-        return await receive_rate(lambda: manager.stats().received, url, count)
+        return await receive_rate(lambda: manager.stats().received, url, "routing", count, history)
 
 
 async def latency(url: str, seconds: float, per_second: int = 1_000) -> tuple[float, float]:
     """Publish on one node at a fixed rate without waiting. Return p50 and p99 in ms until another node receives it."""
-    took: list[float] = []
-
-    class LatencySink(Sink):
-        def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Any) -> None:
-            now = time.perf_counter()
-            took.extend(now - float(record.payload) for record in records)
-
-    sender, listener = create_broker(url), create_broker(url)
-    layout = Layout(channel="latency", partitions=PARTITIONS)
-    await sender.start(node=secrets.token_bytes(8), layout=layout, sink=Sink())
-    await listener.start(node=secrets.token_bytes(8), layout=layout, sink=LatencySink())
-    await listener.set_interest(frozenset(range(PARTITIONS)))
-    count, began, futures = int(seconds * per_second), time.perf_counter(), []
-    for number in range(count):
-        await asyncio.sleep(max(0.0, began + number / per_second - time.perf_counter()))
-        payload = repr(time.perf_counter()).encode()
-        futures.append(sender.publish(number % PARTITIONS, f"t/{number % PARTITIONS}", payload, history=History()))
-    await asyncio.gather(*futures)
-    while len(took) < count:
-        await asyncio.sleep(0.001)
-    await sender.stop()
-    await listener.stop()
-    ordered = sorted(took)
-    return 1_000 * ordered[count // 2], 1_000 * ordered[count * 99 // 100]
-
-
-async def flood(url: str, count: int) -> None:
-    """Publish as fast as the broker accepts it."""
-    broker = create_broker(url)
-    await broker.start(node=secrets.token_bytes(8), layout=LAYOUT, sink=Sink())
-    none = History.none()
-    for _ in range(count // 10_000):
-        futures = [
-            broker.publish(n % PARTITIONS, f"t/{n % PARTITIONS}", PAYLOAD, history=none, deadline_s=60)
-            for n in range(10_000)
-        ]
+    sink = LatencySink()
+    async with started(url, Sink(), "latency") as sender, started(url, sink, "latency"):
+        count, began, futures = int(seconds * per_second), time.perf_counter(), []
+        for number in range(count):
+            await asyncio.sleep(max(0.0, began + number / per_second - time.perf_counter()))
+            payload = repr(time.perf_counter()).encode()
+            futures.append(publish(sender, number, payload, KEPT))
         await asyncio.gather(*futures)
-    await broker.stop()
+        while len(sink.took) < count:
+            await asyncio.sleep(0.001)
+    return percentiles(sink.took)
 
 
-def _flood(url: str, count: int) -> None:
-    uvloop.run(flood(url, count))
+async def flood(url: str, channel: str, count: int, history: History) -> None:
+    """Publish as fast as the broker accepts it."""
+    async with started(url, Sink(), channel) as broker:
+        for _ in range(count // 10_000):
+            await asyncio.gather(*(publish(broker, n, PAYLOAD, history) for n in range(10_000)))
+
+
+def _flood(url: str, channel: str, count: int, history: History) -> None:
+    uvloop.run(flood(url, channel, count, history))

@@ -106,7 +106,7 @@ class BearerAuthenticator:
     """
 
     def __init__(self, *, verify: TokenVerifier | None) -> None:
-        if verify is None:
+        if not callable(verify):
             raise ConfigurationError(
                 "authenticator 'oauth2-bearer' has no function to verify tokens.",
                 fix="pass WebSocketManager(..., verify_token=your_function)",

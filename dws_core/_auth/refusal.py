@@ -6,17 +6,26 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
 from starlette.websockets import WebSocket, WebSocketState
 
-from dws_core._errors import AuthenticationFailed, DWSError, InvalidMessage, OriginNotAllowed, WebSocketException
+from dws_core._errors import (
+    AuthenticationFailed,
+    DWSError,
+    InvalidMessage,
+    OriginNotAllowed,
+    StarletteRefusal,
+    WebSocketException,
+)
 from dws_core._limits.token_bucket import TokenBucket
 from dws_core._wire.close_codes import CloseCode
 
 logger = logging.getLogger("dws")
+
+E = TypeVar("E", bound=WebSocketException)
 
 _LINES_PER_S: Final = 10
 """Maximum number of refused handshakes that are logged per second."""
@@ -40,24 +49,8 @@ _lines = _Lines()
 _busy_allowances: dict[str, TokenBucket] = {}
 
 
-class _DeniedHTTP(HTTPException):
-    """A refusal before accept: an HTTP response instead of the upgrade (RFC 6455 §4.2.2)."""
-
-    def __init__(self, message: str) -> None:
-        """Set the text, which our own error classes pass on. `_init_framework` sets status and headers."""
-        Exception.__init__(self, message)
-
-
-class _DeniedClose(StarletteWebSocketException):
-    """A refusal after accept, or on a server without denial responses: a close frame, or HTTP 403."""
-
-    def __init__(self, message: str) -> None:
-        """Set the text, which our own error classes pass on. `_init_framework` sets code and reason."""
-        Exception.__init__(self, message)
-
-
-class _Mixed(WebSocketException):
-    """A refusal that is both one of our errors and an exception that the framework handles.
+class _Made:
+    """Marks an error of the functions below, which have logged it.
 
     Attributes:
         refused_for: Reason by which refusals are counted.
@@ -65,42 +58,63 @@ class _Mixed(WebSocketException):
 
     refused_for: str = "other"
 
-    def _init_framework(self, *, status: int, code: int, text: str) -> None:
-        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-        if isinstance(self, HTTPException):
-            HTTPException.__init__(self, status, text, headers)
-        elif isinstance(self, StarletteWebSocketException):
-            StarletteWebSocketException.__init__(self, code, text[:120])
+
+class _HTTP(_Made, HTTPException):
+    """A refusal before accept: an HTTP response instead of the upgrade (RFC 6455 §4.2.2).
+
+    It is the first base of each class, because Starlette handles an error by the first of its classes with a handler.
+    """
+
+    status: ClassVar[int]
+
+    def __init__(self, message: str, **values: Any) -> None:
+        super(HTTPException, self).__init__(message, **values)  # our own error, which is the next base
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
+        HTTPException.__init__(self, self.status, self.message, headers)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
-        return WebSocketException.__str__(self)
+        return super(HTTPException, self).__str__()
 
 
-class _AuthHTTP(_Mixed, AuthenticationFailed, _DeniedHTTP): ...
+class _AuthHTTP(_HTTP, AuthenticationFailed):
+    status = 401
 
 
-class _AuthClose(_Mixed, AuthenticationFailed, _DeniedClose): ...
+class _OriginHTTP(_HTTP, OriginNotAllowed):
+    status = 403
 
 
-class _OriginHTTP(_Mixed, OriginNotAllowed, _DeniedHTTP): ...
+class _InvalidHTTP(_HTTP, InvalidMessage):
+    status = 400
 
 
-class _OriginClose(_Mixed, OriginNotAllowed, _DeniedClose): ...
+class _AuthClose(_Made, AuthenticationFailed): ...
 
 
-class _InvalidHTTP(_Mixed, InvalidMessage, _DeniedHTTP): ...
+class _OriginClose(_Made, OriginNotAllowed): ...
 
 
-class _InvalidClose(_Mixed, InvalidMessage, _DeniedClose): ...
+class _InvalidClose(_Made, InvalidMessage): ...
 
 
-class _RefusedHTTP(_Mixed, _DeniedHTTP): ...
+class _BusyHTTP(_HTTP, WebSocketException):
+    status = 503
 
 
-class _RefusedClose(_Mixed, _DeniedClose): ...
+class _CrowdHTTP(_HTTP, WebSocketException):
+    status = 429
 
 
-def _can_answer(websocket: WebSocket) -> bool:
+class _BusyClose(_Made, WebSocketException, StarletteRefusal):
+    close_code = CloseCode.TRY_AGAIN_LATER
+
+
+class _StoppedClose(_Made, WebSocketException, StarletteRefusal):
+    close_code = CloseCode.SERVICE_RESTART
+
+
+def can_answer(websocket: WebSocket) -> bool:
+    """Return whether a handshake can be refused with an HTTP response. If not, a close event makes the server refuse it."""
     return (
         websocket.application_state is WebSocketState.CONNECTING
         and "websocket.http.response" in websocket.scope.get("extensions", {})
@@ -135,7 +149,7 @@ def logged_refusal(websocket: WebSocket) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, _Mixed):
+        if not isinstance(error, _Made):
             log_refusal(websocket, _reason_of(error))
         raise
 
@@ -152,6 +166,12 @@ def _reason_of(error: Exception) -> str:
     return f"the check of the handshake failed with {type(error).__name__}"
 
 
+def _counted(error: E, reason: str) -> E:
+    """Return the error with the reason by which it is counted."""
+    error.refused_for = reason  # type: ignore[attr-defined]  # each of them is a _Made
+    return error
+
+
 def _is_news(reason: str) -> bool:
     """Return whether a refusal for a limit should be logged: the first one in a minute."""
     allowance = _busy_allowances.setdefault(reason, TokenBucket(1 / _BUSY_EVERY_S, 1, now=0.0))
@@ -163,44 +183,36 @@ def refuse_authentication(
 ) -> AuthenticationFailed:
     """Return the error to raise: HTTP 401 before accept, close code 1008 after it."""
     log_refusal(websocket, message)
-    error = (_AuthHTTP if _can_answer(websocket) else _AuthClose)(message, fix=fix)
-    error._init_framework(status=401, code=CloseCode.POLICY_VIOLATION, text=message)
-    error.refused_for = reason
-    return error
+    return _counted((_AuthHTTP if can_answer(websocket) else _AuthClose)(message, fix=fix), reason)
 
 
 def refuse_origin(websocket: WebSocket, origin: str, host: str) -> OriginNotAllowed:
     """Return the error to raise: HTTP 403 before accept, close code 1008 after it."""
     log_refusal(websocket, "this origin is not allowed")
-    error = (_OriginHTTP if _can_answer(websocket) else _OriginClose)(origin, host=host)
-    error._init_framework(status=403, code=CloseCode.POLICY_VIOLATION, text="this origin is not allowed")
-    error.refused_for = "origin"
-    return error
+    return _counted((_OriginHTTP if can_answer(websocket) else _OriginClose)(origin, host=host), "origin")
 
 
 def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> InvalidMessage:
     """Return the error to raise: HTTP 400 before accept, close code 1008 after it."""
     log_refusal(websocket, message)
-    error = (_InvalidHTTP if _can_answer(websocket) else _InvalidClose)(message, fix=fix)
-    error._init_framework(status=400, code=CloseCode.POLICY_VIOLATION, text=message)
-    error.refused_for = "malformed"
-    return error
+    return _counted((_InvalidHTTP if can_answer(websocket) else _InvalidClose)(message, fix=fix), "malformed")
 
 
-def refuse_busy(websocket: WebSocket, message: str, *, reason: str, status: int = 503) -> WebSocketException:
-    """Return the error to raise: an HTTP status before accept, close code 1013 after it. Logged once per minute."""
+def refuse_busy(websocket: WebSocket, message: str, *, reason: str) -> WebSocketException:
+    """Return the error to raise: HTTP 503 before accept, close code 1013 after it. Logged once per minute."""
     if _is_news(reason):
         log_refusal(websocket, f"{message}; logged at most once per minute")
-    error = (_RefusedHTTP if _can_answer(websocket) else _RefusedClose)(message)
-    error._init_framework(status=status, code=CloseCode.TRY_AGAIN_LATER, text=message)
-    error.refused_for = reason
-    return error
+    return _counted((_BusyHTTP if can_answer(websocket) else _BusyClose)(message), reason)
+
+
+def refuse_crowd(websocket: WebSocket, message: str, *, reason: str) -> WebSocketException:
+    """Return the error to raise: HTTP 429 before accept, close code 1013 after it. Logged once per minute."""
+    if _is_news(reason):
+        log_refusal(websocket, f"{message}; logged at most once per minute")
+    return _counted((_CrowdHTTP if can_answer(websocket) else _BusyClose)(message), reason)
 
 
 def refuse_stopped(websocket: WebSocket, message: str) -> WebSocketException:
     """Return the error to raise after accept if the node has stopped in the meantime: close code 1012."""
     log_refusal(websocket, message)
-    error = _RefusedClose(message)
-    error._init_framework(status=503, code=CloseCode.SERVICE_RESTART, text=message)
-    error.refused_for = "stopped"
-    return error
+    return _counted(_StoppedClose(message), "stopped")

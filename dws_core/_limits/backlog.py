@@ -10,7 +10,8 @@ from dws_core._wire.frames import Frame
 SlowConsumer: TypeAlias = Literal["close", "drop-oldest", "drop-newest", "keep-latest"]
 """Policy for a connection that does not read fast enough.
 
-- `close`: Close the connection with 4000 when it is over the limit. The client reconnects and recovers.
+- `close`: Close the connection with 4000 when it is over the limit for a second, or far over it. The client reconnects
+  and recovers.
 - `drop-oldest`, `drop-newest`: Drop the oldest or newest queued messages when the connection is over the limit.
 - `keep-latest`: Queue only the newest message of each topic. Close the connection when it is over the limit anyway.
 
@@ -27,19 +28,22 @@ class Backlog:
         limit_bytes: Maximum payload size of all queued frames, in bytes. A single frame may be larger. If None, the
             size is not limited.
         policy: Policy that chooses what to drop above the limit.
+        moved_s: Current time, in seconds of any clock.
 
     Attributes:
         size_bytes: Payload size of all queued frames, in bytes.
+        moved_s: Time when the socket last accepted queued data, or when the queue was created. The owner keeps it.
     """
 
-    __slots__ = ("_count", "_frames", "_limit_bytes", "_policy", "size_bytes")
+    __slots__ = ("_count", "_frames", "_limit_bytes", "_policy", "moved_s", "size_bytes")
 
-    def __init__(self, limit_bytes: int | None, policy: SlowConsumer) -> None:
+    def __init__(self, limit_bytes: int | None, policy: SlowConsumer, *, moved_s: float = 0.0) -> None:
         self._frames: OrderedDict[int | str, Frame] = OrderedDict()
         self._limit_bytes = limit_bytes
         self._policy = policy
         self._count = 0
         self.size_bytes: int = 0
+        self.moved_s: float = moved_s
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -39,7 +39,9 @@ class Limits:
         outbox_bytes: Maximum number of bytes that are queued for one connection. It includes the server's own buffer,
             which alone may hold 128 KiB. `slow_consumer` chooses what happens above it. If None, it is not limited.
         slow_consumer: Policy for a connection that exceeds `outbox_bytes`: `close` with 4000, `drop-oldest`,
-            `drop-newest`, or `keep-latest` to keep only the newest message of each topic.
+            `drop-newest`, or `keep-latest` to keep only the newest message of each topic. `close` gives a burst one second:
+            the connection is closed unless it has read half of `outbox_bytes` by then, and at once above eight times
+            `outbox_bytes`.
         replay_messages: Maximum number of messages replayed to a reconnecting client. If it missed more, it receives a
             `too-many` gap. Also the maximum number of messages in one `history` reply. If None, neither is limited.
         replay_bytes: Maximum payload size of a replay, in bytes. If the client missed more, it receives a `too-many`

@@ -99,8 +99,6 @@ class LogBroker(ABC):
     """
 
     capabilities: ClassVar[LogCapabilities]
-    """What the broker promises. An object may promise less after `start`, if its server lacks a feature."""
-
     partitions: ClassVar[int] = 1
     """Number of partitions of a channel, unless the application chooses another."""
 
@@ -112,9 +110,9 @@ class LogBroker(ABC):
                 "the node could not publish. Fix: override publish(partition, topic, payload, *, history, key, deadline_s), "
                 "which returns a future, or derive from BrokerInterface, whose publish() has (channel, message)"
             )
-        complete = [base for base in cls.__bases__ if getattr(base, "__abstractmethods__", True) == frozenset()]
         unused = [name for name in _PLAIN_METHODS if name in vars(cls)]
-        if unused and any(issubclass(base, LogBroker) for base in complete):
+        complete = [b for b in cls.__bases__ if issubclass(b, LogBroker) and not getattr(b, "__abstractmethods__", ())]
+        if unused and complete:
             raise TypeError(
                 f"{cls.__module__}.{cls.__qualname__} defines {unused[0]}(), which the node never calls, because "
                 f"{complete[0].__qualname__} is a LogBroker. Fix: override the methods of LogBroker, or derive from "

@@ -142,11 +142,14 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         offset: Offset of the record, None for a topic without history.
         duplicate: Whether a record with the same key existed. If True, nothing was stored and the offset is that of the
             existing record.
+        pos: Position of the message in the form that clients receive, such as `0:k9x2p0aa:1042`. None for a topic without
+            history. The manager sets it. Brokers leave it out.
     """
 
     epoch: str
     offset: Offset | None
     duplicate: bool = False
+    pos: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

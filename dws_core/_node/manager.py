@@ -34,8 +34,9 @@ from dws_core._node.connection.hello import make_hello
 from dws_core._node.connection.token_checker import TokenChecker
 from dws_core._node.not_started import not_started
 from dws_core._node.notices import warn_of_open_channel
-from dws_core._node.publisher import Completed, Publisher, PublishMethods
-from dws_core._node.recovery.history import StoredMessage
+from dws_core._node.publisher import Completed, Publisher
+from dws_core._node.recovery.history import StoredMessages
+from dws_core._node.request_methods import RequestMethods
 from dws_core._node.runtime import NodeRuntime, NodeSettings
 from dws_core._node.stats import Counters, NodeHealth, NodeStats
 from dws_core._node.user_methods import UserMethods
@@ -50,7 +51,7 @@ from dws_core._wire.node_topics import check_conn_id
 logger = logging.getLogger("dws")
 
 
-class WebSocketManager(PublishMethods, UserMethods):
+class WebSocketManager(UserMethods, RequestMethods):
     """A node: the connections of one process, joined through the broker with those of all other nodes of its channel.
 
     Arguments that name a plugin accept the name of an installed plugin or an object. A name may carry the options of the
@@ -295,15 +296,10 @@ class WebSocketManager(PublishMethods, UserMethods):
                 self._matcher.check_filter(topic)
             if conn_id is not None:
                 check_given_id(websocket, conn_id)
-            commands = self._runtime.commands.count
+            runtime, commands = self._runtime, self._runtime.commands.count
             codec, principal = await self._admission.admit(websocket, principal, connections=len(self))
             connection = Connection(
-                websocket,
-                conn_id or "",
-                principal=principal,
-                codec=codec,
-                slow_consumer=slow_consumer,
-                host=self._runtime,
+                websocket, conn_id or "", principal=principal, codec=codec, slow_consumer=slow_consumer, host=runtime
             )
             with suppress(ConnectionClosed), self._admission.leaving_on_error(connection):
                 await self._open(connection, topic, commands)
@@ -379,12 +375,15 @@ class WebSocketManager(PublishMethods, UserMethods):
         """
         await self._runtime.dispatcher.receive(connection, message)
 
-    async def history(self, topic: str, *, limit: int = 100) -> list[StoredMessage]:
+    async def history(self, topic: str, *, limit: int = 100) -> StoredMessages:
         """Return the last stored messages of one topic, oldest first, including all acknowledged before the call.
 
         Args:
             topic: A topic without wildcards.
             limit: Maximum number of messages. `Limits.replay_messages` and the topic's `History` also apply.
+
+        Returns:
+            A list with the attribute `cursor`, from which a client can continue.
 
         Raises:
             InvalidTopic: The topic breaks a rule.
@@ -395,5 +394,4 @@ class WebSocketManager(PublishMethods, UserMethods):
         if limit < 1:
             raise ConfigurationError(f"history(limit={limit}) must be positive.", fix="request at least one message")
         self._check_running()
-        stored = await self._runtime.history.read(self._matcher.check_topic(topic), limit, fresh=True)
-        return stored.messages
+        return await self._runtime.history.read(self._matcher.check_topic(topic), limit, fresh=True)

@@ -7,7 +7,7 @@ import concurrent.futures
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -27,11 +27,20 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
     several times.
     """
 
-    __slots__ = ("_awaited", "_futures", "_steps", "_topic")
+    __slots__ = ("_awaited", "_complete", "_delivered", "_futures", "_steps", "_topic")
 
-    def __init__(self, futures: Sequence[AnyFuture], topic: str) -> None:
+    def __init__(
+        self,
+        futures: Sequence[AnyFuture],
+        topic: str,
+        complete: Callable[[Sequence[Receipt]], list[Receipt]] = list,
+        *,
+        delivered: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._futures = futures
         self._topic = topic
+        self._complete = complete
+        self._delivered = delivered
         self._awaited = False
         self._steps: Generator[Any, None, list[Receipt]] | None = None
         for future in futures:
@@ -63,10 +72,13 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
         self._awaited = True
         futures = [_for_this_loop(future) for future in self._futures]
         if len(futures) == 1:
-            return [(yield from asyncio.shield(futures[0]).__await__())]
-        if futures:
+            yield from asyncio.shield(futures[0]).__await__()
+        elif futures:
             yield from asyncio.wait(futures).__await__()  # does not cancel them
-        return self._receipts(futures)
+        receipts = self._receipts(futures)
+        if self._delivered is not None:
+            yield from self._delivered().__await__()
+        return receipts
 
     def send(self, value: Any) -> Any:
         """Continue, as a coroutine does."""
@@ -89,7 +101,7 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
     def _receipts(self, futures: Sequence[AnyFuture]) -> list[Receipt]:
         if (failure := failure_of(futures, self._topic)) is not None:
             raise failure
-        return [future.result() for future in futures]
+        return self._complete([future.result() for future in futures])
 
     def _on_done(self, future: AnyFuture) -> None:
         if not future.cancelled() and (error := future.exception()) is not None and not self._awaited:

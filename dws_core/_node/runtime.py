@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -15,10 +15,13 @@ from dws_core._log.contract import LogBroker
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import Layout
+from dws_core._node.asking.requester import Requester
+from dws_core._node.asking.responder import Responder
 from dws_core._node.connection.admission import Admission
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.lifetimes import Lifetimes
 from dws_core._node.connection.registry import ConnectionRegistry
+from dws_core._node.connection.senders import Senders
 from dws_core._node.connection.token_checker import TokenChecker
 from dws_core._node.notices import log_frames
 from dws_core._node.pacing import Pacer
@@ -37,6 +40,7 @@ from dws_core._node.requests.permission import Permission
 from dws_core._node.requests.refresh import Refresh, Removal
 from dws_core._node.requests.resume import Resume
 from dws_core._node.sending.fanout import Fanout
+from dws_core._node.sending.overruns import Overruns
 from dws_core._node.stats import Counters, NodeHealth, NodeStats
 from dws_core._node.tail_sink import NodeTailSink
 from dws_core._tasks import Tasks
@@ -102,12 +106,16 @@ class NodeRuntime:
     fanout: Fanout
     connections: ConnectionRegistry
     lifetimes: Lifetimes
+    senders: Senders
+    requester: Requester
+    responder: Responder
     caches: LogCaches
     interest: Interest
     cursors: Cursors
     attachments: Attachments
     attempts: Attempts
     removal: Removal
+    overruns: Overruns = field(default_factory=Overruns)
     history: HistoryReader = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     commands: Commands = field(init=False)
@@ -118,7 +126,7 @@ class NodeRuntime:
     def build(cls, settings: NodeSettings) -> NodeRuntime:
         """Create and wire the objects of one run. No I/O."""
         fanout, router = Fanout(settings.counters), Router[Connection](settings.matcher)
-        caches = LogCaches(settings.policy.of)
+        connections, caches = ConnectionRegistry(), LogCaches(settings.policy.of)
         interest = Interest(router, settings.matcher, settings.layout)
         attachments = Attachments()
         runtime = cls(
@@ -130,8 +138,11 @@ class NodeRuntime:
             pacer=Pacer(),
             router=router,
             fanout=fanout,
-            connections=ConnectionRegistry(),
+            connections=connections,
             lifetimes=Lifetimes(settings.limits, fanout=fanout, pacer=Pacer(1)),
+            senders=Senders(connections),
+            requester=Requester(settings.publisher, settings.codecs),
+            responder=Responder(connections, fanout, settings.publisher, settings.codecs),
             caches=caches,
             interest=interest,
             cursors=Cursors(caches, interest, fanout, settings.broker),
@@ -175,6 +186,8 @@ class NodeRuntime:
             rest.push_async_callback(self.tasks.stop)
             rest.callback(self.settings.publisher.stop)
             rest.push_async_callback(self.settings.broker.stop)
+            self.requester.stop()
+            self.responder.stop()
             self.cursors.send_updates(exclude=self.attachments)
             await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self.connections))
 
@@ -205,8 +218,13 @@ class NodeRuntime:
         if self.connections.discard(connection):
             self.settings.admission.on_closed(connection)
         self.lifetimes.forget(connection)
+        self.senders.on_closed(connection)
         self.cursors.forget(connection)
         self.attachments.remove(connection)
+
+    def on_reply(self, connection: Connection, message: JSON) -> bool:
+        """Take a client's reply to a request of the application. Return False for any other message."""
+        return self.dispatcher.take_reply(connection, message)
 
     def health(self, *, started: bool) -> NodeHealth:
         """Return the current state of the node."""
@@ -232,6 +250,17 @@ class NodeRuntime:
             overflows=self.counters.overflows,
             refused=dict(self.counters.refused),
         )
+
+    async def delivered(self, topics: Sequence[str]) -> None:
+        """Let the event loop deliver published messages. A loop that only publishes would otherwise block their readers.
+
+        Connections over their limit that receive one of the topics are waited for, as long as they read.
+        """
+        await asyncio.sleep(0)
+        if not self.overruns or self.settings.publisher.loop is not asyncio.get_running_loop():
+            return
+        receivers = {connection for topic in topics for connection in self.tail_sink.receivers(topic) or ()}
+        await asyncio.gather(*[c._outbox.read() for c in receivers if c._outbox in self.overruns])
 
     async def _update_cursors(self) -> None:
         while True:
@@ -276,6 +305,7 @@ class NodeRuntime:
             caches=self.caches,
             interest=self.interest,
             attachments=self.attachments,
+            senders=self.senders,
             codecs=settings.codecs,
         )
         resume = Resume(
@@ -283,6 +313,7 @@ class NodeRuntime:
             cursors=self.cursors,
             attach=attach,
             attachments=self.attachments,
+            senders=self.senders,
             history=self.history,
             fanout=self.fanout,
             pacer=self.pacer,
@@ -298,6 +329,8 @@ class NodeRuntime:
             stamps_sender=settings.stamps_sender,
             resume=resume,
             refresh=self._build_refresh(permission),
+            senders=self.senders,
+            responder=self.responder,
             fanout=self.fanout,
         )
 
@@ -334,4 +367,7 @@ class NodeRuntime:
             attachments=self.attachments,
             attempts=self.attempts,
             commands=self.commands,
+            senders=self.senders,
+            requester=self.requester,
+            responder=self.responder,
         )

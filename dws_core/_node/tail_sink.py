@@ -6,8 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from dws_core._log.records import BrokerState, GapReason, Head, Offset, Record
+from dws_core._node.asking.requester import Requester
+from dws_core._node.asking.responder import Responder
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
+from dws_core._node.connection.senders import Senders
 from dws_core._node.recovery.attachments import Attachments
 from dws_core._node.recovery.attempts import Attempts
 from dws_core._node.recovery.cursors import Cursors
@@ -22,7 +25,8 @@ from dws_core._topics.router import Router
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
-from dws_core._wire.node_topics import ALL, COMMANDS, conn_id_of, user_of
+from dws_core._wire.envelope import has_attributes
+from dws_core._wire.node_topics import ALL, COMMANDS, conn_id_of, is_request, user_of
 
 logger = logging.getLogger("dws")
 
@@ -51,6 +55,9 @@ class NodeTailSink:
         attachments: Attachments,
         attempts: Attempts,
         commands: Commands,
+        senders: Senders,
+        requester: Requester,
+        responder: Responder,
     ) -> None:
         self._router = router
         self._connections = connections
@@ -63,6 +70,9 @@ class NodeTailSink:
         self._attachments = attachments
         self._attempts = attempts
         self._commands = commands
+        self._senders = senders
+        self._requester = requester
+        self._responder = responder
         self.state: BrokerState = "connecting"
         self.detail: str = ""
 
@@ -103,24 +113,40 @@ class NodeTailSink:
             logger.log(level, "broker is %s: %s", state, detail)
         self.state, self.detail = state, detail
 
+    def receivers(self, topic: str) -> Sequence[Connection] | None:
+        """Return the connections that receive messages of a topic, or None for a topic between nodes.
+
+        It is the same object as long as they are the same connections.
+        """
+        if not is_reserved(topic):
+            return self._router.receivers(topic)
+        if topic == ALL:
+            return self._connections.everyone
+        if (conn_id := conn_id_of(topic)) is not None:
+            return self._connections.by_id(conn_id)
+        user = user_of(topic)
+        return None if user is None else self._connections.by_user(user)
+
     def _has_cursor_in(self, connection: Connection, partition: int) -> bool:
         return self._cursors.holds_cursor(connection) and partition in self._interest.partitions(connection)
 
     def _deliver(self, partition: int, epoch: str, record: Record) -> None:
-        topic = record.topic
-        if not is_reserved(topic):
-            receivers: Sequence[Connection] = self._router.receivers(topic)
-        elif topic == ALL:
-            receivers = self._connections.everyone
-        elif (conn_id := conn_id_of(topic)) is not None:
-            receivers = self._connections.by_id(conn_id)
-        elif (user := user_of(topic)) is not None:
-            receivers = self._connections.by_user(user)
-        else:
-            if topic == COMMANDS:
-                self._commands.on_record(record)
+        receivers = self.receivers(record.topic)
+        if receivers is None:
+            self._take(record)
             return
+        if receivers and has_attributes(record.payload) and (excluded := self._senders.excluded(record.payload)):
+            receivers = tuple(receiver for receiver in receivers if receiver not in excluded)
         if receivers and self._attachments:
             receivers = self._attachments.hold_back(receivers, partition, epoch, record)
         if receivers:
             self._fanout.push(receivers, SharedMessage(partition, epoch, record, self._codecs))
+
+    def _take(self, record: Record) -> None:
+        """Take a record for the node itself."""
+        if is_request(record.topic):
+            self._responder.on_request(record)
+        elif record.topic == COMMANDS:
+            self._commands.on_record(record)
+        elif record.topic == self._requester.topic:
+            self._requester.on_reply(record)

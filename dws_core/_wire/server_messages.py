@@ -42,6 +42,16 @@ def message(topic: str, pos: str | None, sender: str | None = None) -> ServerMes
     return members
 
 
+def request(reply_to: str, timeout_s: float) -> ServerMessage:
+    """Return a request of the application without its `data`, which the fan-out appends in encoded form.
+
+    Args:
+        reply_to: Text that the client repeats as the `to` of its `reply`.
+        timeout_s: Time for the reply, in seconds.
+    """
+    return {"type": "request", "reply_to": reply_to, "timeout_s": timeout_s}
+
+
 def connected(
     request_id: RequestId, *, conn_id: str, ping_s: float, cursor: Cursor, recovered: bool | None
 ) -> ServerMessage:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dws_core._wire.client_errors import Refused
 from dws_core.client._client import Client
-from dws_core.client._state import Gap, Message
+from dws_core.client._events import Gap, Message
 from dws_core.client._subscription import Subscription
 
 __all__ = ["Client", "Gap", "Message", "Refused", "Subscription"]

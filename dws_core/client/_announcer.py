@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from dws_core._tasks import Tasks
-from dws_core.client._state import Gap
+from dws_core.client._events import Gap
 
 logger = logging.getLogger("dws.client")
 

@@ -18,14 +18,10 @@ from dws_core._wire.close_codes import ABNORMAL, CloseCode
 from dws_core._wire.codecs import Codec, encode_within
 from dws_core._wire.message import JSON
 from dws_core.client._announcer import Announcer, OnGap
+from dws_core.client._answering import Answering, OnRequest
 from dws_core.client._endpoint import Ending, Endpoint, OnUnauthenticated, Token, codec_of, ending_of
-from dws_core.client._link import Link
-from dws_core.client._publishing import Publishing
-from dws_core.client._refreshing import Refreshing
-from dws_core.client._replies import Replies, stored_messages
-from dws_core.client._state import (
+from dws_core.client._events import (
     Answered,
-    ClientState,
     Connected,
     Event,
     Expiring,
@@ -35,8 +31,14 @@ from dws_core.client._state import (
     Leave,
     Message,
     NotSubscribed,
+    Requested,
     Subscribed,
 )
+from dws_core.client._link import Link
+from dws_core.client._publishing import Publishing, PublishMethods
+from dws_core.client._refreshing import Refreshing
+from dws_core.client._replies import Replies
+from dws_core.client._state import ClientState, stored_messages
 from dws_core.client._subscription import Subscription, Subscriptions
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ _STEADY_S: Final = 5.0
 """Time in seconds after which a connection counts as stable. When it ends, the backoff starts again."""
 
 
-class Client:
+class Client(PublishMethods):
     """A client that reconnects automatically, resumes where it left off, and reports lost messages.
 
     ```python
@@ -132,6 +134,7 @@ class Client:
         self._tasks = Tasks()
         self._refreshing = Refreshing(self._endpoint, self._ask, self._tasks)
         self._announcer = Announcer(on_gap, self._tasks)
+        self._answering = Answering(self._publishing.publish, self._tasks)
         self._changed = asyncio.Event()
         self._subscriptions = Subscriptions(
             queue_messages=queue_messages, on_change=self._changed.set, on_close=self._on_unsubscribed
@@ -239,43 +242,19 @@ class Client:
         """
         return stored_messages(topic, await self._ask({"type": "history", "topic": topic, "limit": limit}))
 
-    # -- sending
-
-    async def publish(self, topic: str, data: JSON, *, key: str | None = None, timeout_s: float = 30.0) -> str | None:
-        """Publish to a topic. Return when the broker has stored the message.
-
-        Args:
-            topic: Topic without wildcards.
-            data: Any JSON value.
-            key: Idempotency key. Messages with the same topic and key within 60 s are delivered once. If None, a new
-                key is used.
-            timeout_s: Timeout in seconds. Until then, the client retries, on new connections if necessary.
-
-        Returns:
-            The position of the message, or None if the topic has no history.
-
-        Raises:
-            Refused: The message is not allowed or malformed. Temporary refusals are retried and not raised.
-            PublishOutcomeUnknown: There was no reply in time. The message may be stored.
-            ConnectionClosed: The client is closed.
-        """
-        return await self._publish({"type": "send", "topic": topic, "data": data}, key, timeout_s)
-
-    async def broadcast(self, data: JSON, *, key: str | None = None, timeout_s: float = 30.0) -> str | None:
-        """Publish to every connection of the channel. Everything else is as in `publish`."""
-        return await self._publish({"type": "broadcast", "data": data}, key, timeout_s)
-
-    async def send_to(
-        self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None, timeout_s: float = 30.0
-    ) -> str | None:
-        """Publish to the connections with one or several ids. Everything else is as in `publish`."""
-        ids = conn_id if isinstance(conn_id, str) else list(conn_id)
-        return await self._publish({"type": "send_by_conn_id", "conn_id": ids, "data": data}, key, timeout_s)
-
     # -- requests
 
-    async def _publish(self, members: Mapping[str, Any], key: str | None, timeout_s: float) -> str | None:
-        return await self._publishing.publish({**members, "key": key or self._state.new_key()}, timeout_s)
+    def on_request(self, handler: OnRequest) -> OnRequest:
+        """Reply to the requests of the node's application: `@client.on_request`.
+
+        The function receives the data of a request and returns the data of the reply. It may be sync or async. Up to 100
+        requests are answered at the same time, each within its own time limit. A second call replaces the function.
+
+        Returns:
+            The function itself.
+        """
+        self._answering.handler = handler
+        return handler
 
     async def _ask(self, members: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send a request on this connection, or on the next one, and return the node's reply."""
@@ -356,6 +335,14 @@ class Client:
                 self._subscriptions.answered(event)
             case HelloRefused(error=refusal):
                 raise refusal
+            case Requested() | Leave() | Expiring():
+                self._begin(event, link)
+
+    def _begin(self, event: Requested | Leave | Expiring, link: Link) -> None:
+        """Do in the background what the node asks for."""
+        match event:
+            case Requested():
+                self._answering.begin(event)
             case Leave(in_s=in_s):
                 self._tasks.spawn(self._leave(link, in_s), name="dws client leaves its node")
             case Expiring():

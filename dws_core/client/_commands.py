@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from dws_core._errors import ConfigurationError, DWSError
 from dws_core._wire.message import JSON
 from dws_core.client._client import Client
-from dws_core.client._state import Gap, Message
+from dws_core.client._events import Gap, Message
 
 DataForm: TypeAlias = Literal["auto", "json", "text"]
 

@@ -1,16 +1,20 @@
-"""Repeating a publish until a node has stored it, refused it for good, or the time is over."""
+"""The publishing methods of a client: each publish is repeated until it is stored, refused, or the time is over."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Final, TypeAlias
 
 from dws_core._errors import PublishOutcomeUnknown
 from dws_core._log.backoff import Backoff
 from dws_core._wire.client_errors import Refused
+from dws_core._wire.message import JSON
+from dws_core.client._state import ClientState
 
 Ask: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+_NO_ECHO: Final = {"echo": False}
 
 
 class Publishing:
@@ -45,3 +49,50 @@ class Publishing:
                         await asyncio.sleep(max(error.retry_in_s or 0.0, backoff.next_s()))
         except TimeoutError as error:
             raise PublishOutcomeUnknown(str(members.get("topic", members["type"]))) from error
+
+
+class PublishMethods:
+    """The publishing methods of `Client`."""
+
+    _publishing: Publishing
+    _state: ClientState
+
+    async def publish(
+        self, topic: str, data: JSON, *, key: str | None = None, echo: bool = True, timeout_s: float = 30.0
+    ) -> str | None:
+        """Publish to a topic. Return when the broker has stored the message.
+
+        Args:
+            topic: Topic without wildcards.
+            data: Any JSON value.
+            key: Idempotency key. Messages with the same topic and key within 60 s are delivered once. If None, a new
+                key is used.
+            echo: Whether the message is also delivered to this client, if one of its filters matches.
+            timeout_s: Timeout in seconds. Until then, the client retries, on new connections if necessary.
+
+        Returns:
+            The position of the message, or None if the topic has no history.
+
+        Raises:
+            Refused: The message is not allowed or malformed. Temporary refusals are retried and not raised.
+            PublishOutcomeUnknown: There was no reply in time. The message may be stored.
+            ConnectionClosed: The client is closed.
+        """
+        members = {"type": "send", "topic": topic, "data": data, **({} if echo else _NO_ECHO)}
+        return await self._publish(members, key, timeout_s)
+
+    async def broadcast(
+        self, data: JSON, *, key: str | None = None, echo: bool = True, timeout_s: float = 30.0
+    ) -> str | None:
+        """Publish to every connection of the channel. Everything else is as in `publish`."""
+        return await self._publish({"type": "broadcast", "data": data, **({} if echo else _NO_ECHO)}, key, timeout_s)
+
+    async def send_to(
+        self, conn_id: str | Collection[str], data: JSON, *, key: str | None = None, timeout_s: float = 30.0
+    ) -> str | None:
+        """Publish to the connections with one or several ids. Everything else is as in `publish`."""
+        ids = conn_id if isinstance(conn_id, str) else list(conn_id)
+        return await self._publish({"type": "send_by_conn_id", "conn_id": ids, "data": data}, key, timeout_s)
+
+    async def _publish(self, members: Mapping[str, Any], key: str | None, timeout_s: float) -> str | None:
+        return await self._publishing.publish({**members, "key": key or self._state.new_key()}, timeout_s)

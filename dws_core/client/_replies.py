@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from dws_core._errors import DWSError
-from dws_core.client._members import broken, text_or_none
-from dws_core.client._state import Message
 
 
 class Replies:
@@ -40,23 +38,3 @@ class Replies:
         """Complete all requests with an error."""
         for number in tuple(self._pending):
             self.settle(number, error)
-
-
-def stored_messages(topic: str, reply: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of a reply to `history`.
-
-    Raises:
-        InvalidMessage: The reply breaks the protocol.
-    """
-    try:
-        return [
-            Message(
-                data=found["data"],
-                topic=topic,
-                position=text_or_none(found, "pos"),
-                sender=text_or_none(found, "from"),
-            )
-            for found in reply["messages"]
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise broken() from error

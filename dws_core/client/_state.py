@@ -8,127 +8,56 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from dws_core._errors import DWSError, PublishOutcomeUnknown
+from dws_core._errors import PublishOutcomeUnknown
 from dws_core._wire.client_errors import Refused
 from dws_core._wire.cursor import Position, format_cursor, merge, parse_cursor, parse_position, replace
 from dws_core._wire.message import JSON
+from dws_core.client._events import (
+    Answered,
+    Connected,
+    Event,
+    Expiring,
+    Failed,
+    Gap,
+    HelloRefused,
+    Leave,
+    Message,
+    NotSubscribed,
+    Requested,
+    Subscribed,
+)
 from dws_core.client._members import broken, seconds_of, text_of, text_or_none, texts_of
 
 KEY_WINDOW_S: Final = 50.0
 """Time in which a publish may be repeated with the same key, in seconds. Brokers remember keys for 60 s."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """A message that has arrived.
-
-    Attributes:
-        data: The payload, any JSON value.
-        topic: Topic to which it was published. None for a broadcast, a direct message, or a message to a user.
-        conn_id: Connection id to which a direct message was sent. None for any other message.
-        user: Id of the user to whom the message was sent. None for any other message.
-        position: Position in its log. None if its topic has no history.
-        sender: Id of the client that published it, if the node stamps senders.
-    """
-
-    data: JSON
-    topic: str | None = None
-    conn_id: str | None = None
-    user: str | None = None
-    position: str | None = None
-    sender: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """A report that messages may have been lost. Reload your state.
-
-    Attributes:
-        filters: The client's filters whose messages may be lost.
-        reason: Reason sent by the node: `epoch`, `trimmed`, `ahead`, `layout-changed`, `too-many`, `unsupported`,
-            `interrupted` or `unreadable`. Or `overflow` if this client did not process its messages fast enough.
-    """
-
-    filters: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connected:
-    """The node has accepted the first message.
-
-    Attributes:
-        conn_id: Id of this connection. None if the node does not send it.
-        recovered: Whether all missed messages follow. None if there was no cursor to resume from.
-    """
-
-    conn_id: str | None
-    recovered: bool | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribed:
-    """The node has accepted a filter."""
-
-    filter: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotSubscribed:
-    """The node has refused or removed a filter."""
-
-    filter: str
-    error: DWSError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """The node has carried out a request."""
-
-    id: int
-    frame: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """A request has failed."""
-
-    id: int
-    error: DWSError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HelloRefused:
-    """The node has refused the first message."""
-
-    error: Refused
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
-    """The node asks the client to reconnect, to another node, after `in_s` seconds."""
-
-    in_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expiring:
-    """The token expires in `in_s` seconds."""
-
-    in_s: float
-
-
-Event: TypeAlias = (
-    Message | Gap | Connected | Subscribed | NotSubscribed | Answered | Failed | HelloRefused | Leave | Expiring
-)
-
-
 @dataclass(slots=True)
 class _Request:
     message: dict[str, Any]
     sent_s: float | None = None  # when it was sent for the first time
+
+
+def stored_messages(topic: str, reply: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a reply to `history`.
+
+    Raises:
+        InvalidMessage: The reply breaks the protocol.
+    """
+    try:
+        return [
+            Message(
+                data=found["data"],
+                topic=topic,
+                position=text_or_none(found, "pos"),
+                sender=text_or_none(found, "from"),
+            )
+            for found in reply["messages"]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise broken() from error
 
 
 class ClientState:
@@ -278,6 +207,10 @@ class ClientState:
             self._merge({position.partition: position})
         yield message
 
+    def _read_request(self, frame: Mapping[str, Any]) -> Iterable[Event]:
+        timeout_s = seconds_of(frame, "timeout_s")
+        yield Requested(data=frame["data"], reply_to=text_of(frame, "reply_to"), timeout_s=timeout_s)
+
     def _read_connected(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         recovered, cursor = frame.get("recovered"), parse_cursor(frame["cursor"])
         self._plain, self._gap_follows = False, recovered is False
@@ -351,6 +284,7 @@ class ClientState:
 
     _READERS: Final = {
         "message": _read_message,
+        "request": _read_request,
         "connected": _read_connected,
         "ack": _read_ack,
         "history": _read_history,

@@ -11,7 +11,7 @@ from typing import Final, Self
 from dws_core._errors import DWSError
 from dws_core._topics.router import Router
 from dws_core._topics.trie import MqttMatcher
-from dws_core.client._state import Gap, Message, NotSubscribed, Subscribed
+from dws_core.client._events import Gap, Message, NotSubscribed, Subscribed
 
 HARD_BOUND: Final = 10
 """Maximum size of a queue while the client must continue to read for a reply, as a multiple of `queue_messages`."""

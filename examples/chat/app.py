@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -52,6 +54,20 @@ def create_app(node: str, others: Mapping[str, str]) -> FastAPI:
     return app
 
 
+class PortUnavailableError(Exception):
+    """A port cannot be used, mostly because another program listens on it."""
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on a port of this machine."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise PortUnavailableError(
+            f"port {port} cannot be used: {os.strerror(error.errno or 0)}. Fix: choose another port with --port"
+        ) from error
+
+
 class Server(uvicorn.Server):
     """A uvicorn server without signal handlers, because two servers share the process. `run` handles the signals."""
 
@@ -69,17 +85,20 @@ class Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serve(node: str, port: int, **others: str) -> AsyncIterator[Server]:
-    """Serve one node until the block ends. Port 0 selects a free port. See `create_app` for `others`."""
-    app = create_app(node, others)
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_level="warning", ws="dws_core.server:WebSocketProtocol"
+    """Serve one node until the block ends. Port 0 selects a free port. See `create_app` for `others`.
+
+    Raises:
+        PortUnavailableError: The port cannot be used.
+    """
+    listening = listen(port)
+    server = Server(
+        uvicorn.Config(create_app(node, others), log_level="warning", ws="dws_core.server:WebSocketProtocol")
     )
-    server = Server(config)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(server.serve())
+        task = group.create_task(server.serve(sockets=[listening]))
         while not server.started:
             if task.done():
-                raise RuntimeError(f"node {node} cannot start on port {port}. Fix: choose another port with --port")
+                raise RuntimeError(f"node {node} cannot start")
             await asyncio.sleep(0.01)
         try:
             yield server
@@ -88,7 +107,13 @@ async def serve(node: str, port: int, **others: str) -> AsyncIterator[Server]:
 
 
 async def run(port: int) -> None:
-    """Serve both nodes until Ctrl-C."""
+    """Serve both nodes until Ctrl-C.
+
+    Raises:
+        PortUnavailableError: One of the ports cannot be used.
+    """
+    for number in (port, port + 1):
+        listen(number).close()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -96,7 +121,8 @@ async def run(port: int) -> None:
     a, b = f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"
     nodes = {"a": NodeSwitch(lambda: serve("A", port, B=b)), "b": NodeSwitch(lambda: serve("B", port + 1, A=a))}
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(node.run()) for node in nodes.values()]
+        for node in nodes.values():
+            group.create_task(node.run())
         for node in nodes.values():
             await node.up.wait()
         print(f"Two nodes, one chat. Open both:\n  node A  http://{a}/\n  node B  http://{b}/", flush=True)
@@ -104,8 +130,8 @@ async def run(port: int) -> None:
         with suppress(OSError, ValueError):  # without a terminal, nodes cannot be stopped by typing
             loop.add_reader(sys.stdin, lambda: toggle_typed_node(nodes))
         await stop.wait()
-        for task in tasks:
-            task.cancel()
+        for node in nodes.values():
+            node.stop()
 
 
 class NodeSwitch:
@@ -119,6 +145,7 @@ class NodeSwitch:
         self.up = asyncio.Event()
         self._serve = serve
         self._wanted = True
+        self._stopped = False
         self._changed = asyncio.Event()
 
     def toggle(self) -> str:
@@ -127,9 +154,14 @@ class NodeSwitch:
         self._changed.set()
         return "starts" if self._wanted else "stops"
 
+    def stop(self) -> None:
+        """Stop the node for good."""
+        self._stopped = True
+        self._changed.set()
+
     async def run(self) -> None:
-        """Serve the node whenever it is switched on, until cancelled."""
-        while True:
+        """Serve the node whenever it is switched on, until `stop`."""
+        while not self._stopped:
             if self._wanted:
                 async with self._serve():
                     self.up.set()
@@ -192,17 +224,37 @@ def expect(passed: bool, step: str, got: object) -> None:
     print(f"ok  {step}", flush=True)
 
 
+def port_number(text: str) -> int:
+    """Return a port whose next port exists too."""
+    if not text.isdecimal() or not 0 < int(text) < 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65534")
+    return int(text)
+
+
+def serve_until_interrupted(port: int) -> int:
+    """Serve both nodes until Ctrl-C, and return the exit code."""
+    try:
+        asyncio.run(run(port))
+    except PortUnavailableError as error:
+        print(f"FAILED  {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def main() -> int:
     """Run the demo and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=8001, help="port of node A, node B uses the next port")
+    parser.add_argument(
+        "--port", type=port_number, default=8001, help="port of node A, from 1 to 65534. Node B uses the next port"
+    )
     parser.add_argument("--check", action="store_true", help="run a scripted exchange and exit")
     arguments = parser.parse_args()
-    if not arguments.check:
-        asyncio.run(run(arguments.port))
-        return 0
     try:
+        if not arguments.check:
+            return serve_until_interrupted(arguments.port)
         asyncio.run(asyncio.wait_for(check(), 30))
+    except KeyboardInterrupt:  # before `run` handles the signal, or in the scripted exchange
+        return 130
     except Exception as error:  # noqa: BLE001 -- prints any failure and exits with 1
         print(f"FAILED  {error!r}")
         return 1

@@ -1,6 +1,6 @@
-"""A chat on several worker processes with Redis: `uvicorn app:app --workers 4`.
+"""A chat on several worker processes: `uvicorn app:app --workers 4`.
 
-Each worker is a separate node, and Redis connects them. Set `BROKER_URL` to use another Redis.
+Each worker is a separate node, and a Redis connects them. Set `BROKER_URL` to use another Redis, a RabbitMQ or a Kafka.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ manager = WebSocketManager(  # all clients may read and write, `verify_token` an
     "chat",
     broker_url=os.environ.get("BROKER_URL", "redis://localhost:6379/0"),
     history={"chat/#": History(size=500, ttl_s=3600), "pointer/#": History.none()},
-    startup_patience_s=30,  # how long a starting worker waits for an unavailable Redis
+    startup_patience_s=30,  # how long a starting worker waits for an unavailable broker
 )
 app = FastAPI(lifespan=manager.lifespan)
 

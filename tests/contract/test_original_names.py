@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
+from dws_memory import InMemoryBroker
 
 import dws_core
-from dws_core import BrokerInterface, InMemoryBroker, PluginNotFound
+from dws_core import BrokerInterface, BrokerURL, InvalidBrokerURL, PluginNotFound, WebSocketManager
 
 NAMES = [
     "Connection", "Message", "WebSocketManager", "WebSocketProxy", "WebSocketOAuth2PasswordBearer", "BrokerInterface",
@@ -28,8 +28,8 @@ def test_star_import_needs_no_plugin() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", "from dws_core import *; WebSocketManager"], check=True)
 
 
-@pytest.mark.skipif(find_spec("dws_redis") is not None, reason="dws-redis is installed here")
-def test_missing_plugin_names_package_to_install() -> None:
+def test_missing_plugin_names_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dws_redis", None)
     with pytest.raises(PluginNotFound, match=r"install .*dws.redis"):
         from dws_core import RedisBroker  # noqa: F401 -- the import is under test
 
@@ -48,3 +48,18 @@ def test_deprecated_names_work_and_name_replacement() -> None:
 def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         dws_core.Nonsense  # noqa: B018 -- the lookup is under test
+
+
+def test_memory_broker_refuses_a_url_as_name() -> None:
+    with pytest.raises(InvalidBrokerURL, match="needs the name of a log, not a URL"):
+        InMemoryBroker("memory://lobby")
+
+
+def test_redis_broker_is_built_from_its_url() -> None:
+    redis = pytest.importorskip("dws_redis", reason="needs dws-redis: pip install ./plugins/dws_redis")
+    broker = redis.RedisBroker("redis://:secret@host/1")
+    assert broker.capabilities == redis.RedisBroker.from_url(BrokerURL.parse("redis://host/1")).capabilities
+    assert "redis://:***@host/1" in repr(broker)
+    assert WebSocketManager("chat", broker=broker).broker is broker
+    with pytest.raises(InvalidBrokerURL, match="unknown option 'nope'"):
+        redis.RedisBroker("redis://host?nope=1")

@@ -62,6 +62,7 @@ ATTRIBUTES = {
         "publish",
         "receive",
         "remove_connection",
+        "request",
         "send",
         "send_by_conn_id",
         "send_msg",
@@ -85,11 +86,12 @@ ATTRIBUTES = {
         "principal",
         "receive_json",
         "send_json",
+        "state",
         "takes_ready_frames",
         "topics",
         "websocket",
     ],
-    "Message": ["conn_id", "data", "from_client_message", "id", "key", "topic", "typ", "type"],
+    "Message": ["conn_id", "data", "echo", "from_client_message", "id", "key", "to", "topic", "typ", "type"],
 }
 """Every public attribute of the classes that applications use most."""
 

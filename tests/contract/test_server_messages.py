@@ -30,6 +30,7 @@ EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
         server_messages.message(user_topic("ann"), None),
         server_messages.message("$all", None),
     ],
+    "request": [server_messages.request("r", 5.0)],
     "connected": [
         server_messages.connected(1, conn_id="c", ping_s=20.0, cursor=CURSOR, recovered=True),
         server_messages.connected(None, conn_id="c", ping_s=20.0, cursor=CURSOR, recovered=None),
@@ -83,7 +84,8 @@ def test_one_function_per_documented_type() -> None:
 @pytest.mark.parametrize("type_", EXAMPLES)
 def test_members_match_the_protocol_page(type_: str) -> None:
     required, optional = _documented()[type_]
-    seen = [set(message) - {"type"} | ({"data"} if type_ == "message" else set()) for message in EXAMPLES[type_]]
+    appended = {"data"} if type_ in ("message", "request") else set()
+    seen = [set(message) - {"type"} | appended for message in EXAMPLES[type_]]
     assert all(message["type"] == type_ for message in EXAMPLES[type_])
     assert set.union(*seen) == required | optional
     assert set.intersection(*seen) == required

@@ -18,8 +18,8 @@ from support.servers import Client, serve
 
 from dws_core import WebSocketManager
 
-pytest.importorskip("celery")
-pytest.importorskip("dws_redis")
+pytest.importorskip("celery", reason="needs celery: pip install celery")
+pytest.importorskip("dws_redis", reason="needs dws-redis: pip install ./plugins/dws_redis")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs processes that fork")
 
 PAGE = "recipes/background-jobs.md"

@@ -170,7 +170,7 @@ WORST: dict[str, dict[str, Any]] = {
     "subscribe": {"topic": DEEP},
     "unsubscribe": {"topic": "x/" * 30_000},
     "send": {"topic": "t", "data": [[]] * 15_000},
-    "broadcast": {"data": [{}] * 15_000},
+    "broadcast": {"data": [1e308] * 8_000},
     "send_by_conn_id": {"conn_id": [str(number) for number in range(6_500)], "data": "x" * 10_000},
     "history": {"topic": "full", "limit": 10**9},
     "ping": {"id": "x" * 60_000},

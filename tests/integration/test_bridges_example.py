@@ -16,7 +16,7 @@ from support.servers import Client, serve
 
 from dws_core import WebSocketManager
 
-pytest.importorskip("faststream")
+pytest.importorskip("faststream", reason="needs FastStream: pip install 'faststream[kafka,rabbit]'")
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from support.kafka_admin import create_topic
@@ -78,7 +78,10 @@ async def test_kafka_bridge_publishes_each_order_once(kafka: PrivateKafka, monke
 
 
 async def test_rabbitmq_bridge_publishes_each_order_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    rabbitmq, aio_pika = pytest.importorskip("services.rabbitmq"), pytest.importorskip("aio_pika")
+    rabbitmq = pytest.importorskip(
+        "services.rabbitmq", reason="needs the clients of RabbitMQ: pip install ./plugins/dws_amqp"
+    )
+    aio_pika = pytest.importorskip("aio_pika", reason="needs aio-pika: pip install aio-pika")
     server = rabbitmq.PrivateRabbit()
     try:
         await asyncio.to_thread(server.start)

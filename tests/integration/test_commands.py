@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 
+import pytest
 from support.apps import chat
 from support.servers import HANG_S, serve
 
@@ -99,3 +102,46 @@ async def test_count_of_zero_ends_at_once() -> None:
     _, app = chat()
     async with serve(app) as server:
         assert await _end(await _run("listen", f"{server.url}/ws/a", "t", "--count", "0")) == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
+@pytest.mark.parametrize(
+    "arguments", [["doctor", "redis://{}"], ["publish", "ws://{}/ws", "t", "1"], ["listen", "ws://{}/ws", "t"]]
+)
+async def test_interrupt_ends_without_traceback(arguments: list[str]) -> None:
+    """The server accepts the connection and never answers."""
+    connected, writers = asyncio.Event(), []
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        connected.set()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        process = await _run(*(argument.format(f"{host}:{port}") for argument in arguments))
+        async with asyncio.timeout(HANG_S):
+            await connected.wait()
+        process.send_signal(signal.SIGINT)
+        code, _, err = await _end(process)
+        for writer in writers:
+            writer.close()
+    assert code == (0 if arguments[0] == "listen" else 130)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [["plugins"], ["doctor", "memory://"]])
+def test_closed_output_ends_without_traceback(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "dws_core", *arguments]
+    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert "BrokenPipeError" not in ran.stderr
+
+
+async def test_wrong_count_is_explained() -> None:
+    code, _, err = await _end(await _run("listen", "ws://h/ws", "t", "--count=-1x"))
+    assert code == 2
+    assert "'-1x' is not a number of messages" in err

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +17,8 @@ from typing import Any
 import pytest
 from services.chromium import ARGUMENTS, find_chromium
 from support.timeouts import HANG_S
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 APP = Path(__file__).parents[2] / "examples/chat/app.py"
 
@@ -48,7 +53,7 @@ def test_the_scripted_exchange_succeeds() -> None:
 
 @asynccontextmanager
 async def _browser() -> AsyncIterator[Any]:
-    playwright_api = pytest.importorskip("playwright.async_api")
+    playwright_api = pytest.importorskip("playwright.async_api", reason="needs playwright: pip install playwright")
     path = find_chromium()
     async with playwright_api.async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
@@ -126,6 +131,49 @@ async def test_browser_moves_to_other_node_without_loss(tmp_path: Path) -> None:
         assert texts == [*(f"line {number}" for number in range(6)), "I am back"], "each once, in order"
         assert await bo.locator("#messages li.hint").count() == 0
         await bo.screenshot(path=tmp_path / "moved.png")
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_busy_port_is_named_without_traceback(taken: int) -> None:
+    ports = _free_ports()
+    with socket.create_server(("127.0.0.1", ports[taken])):
+        ran = _run_demo("--port", str(ports[0]))
+    assert (ran.returncode, ran.stdout) == (1, "")
+    reason = f"{os.strerror(errno.EADDRINUSE)}. Fix: choose another port with --port"
+    assert ran.stderr == f"FAILED  port {ports[taken]} cannot be used: {reason}\n"
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "65535"])
+def test_impossible_port_is_refused(port: str) -> None:
+    ran = _run_demo("--port", port)
+    assert ran.returncode == 2
+    assert f"argument --port: {port!r} is not a port from 1 to 65534" in ran.stderr
+
+
+def _run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(APP), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_S)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
+def test_interrupt_ends_the_demo_without_traceback() -> None:
+    """Also while a browser is connected."""
+    port = _free_ports()[0]
+    command = [sys.executable, str(APP), "--port", str(port)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as demo:
+        assert demo.stdout is not None
+        while "Ctrl-C" not in (line := demo.stdout.readline()):
+            assert line, "the demo ended"
+        with connect(f"ws://127.0.0.1:{port}/ws", proxy=None) as client:
+            demo.send_signal(signal.SIGINT)
+            out, err = demo.communicate(timeout=HANG_S)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(timeout=HANG_S)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+    assert (demo.returncode, out) == (0, "")
+    assert "Traceback" not in err
 
 
 def test_typing_node_name_stops_and_starts_it() -> None:

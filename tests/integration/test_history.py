@@ -19,6 +19,7 @@ from dws_core import (
     InvalidFilter,
     InvalidTopic,
     StoredMessage,
+    StoredMessages,
     WebSocketManager,
 )
 
@@ -62,6 +63,35 @@ async def test_history_requires_authorization() -> None:
     _, app = chat(authorize=authorize)
     async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
         assert (await client.exchange(type="history", topic="t", limit=2, id=1))["code"] == "forbidden"
+
+
+@pytest.mark.parametrize("count", [3, 0])
+async def test_client_continues_from_cursor_of_history(count: int) -> None:
+    manager, app = chat()
+    async with serve(app) as server:
+        for number in range(count):
+            await manager.publish("t", number)
+        stored = await manager.history("t", limit=2)
+        assert isinstance(stored, StoredMessages)
+        assert [message.data for message in stored] == [*range(count)][-2:]
+        assert stored.skipped == 0
+        await manager.publish("t", "later")
+        async with Client.open(f"{server.url}/ws/me") as client:
+            assert (await connect(client, "t", cursor=stored.cursor))["recovered"] is True
+            assert await receive_replay(client) == ["later"]
+
+
+async def test_receipt_has_position_of_message() -> None:
+    manager, app = chat(history={"$conn/#": History.none()})
+    async with serve(app):
+        (receipt,) = await manager.publish("t", 1, key="k")
+        (repeated,) = await manager.publish("t", 1, key="k")
+        (stored,) = await manager.history("t")
+        assert receipt.pos == stored.pos == repeated.pos
+        assert repeated.duplicate
+        assert [receipt.pos for receipt in await manager.send_to(["a", "b"], 1)] == [None, None]
+        (receipt,) = await manager.broadcast(1)
+        assert receipt.pos is not None
 
 
 # -- the policy

@@ -1,4 +1,4 @@
-"""The multi-worker example, started by its command: uvicorn with four workers, on a private Redis."""
+"""The multi-worker example, started by its command: uvicorn with four workers, on a private server of each broker."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import http.client
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import pytest
-from services.redis import PrivateRedis, find_redis
+from services.kafka import PrivateKafka
+from services.rabbitmq import PrivateRabbit
+from services.redis import PrivateRedis
 from support import signals
 from support.clients import Gaps, client, receive_data
 from support.server_process import ServerProcess
@@ -22,13 +24,15 @@ from support.timeouts import HANG_S, progress_timeout
 
 from dws_core.client import Subscription
 
-pytest.importorskip("dws_redis")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
 
 FOLDER = Path(__file__).parents[2] / "examples/multi_worker"
 WORKERS = 4
 STARTED = r"Application startup complete"
 SERVE = ["--workers", str(WORKERS)]
+PUBLISH_S = 10 * HANG_S
+"""Timeout of a publish that waits for a server."""
+
 TEST = ["--port", "0", "--no-access-log", "--timeout-worker-healthcheck", "300"]  # patient on a busy machine
 
 
@@ -81,11 +85,21 @@ class Workers(ServerProcess):
         return f"ws://{self.address}/ws"
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[PrivateRedis]:
-    """A Redis with the settings of the README."""
-    find_redis()
-    server = PrivateRedis(aof=True, **{"maxmemory-policy": "noeviction"})
+Broker: TypeAlias = PrivateRedis | PrivateRabbit | PrivateKafka
+
+BROKERS: dict[str, Callable[[], Broker]] = {
+    "dws_redis": lambda: PrivateRedis(aof=True, **{"maxmemory-policy": "noeviction"}),  # the settings of the README
+    "dws_amqp": PrivateRabbit,
+    "dws_kafka": PrivateKafka,
+}
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """The server that connects the workers."""
+    package = request.param
+    pytest.importorskip(package, reason=f"needs {package}: pip install ./plugins/{package}")
+    server = BROKERS[package]()
     try:
         server.start()
         yield server
@@ -94,9 +108,9 @@ def redis() -> Iterator[PrivateRedis]:
 
 
 @pytest.fixture(scope="module")
-def server(redis: PrivateRedis) -> Iterator[Workers]:
+def server(broker: Broker) -> Iterator[Workers]:
     """The example, served."""
-    with Workers.serving(redis.url) as workers:
+    with Workers.serving(broker.url) as workers:
         yield workers
 
 
@@ -202,8 +216,8 @@ async def test_killed_worker_is_replaced_without_message_loss(server: Workers) -
     assert gate.gaps == []
 
 
-async def test_shutdown_closes_every_client_with_1012(redis: PrivateRedis) -> None:
-    with Workers.serving(redis.url) as server:
+async def test_shutdown_closes_every_client_with_1012(broker: Broker) -> None:
+    with Workers.serving(broker.url) as server:
         async with AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(Client.open(server.url)) for _ in range(12)]
             for alice in clients:
@@ -215,40 +229,41 @@ async def test_shutdown_closes_every_client_with_1012(redis: PrivateRedis) -> No
         assert len(server.printed("Finished server process", WORKERS)) == WORKERS
 
 
-async def test_redis_outage_makes_workers_unready_without_loss(server: Workers, redis: PrivateRedis) -> None:
+async def test_broker_outage_makes_workers_unready_without_loss(server: Workers, broker: Broker) -> None:
     gate = Gate()
     async with AsyncExitStack() as stack:
         listeners, held = await on_two_workers(stack, server, gate)
         publisher = await stack.enter_async_context(client(server.url))
         gate.shut()
-        await asyncio.to_thread(redis.kill)
+        await asyncio.to_thread(broker.kill)
         async with asyncio.TaskGroup() as group:
             await server.answers(503)
-            waiting = group.create_task(publisher.publish("chat/lobby", "meanwhile"))
+            waiting = group.create_task(publisher.publish("chat/lobby", "meanwhile", timeout_s=PUBLISH_S))
             assert set(await server.held(len(listeners) + 1)) == set(held), "the same workers, with all their clients"
             assert not waiting.done()
-            await asyncio.to_thread(redis.start)
+            await asyncio.to_thread(broker.start)
         await all_take(listeners, "meanwhile")
         await server.answers(200)
     assert gate.away == set(), "nobody lost the connection"
     assert gate.gaps == []
 
 
-async def test_worker_killed_during_redis_outage_is_replaced(server: Workers, redis: PrivateRedis) -> None:
+async def test_worker_killed_during_broker_outage_is_replaced(server: Workers, broker: Broker) -> None:
+    """The server is frozen, because the start of some servers takes longer than the worker waits."""
     gate = Gate()
     started = len(server.printed(STARTED))
     async with AsyncExitStack() as stack:
         listeners, held = await on_two_workers(stack, server, gate)
         publisher = await stack.enter_async_context(client(server.url))
         gate.shut()
-        await asyncio.to_thread(redis.kill)
+        await asyncio.to_thread(broker.freeze)
         victim = max(held, key=held.__getitem__)
         await asyncio.to_thread(signals.kill, victim)
         await asyncio.to_thread(server.printed, "the start is retried")
         assert len(server.printed(STARTED)) == started
-        await asyncio.to_thread(redis.start)
+        await asyncio.to_thread(broker.thaw)
         await asyncio.to_thread(server.printed, STARTED, started + 1)
         gate.open()
-        await publisher.publish("chat/lobby", "after")
+        await publisher.publish("chat/lobby", "after", timeout_s=PUBLISH_S)
         await all_take(listeners, "after")
     assert gate.gaps == []

@@ -7,10 +7,12 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
+from fastapi import Depends, FastAPI, WebSocket
 from support.apps import chat, chat_app
 from support.servers import Client, serve
 
 from dws_core import Message, Principal, WebSocketManager
+from dws_core.testing import FakeWebSocket
 
 
 async def test_message_reaches_subscribers_on_both_nodes() -> None:
@@ -171,3 +173,33 @@ async def test_lifespan_composes_with_that_of_user() -> None:
     app = chat_app(manager)
     async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
         assert await client.exchange(type="ping") == {"type": "pong"}
+
+
+async def test_connection_state_is_that_of_the_websocket() -> None:
+    """It is created at the first access, and each connection has its own."""
+    manager = WebSocketManager("chat", broker_url="memory://")
+    app = FastAPI(lifespan=manager.lifespan)
+    seen: list[object] = []
+
+    async def name_client(websocket: WebSocket, name: str) -> None:
+        websocket.state.name = name
+
+    @app.websocket("/ws/{name}", dependencies=[Depends(name_client)])
+    async def chat(websocket: WebSocket) -> None:
+        async with manager.connect(websocket) as connection:
+            connection.state.count = 0
+            async for _ in connection:
+                connection.state.count += 1
+                seen.append((connection.state.name, connection.state.count))
+                await connection.send_json("counted")
+
+    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as a, Client.open(f"{server.url}/ws/b") as b:
+        for client in (a, a, b):
+            assert await client.exchange(type="ping") == "counted"
+    assert seen == [("a", 1), ("a", 2), ("b", 1)]
+    async with manager:
+        socket = FakeWebSocket()
+        connection = await manager.new_connection(socket)
+        assert "_state" not in vars(socket)
+        assert connection.state is socket.state
+        await manager.close_connection(connection)

@@ -253,7 +253,8 @@ async def test_custom_broker_is_created_from_class() -> None:
 
 @pytest.mark.parametrize(("name", "url"), [("InMemoryBroker", "memory://lobby"), ("RedisBroker", "redis://a:6379/3")])
 def test_plugin_broker_is_created_from_class_and_url(name: str, url: str) -> None:
-    pytest.importorskip({"InMemoryBroker": "dws_memory", "RedisBroker": "dws_redis"}[name])
+    module = {"InMemoryBroker": "dws_memory", "RedisBroker": "dws_redis"}[name]
+    pytest.importorskip(module, reason=f"needs {module}: pip install ./plugins/{module}")
     broker_class = getattr(dws_core, name)
     manager = WebSocketManager("channel:1", broker_url=url, broker_class=broker_class)
     assert isinstance(manager.broker, broker_class)

@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
-from hypercorn.asyncio import serve as serve_hypercorn
-from hypercorn.config import Config
 from starlette.testclient import TestClient
 from support.apps import chat
+from support.every_server import hypercorn
 from support.raw_client import TEXT, RawClient
-from support.servers import HANG_S, Client
+from support.servers import Client
 
 from dws_core import Limits
 
 
-@asynccontextmanager
-async def _hypercorn(app: Any) -> AsyncIterator[str]:
-    """Serve with hypercorn until the block ends."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = Config()
-    port = listener.getsockname()[1]
-    config.bind = [f"fd://{listener.detach()}"]
-    config.accesslog = config.errorlog = None
-    config.graceful_timeout = config.shutdown_timeout = 0.2
-    stop, started = asyncio.Event(), asyncio.Event()
-
-    async def noticing(scope: Any, receive: Any, send: Any) -> None:
-        async def noticed(message: Any) -> None:
-            await send(message)
-            if message["type"] == "lifespan.startup.complete":
-                started.set()
-
-        await app(scope, receive, noticed if scope["type"] == "lifespan" else send)
-
-    task = asyncio.get_running_loop().create_task(serve_hypercorn(noticing, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
-    try:
-        await asyncio.wait_for(started.wait(), HANG_S)
-        yield f"ws://127.0.0.1:{port}"
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, HANG_S)
-
-
 async def test_chat_works_on_hypercorn() -> None:
     manager, app = chat()
-    async with _hypercorn(app) as url:
+    async with hypercorn(app) as url:
         soon = {"close_timeout": 0.2}  # hypercorn leaves the TCP close to the client
         async with Client.open(f"{url}/ws/a", **soon) as a, Client.open(f"{url}/ws/b", **soon) as b:
             await a.subscribe("t")
@@ -70,7 +35,7 @@ async def test_chat_works_on_hypercorn() -> None:
 async def test_slow_client_on_hypercorn_is_closed() -> None:
     """The other clients are not affected."""
     manager, app = chat(limits=Limits(outbox_bytes=100_000, close_timeout_s=0.2, handler_grace_s=0))
-    async with _hypercorn(app) as url, Client.open(f"{url}/ws/quick") as quick:
+    async with hypercorn(app) as url, Client.open(f"{url}/ws/quick") as quick:
         async with RawClient.open(f"{url}/ws/slow", receive_buffer=4096) as slow:
             await quick.subscribe("small")
             slow.send(TEXT, b'{"type":"subscribe","topic":"#","id":1}')

@@ -30,7 +30,8 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.frames import Close
 from websockets.http11 import Request, Response
 
-from dws_core import WebSocketProxy
+from dws_core import AuthenticationFailed, WebSocketProxy
+from dws_core.client import Client as DwsClient
 
 
 def _status(status: HTTPStatus, **headers: str) -> Callable[[ServerConnection, Request], Response]:
@@ -84,22 +85,40 @@ async def test_unknown_host_is_502(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"invalid" not in denied.body
 
 
-@pytest.mark.parametrize("status", [HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE])
-async def test_upstream_refusal_is_502_with_its_status(status: HTTPStatus) -> None:
-    async with behind_gateway(echo, process_request=_status(status)) as (url, _):
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, 1008), (401, 1008), (403, 1008), (404, 1008), (410, 1008), (429, 1013), (503, 1013)],
+)
+async def test_refusal_of_upstream_is_that_of_gateway(status: int, code: int) -> None:
+    """The status is the same before the accept. After it, the code is final if the status is."""
+    answer = _status(HTTPStatus(status), **{"WWW-Authenticate": "Bearer", "Retry-After": "7"})
+    async with behind_gateway(echo, process_request=answer) as (url, _):
+        denied = await refused_handshake(url)
+    assert (denied.status_code, denied.headers["www-authenticate"], denied.headers["retry-after"]) == (
+        status,
+        "Bearer",
+        "7",
+    )
+    assert denied.body == f"the upstream refused the connection (HTTP {status})".encode()
+    async with behind_gateway(echo, gateway={"accept": True}, process_request=answer) as (url, front):
+        async with open_client(url) as client:
+            assert await closed_with(client) == Close(code, f"the upstream refused the connection (HTTP {status})")
+        await front.wait_ended()
+
+
+@pytest.mark.parametrize("status", [200, 407, 421, 500])
+async def test_status_about_upstream_is_502(status: int) -> None:
+    async with behind_gateway(echo, process_request=_status(HTTPStatus(status))) as (url, _):
         denied = await refused_handshake(url)
     assert denied.status_code == 502
     assert denied.body == f"the upstream refused the connection (HTTP {status})".encode()
 
 
-async def test_upstream_refusal_after_accept_is_1014() -> None:
-    async with behind_gateway(echo, gateway={"accept": True}, process_request=_status(HTTPStatus.FORBIDDEN)) as (
-        url,
-        front,
-    ):
-        async with open_client(url) as client:
-            assert await closed_with(client) == Close(1014, "the upstream refused the connection (HTTP 403)")
-        await front.wait_ended()
+async def test_refused_token_ends_the_client_behind_a_gateway() -> None:
+    async with behind_gateway(echo, process_request=_status(HTTPStatus.UNAUTHORIZED)) as (url, _):
+        with pytest.raises(AuthenticationFailed):
+            async with DwsClient(url, token="bad", connect_timeout_s=HANG_S, proxy=False):
+                pass
 
 
 async def test_redirect_is_not_followed() -> None:

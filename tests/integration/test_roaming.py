@@ -10,11 +10,17 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from support.fault_scenarios import Server
 from support.processes import NodeProcess
 from support.roaming import Progress, Roamer, publish_all, publish_ends
 from support.timeouts import progress_timeout
 
 TOPICS = [f"t/{n}" for n in range(4)]
+SERVER_COUNT = 300
+SERVER_TOTAL = SERVER_COUNT * len(TOPICS)
+"""Number of messages of each topic, and of all, where the server of the broker has faults."""
+FROZEN_S = 6.0
+_LOOK_S = 1.0
 FILTERS = {"#": TOPICS, "t/#": TOPICS, "t/+": TOPICS, "+/0": TOPICS[:1], "t/1": TOPICS[1:2], "t/2": TOPICS[2:3]}
 
 
@@ -68,6 +74,8 @@ async def run(
                 await trouble(progress)
             await killing
             await publish_ends(a.url, TOPICS, roamers)
+    for roamer in roamers:
+        roamer.unknown = progress.unknown
     return roamers
 
 
@@ -77,6 +85,31 @@ async def kill_both(a: NodeProcess, b: NodeProcess, progress: Progress, when: in
     await progress.reach(when)
     await a.kill()
     await a.start()
+
+
+async def check_with_server_faults(url: str, trouble: Callable[[Progress], Awaitable[None]], *, window: int) -> None:
+    """Check that each client receives each message once and in order, or the gap `unavailable`."""
+    roamers = await run(url, new_seed(), SERVER_COUNT, trouble=trouble, window=window)
+    for roamer in roamers:  # a client that resumed while the server was unavailable received a gap
+        assert roamer.gaps or not roamer.violations(SERVER_COUNT)
+        assert {gap.reason for gap in roamer.gaps} <= {"unavailable"}
+    assert all(roamer.hops > 1 for roamer in roamers)
+
+
+async def freeze_and_kill(server: Server, down_s: float, progress: Progress) -> None:
+    """Freeze a server for a while, then kill it, while `run` kills the nodes."""
+    await progress.reach(SERVER_TOTAL // 4)
+    await asyncio.to_thread(server.freeze)
+    await asyncio.sleep(FROZEN_S)
+    await asyncio.to_thread(server.thaw)
+    await progress.reach(SERVER_TOTAL * 5 // 8)
+    await asyncio.to_thread(server.kill)
+    await asyncio.sleep(down_s)
+    async with asyncio.TaskGroup() as group:
+        starting = group.create_task(asyncio.to_thread(server.start))
+        while not starting.done():  # it may take longer than the test waits for progress, and has a limit of its own
+            progress.on_progress()
+            await asyncio.wait([starting], timeout=_LOOK_S)
 
 
 @pytest.mark.parametrize("patches", [(), ("read-all-from-the-broker",)], ids=["memory", "broker"])

@@ -12,7 +12,8 @@ import pytest
 from support.interrupted_clients import play
 
 from dws_core._wire.cursor import parse_cursor
-from dws_core.client._state import ClientState, Event
+from dws_core.client._events import Event
+from dws_core.client._state import ClientState
 
 SEED = int(os.environ.get("DWS_SEED") or secrets.randbelow(10**6))
 """Determines where connections break. A failure shows it. Set DWS_SEED to repeat a run, except for its timing."""

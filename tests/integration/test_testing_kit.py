@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from dws_core import BearerAuthenticator, BrokerUnavailable, Limits, Principal, 
 from dws_core.client import Client
 from dws_core.plugin import GapReason
 from dws_core.testing import AppClient, FaultyBroker, Server, serve, serve_nodes
+from dws_core.testing.apps import server as apps_server
 
 
 def make_app(broker: FaultyBroker) -> FastAPI:
@@ -153,6 +157,27 @@ async def test_connect_passes_handshake_arguments() -> None:
                     raise AssertionError("it came in")
 
 
+async def test_assert_refused_checks_status() -> None:
+    manager = WebSocketManager("chat", broker_url="memory://", verify_token=lambda token: None)
+    app = chat_app(manager)
+
+    @app.websocket("/closes")
+    async def closes(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close(1008)
+
+    async with serve(app) as server:
+        await server.assert_refused(401, "/ws/alice")
+        await server.assert_refused(401, "/ws/alice", token="wrong")
+        with pytest.raises(AssertionError, match=r"to refuse with HTTP 403, but it refused with 401: .*token"):
+            await server.assert_refused(403, "/ws/alice", token="wrong")
+        with pytest.raises(AssertionError, match="to refuse with HTTP 401, but it accepted the handshake"):
+            await server.assert_refused(401, "/closes")
+        await AppClient.assert_refused(403, f"{server.url}/no-such-path")
+    async with serve_nodes(make_app, count=1) as (node,):
+        await node.assert_refused(403)
+
+
 async def test_assert_closed_checks_close_code() -> None:
     manager, app = chat()
     async with serve(app) as server:
@@ -167,7 +192,7 @@ async def test_assert_closed_checks_close_code() -> None:
                 await bob.receive()
             await manager.startup()
         async with server.connect("/ws/alice", within_s=1.0) as alice:
-            with pytest.raises(AssertionError, match=r"was not closed in 1\.0 s"):
+            with pytest.raises(AssertionError, match=r"waited 1\.0 s for the close\. Received no frames"):
                 await alice.assert_closed(1000)
 
 
@@ -176,6 +201,87 @@ async def test_failed_application_start_is_explained() -> None:
     with pytest.raises(RuntimeError, match="the application's lifespan failed"):
         async with serve(app, log_level="critical"):
             raise AssertionError("it started")
+
+
+# -- time limits
+
+
+async def test_handshake_without_answer_times_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/ws"
+        with pytest.raises(AssertionError, match=rf"waited 0\.01 s for the answer to the handshake of {url}"):
+            async with AppClient.open(url, within_s=0.01):
+                raise AssertionError("it came in")
+        with pytest.raises(AssertionError, match="waited"):
+            await AppClient.assert_refused(401, url, within_s=0.01)
+
+
+async def test_send_to_node_that_does_not_read_times_out() -> None:
+    app, end = FastAPI(), asyncio.Event()
+
+    @app.websocket("/ws")
+    async def never_reads(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await end.wait()
+
+    async with serve(app, ws_max_size=2**30) as server, server.connect(within_s=0.5) as client:
+        transport = client.socket.transport
+        transport.set_write_buffer_limits(0)
+
+        async def send_forever() -> None:
+            while True:
+                await client.send(data="x" * 1_000_000)
+
+        with pytest.raises(AssertionError, match=r"waited 0\.5 s for the node to read"):
+            await send_forever()
+        client.vanish()
+        end.set()
+
+
+async def test_publish_of_sentinel_times_out() -> None:
+    _, app = chat()
+
+    async def hangs(topic: str, data: str) -> None:
+        await asyncio.Event().wait()
+
+    async with serve(app) as server, server.connect("/ws/alice", within_s=0.05) as alice:
+        with pytest.raises(AssertionError, match=r"the sentinel was not published: waited 0\.05 s for .*hangs"):
+            await alice.assert_nothing_received(topic="t", publish=hangs)
+
+
+async def test_application_that_never_starts_times_out() -> None:
+    @asynccontextmanager
+    async def hangs(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
+
+    with pytest.raises(AssertionError, match=r"waited 0\.05 s for the start of the application's lifespan"):
+        async with serve(FastAPI(lifespan=hangs), start_s=0.05):
+            raise AssertionError("it started")
+
+
+@pytest.mark.parametrize("what", ["lifespan", "handler"])
+async def test_application_that_never_stops_times_out(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apps_server, "_STOP_S", 0.2)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        if what == "lifespan":
+            await asyncio.Event().wait()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.websocket("/ws")
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        if what == "handler":
+            await asyncio.Event().wait()
+
+    rest = "1 handlers still run" if what == "handler" else "its lifespan has not ended"
+    with pytest.raises(AssertionError, match=rf"waited 0\.2 s for the application to stop, but {rest}"):
+        async with serve(app) as server, server.connect():
+            pass
 
 
 # -- several nodes

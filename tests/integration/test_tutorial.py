@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def redis() -> Iterator[PrivateRedis]:
-    pytest.importorskip("dws_redis")
+    pytest.importorskip("dws_redis", reason="needs dws-redis: pip install ./plugins/dws_redis")
     find_redis()
     server = PrivateRedis()
     try:
@@ -49,7 +49,7 @@ def redis() -> Iterator[PrivateRedis]:
 @asynccontextmanager
 async def two_windows(address: str) -> AsyncIterator[list[Any]]:
     """Open the page in two windows, and wait until both are subscribed."""
-    playwright_api = pytest.importorskip("playwright.async_api")
+    playwright_api = pytest.importorskip("playwright.async_api", reason="needs playwright: pip install playwright")
     path = find_chromium()
     async with playwright_api.async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)

@@ -18,7 +18,7 @@ RECORDS = {
     "too big for MessagePack": (b"1 json\n1000000000000000000000000000000", ["msgpack"]),
     "MessagePack extension": (b"1 msgpack\n\xd4\x05a", ["json"]),
     "unknown codec": (b"1 nobody\nx", ["json", "msgpack"]),
-    "other version of the envelope": (b"2 json 7\n{}", ["json", "msgpack"]),
+    "other version of the envelope": (b"3 json 7\n{}", ["json", "msgpack"]),
     "malformed data": (b"1 json\n{", ["msgpack"]),
 }
 
@@ -49,7 +49,6 @@ async def store(manager: WebSocketManager, payload: bytes) -> None:
         ("json", BIG),
         ("json", {"deep": [{"in": -(2**63) - 1}]}),
         ("msgpack", msgspec.msgpack.Ext(5, b"a")),
-        ("msgpack", {None: 1}),
         ("msgpack", [{(1, 2): 3}]),
     ],
 )

@@ -266,7 +266,7 @@ async def test_unknown_command_is_ignored(data: Any, caplog: pytest.LogCaptureFi
     """A node of a later version may have sent it."""
     async with nodes(1) as (a,), a.client("ann") as ann:
         with caplog.at_level(logging.WARNING, "dws"):
-            await a.manager._publisher.publish("$commands", data)
+            await a.manager._publisher.publish_to_each(["$commands"], data)[0]
             await a.manager.publish("t", 1)
             assert (await ann.exchange(type="ping"))["type"] == "pong"
         assert "a command is ignored" in caplog.text

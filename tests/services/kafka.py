@@ -181,6 +181,21 @@ class PrivateKafka:
         shutil.rmtree(self.folder / "data")
         self.start()
 
+    def save(self) -> None:
+        """Copy the data as a crash at this moment would leave it. The process runs, and stands still for the copy."""
+        shutil.rmtree(self.folder / "saved", ignore_errors=True)
+        self.freeze()
+        try:
+            shutil.copytree(self.folder / "data", self.folder / "saved")
+        finally:
+            self.thaw()
+
+    def restore(self) -> None:
+        """Replace the data of a process that is not running by the copy."""
+        assert self._process is None
+        shutil.rmtree(self.folder / "data")
+        shutil.copytree(self.folder / "saved", self.folder / "data")
+
     def remove(self) -> None:
         """Kill the process, and remove its folder."""
         self.kill()

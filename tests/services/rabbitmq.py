@@ -303,15 +303,18 @@ class PrivateRabbit:
         )
 
     def save(self) -> None:
-        """Keep a copy of the data of a node that is not running."""
-        assert self._process is None
-        shutil.copytree(self.data, self.folder / "saved")
+        """Copy the data as a crash at this moment would leave it. The node runs, and stands still for the copy."""
+        shutil.rmtree(self.folder / "saved", ignore_errors=True)
+        self.freeze()
+        try:
+            shutil.copytree(self.data, self.folder / "saved")
+        finally:
+            self.thaw()
 
     def restore(self) -> None:
         """Replace the data of a node that is not running by the copy."""
         self.wipe()
         shutil.copytree(self.folder / "saved", self.data, dirs_exist_ok=True)
-        shutil.rmtree(self.folder / "saved")
 
     def queues(self) -> list[str]:
         """Return the names of all queues and streams."""

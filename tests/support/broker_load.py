@@ -23,6 +23,9 @@ from dws_core.plugin import (
 )
 
 HISTORY: Final = History(size=100_000, ttl_s=600)
+_DEADLINE_S: Final = 10 * HANG_S
+"""Deadline of a publish of a load, longer than a server needs to start on a busy machine."""
+
 _AGAIN_S: Final = 0.5
 """How long an end may take before another one is published. It does not have to be enough."""
 
@@ -123,7 +126,7 @@ class Load:
             payloads = [b"%s %d-%d" % (self.name, partition, number + n) for n in range(20)]
             number += 20
             futures = [
-                self.node.broker.publish(partition, f"t/{partition}", payload, history=HISTORY, deadline_s=HANG_S)
+                self.node.broker.publish(partition, f"t/{partition}", payload, history=HISTORY, deadline_s=_DEADLINE_S)
                 for payload in payloads
             ]
             for payload, result in zip(payloads, await asyncio.gather(*futures, return_exceptions=True), strict=True):

@@ -9,6 +9,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
+from services.kafka import PrivateKafka
+from services.redis import free_port
+
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER value that closes a socket with a reset."""
 _CHUNK: Final = 262_144
@@ -88,6 +91,24 @@ class KafkaProxy:
             if client in self._open and not self._open[client]:
                 (length,) = struct.unpack_from(">h", request, 12)
                 self._open[client] = request[14 : 14 + length].decode()
+
+
+class ProxiedKafka(PrivateKafka):
+    """A Kafka behind a proxy.
+
+    Attributes:
+        proxy: The proxy.
+    """
+
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(advertised=port)
+        self.proxy = KafkaProxy(port, self.port)
+
+    def remove(self) -> None:
+        """Kill the process, close the proxy, and remove the folder."""
+        self.proxy.close()
+        super().remove()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

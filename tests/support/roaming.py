@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection
 from support.clients import client
 from support.timeouts import HANG_S
 
+from dws_core import PublishOutcomeUnknown
 from dws_core.client import Gap, Message
 
 END = "end"
 """Payload that ends every topic. It is published repeatedly until every roamer has received it."""
 
-_PUBLISH_S = 10 * HANG_S
-"""Timeout of a publish, longer than the test waits for progress."""
+_PATIENCE_S = 10 * HANG_S
+"""Timeout of the clients, longer than the test waits for progress."""
 
 
 class Progress:
@@ -24,11 +25,16 @@ class Progress:
 
     Args:
         on_progress: Function that is called after each progress.
+
+    Attributes:
+        unknown: Topics and data of the publishes whose outcome is unknown, because the broker was away for longer than
+            it remembers keys. They may be stored.
     """
 
     def __init__(self, on_progress: Callable[[], None]) -> None:
         self.on_progress = on_progress
         self.count = 0
+        self.unknown: set[tuple[str, object]] = set()
         self._waiting: list[tuple[int, asyncio.Event]] = []
 
     def step(self) -> None:
@@ -59,6 +65,7 @@ class Roamer:
         hops: Number of changes of the node.
         started: Set when it has its first position. Later messages must arrive.
         settled: Whether to stay on the current node.
+        unknown: Topics and data that may be missing.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class Roamer:
         self._rng = random.Random(f"{seed} {number}")
         self._cursor: str | None = None
         self._ended: set[str] = set()
+        self.unknown: set[tuple[str, object]] = set()
 
     @property
     def done(self) -> bool:
@@ -94,7 +102,7 @@ class Roamer:
         """Move from node to node until every topic has ended."""
         while not self.done:
             url = f"{self._urls[(self.hops + self.number) % len(self._urls)]}/ws/roamer-{self.number}"
-            alice = client(url, cursor=self._cursor, on_gap=self.gaps.append)
+            alice = client(url, cursor=self._cursor, on_gap=self.gaps.append, connect_timeout_s=_PATIENCE_S)
             messages = alice.subscribe(self._filter)
             async with alice:
                 self._cursor = self._cursor or alice.cursor
@@ -120,13 +128,15 @@ class Roamer:
         """Return the faults, given that each topic should be `0 … count - 1`, once and in order."""
         found = [f"roamer {self.number}: gap {gap}" for gap in self.gaps]
         for topic in self.topics:
-            got, wanted = self.got[topic], list(range(count))
-            if got == wanted:
+            got = self.got[topic]
+            known = [data for data in got if (topic, data) not in self.unknown]
+            wanted = [n for n in range(count) if (topic, n) not in self.unknown]
+            if known == wanted and len(got) == len(set(got)):
                 continue
             kinds = {
-                "hole": set(wanted) - set(got),
+                "hole": set(wanted) - set(known),
                 "repeat": len(got) != len(set(got)),
-                "order": got != sorted(got, key=int),
+                "order": known != sorted(known, key=int),
             }  # type: ignore[call-overload]
             found += [f"roamer {self.number}: {kind} in {topic} {got}" for kind, is_so in kinds.items() if is_so]
         return found
@@ -138,17 +148,25 @@ async def publish_all(number: int, topic: str, count: int, url: str, progress: P
     If a fault lasts longer than the deadline of a publish, the client repeats it, and later ones may be stored before it.
     For such faults, use a window of 1.
     """
-    async with client(f"{url}/ws/publisher-{number}", window=window) as publisher, asyncio.TaskGroup() as group:
+    publisher = client(f"{url}/ws/publisher-{number}", window=window, connect_timeout_s=_PATIENCE_S)
+
+    async def publish(n: int) -> None:
+        try:
+            await publisher.publish(topic, n, timeout_s=_PATIENCE_S)
+        except PublishOutcomeUnknown:
+            progress.unknown.add((topic, n))
+        progress.step()
+
+    async with publisher, asyncio.TaskGroup() as group:
         for n in range(count):
-            task = group.create_task(publisher.publish(topic, n, timeout_s=_PUBLISH_S))
-            task.add_done_callback(lambda _: progress.step())
+            group.create_task(publish(n))
 
 
 async def publish_ends(url: str, topics: Collection[str], roamers: Collection[Roamer]) -> None:
     """Let the roamers settle, and publish the end of every topic until all have received it."""
     for roamer in roamers:
         roamer.settled = True
-    async with client(f"{url}/ws/last") as publisher:
+    async with client(f"{url}/ws/last", connect_timeout_s=_PATIENCE_S) as publisher:
         while not all(roamer.done for roamer in roamers):
             for topic in topics:
-                await publisher.publish(topic, END, timeout_s=_PUBLISH_S)
+                await publisher.publish(topic, END, timeout_s=_PATIENCE_S)

@@ -178,10 +178,11 @@ class PublishQueue(Generic[T]):
 
     def next_flight(self, now_ms: int) -> Flight[T] | None:
         """Return the next envelope to append, or None. The caller reports `sent`, then `confirmed`, `failed` or `refused`."""
-        if not self._open or self._in_air() >= self._window:
+        in_air = self._in_air()
+        if not self._open or in_air >= self._window:
             return None
         flight = next((flight for flight in self._flights if flight.step is Step.READY), None)
-        if flight is None and len(self._flights) < _MAX_UNSEEN:
+        if flight is None and len(self._flights) < _MAX_UNSEEN and (not in_air or self._fills_envelope()):
             flight = self._form()
         if flight is not None:
             flight.step, flight.time_ms = Step.TAKEN, flight.time_ms or now_ms
@@ -253,6 +254,15 @@ class PublishQueue(Generic[T]):
 
     def _in_air(self) -> int:
         return sum(flight.step in _IN_AIR for flight in self._flights)
+
+    def _fills_envelope(self) -> bool:
+        """Whether the waiting publishes fill an envelope. A smaller one waits for the confirmation of the one before it.
+
+        So the envelopes become larger when the broker becomes slower (as in Nagle's algorithm, RFC 896).
+        """
+        if len(self._waiting) >= self.settings.envelope_records:
+            return True
+        return sum(item.size_bytes for item in self._waiting) >= self.settings.envelope_bytes
 
     def _form(self) -> Flight[T] | None:
         items: list[Waiting[T]] = []

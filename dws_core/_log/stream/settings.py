@@ -21,7 +21,7 @@ class StreamSettings:
         queue_bytes: Maximum size of the publishes without an outcome of each partition, in bytes. Above it, `publish`
             raises `BrokerOverloaded`.
         in_flight: Maximum number of unconfirmed envelopes of each partition. Before the first confirmation of a
-            connection it is one.
+            connection it is one. A second one is only sent if it is full.
         append_timeout_s: Maximum duration of an append.
         probe_s: Silence in a partition before a node writes a probe to it.
         dead_s: Silence after which the connection is closed. Longer than `probe_s`.

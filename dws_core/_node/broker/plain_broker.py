@@ -25,7 +25,7 @@ from dws_core._log.records import GapReason, Head, History, Layout, ReadResult, 
 from dws_core._tasks import Tasks
 from dws_core._url import BrokerURL
 from dws_core._wire.codecs import JSONCodec
-from dws_core._wire.envelope import header_of, open_envelope
+from dws_core._wire.envelope import attributes_of, header_of, open_envelope
 from dws_core._wire.message import Message
 from dws_core._wire.node_topics import ALL, conn_id_of, conn_topic
 
@@ -269,6 +269,8 @@ class AdaptedBroker(LogBroker):
         elif (conn_id := conn_id_of(topic)) is not None:
             kind = {"type": "send_by_conn_id", "topic": None, "conn_id": conn_id}
         value = JSONCodec().decode(data) if codec == "json" else {"codec": codec, "bytes": data}
+        if attributes := attributes_of(payload):
+            value = {"dws": attributes, "data": value}
         return {**kind, "data": value, "dws": 1}
 
     def _record_of_bytes(self, payload: bytes) -> Record | None:
@@ -287,16 +289,22 @@ class AdaptedBroker(LogBroker):
         )
 
     def _record_of_message(self, message: Message) -> Record:
-        data = message.data
-        if isinstance(data, dict) and "dws" in data and "data" in data:
+        data, attributes = message.data, None
+        if _is_wrapped(data) and data["dws"] == 1:
             data = data["data"]  # a broker of the original library treats all members except its own as data
+        if _is_wrapped(data) and isinstance(data["dws"], dict):
+            attributes, data = data["dws"], data["data"]
         topic = message.topic or ALL
         if message.type == "send_by_conn_id" and isinstance(message.conn_id, str):
             topic = conn_topic(message.conn_id)
-        payload = header_of("json") + JSONCodec().encode(data)
+        payload = header_of("json", attributes) + JSONCodec().encode(data)
         return Record(offset=None, topic=topic, payload=payload, ts_ms=0, publisher=b"", seq=0)
 
     @staticmethod
     def _settle(future: asyncio.Future[Receipt], error: BrokerError) -> None:
         if not future.done():
             future.set_exception(error)
+
+
+def _is_wrapped(data: Any) -> bool:
+    return isinstance(data, dict) and "dws" in data and "data" in data

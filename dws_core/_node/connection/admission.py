@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from starlette.websockets import WebSocket
 
 from dws_core._auth.interface import Principal
-from dws_core._auth.refusal import refuse_busy
+from dws_core._auth.refusal import refuse_busy, refuse_crowd
 from dws_core._errors import WebSocketException
 from dws_core._limits.limits import Limits
 from dws_core._limits.places import Places
@@ -18,8 +17,6 @@ from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.handshake import HandshakeChecker
 from dws_core._node.stats import Counters
 from dws_core._wire.codecs import Codec
-
-_TOO_MANY_REQUESTS: Final = 429
 
 
 class Admission:
@@ -77,7 +74,7 @@ class Admission:
         """
         if not self._users.take(None if principal is None else principal.id):
             text = f"a user may have {self._limits.connections_per_user} connections to this node"
-            raise refuse_busy(websocket, text, reason="user", status=_TOO_MANY_REQUESTS)
+            raise refuse_crowd(websocket, text, reason="user")
 
     def leave(self, websocket: WebSocket, principal: Principal | None) -> None:
         """Report the end of an admitted client. Call it once."""
@@ -116,7 +113,7 @@ class Admission:
             raise refuse_busy(websocket, f"the node has reached its limit of {limit} connections", reason="full")
         if not self._addresses.take(_address_of(websocket)):
             text = f"an address may have {self._limits.connections_per_address} connections to this node"
-            raise refuse_busy(websocket, text, reason="address", status=_TOO_MANY_REQUESTS)
+            raise refuse_crowd(websocket, text, reason="address")
 
 
 def _address_of(websocket: WebSocket) -> str | None:

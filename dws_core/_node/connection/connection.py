@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any
 
+from starlette.datastructures import State
 from starlette.websockets import WebSocket, WebSocketState
 
 from dws_core._auth.interface import Principal
@@ -15,7 +19,8 @@ from dws_core._node.connection.host import ConnectionHost, StandaloneHost
 from dws_core._node.connection.reader import SOCKET_CLOSED, SocketReader
 from dws_core._node.sending.outbox import Outbox, OutboxSettings, ReadyOutbox, TaskOutbox
 from dws_core._node.sending.ready_frames import sink_of
-from dws_core._wire.close_codes import ABNORMAL, CloseCode, check_code, reason_of, shorten_reason
+from dws_core._reason import shorten_reason
+from dws_core._wire.close_codes import ABNORMAL, CloseCode, check_code, reason_of
 from dws_core._wire.codecs import Codec, JSONCodec
 from dws_core._wire.frames import Frame
 from dws_core._wire.message import JSON
@@ -77,6 +82,15 @@ class Connection(SocketReader):
         return FilterSet(self._host.router, self)
 
     @property
+    def state(self) -> State:
+        """Any values that the application keeps for this connection, for example `connection.state.name = "Ann"`.
+
+        It is the `state` of the WebSocket, so dependencies and middleware use the same object. It is created at the first
+        access and stays on this node.
+        """
+        return self.websocket.state
+
+    @property
     def takes_ready_frames(self) -> bool:
         """Whether the server accepts ready frames, the faster path. The behaviour is the same."""
         return isinstance(self._outbox, ReadyOutbox)
@@ -123,6 +137,11 @@ class Connection(SocketReader):
         await self._host.fanout.flushed()
         await self._outbox.flushed()
 
+    async def _leave_open(self, code: int) -> None:
+        """End the connection, but let somebody else close the socket. Queued messages are written."""
+        if self._begin_close(code, None):
+            await self._finish_close(closes_socket=False)
+
     async def _caught_up(self) -> None:
         """Wait until the client has read all earlier messages, or the connection is closed. Close it if it stalls."""
         await self._host.fanout.flushed()
@@ -154,6 +173,7 @@ class Connection(SocketReader):
             limit_bytes=self._host.limits.outbox_bytes,
             policy=policy,
             counters=self._host.counters,
+            overruns=self._host.overruns,
             on_overflow=self._on_overflow,
         )
         if (sink := sink_of(self.websocket.scope)) is not None:
@@ -162,14 +182,13 @@ class Connection(SocketReader):
             return ReadyOutbox(sink, settings)
         return TaskOutbox(self._write, self._start_writer, settings)
 
-    async def _write(self, frame: Frame) -> None:
-        if frame.binary:
-            await self.websocket.send_bytes(frame.payload)
-        else:
-            await self.websocket.send_text(frame.text)
+    def _write(self, frame: Frame) -> Coroutine[Any, Any, None]:
+        kind, data = ("bytes", frame.payload) if frame.binary else ("text", frame.text)
+        return self.websocket.send({"type": "websocket.send", kind: data})
 
-    def _start_writer(self, outbox: TaskOutbox) -> None:
-        self._host.tasks.spawn(self._run_writer(outbox), name=f"write to connection {self.id!r}")
+    def _start_writer(self, outbox: TaskOutbox, context: Context) -> asyncio.Task[None]:
+        name = f"write to connection {self.id!r}"
+        return self._host.tasks.spawn(self._run_writer(outbox), name=name, context=context)
 
     async def _run_writer(self, outbox: TaskOutbox) -> None:
         try:
@@ -187,13 +206,14 @@ class Connection(SocketReader):
         self._close_code, self._close_reason = code, reason
         return True
 
-    async def _finish_close(self) -> None:
+    async def _finish_close(self, *, closes_socket: bool = True) -> None:
         try:
             async with asyncio.timeout(self._host.limits.close_timeout_s):
                 self._host.fanout.flush()
                 await self._outbox.flushed()
                 self._outbox.close()
-                await self.websocket.close(self._close_code or CloseCode.NORMAL, self._close_reason)
+                if closes_socket:
+                    await self.websocket.close(self._close_code or CloseCode.NORMAL, self._close_reason)
         except TimeoutError:
             logger.warning(
                 "connection %r: the close frame could not be written within close_timeout_s; the socket is dropped",

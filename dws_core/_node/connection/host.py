@@ -7,11 +7,12 @@ from typing import Any, Protocol, TypeVar
 from dws_core._limits.limits import Limits
 from dws_core._node.pacing import Pacer
 from dws_core._node.sending.fanout import Fanout
+from dws_core._node.sending.overruns import Overruns
 from dws_core._node.stats import Counters
 from dws_core._tasks import Tasks
 from dws_core._topics.router import Router
 from dws_core._topics.trie import MqttMatcher
-from dws_core._wire.message import Untyped
+from dws_core._wire.message import JSON, Untyped
 
 C = TypeVar("C")
 
@@ -26,9 +27,14 @@ class ConnectionHost(Protocol[C]):
     untyped: Untyped
     fanout: Fanout
     counters: Counters
+    overruns: Overruns
 
     def on_closed(self, connection: C) -> None:
         """Forget a closed connection. Called once."""
+        ...
+
+    def on_reply(self, connection: C, message: JSON) -> bool:
+        """Take a client's reply to a request of the application. Return False for any other message."""
         ...
 
 
@@ -42,7 +48,12 @@ class StandaloneHost:
         self.limits = Limits(message_bytes=None, messages_per_s=None)
         self.untyped: Untyped = "broadcast"
         self.counters = Counters()
+        self.overruns = Overruns()
         self.fanout = Fanout(self.counters)
 
     def on_closed(self, connection: Any) -> None:
         """Do nothing: there is nothing to forget."""
+
+    def on_reply(self, connection: Any, message: JSON) -> bool:
+        """Return False: there are no requests."""
+        return False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, MutableMapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Final, NoReturn, Self
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dws_core._errors import CodecError, ConnectionClosed, DWSError, InvalidMessage
+from dws_core._errors import CodecError, ConfigurationError, ConnectionClosed, DWSError, InvalidMessage
 from dws_core._limits.token_bucket import TokenBucket
 from dws_core._node.connection.host import ConnectionHost
 from dws_core._node.sending.outbox import Outbox
@@ -33,8 +33,11 @@ class InboxEnded(Exception):
     """The client has disconnected and the inbox is empty."""
 
 
+ENDED: Final = (InboxEnded, ConnectionClosed)
+
+
 class Inbox:
-    """A bounded queue between the reader and one handler.
+    """A bounded queue between the reader and the handler, which may receive in several tasks.
 
     Args:
         limit: Maximum number of queued messages.
@@ -43,12 +46,12 @@ class Inbox:
         ended: Whether no more messages will arrive.
     """
 
-    __slots__ = ("_arrived", "_freed", "_limit", "_queue", "ended")
+    __slots__ = ("_freed", "_limit", "_queue", "_receivers", "ended")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._queue: list[JSON] = []  # short, and an empty list is a tenth of an empty deque
-        self._arrived: asyncio.Future[None] | None = None
+        self._receivers: tuple[asyncio.Future[None], ...] = ()  # usually one, which a tuple holds in little memory
         self._freed: asyncio.Future[None] | None = None
         self.ended = False
 
@@ -60,12 +63,12 @@ class Inbox:
     def put(self, message: JSON) -> None:
         """Queue a message. The caller has waited for `room`."""
         self._queue.append(message)
-        _wake(self._arrived)
+        self._wake_receivers()
 
     def end(self) -> None:
         """Mark the queue as ended: no more messages will arrive."""
         self.ended = True
-        _wake(self._arrived)
+        self._wake_receivers()
 
     async def room(self, timeout_s: float) -> bool:
         """Wait until a message can be queued. Return False after `timeout_s` seconds."""
@@ -87,11 +90,62 @@ class Inbox:
         while not self._queue:
             if self.ended:
                 raise InboxEnded
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
+            arrived = asyncio.get_running_loop().create_future()
+            self._receivers = (*[other for other in self._receivers if not other.done()], arrived)
+            await arrived
         message = self._queue.pop(0)
         _wake(self._freed)
         return message
+
+    def _wake_receivers(self) -> None:
+        """Wake all, because the first may be cancelled. Those that find nothing wait again."""
+        receivers, self._receivers = self._receivers, ()
+        for receiver in receivers:
+            _wake(receiver)
+
+
+class Turns:
+    """Stands in for the inbox of a connection without a node: the tasks of its handler read one after the other.
+
+    Args:
+        read: Reads one message.
+    """
+
+    __slots__ = ("_lock", "_read")
+
+    def __init__(self, read: Callable[[], Awaitable[JSON]]) -> None:
+        self._read = read
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> JSON:
+        """Read the next message.
+
+        Raises:
+            ConnectionClosed: The client has disconnected.
+        """
+        async with self._lock:
+            return await self._read()
+
+    def end(self) -> None:
+        """Do nothing: `read` raises at the end."""
+
+
+class JSONMessages:
+    """Iterates over the messages of a client. An `anext` that is cancelled, for example by a timeout, ends nothing."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self, receive: Callable[[], Awaitable[JSON]]) -> None:
+        self._next = receive
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JSON:
+        try:
+            return await self._next()
+        except ENDED:
+            raise StopAsyncIteration from None
 
 
 class SocketReader:
@@ -115,7 +169,7 @@ class SocketReader:
 
     def __init__(self, host: ConnectionHost[Any]) -> None:
         self._host: ConnectionHost[Any] = host
-        self._inbox: Inbox | None = None
+        self._inbox: Inbox | Turns | None = None
         self._close_code: int | None = None
         self._close_reason = ""
         self._bucket: TokenBucket | None = None
@@ -142,51 +196,55 @@ class SocketReader:
     async def receive_json(self) -> JSON:
         """Return the client's next message, decoded. A malformed message is answered with an `error` and skipped.
 
+        Several tasks may receive. Each message reaches one of them. A cancelled call loses no message.
+
         Raises:
             WebSocketDisconnect: The client has disconnected (Starlette's exception, as in the original library).
         """
         try:
             return await self._next()
-        except (InboxEnded, ConnectionClosed):
+        except ENDED:
             raise WebSocketDisconnect(self._close_code or ABNORMAL, self._close_reason) from None
 
-    async def iter_json(self) -> AsyncIterator[JSON]:
+    def iter_json(self) -> AsyncIterator[JSON]:
         """Iterate over the client's messages, decoded, until it disconnects."""
-        while True:
-            try:
-                message = await self._next()
-            except (InboxEnded, ConnectionClosed):
-                return
-            yield message
+        return JSONMessages(self._next)
 
-    async def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> Self:
         """Iterate over the client's messages until it disconnects. Malformed ones are answered with an `error`."""
+        return self
+
+    async def __anext__(self) -> Message:
+        """Return the client's next message. A call that is cancelled, for example by a timeout, loses no message."""
         while True:
             try:
                 data = await self._next()
-                message = Message.from_client_message(data=data, untyped=self._host.untyped)
+                return Message.from_client_message(data=data, untyped=self._host.untyped)
             except InvalidMessage as error:
                 self._refuse(error, request_id=id_of(data))
-                continue
-            except (InboxEnded, ConnectionClosed):
-                return
-            yield message
+            except ENDED:
+                raise StopAsyncIteration from None
 
     def _next(self) -> Awaitable[JSON]:
         """Wait for the next message. Not a coroutine itself, which saves a frame per idle connection."""
-        return self._read() if self._inbox is None else self._inbox.get()
+        if self._inbox is None:
+            self._inbox = Turns(self._read)
+        return self._inbox.get()
 
     def _read_in_background(self, name: str, first: JSON = None) -> None:
         """Read until the client disconnects, independently of the handler, which receives the first message at once."""
-        self._inbox = Inbox(self._host.limits.inbox_messages)
+        self._inbox = inbox = Inbox(self._host.limits.inbox_messages)
         if first is not None:
-            self._inbox.put(first)
-        self._host.tasks.spawn(self._fill(self._inbox), name=name)
+            inbox.put(first)
+        self._host.tasks.spawn(self._fill(inbox), name=name)
+        self.websocket.receive = _refuse_raw_receive  # type: ignore[method-assign]
 
     async def _fill(self, inbox: Inbox) -> None:
         try:
             while True:
                 message = await self._read()
+                if self._host.on_reply(self, message):
+                    continue
                 if inbox.full and not await inbox.room(self._host.limits.handler_stall_s):
                     busy = Refused("overloaded", "the handler does not keep up; try again later", temporary=True)
                     self._refuse(busy, request_id=id_of(message))
@@ -206,7 +264,7 @@ class SocketReader:
         """
         while True:
             try:
-                event = await self.websocket.receive()
+                event = await type(self.websocket).receive(self.websocket)
             except SOCKET_CLOSED:
                 event = {"type": "websocket.disconnect", "code": ABNORMAL}
             if event["type"] == "websocket.disconnect":
@@ -289,6 +347,14 @@ class SocketReader:
 
     def _end(self, code: int, reason: str) -> None:
         raise NotImplementedError
+
+
+async def _refuse_raw_receive() -> NoReturn:
+    """Stand in for `WebSocket.receive`, and so for all its methods that receive."""
+    raise ConfigurationError(
+        "the node reads this WebSocket itself, so websocket.receive_json(), receive_text() and the like get nothing.",
+        fix="use `async for message in connection`, or connection.receive_json()",
+    )
 
 
 def _over_rate(wait_s: float) -> Refused:

@@ -16,6 +16,7 @@ from dws_core._log.recovery import Answer, Due, Recovery, ReplayLimits
 from dws_core._log.tail import Lost
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.host import ConnectionHost
+from dws_core._node.connection.senders import Senders
 from dws_core._node.recovery.attachments import Attachment, Attachments
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
@@ -50,6 +51,7 @@ class Attach:
         caches: The node's view of the logs.
         interest: The topics that connections want.
         attachments: The recovering connections.
+        senders: Finds connections that a message excludes.
         codecs: The node's codecs by name.
     """
 
@@ -62,6 +64,7 @@ class Attach:
         caches: LogCaches,
         interest: Interest,
         attachments: Attachments,
+        senders: Senders,
         codecs: Mapping[str, Codec],
     ) -> None:
         self._reads = reads
@@ -70,6 +73,7 @@ class Attach:
         self._caches = caches
         self._interest = interest
         self._attachments = attachments
+        self._senders = senders
         self._codecs = codecs
         self._encoded: dict[tuple[int, str, int], SharedMessage] = {}
         self._encoded_bytes = 0
@@ -226,6 +230,8 @@ class Attach:
                 cursor = {head.partition: Position(head.partition, head.epoch, head.offset)}
                 filters = self._interest.filters_in(connection, head.partition)
                 yield encode_frame(connection.codec, server_messages.gap(filters, item.reason, cursor))
+            elif connection in self._senders.excluded(item.record.payload):
+                continue
             elif (frame := self._shared(item).frame(connection.codec)) is not None:
                 self._host.counters.deliveries += 1
                 yield frame

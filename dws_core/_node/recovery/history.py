@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,21 +40,21 @@ class StoredMessage:
     sender: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredMessages:
-    """The last messages of a topic.
+class StoredMessages(list[StoredMessage]):
+    """The last messages of a topic, oldest first: a list with a cursor.
 
     Attributes:
-        messages: Oldest first.
-        cursor: Position up to which the messages are complete.
+        cursor: Cursor after the last message. A client that sends it with `connect` or `subscribe` for this topic continues
+            without a hole and without repeats.
         skipped: Number of messages that cannot be read, and are left out.
         read_bytes: Payload size of all records that were read to find the messages, in bytes.
     """
 
-    messages: list[StoredMessage]
-    cursor: str
-    skipped: int
-    read_bytes: int
+    def __init__(self, messages: Iterable[StoredMessage] = (), *, cursor: str, skipped: int, read_bytes: int) -> None:
+        super().__init__(messages)
+        self.cursor: str = cursor
+        self.skipped: int = skipped
+        self.read_bytes: int = read_bytes
 
 
 class HistoryReader:
@@ -117,7 +117,7 @@ class HistoryReader:
             records = search.records
         messages = [found for record in records if (found := self._message(cache.partition, epoch, record)) is not None]
         return StoredMessages(
-            messages=messages,
+            messages,
             cursor=format_position(cache.partition, epoch, until),
             skipped=len(records) - len(messages),
             read_bytes=read_bytes,

@@ -92,7 +92,7 @@ class Commands:
             except BrokerError as error:
                 logger.warning("missed commands cannot be read yet: %s", error)
                 await asyncio.sleep(backoff.next_s())
-        for message in stored.messages:
+        for message in stored:
             position = parse_position(message.pos)
             if position.epoch != epoch or position.offset > since:
                 self._read_and_carry_out(message.data)

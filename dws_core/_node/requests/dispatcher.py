@@ -1,4 +1,4 @@
-"""Client requests: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, refresh, ping."""
+"""Client requests: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, refresh, reply, ping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Final
 from dws_core._errors import InvalidMessage
 from dws_core._limits.limits import Limits
 from dws_core._log.records import Receipt
+from dws_core._node.asking.responder import Responder
 from dws_core._node.connection.connection import Connection
+from dws_core._node.connection.senders import Senders
 from dws_core._node.pending_publish import failure_of
 from dws_core._node.publisher import Publisher
 from dws_core._node.requests.permission import Permission
@@ -22,7 +24,9 @@ from dws_core._topics.filters import is_reserved
 from dws_core._topics.interface import TopicMatcher
 from dws_core._wire import server_messages
 from dws_core._wire.client_errors import INTERNAL, Refused, describe
+from dws_core._wire.codecs import id_of
 from dws_core._wire.connect_request import read_connect_request, read_cursor
+from dws_core._wire.envelope import EXCLUDE, SENDER
 from dws_core._wire.keys import scoped_key
 from dws_core._wire.message import JSON, Message, Untyped
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
@@ -53,6 +57,8 @@ class Dispatcher:
         stamps_sender: bool,
         resume: Resume,
         refresh: Refresh,
+        senders: Senders,
+        responder: Responder,
         fanout: Fanout,
     ) -> None:
         self._publisher = publisher
@@ -63,6 +69,8 @@ class Dispatcher:
         self._stamps_sender = stamps_sender
         self._resume = resume
         self._refresh = refresh.refresh
+        self._senders = senders
+        self._responder = responder
         self._fanout = fanout
         self._served = self._in_a_row = 0
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
@@ -74,6 +82,7 @@ class Dispatcher:
             "send_by_conn_id": self._send_by_conn_id,
             "history": self._history,
             "refresh": self._refresh,
+            "reply": self._reply,
             "ping": self._ping,
         }
 
@@ -87,12 +96,27 @@ class Dispatcher:
             await self._action_of(message)(connection, message)
         except Exception as error:  # noqa: BLE001 -- any failure is answered, so that the connection continues
             self._answer_failure(connection, error, request_id)
-        if self._served != id(connection):
-            self._served, self._in_a_row = id(connection), 0
+        if self._served != (served := id(connection)):
+            self._served, self._in_a_row = served, 0
         self._in_a_row += 1
         if self._in_a_row >= _YIELD_EVERY:
             self._in_a_row = 0
             await asyncio.sleep(0)
+
+    def take_reply(self, connection: Connection, data: JSON) -> bool:
+        """Carry out a reply to a request of the application. Return False for any other message.
+
+        It does not pass through the inbox, because the connection's handler may be the one that waits for the reply.
+        """
+        if not (isinstance(data, dict) and data.get("type") == "reply" and "to" in data):
+            return False
+        if not self._responder.awaits(connection, data["to"]):
+            return False
+        try:
+            self._answer_request(connection, Message.from_client_message(data=data))
+        except Exception as error:  # noqa: BLE001 -- any failure is answered, so that the connection continues
+            self._answer_failure(connection, error, id_of(data))
+        return True
 
     def _action_of(self, message: Message) -> Callable[[Connection, Message], Awaitable[None]]:
         try:
@@ -157,14 +181,33 @@ class Dispatcher:
         await self._permission.check(connection.principal, "send_by_conn_id", conn_ids)
         self._publish(connection, message, [conn_topic(conn_id) for conn_id in conn_ids])
 
+    async def _reply(self, connection: Connection, message: Message) -> None:
+        self._answer_request(connection, message)
+
+    def _answer_request(self, connection: Connection, message: Message) -> None:
+        sent = self._responder.reply(connection, _required(message.to, "to"), message.data)
+        self._acknowledge_when_done(connection, message.id, "the reply", [sent])
+
     async def _ping(self, connection: Connection, message: Message) -> None:
         self._fanout.send(connection, server_messages.pong(message.id))
 
     def _publish(self, connection: Connection, message: Message, topics: list[str]) -> None:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
         key = None if message.key is None else scoped_key(self._scope_of(connection), message.key)
-        sender = _sender_of(connection) if self._stamps_sender else None
-        futures = self._publisher.publish_to_each(topics, message.data, key=key, sender=sender)
+        futures = self._publisher.publish_to_each(
+            topics, message.data, key=key, attributes=self._attributes_of(connection, message)
+        )
+        self._acknowledge_when_done(connection, message.id, topics[0], futures)
+
+    def _attributes_of(self, connection: Connection, message: Message) -> dict[str, str]:
+        attributes = {} if message.echo else {EXCLUDE: self._senders.name(connection)}
+        if self._stamps_sender:
+            attributes[SENDER] = _sender_of(connection)
+        return attributes
+
+    def _acknowledge_when_done(
+        self, connection: Connection, request_id: RequestId, topic: str, futures: list[Future[Receipt]]
+    ) -> None:
         pending = len(futures)
 
         def on_done(future: Future[Receipt]) -> None:
@@ -172,11 +215,11 @@ class Dispatcher:
             pending -= 1
             if pending:
                 return
-            if (failure := failure_of(futures, topics[0])) is not None:
-                self._answer_failure(connection, failure, message.id)
+            if (failure := failure_of(futures, topic)) is not None:
+                self._answer_failure(connection, failure, request_id)
             else:
-                pos = self._publisher.position(topics[0], future.result()) if len(topics) == 1 else None
-                self._acknowledge(connection, message.id, pos)
+                pos = self._publisher.position(topic, future.result()) if len(futures) == 1 else None
+                self._acknowledge(connection, request_id, pos)
 
         for future in futures:
             future.add_done_callback(on_done)
@@ -185,7 +228,7 @@ class Dispatcher:
         """Return the identity in whose scope the keys of a connection are compared."""
         if connection.principal is not None:
             return f"user {connection.principal.id}"
-        client_id = self._resume.client_id(connection)
+        client_id = self._senders.client_id(connection)
         return f"connection {connection.id}" if client_id is None else f"client {client_id}"
 
     def _acknowledge(self, connection: Connection, request_id: RequestId, pos: str | None = None) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from dws_core._errors import CodecError, InvalidMessage
 from dws_core._log.recovery import Answer
 from dws_core._node.connection.connection import Connection
+from dws_core._node.connection.senders import Senders
 from dws_core._node.pacing import Pacer
 from dws_core._node.recovery.attach import Attach
 from dws_core._node.recovery.attachments import Attachments
@@ -40,6 +40,7 @@ class Resume:
         cursors: Cursors of live connections.
         attach: Recovers connections from their cursors.
         attachments: The recovering connections.
+        senders: Keeps the client ids.
         history: Reads the last messages of a topic.
         fanout: Sends the replies.
         pacer: Limits how many clients resume per tick.
@@ -53,6 +54,7 @@ class Resume:
         cursors: Cursors,
         attach: Attach,
         attachments: Attachments,
+        senders: Senders,
         history: HistoryReader,
         fanout: Fanout,
         pacer: Pacer,
@@ -62,11 +64,11 @@ class Resume:
         self._cursors = cursors
         self._attach = attach
         self._attachments = attachments
+        self._senders = senders
         self._history = history
         self._fanout = fanout
         self._pacer = pacer
         self._ping_s = ping_s
-        self._connected: WeakKeyDictionary[Connection, str | None] = WeakKeyDictionary()  # the client ids
 
     async def replay_ended(self, connection: Connection) -> None:
         """Wait until the replay of a connection has ended. Its filters change only after that."""
@@ -78,14 +80,10 @@ class Resume:
         Raises:
             InvalidMessage: The connection has already sent `connect`.
         """
-        if connection in self._connected:
+        if self._senders.has_connected(connection):
             raise InvalidMessage(
                 "the connection has already sent connect.", fix="use subscribe and unsubscribe to change filters"
             )
-
-    def client_id(self, connection: Connection) -> str | None:
-        """Return the random client id that a connection has sent with `connect`, or None."""
-        return self._connected.get(connection)
 
     async def connect(self, connection: Connection, request: ConnectRequest, request_id: RequestId) -> None:
         """Subscribe to all filters, resume from the cursor, reply with `connected`.
@@ -96,7 +94,7 @@ class Resume:
         cursor = request.cursor
         if not await self._may_resume(connection, cursor, request.filters):
             return
-        self._connected[connection] = request.client_id
+        self._senders.on_connect(connection, request.client_id)
 
         def reply(cursor: Mapping[int, Position], recovered: bool | None) -> None:
             self._cursors.keep_updated(connection)
@@ -117,7 +115,7 @@ class Resume:
             wanted = self._interest.wanted(connection, {*connection.topics, *request.filters})
             await self._attach.attach(connection, cursor, wanted, request.filters, on_answer)
         except BaseException:
-            self._connected.pop(connection, None)  # it may send connect again
+            self._senders.on_connect_failed(connection)  # it may send connect again
             raise
 
     async def subscribe(
@@ -165,7 +163,7 @@ class Resume:
         await self._pacer.wait_turn()
         stored = await self._history.read(topic, limit)
         connection._charge(stored.read_bytes // _BYTES_PER_MESSAGE)
-        messages, skipped = [(message.data, message.pos, message.sender) for message in stored.messages], stored.skipped
+        messages, skipped = [(message.data, message.pos, message.sender) for message in stored], stored.skipped
         reply = partial(server_messages.history, request_id, topic=topic, cursor=stored.cursor)
         try:
             self._fanout.send(connection, reply(messages=messages, skipped=skipped))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from dws_core._limits.backlog import Backlog, SlowConsumer
+from dws_core._node.sending.first_step import rest_of, start_in_task
+from dws_core._node.sending.overruns import BURST_LIMITS, STALL_S, Overruns
 from dws_core._node.sending.ready_frames import FrameSink
 from dws_core._node.stats import Counters
 from dws_core._wire.codecs import Codec
@@ -27,13 +31,16 @@ class OutboxSettings:
         limit_bytes: Maximum number of queued bytes, including the server's buffer. If None, there is no limit.
         policy: Which messages are dropped over the limit.
         counters: Counts drops.
-        on_overflow: Called once when the limit is exceeded and no message may be dropped. The outbox is closed then.
+        overruns: The outboxes of the node that are over their limit.
+        on_overflow: Called once when the limit is exceeded for too long and no message may be dropped. The outbox is
+            closed then.
     """
 
     codec: Codec
     limit_bytes: int | None
     policy: SlowConsumer
     counters: Counters
+    overruns: Overruns
     on_overflow: Callable[[], None]
 
 
@@ -49,7 +56,8 @@ class Outbox(ABC):
     """
 
     __slots__ = (
-        "_backlog", "_counters", "_drained", "_limit_bytes", "_on_overflow", "_policy", "closed", "codec", "direct", "write",
+        "_backlog", "_counters", "_drained", "_limit_bytes", "_on_overflow", "_overruns", "_policy", "closed", "codec",
+        "direct", "write",
     )  # fmt: skip
 
     def __init__(self, settings: OutboxSettings) -> None:
@@ -60,6 +68,7 @@ class Outbox(ABC):
         self._limit_bytes = settings.limit_bytes
         self._policy = settings.policy
         self._counters = settings.counters
+        self._overruns = settings.overruns
         self._on_overflow = settings.on_overflow
         self._backlog: Backlog | None = None  # most connections keep up most of the time
         self._drained: asyncio.Event | None = None
@@ -87,7 +96,27 @@ class Outbox(ABC):
         self.direct = False
         self._counters.plan_version += 1
         self._backlog = None
+        self._overruns.end(self)
         self._notify()
+
+    @property
+    def moved_s(self) -> float:
+        """Time when the socket last accepted queued data, or when it stopped to, in seconds of the loop's clock."""
+        return self._backlog.moved_s if self._backlog is not None else asyncio.get_running_loop().time()
+
+    def overflow(self) -> None:
+        """Close the connection, because it is too slow."""
+        self._counters.overflows += 1
+        self.close()
+        self._on_overflow()
+
+    async def read(self) -> None:
+        """Wait until nothing is queued or the outbox is closed, as long as the client reads."""
+        loop = asyncio.get_running_loop()
+        while self._backlog is not None and (left_s := self.moved_s + STALL_S - loop.time()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self.flushed()
 
     async def flushed(self) -> None:
         """Wait until nothing is queued here or the outbox is closed."""
@@ -109,14 +138,21 @@ class Outbox(ABC):
 
     def _queue(self, frame: Frame) -> None:
         if self._backlog is None:
-            self._backlog = Backlog(self._limit_bytes, self._policy)
+            self._backlog = Backlog(self._limit_bytes, self._policy, moved_s=asyncio.get_running_loop().time())
         dropped = self._backlog.put(frame, sent_bytes=self._sent_bytes())
-        if dropped is None:
-            self._counters.overflows += 1
-            self.close()
-            self._on_overflow()
-        else:
+        if dropped is not None:
             self._counters.dropped += dropped
+        elif self.size_bytes > BURST_LIMITS * (self._limit_bytes or 0):
+            self.overflow()
+        else:
+            self._overruns.begin(self)
+
+    def _moved(self) -> None:
+        """Note that the socket has accepted queued data."""
+        if self._backlog is not None:
+            self._backlog.moved_s = asyncio.get_running_loop().time()
+        if self._overruns and 2 * self.size_bytes <= (self._limit_bytes or 0):
+            self._overruns.end(self)
 
     def _notify(self) -> None:
         if self._drained is not None:
@@ -163,6 +199,7 @@ class ReadyOutbox(Outbox):
         if not self._backlog:
             self._backlog = None
             self._notify()
+        self._moved()
 
     def _sent_bytes(self) -> int:
         return self._sink.buffered_bytes()
@@ -171,42 +208,53 @@ class ReadyOutbox(Outbox):
         return not self.direct
 
 
+WriteFrame: TypeAlias = Callable[[Frame], Coroutine[Any, Any, None]]
+StartWriter: TypeAlias = "Callable[[TaskOutbox, Context], asyncio.Task[None]]"
+
+
 class TaskOutbox(Outbox):
-    """Writes through ASGI messages. One task runs from the first frame to the end and sleeps while nothing is queued.
+    """Writes through ASGI messages.
+
+    Most servers accept a message at once. So the coroutine that writes it is started here, and only if it waits, the
+    writer continues it. The coroutine runs as a part of the writer from its beginning, as if the writer awaited it.
 
     Args:
-        write: Writes one frame to the socket. Raises if the socket is closed.
-        start_writer: Runs `run()` in the background.
+        write: Returns a coroutine that writes one frame to the socket. It raises if the socket is closed.
+        start_writer: Runs `run()` as a task in the given context.
         settings: See `OutboxSettings`.
     """
 
-    __slots__ = ("_in_flight_bytes", "_start_writer", "_wake", "_write", "_writing")
+    __slots__ = (
+        "_context",
+        "_in_flight_bytes",
+        "_start_writer",
+        "_unfinished",
+        "_wake",
+        "_write",
+        "_writer",
+        "_writing",
+    )
 
-    def __init__(
-        self,
-        write: Callable[[Frame], Awaitable[None]],
-        start_writer: Callable[[TaskOutbox], object],
-        settings: OutboxSettings,
-    ) -> None:
+    def __init__(self, write: WriteFrame, start_writer: StartWriter, settings: OutboxSettings) -> None:
         super().__init__(settings)
         self._write = write
         self._start_writer = start_writer
+        self._writer: asyncio.Task[None] | None = None
+        self._context: Context | None = None
         self._writing = False
+        self._unfinished: Awaitable[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._in_flight_bytes = 0
 
     def put(self, frames: Iterable[Frame]) -> None:
-        """Queue frames and make sure that the writer runs."""
-        starts = self._backlog is None
+        """Write frames one by one as long as the server accepts them at once. Queue the others."""
         for frame in frames:
-            if not self.closed:
+            if self.closed:
+                return
+            if self._writing:
                 self._queue(frame)
-        if not self.closed:
-            self._writing = True
-            if starts:
-                self._start_writer(self)
             else:
-                self._wake_up()
+                self._begin(frame)
 
     def close(self) -> None:
         """Discard all frames and end the writer after its current write."""
@@ -217,25 +265,50 @@ class TaskOutbox(Outbox):
         """Do nothing, because ASGI cannot drop a socket. The server's own timeouts apply."""
 
     async def run(self) -> None:
-        """Write until closed. A failed write closes the outbox, because the socket is closed."""
+        """Finish the writes that wait, until closed. A failed write closes the outbox, because the socket is closed."""
         try:
-            while self._backlog is not None:
-                await self._write_all(self._backlog)
-                if self._backlog is not None:
+            while self._unfinished is not None or not self.closed:
+                if self._unfinished is not None:
+                    await self._finish(self._unfinished)
+                else:
                     self._wake = asyncio.get_running_loop().create_future()
                     await self._wake
         finally:
             self._writing = False
             self.close()
 
-    async def _write_all(self, backlog: Backlog) -> None:
-        while backlog and not self.closed:
-            frame = backlog.take()
+    async def _finish(self, unfinished: Awaitable[None]) -> None:
+        self._unfinished = None
+        await unfinished
+        while self._backlog and not self.closed:
+            frame = self._backlog.take()
             self._in_flight_bytes = len(frame)  # a stalled write counts
+            self._moved()
             await self._write(frame)
         self._in_flight_bytes = 0
+        self._backlog = None
         self._writing = False
+        self._moved()
         self._notify()
+
+    def _begin(self, frame: Frame) -> None:
+        """Run the coroutine that writes a frame until it waits for the first time."""
+        if self._writer is None or self._context is None:
+            self._context = copy_context()
+            self._writer = self._start_writer(self, self._context)
+        coroutine = self._write(frame)
+        try:
+            waits_for = start_in_task(coroutine, self._writer, self._context)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 -- the writer raises it
+            self._leave_to_writer(_raise(error), frame)
+        else:
+            self._leave_to_writer(rest_of(coroutine, waits_for), frame)
+
+    def _leave_to_writer(self, unfinished: Awaitable[None], frame: Frame) -> None:
+        self._unfinished, self._writing, self._in_flight_bytes = unfinished, True, len(frame)
+        self._wake_up()
 
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -246,6 +319,10 @@ class TaskOutbox(Outbox):
 
     def _sent_bytes(self) -> int:
         return self._in_flight_bytes
+
+
+async def _raise(error: Exception) -> None:
+    raise error
 
 
 def _discard(data: bytes) -> None:

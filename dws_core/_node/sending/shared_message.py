@@ -56,16 +56,22 @@ class SharedMessage:
         except Exception as error:  # noqa: BLE001 -- a plugin's codec may raise anything
             log_skipped(self._record, codec, error)
             return self._gap(codec)
-        return Frame(payload, binary=codec.binary, topic=self._record.topic)
+        return Frame(payload, binary=codec.binary, topic=self._droppable_topic())
 
     def _payload(self, codec: Codec) -> bytes:
-        record = self._record
-        pos = None if record.offset is None else format_position(self._partition, self._epoch, record.offset)
-        members = server_messages.message(record.topic, pos, sender_of(record.payload))
-        name, data = open_envelope(record.payload)
+        members = self._members()
+        name, data = open_envelope(self._record.payload)
         if codec.name == name:
             return splice(codec, members, data)
         return codec.encode({**members, "data": self._codecs[name].decode(data)})
+
+    def _members(self) -> server_messages.ServerMessage:
+        record = self._record
+        pos = None if record.offset is None else format_position(self._partition, self._epoch, record.offset)
+        return server_messages.message(record.topic, pos, sender_of(record.payload))
+
+    def _droppable_topic(self) -> str | None:
+        return self._record.topic
 
     def _gap(self, codec: Codec) -> Frame | None:
         offset, topic = self._record.offset, self._record.topic
@@ -76,6 +82,35 @@ class SharedMessage:
         except Exception:
             logger.exception("codec %r cannot encode a gap, so clients that use it miss a message", codec.name)
             return None
+
+
+class SharedRequest(SharedMessage):
+    """A record as the request to all its receivers. No slow-consumer policy drops it.
+
+    Clients whose codec cannot express it do not receive it, which is logged.
+
+    Args:
+        record: The record. Its payload is an envelope.
+        reply_to: Text that replies repeat.
+        timeout_s: Time for a reply, in seconds.
+        codecs: The node's codecs by name.
+    """
+
+    __slots__ = ("_reply_to", "_timeout_s")
+
+    def __init__(self, record: Record, reply_to: str, timeout_s: float, codecs: Mapping[str, Codec]) -> None:
+        super().__init__(0, "", record, codecs)
+        self._reply_to = reply_to
+        self._timeout_s = timeout_s
+
+    def _members(self) -> server_messages.ServerMessage:
+        return server_messages.request(self._reply_to, self._timeout_s)
+
+    def _droppable_topic(self) -> None:
+        return None
+
+    def _gap(self, codec: Codec) -> None:
+        return None
 
 
 def log_skipped(record: Record, codec: Codec | None, error: Exception) -> None:

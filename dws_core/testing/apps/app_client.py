@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from dws_core.plugin import JSON
@@ -23,6 +23,7 @@ _ASSERTED_TYPES: Final = frozenset({"message", "gap", "error"})
 """Types of frames that assertions check. The other types are replies and positions."""
 
 _MAX_SHOWN: Final = 5
+_MAX_SHOWN_BYTES: Final = 300
 
 
 class AppClient:
@@ -83,33 +84,67 @@ class AppClient:
             within_s: Timeout of each wait, the handshake included, in seconds.
 
         Raises:
-            websockets.exceptions.InvalidStatus: The handshake was refused. `.response.status_code` is the HTTP status.
+            websockets.exceptions.InvalidStatus: The handshake was refused. `.response.status_code` is the HTTP status. See
+                also `assert_refused`.
+            AssertionError: The handshake was not answered in time.
         """
         fields = dict(headers or {})
         if token is not None:
             fields["Authorization"] = f"Bearer {token}"
-        connection = await connect(
-            url,
-            sock=await _open_socket(url, receive_buffer_bytes, within_s),
-            additional_headers=fields,
-            origin=None if origin is None else Origin(origin),
-            subprotocols=[Subprotocol(name) for name in subprotocols] or None,
-            compression=None,  # so that sizes in tests are sizes on the wire
-            open_timeout=within_s,
-            close_timeout=within_s,
-            max_size=None,
-        )
+        async with _limit(within_s, lambda: f"waited {within_s} s for the answer to the handshake of {url}"):
+            connection = await connect(
+                url,
+                sock=await _open_socket(url, receive_buffer_bytes),
+                additional_headers=fields,
+                origin=None if origin is None else Origin(origin),
+                subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+                compression=None,  # so that sizes in tests are sizes on the wire
+                open_timeout=None,
+                close_timeout=within_s,
+                max_size=None,
+            )
         client = cls(connection, within_s=within_s)
         try:
             yield client
         finally:
             await client.close()
 
+    @classmethod
+    async def assert_refused(cls, status: int, url: str, **options: Any) -> None:
+        """Check that a handshake is refused with this HTTP status, before it is accepted.
+
+        A connection that is accepted first, and then closed, is checked with `assert_closed`.
+
+        Args:
+            status: The HTTP status, for example 401.
+            url: `ws://host:port/path`.
+            **options: Options of `open`.
+
+        Raises:
+            AssertionError: The handshake was accepted, refused with another status, or not answered in time.
+        """
+        try:
+            async with cls.open(url, **options):
+                pass
+        except InvalidStatus as error:
+            if error.response.status_code != status:
+                why = error.response.body[:_MAX_SHOWN_BYTES].decode(errors="replace")
+                raise AssertionError(
+                    f"expected {url} to refuse with HTTP {status}, but it refused with {error.response.status_code}: {why}"
+                ) from error
+        else:
+            raise AssertionError(f"expected {url} to refuse with HTTP {status}, but it accepted the handshake")
+
     # -- requests
 
     async def send(self, **members: Any) -> None:
-        """Send a frame unchanged."""
-        await self.socket.send(json.dumps(members))
+        """Send a frame unchanged.
+
+        Raises:
+            AssertionError: The node did not read it in time.
+        """
+        async with _limit(self._within_s, lambda: f"waited {self._within_s} s for the node to read {_show(members)}"):
+            await self.socket.send(json.dumps(members))
 
     async def request(self, **members: Any) -> Any:
         """Send a frame with an id and return the reply. Frames that arrive before the reply are kept."""
@@ -192,7 +227,8 @@ class AppClient:
         try:
             if topic is None:
                 await self.subscribe(name)
-            await (publish or self.publish)(name, sentinel)
+            async with _limit(self._within_s, lambda: f"waited {self._within_s} s for {publish or self.publish}"):
+                await (publish or self.publish)(name, sentinel)
         except AssertionError as error:
             fix = "Fix: pass the topic of a subscription of this client, and publish=manager.publish"
             raise AssertionError(f"the sentinel was not published: {error}. {fix}") from error
@@ -229,11 +265,9 @@ class AppClient:
             AssertionError: The node closes with another code, or not in time.
         """
         try:
-            async with asyncio.timeout(self._within_s):
+            async with _limit(self._within_s, lambda: f"waited {self._within_s} s for the close. {self._history()}"):
                 while True:
                     self.frames.append(json.loads(await self.socket.recv()))
-        except TimeoutError:
-            raise AssertionError(f"the connection was not closed in {self._within_s} s. {self._history()}") from None
         except ConnectionClosed as error:
             if _code(error) != code:
                 raise AssertionError(
@@ -266,10 +300,8 @@ class AppClient:
 
     async def _read(self, wanted: str) -> Any:
         try:
-            async with asyncio.timeout(self._within_s):
+            async with _limit(self._within_s, lambda: f"waited {self._within_s} s for {wanted}. {self._history()}"):
                 frame = json.loads(await self.socket.recv())
-        except TimeoutError:
-            raise AssertionError(f"waited {self._within_s} s for {wanted}. {self._history()}") from None
         except ConnectionClosed as error:
             text = f"waited for {wanted}, but the connection was {_describe(error)}. {self._history()}"
             raise AssertionError(text) from error
@@ -312,7 +344,20 @@ def _code(error: ConnectionClosed) -> int:
     return 1006 if error.rcvd is None else error.rcvd.code
 
 
-async def _open_socket(url: str, receive_buffer_bytes: int | None, within_s: float) -> socket.socket:
+@asynccontextmanager
+async def _limit(seconds: float, failure: Callable[[], str]) -> AsyncIterator[None]:
+    """Raise an AssertionError after a time. A `TimeoutError` of the block itself is not converted."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            raise AssertionError(failure()) from None
+        raise
+
+
+async def _open_socket(url: str, receive_buffer_bytes: int | None) -> socket.socket:
     """Open the TCP connection with a receive buffer of this size, without the proxies of the environment."""
     parts = urlsplit(url)
     opened = socket.socket()
@@ -320,8 +365,7 @@ async def _open_socket(url: str, receive_buffer_bytes: int | None, within_s: flo
         if receive_buffer_bytes is not None:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         opened.setblocking(False)
-        async with asyncio.timeout(within_s):
-            await asyncio.get_running_loop().sock_connect(opened, (parts.hostname, parts.port or 80))
+        await asyncio.get_running_loop().sock_connect(opened, (parts.hostname, parts.port or 80))
     except BaseException:
         opened.close()
         raise

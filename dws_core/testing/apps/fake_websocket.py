@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from fastapi import WebSocket
+
+_MAX_SHOWN: Final = 5
 
 
 class FakeWebSocket(WebSocket):
@@ -117,10 +119,16 @@ class FakeWebSocket(WebSocket):
         """Wait for the next frame that the application sends.
 
         Raises:
-            TimeoutError: No frame arrived in time.
+            TimeoutError: No frame arrived in time. The text lists the actions of the application.
         """
-        async with asyncio.timeout(within_s):
-            return await self._frames.get()
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._frames.get()
+        except TimeoutError:
+            actions = ", ".join(message["type"] for message in self.sent[-_MAX_SHOWN:]) or "nothing"
+            raise TimeoutError(
+                f"waited {within_s} s for a frame of the application, which has sent: {actions}"
+            ) from None
 
     async def next_json(self, *, within_s: float = 10.0) -> Any:
         """Wait for the next frame and decode it as JSON."""

@@ -157,6 +157,17 @@ async def test_old_rows_are_deleted_by_appends(path: Path, clock: Clock) -> None
             await scanned(wire, 20, 24)
 
 
+@pytest.mark.parametrize("row", [(None, "text"), (None, 7), (None, None), (2**46, b"x"), (2**63 - 1, b"x")])
+async def test_row_that_nobody_can_read_is_refused(path: Path, row: tuple[int | None, object]) -> None:
+    """It would end the wire of every node, or make offsets that clients cannot send."""
+    async with opened(path) as wire:
+        other = sqlite3.connect(path)
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+            other.execute(f"INSERT INTO {wire._tables[0]} VALUES (?, 0, ?)", row)
+        other.close()
+        assert await wire.append(0, b"x") == 1
+
+
 async def test_offsets_continue_after_all_rows_expired(path: Path, clock: Clock) -> None:
     async with opened(path, "?retention_s=1s") as wire:
         for number in (1, 2, 3):

@@ -13,43 +13,45 @@ from dws_core.testing import BrokerConformance, BrokerFaults
 
 
 class RabbitFaults(BrokerFaults):
-    """Faults of a RabbitMQ server. They run in threads, so that the nodes notice them while they happen."""
+    """Faults of a RabbitMQ server."""
 
     def __init__(self, rabbit: PrivateRabbit) -> None:
         self.rabbit = rabbit
 
-    async def cut_tail(self) -> None:
-        await asyncio.to_thread(self.rabbit.close_connections, "reading")
+    def cut_tail(self) -> None:
+        self.rabbit.close_connections("reading")
 
-    async def cut_commands(self) -> None:
-        await asyncio.to_thread(self.rabbit.kill_connections, "publishing")
+    def cut_commands(self) -> None:
+        self.rabbit.kill_connections("publishing")
 
-    async def restart(self) -> None:
-        await asyncio.to_thread(self._restart)
-
-    def _restart(self) -> None:
+    def restart(self) -> None:
         self.rabbit.kill()
         self.rabbit.start()
 
-    async def wipe(self) -> None:
-        await asyncio.to_thread(self._wipe)
-
-    def _wipe(self) -> None:
+    def wipe(self) -> None:
         self.rabbit.kill()
         self.rabbit.wipe()
         self.rabbit.start()
 
-    async def take_down(self) -> None:
-        await asyncio.to_thread(self.rabbit.kill)
+    def take_down(self) -> None:
+        self.rabbit.kill()
 
-    async def bring_up(self) -> None:
-        await asyncio.to_thread(self.rabbit.start)
+    def bring_up(self) -> None:
+        self.rabbit.start()
 
-    async def freeze(self) -> None:
-        await asyncio.to_thread(self.rabbit.freeze)
+    def freeze(self) -> None:
+        self.rabbit.freeze()
 
-    async def thaw(self) -> None:
-        await asyncio.to_thread(self.rabbit.thaw)
+    def thaw(self) -> None:
+        self.rabbit.thaw()
+
+    def snapshot(self) -> None:
+        self.rabbit.save()
+
+    def set_back(self) -> None:
+        self.rabbit.kill()
+        self.rabbit.restore()
+        self.rabbit.start()
 
 
 class TestAmqpBroker(BrokerConformance):

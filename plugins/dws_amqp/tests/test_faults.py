@@ -3,74 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
-import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import pytest
 from integration.test_roaming import new_seed
 from services.rabbitmq import PrivateRabbit
-from support.broker_load import Load, Node, check, check_after_last_gap, two_nodes, wait_for_end
+from support.broker_load import Load, check, check_after_last_gap, two_nodes, wait_for_end
+from support.fault_scenarios import (
+    Nodes,
+    Trouble,
+    freeze,
+    kill_9,
+    kill_9_twice,
+    loses_and_repeats_nothing,
+    random_faults_lose_and_repeat_nothing,
+    repeat,
+    under_load,
+)
 from support.timeouts import HANG_S
 
 from dws_core.plugin import GapReason, Layout
 
-Trouble = Callable[[PrivateRabbit, Load], Awaitable[None]]
 
-
-def near(rabbit: PrivateRabbit, **options: str) -> AbstractAsyncContextManager[tuple[Node, Node]]:
+def near(rabbit: PrivateRabbit, **options: str) -> Nodes:
     """Start two nodes on a new channel that notice faults quickly."""
     layout = Layout(channel=f"faults-{secrets.token_hex(4)}", partitions=2)
     query = "&".join(f"{name}={value}" for name, value in {"probe_s": "200ms", "dead_s": "2s", **options}.items())
     return two_nodes(f"{rabbit.url}?{query}", layout)
 
 
-async def under_load(
-    rabbit: PrivateRabbit, trouble: Callable[[Load], Awaitable[None]], **options: str
-) -> tuple[Load, Node]:
-    """Publish on one node and listen on the other during a fault. Return when all messages have arrived."""
-    async with near(rabbit, **options) as (sender, listener):
-        load = Load(sender)
-        async with asyncio.TaskGroup() as group:
-            for partition in (0, 1):
-                group.create_task(load.run(partition))
-            await load.wait_for_acks(200)
-            await trouble(load)
-            await load.wait_for_acks(200)
-            load.stopping = True
-        await wait_for_end(sender, listener)
-        return load, listener
+def _close(rabbit: PrivateRabbit, name: str) -> None:
+    assert rabbit.close_connections(name) > 0
 
 
 async def close_reading(rabbit: PrivateRabbit, load: Load) -> None:
-    await _close(rabbit, load, "reading")
+    await repeat(partial(_close, rabbit, "reading"), load)
 
 
 async def close_publishing(rabbit: PrivateRabbit, load: Load) -> None:
-    await _close(rabbit, load, "publishing")
+    await repeat(partial(_close, rabbit, "publishing"), load)
 
 
 async def close_all(rabbit: PrivateRabbit, load: Load) -> None:
-    await _close(rabbit, load, "")
-
-
-async def _close(rabbit: PrivateRabbit, load: Load, name: str) -> None:
-    for _ in range(5):
-        assert await asyncio.to_thread(rabbit.close_connections, name) > 0
-        await load.wait_for_acks(100)
-
-
-async def kill_9(rabbit: PrivateRabbit, load: Load) -> None:
-    await asyncio.to_thread(rabbit.kill)
-    await asyncio.to_thread(rabbit.start)
-    await load.wait_for_acks(100)
-
-
-async def kill_9_twice(rabbit: PrivateRabbit, load: Load) -> None:
-    for _ in range(2):
-        await kill_9(rabbit, load)
+    await repeat(partial(_close, rabbit, ""), load)
 
 
 async def kill_writers(rabbit: PrivateRabbit, load: Load) -> None:
@@ -78,14 +54,6 @@ async def kill_writers(rabbit: PrivateRabbit, load: Load) -> None:
     for _ in range(3):
         await asyncio.to_thread(rabbit.kill_stream_writers)
         await load.wait_for_acks(100)
-
-
-async def freeze(rabbit: PrivateRabbit, load: Load) -> None:
-    await asyncio.to_thread(rabbit.freeze)
-    try:
-        await load.node.until(lambda: load.node.states[-1] == "degraded")
-    finally:
-        await asyncio.to_thread(rabbit.thaw)
 
 
 async def memory_alarm(rabbit: PrivateRabbit, load: Load) -> None:
@@ -105,51 +73,24 @@ async def _alarm(rabbit: PrivateRabbit, load: Load, kind: str) -> None:
     await load.node.until(lambda: load.node.states[-1] == "live")
 
 
-TROUBLES: list[Trouble] = [
-    close_reading,
-    close_publishing,
-    close_all,
-    kill_9_twice,
-    kill_writers,
-    freeze,
-    memory_alarm,
-    disk_alarm,
+TROUBLES: list[Trouble[PrivateRabbit]] = [
+    *(close_reading, close_publishing, close_all),
+    *(kill_9_twice, kill_writers, freeze, memory_alarm, disk_alarm),
 ]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("trouble", TROUBLES)
-async def test_fault_under_load_loses_and_repeats_nothing(rabbit: PrivateRabbit, trouble: Trouble) -> None:
-    load, listener = await under_load(rabbit, lambda load: trouble(rabbit, load))
-    check(load, listener)
-    assert listener.losses == []
-    assert (load.unknown, load.refused) == (set(), 0), "every publish was repeated until it was answered"
+async def test_fault_under_load_loses_and_repeats_nothing(
+    rabbit: PrivateRabbit, trouble: Trouble[PrivateRabbit]
+) -> None:
+    await loses_and_repeats_nothing(near(rabbit), rabbit, trouble)
 
 
 @pytest.mark.anyio
 async def test_random_faults_lose_and_repeat_nothing(rabbit: PrivateRabbit) -> None:
-    chance = random.Random(new_seed())
-    async with near(rabbit) as (one, other):
-        loads = Load(one, name=b"one"), Load(other, name=b"other")
-        async with asyncio.TaskGroup() as group:
-            for load in loads:
-                for partition in (0, 1):
-                    group.create_task(load.run(partition))
-            for trouble in chance.choices([*TROUBLES[:3], kill_9, *TROUBLES[4:]], k=6):
-                sys.stdout.write(f"{trouble.__name__}\n")
-                await trouble(rabbit, chance.choice(loads))
-                for _ in range(chance.randrange(3)):  # if 0, the next fault follows at once
-                    await loads[0].wait_for_acks(20)
-            for load in loads:
-                await load.wait_for_acks(100)
-                load.stopping = True
-        await wait_for_end(one, other)
-        await wait_for_end(other, one)
-        for load in loads:
-            assert (load.unknown, load.refused) == (set(), 0)
-            for node in (one, other):
-                check(load, node)
-        assert one.losses == other.losses == []
+    troubles = [kill_9 if trouble is kill_9_twice else trouble for trouble in TROUBLES]
+    await random_faults_lose_and_repeat_nothing(near(rabbit), rabbit, troubles, seed=new_seed(), count=6)
 
 
 @pytest.mark.anyio
@@ -160,7 +101,7 @@ async def test_recreated_stream_is_new_epoch(rabbit: PrivateRabbit) -> None:
                 await asyncio.to_thread(rabbit.delete_queue, name)
         await load.wait_for_acks(200)
 
-    load, listener = await under_load(rabbit, delete)
+    load, listener = await under_load(near(rabbit), delete)
     assert set(listener.losses) == {GapReason.EPOCH}
     check_after_last_gap(load, listener)
 
@@ -170,15 +111,13 @@ async def test_stream_with_older_data_is_new_epoch(rabbit: PrivateRabbit) -> Non
     """Without a new epoch, RabbitMQ would reuse offsets, and clients would miss the messages that had them first."""
 
     async def set_back(load: Load) -> None:
-        await asyncio.to_thread(rabbit.kill)
-        rabbit.save()
-        await asyncio.to_thread(rabbit.start)
+        await asyncio.to_thread(rabbit.save)
         await load.wait_for_acks(300)
         await asyncio.to_thread(rabbit.kill)
-        rabbit.restore()
+        await asyncio.to_thread(rabbit.restore)
         await asyncio.to_thread(rabbit.start)
 
-    load, listener = await under_load(rabbit, set_back)
+    load, listener = await under_load(near(rabbit), set_back)
     assert GapReason.EPOCH in listener.losses
     assert set(listener.losses) <= {GapReason.EPOCH, GapReason.TRIMMED}
     check_after_last_gap(load, listener)

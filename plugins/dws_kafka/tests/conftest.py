@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from services.kafka import PrivateKafka, free_port
-from support.kafka_proxy import KafkaProxy
+from support.kafka_proxy import KafkaProxy, ProxiedKafka
 
 
 @pytest.fixture
@@ -16,9 +15,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[PrivateKafka]:
+def kafka() -> Iterator[ProxiedKafka]:
     """A Kafka that all tests share, each with its own channels. It is behind a proxy."""
-    server = PrivateKafka(advertised=free_port())
+    server = ProxiedKafka()
     try:
         server.start()
         yield server
@@ -27,8 +26,6 @@ def kafka() -> Iterator[PrivateKafka]:
 
 
 @pytest.fixture(scope="session")
-def proxy(kafka: PrivateKafka) -> Iterator[KafkaProxy]:
+def proxy(kafka: ProxiedKafka) -> KafkaProxy:
     """The proxy in front of `kafka`."""
-    proxy = KafkaProxy(int(kafka.address.rpartition(":")[2]), kafka.port)
-    yield proxy
-    proxy.close()
+    return kafka.proxy

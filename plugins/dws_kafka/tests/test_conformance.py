@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -14,36 +13,44 @@ from dws_core.testing import BrokerConformance, BrokerFaults
 
 
 class KafkaFaults(BrokerFaults):
-    """Faults of a Kafka. They run in threads, so that the nodes continue in the meantime."""
+    """Faults of a Kafka server, and of the connections to it."""
 
     def __init__(self, kafka: PrivateKafka, proxy: KafkaProxy) -> None:
         self.kafka = kafka
         self.proxy = proxy
 
-    async def cut_tail(self) -> None:
+    def cut_tail(self) -> None:
         self.proxy.cut(others=False)
 
-    async def cut_commands(self) -> None:
+    def cut_commands(self) -> None:
         self.proxy.cut(following=False)
 
-    async def restart(self) -> None:
-        await self.take_down()
-        await self.bring_up()
+    def restart(self) -> None:
+        self.kafka.kill()
+        self.kafka.start()
 
-    async def wipe(self) -> None:
-        await asyncio.to_thread(self.kafka.wipe)
+    def wipe(self) -> None:
+        self.kafka.wipe()
 
-    async def take_down(self) -> None:
-        await asyncio.to_thread(self.kafka.kill)
+    def take_down(self) -> None:
+        self.kafka.kill()
 
-    async def bring_up(self) -> None:
-        await asyncio.to_thread(self.kafka.start)
+    def bring_up(self) -> None:
+        self.kafka.start()
 
-    async def freeze(self) -> None:
-        await asyncio.to_thread(self.kafka.freeze)
+    def freeze(self) -> None:
+        self.kafka.freeze()
 
-    async def thaw(self) -> None:
-        await asyncio.to_thread(self.kafka.thaw)
+    def thaw(self) -> None:
+        self.kafka.thaw()
+
+    def snapshot(self) -> None:
+        self.kafka.save()
+
+    def set_back(self) -> None:
+        self.kafka.kill()
+        self.kafka.restore()
+        self.kafka.start()
 
 
 class TestKafkaBroker(BrokerConformance):

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import shutil
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from dws_redis._connection import Wire
 from dws_redis._shard import Shard
 from integration.test_roaming import new_seed
 from services.redis import PrivateRedis
-from support.broker_load import HISTORY, Load, Node, check, check_after_last_gap, two_nodes, wait_for_end
+from support.broker_load import HISTORY, Load, check, check_after_last_gap, two_nodes, wait_for_end
+from support.fault_scenarios import (
+    Nodes,
+    Trouble,
+    freeze,
+    kill_9_twice,
+    loses_and_repeats_nothing,
+    random_faults_lose_and_repeat_nothing,
+    repeat,
+    under_load,
+)
 from support.timeouts import HANG_S
 
 from dws_core.plugin import GapReason, Layout
@@ -30,82 +38,45 @@ def with_aof() -> Iterator[PrivateRedis]:
     server.remove()
 
 
-def near(redis: PrivateRedis) -> AbstractAsyncContextManager[tuple[Node, Node]]:
+def near(redis: PrivateRedis) -> Nodes:
     """Start two nodes that notice faults quickly."""
     return two_nodes(redis.url + "?probe_s=200ms&dead_s=800ms&trust_restart=always", LAYOUT)
 
 
-async def under_load(redis: PrivateRedis, trouble: Callable[[Load], Awaitable[None]]) -> tuple[Load, Node]:
-    """Publish on one node and listen on the other during a fault. Return when all messages have arrived."""
-    async with near(redis) as (sender, listener):
-        load = Load(sender)
-        async with asyncio.TaskGroup() as group:
-            for partition in (0, 1):
-                group.create_task(load.run(partition))
-            await load.wait_for_acks(200)
-            await trouble(load)
-            await load.wait_for_acks(200)
-            load.stopping = True
-        await wait_for_end(sender, listener)
-        return load, listener
+def _end_tails(redis: PrivateRedis) -> None:
+    redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+def _end_commands(redis: PrivateRedis) -> None:
+    redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def _end_all(redis: PrivateRedis) -> None:
+    _end_commands(redis)
+    _end_tails(redis)
 
 
 async def kill_tails(redis: PrivateRedis, load: Load) -> None:
-    for _ in range(5):
-        redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-        await load.wait_for_acks(100)
+    await repeat(partial(_end_tails, redis), load)
 
 
 async def kill_commands(redis: PrivateRedis, load: Load) -> None:
-    for _ in range(5):
-        redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await load.wait_for_acks(100)
+    await repeat(partial(_end_commands, redis), load)
 
 
 async def kill_all(redis: PrivateRedis, load: Load) -> None:
-    for _ in range(5):
-        redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-        await load.wait_for_acks(100)
+    await repeat(partial(_end_all, redis), load)
 
 
-async def kill_9(redis: PrivateRedis, load: Load) -> None:
-    for _ in range(2):
-        redis.kill()
-        redis.start()
-        await load.wait_for_acks(100)
+KILLS: list[Trouble[PrivateRedis]] = [kill_tails, kill_commands, kill_all, kill_9_twice]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("trouble", [kill_tails, kill_commands, kill_all, kill_9])
+@pytest.mark.parametrize("trouble", [*KILLS, freeze])
 async def test_fault_under_load_loses_and_repeats_nothing(
-    with_aof: PrivateRedis, trouble: Callable[[PrivateRedis, Load], Awaitable[None]]
+    with_aof: PrivateRedis, trouble: Trouble[PrivateRedis]
 ) -> None:
-    load, listener = await under_load(with_aof, lambda load: trouble(with_aof, load))
-    check(load, listener)
-    assert listener.losses == [], "and nothing was said to be lost"
-    assert (load.unknown, load.refused) == (set(), 0), "every publish was repeated until it was answered"
-
-
-@pytest.mark.anyio
-async def test_frozen_redis_is_noticed_and_loses_nothing(with_aof: PrivateRedis) -> None:
-    async with near(with_aof) as (sender, listener):
-        load = Load(sender)
-        async with asyncio.TaskGroup() as group:
-            for partition in (0, 1):
-                group.create_task(load.run(partition))
-            await load.wait_for_acks(200)
-            with_aof.freeze()
-            try:
-                await listener.until(lambda: listener.states[-1] == "degraded")
-            finally:
-                with_aof.thaw()
-            await load.wait_for_acks(200)
-            load.stopping = True
-        await wait_for_end(sender, listener)
-        check(load, listener)
-        assert listener.losses == []
-        await listener.until(lambda: listener.states[-1] == "live")
+    await loses_and_repeats_nothing(near(with_aof), with_aof, trouble)
 
 
 @pytest.mark.anyio
@@ -134,7 +105,7 @@ async def test_silent_command_connection_is_replaced(
 
 @pytest.mark.anyio
 async def test_redis_without_its_data_has_new_epoch(server: PrivateRedis) -> None:
-    load, listener = await under_load(server, lambda load: kill_9(server, load))
+    load, listener = await under_load(near(server), partial(kill_9_twice, server))
     assert set(listener.losses) == {GapReason.EPOCH}
     check_after_last_gap(load, listener)
 
@@ -151,7 +122,7 @@ async def test_redis_with_older_data_is_gap(server: PrivateRedis) -> None:
         shutil.copy(server.folder / "older.rdb", server.folder / "dump.rdb")
         server.start()
 
-    load, listener = await under_load(server, set_back)
+    load, listener = await under_load(near(server), set_back)
     assert listener.losses, "it is said"
     assert set(listener.losses) <= {GapReason.EPOCH, GapReason.AHEAD}
     check_after_last_gap(load, listener)
@@ -180,14 +151,6 @@ async def test_slow_reading_node_reconnects_and_catches_up() -> None:
 # -- random sequences of faults
 
 
-async def freeze(redis: PrivateRedis, load: Load) -> None:
-    redis.freeze()
-    try:
-        await load.node.until(lambda: load.node.states[-1] == "degraded")
-    finally:
-        redis.thaw()
-
-
 async def silence_commands(redis: PrivateRedis, load: Load) -> None:
     await silence(load, lambda shard: shard.commands and shard.commands._wire)
 
@@ -210,29 +173,6 @@ async def forget_scripts(redis: PrivateRedis, load: Load) -> None:
 
 
 @pytest.mark.anyio
-async def test_random_faults_lose_and_repeat_nothing(
-    with_aof: PrivateRedis,
-) -> None:
-    chance = random.Random(new_seed())
-    troubles = [kill_tails, kill_commands, kill_all, kill_9, freeze, silence_commands, silence_tail, forget_scripts]
-    async with near(with_aof) as (one, other):
-        loads = Load(one, name=b"one"), Load(other, name=b"other")
-        async with asyncio.TaskGroup() as group:
-            for load in loads:
-                for partition in (0, 1):
-                    group.create_task(load.run(partition))
-            for trouble in chance.choices(troubles, k=8):
-                sys.stdout.write(f"{trouble.__name__}\n")
-                await trouble(with_aof, chance.choice(loads))
-                for _ in range(chance.randrange(3)):  # if 0, the next fault follows at once
-                    await loads[0].wait_for_acks(20)
-            for load in loads:
-                await load.wait_for_acks(100)
-                load.stopping = True
-        await wait_for_end(one, other)
-        await wait_for_end(other, one)
-        for load in loads:
-            assert (load.unknown, load.refused) == (set(), 0)
-            for node in (one, other):
-                check(load, node)
-        assert one.losses == other.losses == []
+async def test_random_faults_lose_and_repeat_nothing(with_aof: PrivateRedis) -> None:
+    troubles = [*KILLS, freeze, silence_commands, silence_tail, forget_scripts]
+    await random_faults_lose_and_repeat_nothing(near(with_aof), with_aof, troubles, seed=new_seed(), count=8)

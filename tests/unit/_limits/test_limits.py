@@ -25,6 +25,14 @@ def test_invalid_limit_is_rejected_by_name(wrong: dict[str, Any]) -> None:
         Limits(**wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"filters": "5"}, {"burst": 1.5}, {"burst": True}, {"idle_s": float("nan")}, {"ping_s": "20"}]
+)
+def test_limit_of_wrong_type_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Limits\({next(iter(wrong))}="):
+        Limits(**wrong)
+
+
 def test_none_disables_limit_and_zero_grace_is_valid() -> None:
     assert Limits(filters=None, handler_grace_s=0).filters is None
 

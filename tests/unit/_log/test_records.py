@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -26,3 +27,11 @@ def test_history_bounds_are_inclusive() -> None:
     assert History(size=2**31 - 1, ttl_s=315_360_000).size == 2_147_483_647
     assert History(size=0, ttl_s=5e-324) == History(size=0, ttl_s=5e-324)
     assert History.none().size == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": "5"}, {"size": 1.5}, {"size": None}, {"size": True}, {"ttl_s": "5"}, {"ttl_s": None}]
+)
+def test_history_of_wrong_type_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=rf"History\({next(iter(wrong))}="):
+        History(**wrong)

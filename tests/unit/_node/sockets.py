@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from dws_core._limits.backlog import SlowConsumer
 from dws_core._node.sending.outbox import OutboxSettings, ReadyOutbox, TaskOutbox
+from dws_core._node.sending.overruns import Overruns
 from dws_core._node.sending.ready_frames import FrameListener
 from dws_core._node.stats import Counters
 from dws_core._wire.codecs import Codec, JSONCodec
@@ -74,18 +76,22 @@ class Ready:
     ) -> None:
         self.sink = Sink(room)
         self.counters = counters or Counters()
+        self.overruns = Overruns()
         self.overflows = 0
+        self.overflowed = asyncio.Event()
         settings = OutboxSettings(
             codec=codec,
             limit_bytes=limit,
             policy=policy,
             counters=self.counters,
+            overruns=self.overruns,
             on_overflow=self._on_overflow,
         )
         self._outbox = ReadyOutbox(self.sink, settings)
 
     def _on_overflow(self) -> None:
         self.overflows += 1
+        self.overflowed.set()
 
     @property
     def written(self) -> bytes:
@@ -95,24 +101,27 @@ class Ready:
 class Asgi:
     """A connection to a server without ready frames: one frame is written for each permit."""
 
-    def __init__(self, limit: int | None = None, *, policy: SlowConsumer = "close") -> None:
+    def __init__(self, limit: int | None = None, *, policy: SlowConsumer = "close", permits: int = 0) -> None:
         self.written: list[bytes] = []
-        self.permits = asyncio.Semaphore(0)
+        self.permits = asyncio.Semaphore(permits)
         self.writing = asyncio.Event()
         self.overflows = 0
         self.counters = Counters()
+        self.overruns = Overruns()
         self.tasks: list[asyncio.Task[Any]] = []
         settings = OutboxSettings(
             codec=JSON,
             limit_bytes=limit,
             policy=policy,
             counters=self.counters,
+            overruns=self.overruns,
             on_overflow=self._on_overflow,
         )
         self._outbox = TaskOutbox(self._write, self._start_writer, settings)
 
-    def _start_writer(self, outbox: TaskOutbox) -> None:
-        self.tasks.append(asyncio.get_running_loop().create_task(outbox.run()))
+    def _start_writer(self, outbox: TaskOutbox, context: Context) -> asyncio.Task[None]:
+        self.tasks.append(asyncio.get_running_loop().create_task(outbox.run(), context=context))
+        return self.tasks[-1]
 
     async def _write(self, frame: Frame) -> None:
         self.writing.set()

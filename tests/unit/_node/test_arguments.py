@@ -134,22 +134,6 @@ def test_every_rule_has_an_argument() -> None:
     assert set(_RULES) == set(VALID)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"filters": "5"}, {"burst": 1.5}, {"burst": True}, {"idle_s": float("nan")}, {"ping_s": "20"}]
-)
-def test_limit_of_wrong_type_is_refused_by_name(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=rf"Limits\({next(iter(wrong))}="):
-        Limits(**wrong)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"size": "5"}, {"size": 1.5}, {"size": None}, {"size": True}, {"ttl_s": "5"}, {"ttl_s": None}]
-)
-def test_history_of_wrong_type_is_refused_by_name(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=rf"History\({next(iter(wrong))}="):
-        History(**wrong)
-
-
 def test_plain_broker_object_is_accepted() -> None:
     class Mine(BrokerInterface):
         async def connect(self) -> None: ...

@@ -37,6 +37,15 @@ async def test_awaiting_returns_a_receipt_for_each_topic() -> None:
     assert await publish == [STORED, STORED], "it can be awaited again"
 
 
+async def test_receipts_are_completed_however_they_are_awaited() -> None:
+    (future,) = pending()[1]
+    future.set_result(STORED)
+    for futures in ([future], [future, future]):
+        publish = PendingPublish(futures, "t", lambda receipts: [*receipts, STORED])
+        assert await publish == [*([STORED] * len(futures)), STORED]
+        assert await in_thread(publish.result) == await publish
+
+
 async def test_task_of_publish_returns_receipts() -> None:
     publish, (future,) = pending()
     async with asyncio.TaskGroup() as group:

@@ -6,18 +6,13 @@ from typing import Any
 
 import pytest
 
-from dws_core._proxy.ending import client_left, close_of, is_sendable
+from dws_core._proxy.ending import client_left, close_of
 
 
 def test_reason_is_cut_between_characters() -> None:
     assert close_of(1000, "é" * 100).reason == "é" * 61
     assert close_of(1000, "a" * 123).reason == "a" * 123
     assert close_of(1000, "a" * 122 + "✓").reason == "a" * 122
-
-
-def test_only_registered_codes_are_sendable() -> None:
-    unsendable = [code for code in range(1000, 5001) if not is_sendable(code)]
-    assert unsendable == [1004, 1005, 1006, *range(1015, 3000), 5000]
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from websockets.frames import Close
 
 from dws_core import CloseCode, ConfigurationError
 from dws_core._wire.close_codes import (
@@ -15,9 +12,10 @@ from dws_core._wire.close_codes import (
     ABNORMAL,
     NO_STATUS,
     check_code,
+    code_of_status,
+    is_sendable,
     may_reconnect,
     reason_of,
-    shorten_reason,
 )
 
 
@@ -72,10 +70,12 @@ def test_code_that_may_be_sent_is_returned(code: int) -> None:
     assert check_code(code) == code
 
 
-@given(st.text(st.characters(codec=None), max_size=200))
-def test_shortened_reason_fits_close_frame(reason: str) -> None:
-    short = shorten_reason(reason)
-    assert len(Close(1000, short).serialize()) <= 125
-    whole = reason.encode("utf-8", "replace")
-    assert whole.startswith(short.encode())
-    assert short.encode() == whole or len(short.encode()) > 119, "nothing is cut without need"
+def test_status_maps_to_final_code_only_if_final() -> None:
+    assert {code_of_status(status) for status in (400, 401, 403, 404, 410, 422)} == {1008}
+    assert {code_of_status(status) for status in (408, 425, 429, 503)} == {1013}
+    assert {code_of_status(status) for status in (500, 502, 504)} == {1011}
+
+
+def test_only_registered_codes_are_sendable() -> None:
+    unsendable = [code for code in range(1000, 5001) if not is_sendable(code)]
+    assert unsendable == [1004, 1005, 1006, *range(1015, 3000), 5000]

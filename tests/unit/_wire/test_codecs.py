@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cost import cpu_time
 
 from dws_core import CodecError
 from dws_core._wire.codecs import Codec, JSONCodec, MsgpackCodec, decode_id, splice
@@ -44,6 +45,25 @@ def test_unencodable_value_raises_codec_error(codec: Codec) -> None:
     for value in (object(), recursive, {1j: 2}):
         with pytest.raises(CodecError, match="Fix: send JSON values only"):
             codec.encode(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_number_is_exact(number: float) -> None:
+    text = f"{number:.17e}"
+    assert JSONCodec().decode(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["1e309", "-1e400", "1e99999", "1.8e308"])
+def test_number_out_of_range_is_refused(text: str) -> None:
+    with pytest.raises(CodecError):
+        JSONCodec().decode(f"[{text}]")
+
+
+def test_large_numbers_cost_little() -> None:
+    """msgspec itself takes 110 ms."""
+    with cpu_time() as cost:
+        assert JSONCodec().decode("[" + "1e308," * 10_000 + "0]")[0] == 1e308
+    assert cost.cpu_s < 0.05
 
 
 def test_error_hides_payload() -> None:

@@ -34,11 +34,27 @@ def test_missing_type_depends_on_topic(data: dict[str, Any], typ: str) -> None:
         ("id", 1.5),
         ("id", True),
         ("key", {}),
+        ("echo", 0),
     ],
 )
 def test_member_of_wrong_type_is_named(member: str, value: Any) -> None:
     with pytest.raises(InvalidMessage, match=repr(member)):
         Message.from_client_message(data={member: value})
+
+
+def test_echo_and_to_are_members_of_their_types_only() -> None:
+    """In other messages they belong to the data."""
+    read = Message.from_client_message
+    assert read(data={"topic": "t", "echo": False, "x": 1}) == Message(data={"x": 1}, typ="send", topic="t", echo=False)
+    assert read(data={"type": "broadcast", "echo": False, "data": 1}).echo is False
+    assert read(data={"topic": "t", "data": 1}).echo is True
+    assert read(data={"type": "reply", "to": "r", "data": 1}) == Message(data=1, typ="reply", to="r")
+    assert read(data={"topic": "t", "to": "bob"}).data == {"to": "bob"}
+    assert read(data={"type": "history", "topic": "t", "echo": False}).data == {"echo": False}
+    assert read(data={"topic": "t", "echo": None, "": 1}) == Message(data={"": 1}, typ="send", topic="t")
+    assert read(data={"type": "ping", "": 1}).data == {"": 1}
+    with pytest.raises(InvalidMessage, match="member 'to' must be a string"):
+        read(data={"type": "reply", "to": 1})
 
 
 @pytest.mark.parametrize(
@@ -60,6 +76,7 @@ def test_messages_have_equality_and_repr() -> None:
     message = Message(data=1, typ="send", topic="t")
     assert repr(message) == "Message(type='send', topic='t', data=1)"
     assert message != Message(data=2, typ="send", topic="t")
+    assert repr(Message(data=1, typ="send", echo=False)) == "Message(type='send', data=1, echo=False)"
     assert message != "something else"
 
 

@@ -79,3 +79,7 @@ def test_error_has_id_and_retry_only_if_there_are_any() -> None:
 def test_history_counts_skipped_messages() -> None:
     assert server_messages.history(1, topic="t", messages=[], cursor="0:e:1", skipped=2)["skipped"] == 2
     assert "skipped" not in server_messages.history(1, topic="t", messages=[], cursor="0:e:1")
+
+
+def test_request_has_text_for_reply_and_time() -> None:
+    assert server_messages.request("r", 5.0) == {"type": "request", "reply_to": "r", "timeout_s": 5.0}

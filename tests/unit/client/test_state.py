@@ -8,11 +8,8 @@ import pytest
 
 from dws_core._errors import InvalidMessage, PublishOutcomeUnknown
 from dws_core._wire.client_errors import Refused
-from dws_core.client._replies import stored_messages
-from dws_core.client._state import (
-    KEY_WINDOW_S,
+from dws_core.client._events import (
     Answered,
-    ClientState,
     Connected,
     Event,
     Expiring,
@@ -22,8 +19,10 @@ from dws_core.client._state import (
     Leave,
     Message,
     NotSubscribed,
+    Requested,
     Subscribed,
 )
+from dws_core.client._state import KEY_WINDOW_S, ClientState, stored_messages
 
 
 def state(cursor: str | None = None) -> ClientState:
@@ -430,3 +429,13 @@ def test_message_to_user_names_the_user() -> None:
     connect(made)
     (event,) = made.receive({"type": "message", "data": 1, "user": "ann"})
     assert event == Message(data=1, user="ann")
+
+
+def test_request_of_node_is_an_event() -> None:
+    made = state()
+    connect(made)
+    frame = {"type": "request", "reply_to": "r", "timeout_s": 5.0, "data": {"n": 1}}
+    assert made.receive(frame) == [Requested(data={"n": 1}, reply_to="r", timeout_s=5.0)]
+    for broken in ({"reply_to": 1}, {"timeout_s": "5"}, {"timeout_s": -1}):
+        with pytest.raises(InvalidMessage):
+            made.receive({**frame, **broken})

@@ -33,7 +33,7 @@ def busy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     if request.param == "ps":
         monkeypatch.setattr(signals, "_PROC", tmp_path)
     elif not Path("/proc/self/stat").exists():
-        pytest.skip("no /proc on this system; the states are read with ps")
+        pytest.skip(f"{sys.platform} has no /proc, so the states are read with ps")
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

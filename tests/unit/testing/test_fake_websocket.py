@@ -45,8 +45,12 @@ async def test_frames_travel_both_ways() -> None:
 
 
 async def test_next_frame_times_out() -> None:
-    with pytest.raises(TimeoutError):
-        await FakeWebSocket().next_frame(within_s=0)
+    socket = FakeWebSocket()
+    with pytest.raises(TimeoutError, match="waited 0 s for a frame of the application, which has sent: nothing"):
+        await socket.next_frame(within_s=0)
+    await socket.accept()
+    with pytest.raises(TimeoutError, match=r"which has sent: websocket\.accept"):
+        await socket.next_json(within_s=0)
 
 
 async def test_closed_gate_blocks_application_sends() -> None:

@@ -11,6 +11,8 @@ from typing import Any, Final, Literal
 from dws_core.plugin import Layout, LayoutMismatch, Start, StreamBounds, StreamWire, WireInfo, WireLost, WireOutOfRange
 from dws_sqlite._database import Database
 
+# The check refuses rows of other programs that nobody could read.
+_ROW: Final = "(id INTEGER PRIMARY KEY AUTOINCREMENT, stored_s, data, CHECK (id < 1 << 46 AND typeof(data) = 'blob'))"
 _PRUNE: Final = "DELETE FROM {0} WHERE id IN (SELECT id FROM {0} ORDER BY id LIMIT 8) AND stored_s < ?"
 
 
@@ -48,8 +50,7 @@ class SQLiteWire(StreamWire):
         if stored != wanted:
             raise LayoutMismatch(f"channel {layout.channel!r} has {stored}, not {wanted}.", fix="use the same layout")
         self._tables = [f"stream_{self._identity}_{partition}" for partition in range(layout.partitions)]
-        columns = "(id INTEGER PRIMARY KEY AUTOINCREMENT, stored_s, data)"
-        await self._writer.run(*((f"CREATE TABLE IF NOT EXISTS {table} {columns}",) for table in self._tables))
+        await self._writer.run(*((f"CREATE TABLE IF NOT EXISTS {table} {_ROW}",) for table in self._tables))
         return WireInfo()
 
     async def close(self) -> None:
@@ -66,11 +67,10 @@ class SQLiteWire(StreamWire):
     async def append(self, partition: int, data: bytes) -> int:
         """Insert a row, and delete old ones."""
         table, now_s = self._tables[partition], time.time()
-        prune = (_PRUNE.format(table), now_s - self._options.retention_s)
         insert = (f"INSERT INTO {table} VALUES (NULL, ?, ?) RETURNING id", now_s, data)
         try:
             async with asyncio.timeout(self._append_timeout_s):
-                ((offset,),) = await self._writer.run(prune, insert)
+                ((offset,),) = await self._writer.run((_PRUNE.format(table), now_s - self._options.retention_s), insert)
         except TimeoutError as error:
             self._writer.finished = True
             raise WireLost("the file does not answer") from error
@@ -102,7 +102,5 @@ class SQLiteWire(StreamWire):
             timer.cancel()
 
     async def _page(self, partition: int, start: int, stop: float = float("inf")) -> list[Any]:
-        # Another program may have written a text, a number or nothing, which cannot be read and is a gap.
-        columns = "id, CASE typeof(data) WHEN 'blob' THEN data ELSE x'' END"
-        query = f"SELECT {columns} FROM {self._tables[partition]} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
+        query = f"SELECT id, data FROM {self._tables[partition]} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 16"
         return await self._reader.run((query, start, stop))

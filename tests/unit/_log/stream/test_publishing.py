@@ -76,6 +76,24 @@ def test_window_limits_the_appends_in_the_air() -> None:
     assert _next(queue).first == 7
 
 
+def test_part_of_an_envelope_waits_for_the_confirmation() -> None:
+    queue = _queue(envelope_records=3, envelope_bytes=1000, in_flight=4)
+    queue.opened(again=False)
+    queue.add("1", _draft(), 1.0)
+    queue.confirmed(_next(queue))
+    queue.add("2", _draft(), 1.0)
+    second = _next(queue)
+    queue.add("3", _draft(bytes(600)), 1.0)
+    assert queue.next_flight(0) is None
+    queue.add("4", _draft(bytes(600)), 1.0)
+    assert [item.ticket for item in _next(queue).items] == ["3"], "the two have more bytes than an envelope"
+    queue.confirmed(second)
+    assert queue.next_flight(0) is None
+    queue.add("5", _draft(), 1.0)
+    queue.add("6", _draft(), 1.0)
+    assert [item.ticket for item in _next(queue).items] == ["4", "5", "6"], "three records do, too"
+
+
 def test_envelope_is_limited_in_bytes() -> None:
     queue = _queue(envelope_records=10, envelope_bytes=300)
     for number in range(4):

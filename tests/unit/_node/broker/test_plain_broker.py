@@ -483,6 +483,11 @@ JSON_ONE = header_of("json") + b"1"
                 "dws": 1,
             },
         ),
+        (
+            "t",
+            header_of("json", {"a": "b"}) + b"1",
+            {"type": "send", "topic": "t", "conn_id": None, "data": {"dws": {"a": "b"}, "data": 1}, "dws": 1},
+        ),
     ],
 )
 async def test_original_broker_receives_dicts(topic: str, payload: bytes, expected: dict[str, Any]) -> None:
@@ -491,6 +496,22 @@ async def test_original_broker_receives_dicts(topic: str, payload: bytes, expect
     await node.publish(payload, topic)
     await node.broker.stop()
     assert inner.published == [expected]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"dws": {"a": "b"}, "data": 1}, {"dws": 1, "data": {"dws": {"a": "b"}, "data": 1}}],
+    ids=["ours", "original"],
+)
+@pytest.mark.usefixtures("_no_pause")
+async def test_original_broker_returns_attributes(data: Any) -> None:
+    """Brokers of the original library leave the members of a message around its data."""
+    inner = OriginalBroker()
+    inner.messages = [Message(data=data, typ="send", topic="t")]
+    node = await Node(inner).start()
+    (record,) = await node.heard()
+    assert record.payload == header_of("json", {"a": "b"}) + b"1"
+    await node.broker.stop()
 
 
 @pytest.mark.parametrize(

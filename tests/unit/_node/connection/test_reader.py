@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.timeouts import HANG_S
 
 from dws_core._node.connection.reader import Inbox, InboxEnded
 
@@ -32,6 +33,36 @@ async def test_waiting_handler_and_reader_are_both_woken() -> None:
             assert await inbox.room(5)
             inbox.put(number)
     assert got == [0, 1, 2]
+
+
+async def test_all_waiting_handlers_are_woken_at_the_end() -> None:
+    inbox = Inbox(10)
+    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
+        waiting = [group.create_task(_get(inbox)) for _ in range(3)]
+        await asyncio.sleep(0)
+        inbox.put(1)
+        inbox.put(2)
+        inbox.end()
+    assert sorted(str(task.result()) for task in waiting) == ["1", "2", "ended"]
+
+
+async def test_cancelled_handler_leaves_message_to_another() -> None:
+    """It was woken for the message already."""
+    inbox = Inbox(10)
+    first, second = (asyncio.get_running_loop().create_task(_get(inbox)) for _ in range(2))
+    await asyncio.sleep(0)
+    inbox.put(1)
+    first.cancel()
+    async with asyncio.timeout(HANG_S):
+        assert await second == 1
+    assert first.cancelled()
+
+
+async def _get(inbox: Inbox) -> object:
+    try:
+        return await inbox.get()
+    except InboxEnded:
+        return "ended"
 
 
 async def test_room_times_out_if_inbox_stays_full() -> None:

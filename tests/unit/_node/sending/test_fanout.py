@@ -107,7 +107,7 @@ async def test_batch_over_64_kib_is_split() -> None:
 
 
 async def test_slow_connection_does_not_affect_others() -> None:
-    slow, quick, without = Ready(room=1, limit=5), Ready(), Asgi()
+    slow, quick, without = Ready(room=1, limit=1), Ready(), Asgi()
     fanout, receivers = Fanout(Counters()), (slow, quick, without)
     for text in "abcdef":
         fanout.push(receivers, _Text(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.timeouts import HANG_S
 from unit._node.sockets import Asgi, Ready, frames, ready
 
 # -- servers that accept ready frames
@@ -18,7 +19,7 @@ def test_ready_frames_are_written_at_once_if_there_is_room() -> None:
     assert socket._outbox.size_bytes == 0
 
 
-def test_full_server_queues_frames_and_joins_them() -> None:
+async def test_full_server_queues_frames_and_joins_them() -> None:
     """The queued frames are written in order as soon as the server has room."""
     socket = Ready(room=1)
     socket._outbox.put(frames(b"a", b"b", b"c"))
@@ -30,7 +31,7 @@ def test_full_server_queues_frames_and_joins_them() -> None:
     assert socket._outbox.direct
 
 
-def test_server_that_fills_again_pauses_writing() -> None:
+async def test_server_that_fills_again_pauses_writing() -> None:
     socket = Ready(room=1)
     big = [bytes([n]) * 50_000 for n in range(5)]
     socket._outbox.put(frames(b"first", *big))
@@ -53,9 +54,9 @@ async def test_flushed_waits_until_server_has_everything() -> None:
     await waiting
 
 
-def test_overflow_closes_once_and_drops_the_rest() -> None:
+async def test_overflow_closes_once_and_drops_the_rest() -> None:
     socket = Ready(room=1, limit=10)
-    socket._outbox.put(frames(b"a", b"1234567890", b"more", b"more"))
+    socket._outbox.put(frames(b"a", b"x" * 81, b"more", b"more"))
     assert (socket.overflows, socket.counters.overflows) == (1, 1)
     assert socket._outbox.closed
     socket.sink.read()
@@ -64,7 +65,50 @@ def test_overflow_closes_once_and_drops_the_rest() -> None:
     assert socket.sink.aborted
 
 
-def test_dropped_messages_are_counted() -> None:
+async def test_burst_over_limit_is_written_if_client_reads() -> None:
+    socket = Ready(room=1, limit=10)
+    socket._outbox.put(frames(b"a", b"12345678", b"12345678"))
+    assert socket._outbox in socket.overruns
+    socket.sink.read()
+    assert not socket.overruns
+    assert socket.written == ready(b"a", b"12345678", b"12345678")
+    assert socket.overflows == 0
+
+
+async def test_client_over_limit_that_reads_little_is_closed() -> None:
+    """It must read half of the limit within a second."""
+    socket = Ready(room=1, limit=100_000)
+    socket._outbox.put(frames(b"a", *[b"x" * 60_000] * 3))
+    socket.sink.read(room=1)
+    assert socket._outbox in socket.overruns
+    async with asyncio.timeout(HANG_S):
+        await socket.overflowed.wait()
+    assert socket._outbox.closed
+    assert not socket.overruns
+
+
+async def test_publisher_waits_for_client_only_while_it_reads() -> None:
+    socket = Ready(room=1, limit=10)
+    socket._outbox.put(frames(b"a", b"12345678", b"12345678"))
+    async with asyncio.timeout(HANG_S):
+        await socket._outbox.read()
+        assert not socket._outbox.closed, "it stops to wait before the client is closed"
+        reading = asyncio.get_running_loop().create_task(socket._outbox.read())
+        socket.sink.read()
+        await reading
+
+
+async def test_publisher_does_not_wait_for_closed_client() -> None:
+    socket = Asgi(limit=1)
+    socket._outbox.put(frames(b"a", b"b"))
+    socket._outbox.close()
+    async with asyncio.timeout(HANG_S):
+        await socket._outbox.read()
+    socket.permits.release()
+    await asyncio.gather(*socket.tasks)
+
+
+async def test_dropped_messages_are_counted() -> None:
     socket = Ready(room=1, limit=12, policy="drop-oldest")
     socket._outbox.put(frames(b"first", b"1234", b"5678"))
     assert socket.counters.dropped == 1
@@ -85,10 +129,28 @@ async def test_closed_socket_closes_outbox() -> None:
 # -- ASGI messages
 
 
-async def test_one_writer_task_writes_frames_in_order() -> None:
+async def test_server_that_accepts_at_once_needs_no_turn_of_the_loop() -> None:
+    socket = Asgi(permits=5)
+    written: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+
+    def put() -> None:
+        socket._outbox.put(frames(b"0", b"1"))
+        socket._outbox.put(frames(b"2"))
+        written.set_result([*socket.written])
+
+    asyncio.get_running_loop().call_soon(put)
+    assert await written == [b"0", b"1", b"2"]
+    assert socket._outbox.size_bytes == 0
+    await socket._outbox.flushed()
+    socket._outbox.close()
+    await asyncio.gather(*socket.tasks)
+
+
+async def test_writer_finishes_writes_that_wait_in_order() -> None:
     socket = Asgi()
     socket._outbox.put(frames(b"0", b"1", b"2"))
     socket._outbox.put(frames(b"3"))
+    assert socket._outbox.size_bytes == 4
     for _ in range(4):
         socket.permits.release()
     await socket._outbox.flushed()
@@ -104,12 +166,27 @@ async def test_one_writer_task_writes_frames_in_order() -> None:
     await writer
 
 
+async def test_frame_is_written_in_order_from_inside_a_task() -> None:
+    """A task cannot run a part of another one, so the writer begins the write."""
+    socket = Asgi(permits=5)
+
+    async def put() -> None:
+        socket._outbox.put(frames(b"0", b"1"))
+
+    await asyncio.get_running_loop().create_task(put())
+    await socket._outbox.flushed()
+    assert socket.written == [b"0", b"1"]
+    socket._outbox.close()
+    await asyncio.gather(*socket.tasks)
+
+
 async def test_stalled_write_counts_against_limit() -> None:
     socket = Asgi(limit=10)
     socket._outbox.put(frames(b"x" * 50))  # one frame may be larger than the limit: nothing else waits
     await socket.writing.wait()
     assert socket._outbox.size_bytes == 50
-    socket._outbox.put(frames(b"y"))
+    socket._outbox.put(frames(b"y" * 30))
+    assert socket.overflows == 0
     socket._outbox.put(frames(b"z"))
     assert socket.overflows == 1
     socket.permits.release()

@@ -1,0 +1,1 @@
+"""Requests of the application to clients, and the replies of the clients."""
