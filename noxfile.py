@@ -134,6 +134,14 @@ def autobahn(session: nox.Session) -> None:
     session.run("python", "-m", "fuzzing", "--wstest", str(folder / "bin/wstest"), *session.posargs)
 
 
+@nox.session
+def outages(session: nox.Session) -> None:
+    """Let clients move between nodes during long outages, with `-- redis`, `-- rabbitmq` or `-- kafka`. Add `--seeds 3`."""
+    install_workspace(session, "test")
+    session.env["PYTHONPATH"] = os.pathsep.join(["tests", "examples/dws_sqlite/src"])
+    session.run("python", "-m", "outages", *(session.posargs or ["redis"]))
+
+
 def lowest(folder: Path) -> list[str]:
     """Return the dependencies of a distribution, each pinned to its lowest allowed version."""
     needed = map(Requirement, nox.project.load_toml(folder / "pyproject.toml")["project"]["dependencies"])

@@ -1,7 +1,7 @@
 """The brokers of dws-memory and dws-redis as type checkers see them, because the core must not import its plugins."""
 
 from asyncio import Future
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Self
 
 from dws_core._log.contract import LogBroker, TailSink
@@ -22,6 +22,7 @@ class _PluginBroker(LogBroker):
         *,
         history: History,
         key: str | None = ...,
+        order: Hashable | None = ...,
         deadline_s: float = ...,
     ) -> Future[Receipt]: ...
     async def read(self, span: ReadSpan) -> ReadResult: ...

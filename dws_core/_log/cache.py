@@ -83,6 +83,11 @@ class LogCache:
     def __len__(self) -> int:
         return len(self._records)
 
+    @property
+    def head(self) -> Head:
+        """Epoch and watermark, up to which the tail has received everything."""
+        return Head(partition=self.partition, epoch=self.epoch, offset=self.hi)
+
     def advance(self, epoch: str, lo: Offset, hi: Offset, records: Sequence[Record], *, now: float) -> None:
         """Add all records in `(lo, hi]`, as in `TailSink.on_records`. Records without an offset are not cached.
 

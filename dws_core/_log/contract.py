@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Protocol, Self
 
@@ -183,6 +183,7 @@ class LogBroker(ABC):
         *,
         history: History,
         key: str | None = None,
+        order: Hashable | None = None,
         deadline_s: float = 10.0,
     ) -> Future[Receipt]:
         """Store a message and send it to every node that tails the partition, in one atomic step.
@@ -197,6 +198,10 @@ class LogBroker(ABC):
             history: How much of the topic to keep, this message included. If its `size` is 0, deliver and keep nothing.
             key: Idempotency key of 1 to 1,024 bytes of UTF-8. A repeat of (channel, topic, key) within 60 s stores
                 nothing and returns the first receipt.
+            order: Publishes of the partition with the same value keep their order through failures. When one of them
+                fails, each later one that has no receipt yet fails in the same step: with `BrokerUnavailable` if it is
+                certainly not stored, and then it is not sent, or with `PublishOutcomeUnknown`. If None, no other publish
+                depends on this one.
             deadline_s: Timeout in seconds, after which the future fails.
 
         Raises (through the future):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -78,7 +78,13 @@ class Publisher:
         self._loop = None
 
     def publish_to_each(
-        self, topics: Sequence[str], data: JSON, *, key: str | None = None, attributes: Mapping[str, str] = _NOTHING
+        self,
+        topics: Sequence[str],
+        data: JSON,
+        *,
+        key: str | None = None,
+        attributes: Mapping[str, str] = _NOTHING,
+        order: Hashable | None = None,
     ) -> list[asyncio.Future[Receipt]]:
         """Publish the same data to several topics, without waiting. The futures hold the broker's answers.
 
@@ -90,13 +96,18 @@ class Publisher:
             data: Any JSON value.
             key: Idempotency key. If None, a repeat is a new message.
             attributes: Attributes of the envelope, such as `EXCLUDE` and `SENDER`.
+            order: Publishes with the same value keep their order through failures. See `LogBroker.publish`.
 
         Raises:
             InvalidTopic: A topic is too long for the broker, or cannot be encoded in UTF-8.
             InvalidMessage: The key is too long or empty, or cannot be encoded in UTF-8.
             CodecError: One of the node's codecs cannot encode the data.
         """
-        return self._store_each(topics, self._check_and_encode(topics, data, key, attributes), key)
+        return self._store_each(topics, self._check_and_encode(topics, data, key, attributes), key, order)
+
+    def partitions_of(self, topics: Iterable[str]) -> list[int]:
+        """Return the partition of each topic."""
+        return [partition_of(topic, self._layout) for topic in topics]
 
     def publish_from_anywhere(
         self, topics: Sequence[str], data: JSON, *, key: str | None = None, exclude: str | None = None
@@ -143,15 +154,17 @@ class Publisher:
                 raise
         return payload
 
-    def _store_each(self, topics: Sequence[str], payload: bytes, key: str | None) -> list[asyncio.Future[Receipt]]:
+    def _store_each(
+        self, topics: Sequence[str], payload: bytes, key: str | None, order: Hashable | None = None
+    ) -> list[asyncio.Future[Receipt]]:
         self._counters.published += len(topics)
         if len(topics) == 1:
-            return [self._store(topics[0], payload, key)]
-        return [self._store(topic, payload, key) for topic in topics]
+            return [self._store(topics[0], payload, key, order)]
+        return [self._store(topic, payload, key, order) for topic in topics]
 
-    def _store(self, topic: str, payload: bytes, key: str | None) -> asyncio.Future[Receipt]:
+    def _store(self, topic: str, payload: bytes, key: str | None, order: Hashable | None) -> asyncio.Future[Receipt]:
         partition, history = partition_of(topic, self._layout), self._policy.of(topic)
-        return self._broker.publish(partition, topic, payload, history=history, key=key)
+        return self._broker.publish(partition, topic, payload, history=history, key=key, order=order)
 
     def _check_topic(self, topic: str) -> None:
         if (size := utf8_size(topic, InvalidTopic)) > (limit := self._max_topic_bytes):

@@ -33,9 +33,13 @@ from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.history import HistoryReader
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
+from dws_core._node.recovery.replayer import Replayer
+from dws_core._node.recovery.replays import Replays
 from dws_core._node.recovery.shared_reads import SharedReads
+from dws_core._node.recovery.shared_searches import SharedSearches
 from dws_core._node.requests.commands import Commands
 from dws_core._node.requests.dispatcher import Dispatcher
+from dws_core._node.requests.past import Past
 from dws_core._node.requests.permission import Permission
 from dws_core._node.requests.refresh import Refresh, Removal
 from dws_core._node.requests.resume import Resume
@@ -115,6 +119,7 @@ class NodeRuntime:
     attachments: Attachments
     attempts: Attempts
     removal: Removal
+    replays: Replays
     overruns: Overruns = field(default_factory=Overruns)
     history: HistoryReader = field(init=False)
     dispatcher: Dispatcher = field(init=False)
@@ -127,8 +132,7 @@ class NodeRuntime:
         """Create and wire the objects of one run. No I/O."""
         fanout, router = Fanout(settings.counters), Router[Connection](settings.matcher)
         connections, caches = ConnectionRegistry(), LogCaches(settings.policy.of)
-        interest = Interest(router, settings.matcher, settings.layout)
-        attachments = Attachments()
+        interest, attachments = Interest(router, settings.matcher, settings.layout), Attachments()
         runtime = cls(
             settings=settings,
             limits=settings.limits,
@@ -149,6 +153,7 @@ class NodeRuntime:
             attachments=attachments,
             attempts=Attempts(),
             removal=Removal(attachments, fanout),
+            replays=Replays(settings.matcher),
         )
         runtime.history = runtime._build_history()
         runtime.dispatcher = runtime._build_dispatcher()
@@ -194,14 +199,9 @@ class NodeRuntime:
     def serve(self, connection: Connection, first: JSON, *, commands: int) -> None:
         """Add an accepted connection, whose handler is the current task, and start to read from it.
 
-        Args:
-            connection: The connection.
-            first: A message that it has already sent. If None, it has sent nothing.
-            commands: Number of commands that were carried out before its handshake was checked.
+        `first` is a message that it has sent, or None. `commands` is the number of commands before its handshake.
         """
-        if not self.has_served:
-            self.has_served = True
-            log_frames(connection.takes_ready_frames)
+        self.has_served = self.has_served or log_frames(connection.takes_ready_frames)
         self.connections.add(connection)
         self.lifetimes.begin(connection)
         connection._serve(first)
@@ -221,6 +221,7 @@ class NodeRuntime:
         self.senders.on_closed(connection)
         self.cursors.forget(connection)
         self.attachments.remove(connection)
+        self.replays.forget(connection)
 
     def on_reply(self, connection: Connection, message: JSON) -> bool:
         """Take a client's reply to a request of the application. Return False for any other message."""
@@ -274,7 +275,7 @@ class NodeRuntime:
             await asyncio.sleep(idle_s / 4)
             limit = asyncio.get_running_loop().time() - idle_s
             for connection in self.connections:
-                if not self.router.filters(connection) and connection._last_message_s < limit:
+                if not connection.topics and connection._last_message_s < limit:
                     connection.disconnect(CloseCode.GOING_AWAY, "idle")
 
     async def _stop_broker_after_failure(self) -> None:
@@ -297,7 +298,7 @@ class NodeRuntime:
         )
 
     def _build_dispatcher(self) -> Dispatcher:
-        settings = self.settings
+        settings, permission = self.settings, Permission(self.settings.authorize, self.settings.matcher)
         attach = Attach(
             SharedReads(settings.broker, self.tasks, self.pacer, self.attempts),
             recovers=settings.broker.capabilities.recovery,
@@ -319,7 +320,6 @@ class NodeRuntime:
             pacer=self.pacer,
             ping_s=settings.limits.ping_s,
         )
-        permission = Permission(settings.authorize, settings.matcher)
         return Dispatcher(
             publisher=settings.publisher,
             matcher=settings.matcher,
@@ -331,6 +331,7 @@ class NodeRuntime:
             refresh=self._build_refresh(permission),
             senders=self.senders,
             responder=self.responder,
+            past=self._build_past(attach),
             fanout=self.fanout,
         )
 
@@ -354,6 +355,30 @@ class NodeRuntime:
             partition=partition_of(COMMANDS, settings.layout),
         )
 
+    def _build_past(self, attach: Attach) -> Past:
+        recovers = self.settings.broker.capabilities.recovery
+        replayer = Replayer(
+            attach,
+            host=self,
+            caches=self.caches,
+            interest=self.interest,
+            cursors=self.cursors,
+            attachments=self.attachments,
+            replays=self.replays,
+            senders=self.senders,
+            codecs=self.settings.codecs,
+            recovers=recovers,
+        )
+        return Past(
+            recovers=recovers,
+            searches=SharedSearches(self.history, self.tasks),
+            attach=attach,
+            interest=self.interest,
+            replays=self.replays,
+            replayer=replayer,
+            pacer=self.pacer,
+        )
+
     def _build_tail_sink(self) -> NodeTailSink:
         return NodeTailSink(
             router=self.router,
@@ -370,4 +395,5 @@ class NodeRuntime:
             senders=self.senders,
             requester=self.requester,
             responder=self.responder,
+            replays=self.replays,
         )

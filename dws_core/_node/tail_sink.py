@@ -16,6 +16,7 @@ from dws_core._node.recovery.attempts import Attempts
 from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
+from dws_core._node.recovery.replays import Replays
 from dws_core._node.requests.commands import Commands
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.sending.shared_message import SharedMessage
@@ -58,6 +59,7 @@ class NodeTailSink:
         senders: Senders,
         requester: Requester,
         responder: Responder,
+        replays: Replays,
     ) -> None:
         self._router = router
         self._connections = connections
@@ -73,6 +75,7 @@ class NodeTailSink:
         self._senders = senders
         self._requester = requester
         self._responder = responder
+        self._replays = replays
         self.state: BrokerState = "connecting"
         self.detail: str = ""
 
@@ -85,7 +88,7 @@ class NodeTailSink:
                 self._deliver(partition, epoch, record)
             except Exception:
                 logger.exception("a message on topic %r could not be delivered on this node", record.topic)
-        if self._attachments:
+        if self._attachments or self._replays:
             self._attachments.on_advance()
 
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
@@ -93,6 +96,7 @@ class NodeTailSink:
         logger.warning("partition %d lost its position (%s); messages may have been lost", partition, reason)
         self._commands.on_discontinuity(partition, self._caches[partition])
         self._caches.reset(head)
+        self._replays.on_discontinuity(reason, head)
         informed = self._attachments.on_discontinuity(reason, head)
         cursor = {partition: Position(partition, head.epoch, head.offset)}
         for connection in self._connections:
@@ -135,6 +139,8 @@ class NodeTailSink:
         if receivers is None:
             self._take(record)
             return
+        if self._replays and not is_reserved(record.topic):
+            self._replays.on_record(partition, epoch, record)
         if receivers and has_attributes(record.payload) and (excluded := self._senders.excluded(record.payload)):
             receivers = tuple(receiver for receiver in receivers if receiver not in excluded)
         if receivers and self._attachments:

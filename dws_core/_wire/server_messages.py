@@ -20,13 +20,14 @@ RequestId: TypeAlias = str | int | None
 Cursor: TypeAlias = Mapping[int, Position]
 
 
-def message(topic: str, pos: str | None, sender: str | None = None) -> ServerMessage:
+def message(topic: str, pos: str | None, sender: str | None = None, *, replay: RequestId = None) -> ServerMessage:
     """Return a delivery without its `data`, which the fan-out appends in encoded form.
 
     Args:
         topic: Topic of the record. A broadcast, a direct message and a message to a user have no `topic` member.
         pos: Position in the log. If None, the topic has no history.
         sender: Id of the client that published the record. If None, the node does not stamp senders.
+        replay: Id of the `subscribe` whose past contains the message. If None, the message belongs to no such past.
     """
     members: ServerMessage = {"type": "message"}
     if not is_reserved(topic):
@@ -39,6 +40,8 @@ def message(topic: str, pos: str | None, sender: str | None = None) -> ServerMes
         members["pos"] = pos
     if sender is not None:
         members["from"] = sender
+    if replay is not None:
+        members["replay"] = replay
     return members
 
 
@@ -76,8 +79,8 @@ def ack(
     Args:
         request_id: Id of the request. A request without an id receives no `ack`.
         pos: Position of the stored message, for a `send`.
-        cursor: The client's new cursor, for a `subscribe`.
-        recovered: Whether every missed message follows, for a `subscribe` with a cursor.
+        cursor: The client's new cursor, for a `subscribe`. With `recovered`, the position at which the past begins.
+        recovered: Whether the requested past follows, for a `subscribe` with `last` or a cursor.
         expires_in_s: Time until the new token expires, in seconds, for a `refresh`.
     """
     members = _reply("ack", request_id)
@@ -133,9 +136,14 @@ def set_conn_id(conn_id: str) -> ServerMessage:
     return {"type": "set_conn_id", "conn_id": conn_id}
 
 
-def gap(filters: Iterable[str], reason: str, cursor: Cursor) -> ServerMessage:
-    """Return the announcement that messages which match the filters may have been lost."""
-    return {"type": "gap", "filters": sorted(filters), "reason": str(reason), "cursor": format_cursor(cursor)}
+def gap(filters: Iterable[str], reason: str, cursor: Cursor, *, replay: RequestId = None) -> ServerMessage:
+    """Return the announcement that messages which match the filters may have been lost.
+
+    `replay` is the id of the `subscribe` whose past has the gap.
+    """
+    members: ServerMessage = {"type": "gap", "filters": sorted(filters), "reason": str(reason)}
+    members["cursor"] = format_cursor(cursor)
+    return members if replay is None else {**members, "replay": replay}
 
 
 def pos(cursor: Cursor) -> ServerMessage:
@@ -151,6 +159,11 @@ def expiring(in_s: float) -> ServerMessage:
 def unsubscribed(topic: str, reason: str) -> ServerMessage:
     """Return the notification that the node has removed a filter."""
     return {"type": "unsubscribed", "topic": topic, "reason": reason}
+
+
+def replayed(request_id: RequestId, cursor: Cursor) -> ServerMessage:
+    """Return the end of the past of a `subscribe`, with the client's new cursor."""
+    return {**_reply("replayed", request_id), "cursor": format_cursor(cursor)}
 
 
 def _reply(type_: str, request_id: RequestId) -> ServerMessage:

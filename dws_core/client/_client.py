@@ -30,12 +30,11 @@ from dws_core.client._events import (
     HelloRefused,
     Leave,
     Message,
-    NotSubscribed,
+    Postponed,
     Requested,
-    Subscribed,
 )
 from dws_core.client._link import Link
-from dws_core.client._publishing import Publishing, PublishMethods
+from dws_core.client._publishing import Publishing, PublishMethods, Recalled
 from dws_core.client._refreshing import Refreshing
 from dws_core.client._replies import Replies
 from dws_core.client._state import ClientState, stored_messages
@@ -131,6 +130,7 @@ class Client(PublishMethods):
         self._failure: DWSError | None = None
         self._publishing = Publishing(self._ask, window)
         self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)
+        self._postponing = Backoff(first_s=0.1, max_s=5.0)
         self._tasks = Tasks()
         self._refreshing = Refreshing(self._endpoint, self._ask, self._tasks)
         self._announcer = Announcer(on_gap, self._tasks)
@@ -161,7 +161,8 @@ class Client(PublishMethods):
     def cursor(self) -> str | None:
         """The current cursor, from which a later `Client` can resume. None if the node has not sent one yet.
 
-        It includes every message that has arrived, even if it is still queued in a subscription.
+        It includes every message that has arrived, even if it is still queued in a subscription. It includes a
+        subscription with `last` as soon as its past has arrived.
         """
         return self._state.cursor
 
@@ -203,19 +204,25 @@ class Client(PublishMethods):
 
     # -- receiving
 
-    def subscribe(self, filter_: str) -> Subscription:
+    def subscribe(self, filter_: str, *, last: int | None = None) -> Subscription:
         """Subscribe to a filter: `async with client.subscribe("chat/#") as messages`.
 
         May be called before the client is connected. `Subscription` describes when the subscription takes effect.
+
+        Args:
+            filter_: Filter. With `last`, a topic without wildcards.
+            last: Number of past messages to receive first. If None, only new messages arrive. Reconnects neither lose
+                nor repeat messages of the past.
 
         Raises:
             InvalidFilter: The filter breaks a rule of MQTT 5.0 §4.7.
             ConnectionClosed: The client is closed.
         """
         self._check_open()
-        subscription = self._subscriptions.add(filter_)
-        message = self._state.subscribe(filter_)
-        if message is not None:
+        subscription = self._subscriptions.add(filter_, with_past=last is not None)
+        if last is not None and subscription._number is not None:
+            self._send_soon(self._state.open(subscription._number, filter_, last))
+        elif (message := self._state.subscribe(filter_)) is not None:
             self._send_soon(message)
         elif filter_ in self._state.in_force:
             subscription.in_force()
@@ -256,13 +263,15 @@ class Client(PublishMethods):
         self._answering.handler = handler
         return handler
 
-    async def _ask(self, members: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Send a request on this connection, or on the next one, and return the node's reply."""
+    async def _ask(self, members: Mapping[str, Any], recall: asyncio.Future[None] | None = None) -> Mapping[str, Any]:
+        """Send a request on this connection, or on the next one, and return the node's reply. See `Ask`."""
         self._check_open()
         # A value that cannot be encoded raises here, not on a connection.
         encode_within(self._endpoint.codec, members.get("data"), members)
         number, message = self._state.request(members)
         reply = self._replies.expect(number)
+        if recall is not None:
+            recall.add_done_callback(lambda _: self._replies.settle(number, Recalled()))
         self._changed.set()
         try:
             if self._link is not None and self._state.online:
@@ -273,8 +282,8 @@ class Client(PublishMethods):
             self._replies.forget(number)
             self._state.forget(number)
 
-    def _send_soon(self, message: JSON) -> None:
-        if self._link is not None:
+    def _send_soon(self, message: JSON | None) -> None:
+        if message is not None and self._link is not None:
             self._tasks.spawn(self._link.send(message), name="dws client sends")
 
     # -- the connection
@@ -322,54 +331,51 @@ class Client(PublishMethods):
 
     async def _on_event(self, event: Event, link: Link) -> None:
         match event:
-            case Message():
-                for overflow in self._subscriptions.deliver(event):
-                    self._announcer.announce(overflow)
             case Answered(id=number, frame=result) | Failed(id=number, error=result):
                 self._replies.settle(number, result)
             case Gap():
                 self._announcer.announce(event)
             case Connected():
                 await self._on_connected(event, link)
-            case Subscribed() | NotSubscribed():
-                self._subscriptions.answered(event)
             case HelloRefused(error=refusal):
                 raise refusal
-            case Requested() | Leave() | Expiring():
+            case Requested() | Leave() | Expiring() | Postponed():
                 self._begin(event, link)
+            case _:
+                for overflow in self._subscriptions.receive(event):
+                    self._announcer.announce(overflow)
 
-    def _begin(self, event: Requested | Leave | Expiring, link: Link) -> None:
+    def _begin(self, event: Requested | Leave | Expiring | Postponed, link: Link) -> None:
         """Do in the background what the node asks for."""
         match event:
             case Requested():
                 self._answering.begin(event)
             case Leave(in_s=in_s):
-                self._tasks.spawn(self._leave(link, in_s), name="dws client leaves its node")
+                self._tasks.spawn(link.leave(in_s), name="dws client leaves its node")
             case Expiring():
                 self._refreshing.begin()
+            case Postponed():
+                self._tasks.spawn(self._reopen(event), name="dws client subscribes again")
 
     async def _on_connected(self, event: Connected, link: Link) -> None:
         now = link.since_s = asyncio.get_running_loop().time()
-        self._conn_id = event.conn_id
-        self._was_connected = True
+        self._conn_id, self._was_connected = event.conn_id, True
+        self._postponing.reset()
         messages, failures = self._state.resume(now)
         for failure in failures:
             self._replies.settle(failure.id, failure.error)
         self._online.set()
         await link.send(*messages)
 
-    async def _leave(self, link: Link, in_s: float) -> None:
-        await asyncio.sleep(in_s)
-        link.leaving = True
-        await link.close()
+    async def _reopen(self, refused: Postponed) -> None:
+        await asyncio.sleep(max(refused.retry_in_s, self._postponing.next_s()))
+        self._send_soon(self._state.reopen(refused.subscription))
 
     # -- inside
 
     def _on_unsubscribed(self, subscription: Subscription) -> None:
         if subscription.filter is not None:
-            message = self._state.unsubscribe(subscription.filter)
-            if message is not None:
-                self._send_soon(message)
+            self._send_soon(self._state.unsubscribe(subscription.filter, subscription._number))
 
     def _stop(self, error: DWSError) -> None:
         """End the client: fail all requests and subscriptions."""

@@ -61,17 +61,42 @@ class Connected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscribed:
-    """The node has accepted a filter."""
+    """The node has accepted a filter. `subscription` is the number of the subscription with a past, or None."""
 
     filter: str
+    subscription: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotSubscribed:
-    """The node has refused or removed a filter."""
+    """The node has refused or removed a filter. `subscription` is the number of the one with a past, or None."""
 
     filter: str
     error: DWSError
+    subscription: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A message of the past of one subscription."""
+
+    subscription: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastEnded:
+    """A subscription has received its past. From now on, it receives every message of its filter."""
+
+    subscription: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postponed:
+    """The node has refused a subscription with a past for the moment. Try again, at the earliest after `retry_in_s`."""
+
+    subscription: int
+    retry_in_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +153,13 @@ class Expiring:
 
 Event: TypeAlias = (
     Message
+    | Past
+    | PastEnded
     | Gap
     | Connected
     | Subscribed
     | NotSubscribed
+    | Postponed
     | Answered
     | Failed
     | Requested

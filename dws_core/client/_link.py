@@ -49,6 +49,12 @@ class Link:
         """
         return self._codec.decode(await self._socket.recv())
 
+    async def leave(self, in_s: float) -> None:
+        """Close after a time, to connect to another node."""
+        await asyncio.sleep(in_s)
+        self.leaving = True
+        await self.close()
+
     async def close(self) -> None:
         """Close with 1000 while another task reads. Closing again does nothing."""
         await self._socket.close()

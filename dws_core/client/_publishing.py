@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Protocol
 
 from dws_core._errors import PublishOutcomeUnknown
 from dws_core._log.backoff import Backoff
 from dws_core._wire.client_errors import Refused
 from dws_core._wire.message import JSON
+from dws_core.client._line import Entry, Line
 from dws_core.client._state import ClientState
 
-Ask: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+_FIRST_S: Final = 0.1
+_MAX_S: Final = 2.0
 
 _NO_ECHO: Final = {"echo": False}
+
+
+class Recalled(Refused):
+    """A request is to be repeated later, because an earlier one must be stored first."""
+
+    def __init__(self) -> None:
+        super().__init__("recalled", "an earlier message must be stored first", temporary=True)
+
+
+class Ask(Protocol):
+    """Sends a request, on further connections again, and returns the node's reply."""
+
+    async def __call__(self, members: Mapping[str, Any], recall: asyncio.Future[None]) -> Mapping[str, Any]:
+        """Send in the same step of the event loop.
+
+        Raises:
+            Recalled: The future `recall` completed before the reply. The request is not repeated.
+        """
 
 
 class Publishing:
@@ -28,6 +48,7 @@ class Publishing:
     def __init__(self, ask: Ask, window: int) -> None:
         self._ask = ask
         self._window = asyncio.Semaphore(window)
+        self._lines: dict[str, Line] = {}
 
     async def publish(self, members: Mapping[str, Any], timeout_s: float) -> str | None:
         """Publish, and retry temporary refusals. Return the position of the message, or None without history.
@@ -36,19 +57,38 @@ class Publishing:
             Refused: The message is not allowed or malformed.
             PublishOutcomeUnknown: There was no reply in time. The message may be stored.
         """
-        backoff = Backoff(first_s=0.1, max_s=2.0)
+        to = members.get("topic") or members.get("conn_id") or members.get("to")
+        line = self._line(name := f"{members['type']} {to}")
+        entry = line.enter()
         try:
             async with asyncio.timeout(timeout_s), self._window:
-                while True:
-                    try:
-                        position: str | None = (await self._ask(members)).get("pos")
-                        return position
-                    except Refused as error:
-                        if not error.temporary:
-                            raise
-                        await asyncio.sleep(max(error.retry_in_s or 0.0, backoff.next_s()))
+                return await self._repeat(members, line, entry)
         except TimeoutError as error:
             raise PublishOutcomeUnknown(str(members.get("topic", members["type"]))) from error
+        finally:
+            line.leave(entry)
+            if not line:
+                self._lines.pop(name, None)
+
+    def _line(self, name: str) -> Line:
+        if name not in self._lines:
+            self._lines[name] = Line(Backoff(first_s=_FIRST_S, max_s=_MAX_S))
+        return self._lines[name]
+
+    async def _repeat(self, members: Mapping[str, Any], line: Line, entry: Entry) -> str | None:
+        while True:
+            recall = await line.turn(entry)
+            try:
+                position: str | None = (await self._ask(members, recall)).get("pos")
+            except Recalled:
+                continue
+            except Refused as error:
+                if not error.temporary:
+                    raise
+                line.refused(entry, error.retry_in_s or 0.0)
+            else:
+                line.stored()
+                return position
 
 
 class PublishMethods:

@@ -29,6 +29,7 @@ from dws_core.client._events import (
     Subscribed,
 )
 from dws_core.client._members import broken, seconds_of, text_of, text_or_none, texts_of
+from dws_core.client._replays import Replays
 
 KEY_WINDOW_S: Final = 50.0
 """Time in which a publish may be repeated with the same key, in seconds. Brokers remember keys for 60 s."""
@@ -87,6 +88,7 @@ class ClientState:
         self._hello_id = 0
         self._hello_filters: tuple[str, ...] = ()
         self._subscribing: dict[int, str] = {}
+        self._replays = Replays()
         self._pending: dict[int, _Request] = {}  # in the order they were made
         self._gap_follows = False
         self._plain = False  # the node does not support `connect`, so clients cannot resume
@@ -107,7 +109,7 @@ class ClientState:
     @property
     def waits(self) -> bool:
         """Whether a request is unanswered."""
-        return bool(self._pending or self._subscribing)
+        return bool(self._pending or self._subscribing or self._replays.waits)
 
     def new_key(self) -> str:
         """Return a new, unique idempotency key."""
@@ -118,12 +120,24 @@ class ClientState:
         self._filters[filter_] = self._filters.get(filter_, 0) + 1
         return self._subscribe(filter_) if self.online and self._filters[filter_] == 1 else None
 
-    def unsubscribe(self, filter_: str) -> dict[str, Any] | None:
-        """Remove a subscription of a filter. Return the message to send now, or None."""
-        if (count := self._filters.get(filter_, 0)) > 1:
-            self._filters[filter_] = count - 1
+    def open(self, subscription: int, filter_: str, last: int) -> dict[str, Any] | None:
+        """Add a subscription with a past of `last` messages. Return the message to send now, or None."""
+        self._replays.open(subscription, filter_, last)
+        return self.reopen(subscription)
+
+    def reopen(self, subscription: int) -> dict[str, Any] | None:
+        """Return the message that requests the rest of a past, or None if it cannot be sent now or is not needed."""
+        return self._replays.request(subscription, self._next_id) if self.online else None
+
+    def unsubscribe(self, filter_: str, subscription: int | None = None) -> dict[str, Any] | None:
+        """Remove a subscription of a filter. Return the message to send now, or None.
+
+        `subscription` is its number if it was opened with a past.
+        """
+        if not self._replays.close(subscription) and not self._uncount(filter_):
             return None
-        return self._unsubscribe(filter_) if self._filters.pop(filter_, None) and self.online else None
+        needed = filter_ in self._filters or self._replays.need(filter_)
+        return self._unsubscribe(filter_) if self.online and not needed else None
 
     def request(self, members: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """Number a request. It is sent again on each new connection until it is answered or forgotten.
@@ -162,6 +176,7 @@ class ClientState:
         accepted = () if self._plain else self._hello_filters
         messages = [self._unsubscribe(filter_) for filter_ in accepted if filter_ not in self._filters]
         messages += [self._subscribe(filter_) for filter_ in self._filters if filter_ not in accepted]
+        messages += self._replays.requests(self._next_id)
         failed: list[Failed] = []
         for number, request in list(self._pending.items()):
             key = request.message.get("key")
@@ -180,6 +195,7 @@ class ClientState:
         self.online = False
         self._gap_follows = False
         self._subscribing.clear()
+        self._replays.offline()
         self.in_force.clear()
 
     # -- frames of the node
@@ -202,9 +218,12 @@ class ClientState:
         names = ("pos", "topic", "conn_id", "user", "from")
         text, topic, conn_id, user, sender = (text_or_none(frame, name) for name in names)
         message = Message(data=frame["data"], topic=topic, conn_id=conn_id, user=user, position=text, sender=sender)
-        if text is not None:
-            position = parse_position(text)
-            self._merge({position.partition: position})
+        position = None if text is None else parse_position(text)
+        news = {} if position is None else {position.partition: position}
+        if "replay" in frame:
+            yield from self._replays.on_message(frame["replay"], message, news)
+            return
+        self._merge(news)
         yield message
 
     def _read_request(self, frame: Mapping[str, Any]) -> Iterable[Event]:
@@ -222,12 +241,18 @@ class ClientState:
 
     def _read_ack(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         number = frame["id"]
-        if (filter_ := self._subscribing.pop(number, None)) is not None:
-            if "cursor" in frame:
-                self._cursor = replace(self._cursor or {}, parse_cursor(frame["cursor"]))
+        if "recovered" in frame and number in self._replays:
+            yield from self._replays.on_ack(number, parse_cursor(frame["cursor"]), recovered=frame["recovered"] is True)
+        elif number in self._replays:  # the node does not support `last`
+            yield from self._replayed(frame)
+        elif (filter_ := self._subscribing.pop(number, None)) is not None:
+            self._replace(frame)
             yield self._subscribed(filter_)
         else:
             yield from self._answered(frame)
+
+    def _read_replayed(self, frame: Mapping[str, Any]) -> Iterable[Event]:
+        yield from self._replayed(frame)
 
     def _read_history(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         yield from self._answered(frame)
@@ -239,6 +264,8 @@ class ClientState:
         number = frame.get("id", 0)  # 0 is the id of no request
         if number == self._hello_id and not self.online:
             yield from self._refused(error)
+        elif number in self._replays:
+            yield from self._replays.on_error(number, error)
         elif (filter_ := self._subscribing.pop(number, None)) is not None:
             self._filters.pop(filter_, None)
             yield NotSubscribed(filter=filter_, error=error)
@@ -259,12 +286,16 @@ class ClientState:
 
     def _read_gap(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         news, reason, filters = parse_cursor(frame["cursor"]), text_of(frame, "reason"), texts_of(frame, "filters")
+        gap = Gap(filters=filters, reason=reason)
+        if "replay" in frame:
+            yield from self._replays.on_gap(frame["replay"], gap, news)
+            return
         if self._gap_follows:
             self._gap_follows = False
             self._cursor = replace(self._cursor or {}, news)
         else:
             self._merge(news)
-        yield Gap(filters=filters, reason=reason)
+        yield gap
 
     def _read_pos(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         self._merge(parse_cursor(frame["cursor"]))
@@ -291,6 +322,7 @@ class ClientState:
         "error": _read_error,
         "gap": _read_gap,
         "pos": _read_pos,
+        "replayed": _read_replayed,
         "reconnect": _read_reconnect,
         "expiring": _read_expiring,
         "unsubscribed": _read_unsubscribed,
@@ -309,6 +341,26 @@ class ClientState:
             self._owes_gap = False
             if self._filters:
                 yield Gap(filters=self.filters, reason="unsupported")
+
+    def _replayed(self, frame: Mapping[str, Any]) -> Iterable[Event]:
+        """End a past: the cursor now covers its filter as well."""
+        self._replace(frame)
+        for event in self._replays.on_end(frame["id"]):
+            if isinstance(event, Subscribed):
+                self._filters[event.filter] = self._filters.get(event.filter, 0) + 1
+                self.in_force.add(event.filter)
+            yield event
+
+    def _uncount(self, filter_: str) -> bool:
+        """Remove one of the subscriptions without a past. Return False if the filter has none."""
+        count = self._filters.pop(filter_, 0)
+        if count > 1:
+            self._filters[filter_] = count - 1
+        return count > 0
+
+    def _replace(self, frame: Mapping[str, Any]) -> None:
+        if "cursor" in frame and not self._plain:
+            self._cursor = replace(self._cursor or {}, parse_cursor(frame["cursor"]))
 
     def _subscribed(self, filter_: str) -> Subscribed:
         self.in_force.add(filter_)

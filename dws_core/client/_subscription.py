@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
 from dws_core._errors import DWSError
 from dws_core._topics.router import Router
 from dws_core._topics.trie import MqttMatcher
-from dws_core.client._events import Gap, Message, NotSubscribed, Subscribed
+from dws_core.client._events import Gap, Message, NotSubscribed, Past, PastEnded, Subscribed
 
 HARD_BOUND: Final = 10
 """Maximum size of a queue while the client must continue to read for a reply, as a multiple of `queue_messages`."""
@@ -38,11 +38,13 @@ class Subscription:
         self,
         filter_: str | None,
         *,
+        number: int | None = None,
         queue_messages: int,
         on_change: Callable[[], None],
         on_close: Callable[[Subscription], None],
     ) -> None:
         self.filter: str | None = filter_
+        self._number = number
         self._queue: deque[Message] = deque()
         self._queue_messages = queue_messages
         self._on_change = on_change
@@ -148,7 +150,10 @@ class Subscriptions:
         self, *, queue_messages: int, on_change: Callable[[], None], on_close: Callable[[Subscription], None]
     ) -> None:
         self._all: dict[Subscription, None] = {}
-        self._router: Router[Subscription] = Router(MqttMatcher())
+        self._with_past: dict[int, Subscription] = {}  # until their past has arrived
+        self._opened = 0
+        self._matcher = MqttMatcher()
+        self._router: Router[Subscription] = Router(self._matcher)
         self._queue_messages = queue_messages
         self._on_change = on_change
         self._on_close = on_close
@@ -158,37 +163,69 @@ class Subscriptions:
         """Whether any queue is full."""
         return any(subscription.full for subscription in self._all)
 
-    def add(self, filter_: str | None) -> Subscription:
-        """Add a subscription of a filter. If the filter is None, it receives broadcasts and direct messages.
+    def add(self, filter_: str | None, *, with_past: bool = False) -> Subscription:
+        """Add a subscription.
+
+        Args:
+            filter_: Its filter. If None, it receives broadcasts and direct messages.
+            with_past: Whether it receives only messages of its past until the past has ended.
 
         Raises:
             InvalidFilter: The filter breaks a rule of MQTT 5.0 §4.7.
         """
-        made = Subscription(
-            filter_, queue_messages=self._queue_messages, on_change=self._on_change, on_close=self._closed
-        )
         if filter_ is not None:
-            self._router.subscribe(made, filter_)
+            self._matcher.check_filter(filter_)
+        self._opened += with_past
+        made = Subscription(
+            filter_,
+            number=self._opened if with_past else None,
+            queue_messages=self._queue_messages,
+            on_change=self._on_change,
+            on_close=self._closed,
+        )
         self._all[made] = None
+        if with_past:
+            self._with_past[self._opened] = made
+        elif filter_ is not None:
+            self._router.subscribe(made, filter_)
         return made
 
-    def deliver(self, message: Message) -> list[Gap]:
-        """Queue a message in all matching subscriptions. Return a gap for each one that drops it."""
-        if message.topic is None:
-            receivers = tuple(subscription for subscription in self._all if subscription.filter is None)
-        else:
-            receivers = self._router.receivers(message.topic)
+    def receive(self, event: Message | Past | PastEnded | Subscribed | NotSubscribed) -> list[Gap]:
+        """Process an event. Return a gap for each subscription that drops a message."""
+        match event:
+            case Message():
+                return self._deliver(event, self._receivers(event))
+            case Past(subscription=number, message=message):
+                return self._deliver(message, [self._with_past[number]])
+            case PastEnded(subscription=number):
+                made = self._with_past.pop(number)
+                self._router.subscribe(made, made.filter or "")
+            case Subscribed() | NotSubscribed():
+                self._answered(event)
+        return []
+
+    def _receivers(self, message: Message) -> Iterable[Subscription]:
+        if message.topic is not None:
+            return self._router.receivers(message.topic)
+        return [subscription for subscription in self._all if subscription.filter is None]
+
+    def _deliver(self, message: Message, receivers: Iterable[Subscription]) -> list[Gap]:
         slow = [subscription for subscription in receivers if not subscription.put(message)]
         return [Gap(filters=(subscription.filter or "",), reason="overflow") for subscription in slow]
 
-    def answered(self, event: Subscribed | NotSubscribed) -> None:
-        """Process the node's reply to a filter."""
-        for subscription in [found for found in self._all if found.filter == event.filter]:
+    def _answered(self, event: Subscribed | NotSubscribed) -> None:
+        waiting = self._with_past.values() if event.subscription is not None else self._all
+        for subscription in [found for found in waiting if self._concerns(event, found)]:
             if isinstance(event, NotSubscribed):
                 self._remove(subscription)
                 subscription.fail(event.error)
             else:
                 subscription.in_force()
+
+    def _concerns(self, event: Subscribed | NotSubscribed, subscription: Subscription) -> bool:
+        if event.subscription is not None:
+            return subscription._number == event.subscription
+        return subscription.filter == event.filter and subscription._number not in self._with_past
 
     def fail(self, error: DWSError) -> None:
         """End all iterations with an error, after the queued messages."""
@@ -206,4 +243,5 @@ class Subscriptions:
 
     def _remove(self, subscription: Subscription) -> bool:
         self._router.remove(subscription)
+        self._with_past.pop(subscription._number or 0, None)
         return self._all.pop(subscription, self) is None

@@ -27,6 +27,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from dws_core import WebSocketManager
 
 PAGE = Path(__file__).with_name("page.html")
+BROKER_URL = "memory://demo"
 
 
 def create_app(node: str, others: Mapping[str, str]) -> FastAPI:
@@ -37,7 +38,7 @@ def create_app(node: str, others: Mapping[str, str]) -> FastAPI:
         others: Names and addresses of the other nodes. Their pages connect to this node after theirs has stopped.
     """
     origins = [f"http://{host}" for host in others.values()]
-    manager = WebSocketManager("chat", broker_url="memory://demo", allowed_origins=origins)
+    manager = WebSocketManager("chat", broker_url=BROKER_URL, allowed_origins=origins)
     app = FastAPI(title=f"Chat, node {node}", lifespan=manager.lifespan)
 
     @app.get("/", response_class=HTMLResponse)
@@ -213,6 +214,12 @@ async def check() -> None:
             for reader in (ann, bo):
                 got = await receive(reader)
                 expect((got["topic"], got["data"]) == ("chat/lobby", data), f"both nodes deliver {text!r}", got)
+        cy = await stack.enter_async_context(connect(urls[1], proxy=None))
+        frames = [await request(cy, type="subscribe", topic="chat/lobby", last=50, id=1)]
+        while frames[-1]["type"] != "replayed":
+            frames.append(await receive(cy))
+        past = [frame["data"]["text"] for frame in frames if frame["type"] == "message"]
+        expect(past == ["Hello from A", "Hello from B"], "Cy on B opens the lobby with its past", frames)
         reply = await request(bo, type="send", topic="chat/#", data=1, id=2)
         expect(reply.get("code") == "invalid-topic", "a wildcard in a topic is refused", reply)
 

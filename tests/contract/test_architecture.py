@@ -30,9 +30,10 @@ LAYERS: dict[str, int] = {
     "hookspecs": 2,
     "plugin": 2,
     "_builtin": 2,
-    "client._state": 1,
     "client._events": 1,
     "client._members": 1,
+    "client._replays": 1,
+    "client._state": 1,
 }
 """The layers of modules. All modules that are not listed are in layer 3."""
 

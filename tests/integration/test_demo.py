@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,11 +25,13 @@ APP = Path(__file__).parents[2] / "examples/chat/app.py"
 
 
 def _load() -> Any:
+    """Return the demo, with a broker that no other test has used."""
     spec = importlib.util.spec_from_file_location("chat_example", APP)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.BROKER_URL = f"memory://{secrets.token_hex(8)}"
     return module
 
 
@@ -174,6 +177,42 @@ def test_interrupt_ends_the_demo_without_traceback() -> None:
     assert closed.value.rcvd.code == 1012
     assert (demo.returncode, out) == (0, "")
     assert "Traceback" not in err
+
+
+@pytest.mark.browser
+async def test_room_opens_with_past_on_second_node(tmp_path: Path) -> None:
+    """One request shows the last messages of a room and follows it. A new room works in the same way."""
+    demo = _load()
+    async with _browser() as browser, demo.serve("A", 0) as node_a, demo.serve("B", 0) as node_b:
+        ann = await browser.new_page(viewport={"width": 820, "height": 520})
+        await ann.goto(f"http://127.0.0.1:{node_a.port}/")
+        await ann.fill("#name", "Ann")
+        await ann.wait_for_selector("#state[data-state=open]")
+        for room in ("lobby", "plans"):
+            await ann.fill("#room", room)
+            await ann.press("#room", "Enter")
+            for number in range(1, 61 if room == "plans" else 4):
+                await _write(ann, f"{room}, message {number}")
+        await ann.wait_for_selector("#messages li.own:not(.pending) >> text=plans, message 60")
+
+        bo = await browser.new_page(viewport={"width": 820, "height": 520})
+        await bo.goto(f"http://127.0.0.1:{node_b.port}/")
+        await bo.fill("#name", "Bo")
+        await bo.wait_for_selector("#messages >> text=lobby, message 3")
+        assert await bo.locator("#rooms .count").count() == 0, "the past is not unread"
+        await bo.fill("#room", "plans")
+        await bo.press("#room", "Enter")
+        await bo.wait_for_selector("#messages >> text=plans, message 60")
+        await _write(ann, "Welcome, Bo")
+        await bo.wait_for_selector("#messages >> text=Welcome, Bo")
+        await _write(bo, "Thank you. I have read the last 50 messages.")
+        await ann.wait_for_selector("#messages >> text=Thank you")
+        await bo.wait_for_selector("#messages li.own:not(.pending) >> text=Thank you")
+        texts = await bo.locator("#messages li span:last-child").all_text_contents()
+        assert texts[:-2] == [f"plans, message {number}" for number in range(11, 61)], "once, and in order"
+        await bo.screenshot(path=tmp_path / "past.png")
+        await bo.click("#rooms >> text=# lobby")
+        assert await bo.locator("#messages li").count() == 3
 
 
 def test_typing_node_name_stops_and_starts_it() -> None:

@@ -9,6 +9,7 @@ from support.apps import chat
 from support.log_brokers import PlainBroker
 from support.resume import connect, receive_replay, slow_node
 from support.servers import Client, serve
+from support.streams import QuietStreamBroker
 from support.timeouts import HANG_S
 
 from dws_core import (
@@ -22,6 +23,7 @@ from dws_core import (
     StoredMessages,
     WebSocketManager,
 )
+from dws_core.plugin import BrokerURL
 
 
 async def test_history_returns_last_messages_oldest_first() -> None:
@@ -201,3 +203,18 @@ async def test_broker_without_log_has_no_history() -> None:
     async with WebSocketManager("chat", broker=PlainBroker()) as manager:
         with pytest.raises(BrokerUnavailable, match="keeps no history"):
             await manager.history("t")
+
+
+async def test_history_after_quiet_time_is_complete() -> None:
+    """After the last record, a stream contains the probes of its nodes. A node that starts then reads the stream."""
+    url = BrokerURL.parse("memstream://quiet-time")
+    first = WebSocketManager("chat", broker=(broker := QuietStreamBroker.from_url(url)))
+    second = WebSocketManager("chat", broker=QuietStreamBroker.from_url(url))
+    async with first:
+        for number in range(3):
+            await first.publish("t", number)
+        for _ in range(5):
+            await broker.heads([0])
+        async with second:
+            assert [message.data for message in await second.history("t")] == [0, 1, 2]
+            assert await second.history("other") == []

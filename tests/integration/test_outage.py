@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from dws_memory import MemoryBroker
 from support.apps import chat_app
 from support.clients import Gaps, client, receive_data
 from support.log_brokers import SlowBroker
@@ -19,6 +20,8 @@ from support.servers import HANG_S, Client, Server, serve
 from dws_core import Limits, WebSocketManager
 from dws_core._log.records import GapReason, Head
 from dws_core._node.recovery import attach
+from dws_core._node.requests.send_order import FENCE_S
+from dws_core.plugin import BrokerUnavailable, Receipt
 from dws_core.testing import FaultyBroker, serve_nodes
 
 _numbers = count()
@@ -236,3 +239,62 @@ async def test_client_changing_nodes_during_outage_has_no_gap() -> None:
             await managers[0].publish("t", 2)
         assert (await moved.receive())["recovered"] is True
         assert await receive_replay(moved) == [2]
+
+
+class Failing(MemoryBroker):
+    """A broker that fails a number of publishes, or leaves them without an outcome."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending: list[asyncio.Future[Receipt]] = []
+        self.orders: list[object] = []
+        self.hold = False
+
+    def publish(self, *args: Any, order: object = None, **options: Any) -> asyncio.Future[Receipt]:
+        self.orders.append(order)
+        if not self.hold:
+            return super().publish(*args, order=order, **options)
+        self.pending.append(asyncio.get_running_loop().create_future())
+        return self.pending[-1]
+
+
+async def test_sends_after_failure_are_refused_until_repeat() -> None:
+    """They arrive while the error of an earlier one is on its way to the client."""
+    broker = Failing()
+    manager = WebSocketManager("chat", broker=broker)
+    async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/me") as me:
+        await me.subscribe("t")
+        broker.hold = True
+        await me.send(type="send", topic="t", data=1, id=1, key="a")
+        await me.exchange(type="ping")
+        broker.hold = False
+        broker.pending[0].set_exception(BrokerUnavailable("away"))
+        assert (await me.receive())["code"] == "unavailable"
+        late = await me.exchange(type="send", topic="t", data=2, id=2, key="b")
+        assert (late["type"], late["code"], late["temporary"]) == ("error", "unavailable", True)
+        assert 0 < late["retry_in_s"] <= FENCE_S
+        for number, key in ((1, "a"), (2, "b")):
+            await me.send(type="send", topic="t", data=number, id=10 + number, key=key)
+        frames = [await me.receive() for _ in range(4)]
+        assert [frame["data"] for frame in frames if frame["type"] == "message"] == [1, 2]
+    assert len({id(order) for order in broker.orders}) == 1
+    assert broker.orders[0] is not None, "the broker fails the later ones of the same connection"
+
+
+async def test_python_client_keeps_order_through_outage() -> None:
+    async with serve_nodes(lambda broker: chat_app(WebSocketManager("chat", broker=broker))) as (one, two):
+        async with client(f"{one.url}/ws/me") as alice, client(f"{two.url}/ws/bob") as bob:
+            async with bob.subscribe("t") as messages, asyncio.TaskGroup() as group:
+                for number in range(30):
+                    group.create_task(alice.publish("t", number))
+                    if number % 10 == 5:
+                        async with one.broker.unreachable():
+                            for later in range(100 * number, 100 * number + 3):
+                                group.create_task(alice.publish("t", later))
+                            await bob.publish("other", number)
+                expected = [
+                    n
+                    for number in range(30)
+                    for n in (number, *(range(100 * number, 100 * number + 3) if number % 10 == 5 else ()))
+                ]
+                assert await receive_data(messages, len(expected)) == expected

@@ -1,4 +1,4 @@
-"""Resuming on real nodes, on the wire: `connect`, `subscribe` with a cursor, gaps and `pos`."""
+"""Resuming on real nodes, on the wire: `connect`, gaps and `pos`."""
 
 from __future__ import annotations
 
@@ -261,53 +261,6 @@ async def test_connect_is_atomic_and_allowed_once() -> None:
         assert manager.active_connections[0].topics == {"a", "b"}
 
 
-async def test_subscribe_with_cursor_resumes_one_filter() -> None:
-    manager, app = chat()
-    async with serve(app) as server:
-        async with Client.open(f"{server.url}/ws/me") as client:
-            ack = await client.exchange(type="subscribe", topic="t", id=1)
-            assert ack.keys() == {"type", "id", "cursor"}
-        await manager.publish("t", 1)
-        await manager.broadcast("all")
-        async with Client.open(f"{server.url}/ws/me") as client:
-            answer = await client.exchange(type="subscribe", topic="t", id=2, cursor=ack["cursor"])
-            assert answer == {"type": "ack", "id": 2, "cursor": ack["cursor"], "recovered": True}
-            assert await receive_replay(client) == [1, "all"]
-            refused = await client.exchange(type="subscribe", topic="u", id=3, cursor=ack["cursor"])
-            assert (refused["code"], refused["id"]) == ("invalid-message", 3)
-            assert manager.active_connections[-1].topics == {"t"}
-
-
-async def test_subscribe_with_cursor_keeps_other_partitions_live() -> None:
-    _, manager, app = slow_node(partitions=8)
-    there, elsewhere = _topics_in_different_partitions()
-    async with serve(app) as server:
-        async with Client.open(f"{server.url}/ws/me") as client:
-            cursor = (await client.exchange(type="subscribe", topic=there, id=1))["cursor"]
-        await manager.publish(there, 1)
-        async with Client.open(f"{server.url}/ws/me") as client:
-            await client.subscribe(elsewhere)
-            await manager.publish(elsewhere, "live")
-            live = await client.receive()
-            answer = await client.exchange(type="subscribe", topic=there, id=2, cursor=cursor)
-            assert answer["recovered"] is True
-            assert live["pos"] in answer["cursor"].split(","), "what was live goes on where it is"
-            assert await receive_replay(client) == [1]
-
-
-async def test_subscribe_with_cursor_repeats_no_other_partition() -> None:
-    _, manager, app = slow_node(partitions=8)
-    there, _ = _topics_in_different_partitions()
-    beside = _topic_in(partition_of("$all", manager._settings.layout))
-    async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
-        cursor = (await connect(client, there, beside))["cursor"]
-        await manager.broadcast("once")
-        await client.receive()
-        await client.exchange(type="unsubscribe", topic=there, id=1)
-        assert (await client.exchange(type="subscribe", topic=there, id=2, cursor=cursor))["recovered"] is True
-        assert await receive_replay(client) == []
-
-
 async def test_filters_change_after_replay() -> None:
     broker, _, app = slow_node("order")
     _, manager, first = slow_node("order")
@@ -368,7 +321,3 @@ def _topics_in_different_partitions() -> tuple[str, str]:
         free.setdefault(partition_of(f"t{n}", _LAYOUT), f"t{n}")
     there, elsewhere = [topic for partition, topic in free.items() if partition not in taken][:2]
     return there, elsewhere
-
-
-def _topic_in(partition: int) -> str:
-    return next(f"t{n}" for n in range(1_000) if partition_of(f"t{n}", _LAYOUT) == partition)

@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--patch", action="append", choices=PATCHES, default=[])
     parser.add_argument("--die-after", type=int, default=0)
+    parser.add_argument("--patience-s", type=float, default=0.0)
     arguments = parser.parse_args()
     for name in arguments.patch:
         PATCHES[name]()
@@ -95,7 +96,8 @@ def main() -> None:
         die_after(arguments.die_after)
     url = BrokerURL.parse(arguments.url)  # the example is not always installed, so its plugin may be missing
     broker = SQLiteBroker.from_url(url) if url.scheme == "sqlite" else create_broker(arguments.url)
-    manager = WebSocketManager("chat", broker=broker, history=HISTORY, limits=Limits(messages_per_s=None))
+    limits, patience_s = Limits(messages_per_s=None), arguments.patience_s
+    manager = WebSocketManager("chat", broker=broker, history=HISTORY, limits=limits, startup_patience_s=patience_s)
     config = uvicorn.Config(chat_app(manager), ws="dws_core.server:WebSocketProtocol", log_level="warning")
     server = Server(config)
     server.run(sockets=[socket.socket(fileno=arguments.fd)])

@@ -20,9 +20,9 @@ async def connect(client: Client, *filters: str, cursor: str | None = None) -> A
 
 
 async def receive_replay(client: Client) -> list[Any]:
-    """Return the data of all messages up to the `pos` that ends a replay. A gap is returned as its reason."""
+    """Return the data of all messages up to the end of a replay. A gap is returned as its reason."""
     found: list[Any] = []
-    while (frame := await client.receive())["type"] != "pos":
+    while (frame := await client.receive())["type"] not in ("pos", "replayed"):
         found.append(frame["data"] if frame["type"] == "message" else frame["reason"])
     return found
 

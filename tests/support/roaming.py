@@ -143,11 +143,7 @@ class Roamer:
 
 
 async def publish_all(number: int, topic: str, count: int, url: str, progress: Progress, *, window: int = 4) -> None:
-    """Publish `0 … count - 1`, `window` at a time, also while the node is down.
-
-    If a fault lasts longer than the deadline of a publish, the client repeats it, and later ones may be stored before it.
-    For such faults, use a window of 1.
-    """
+    """Publish `0 … count - 1`, `window` at a time, also while the node is down."""
     publisher = client(f"{url}/ws/publisher-{number}", window=window, connect_timeout_s=_PATIENCE_S)
 
     async def publish(n: int) -> None:

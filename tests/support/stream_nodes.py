@@ -250,8 +250,10 @@ class StreamDesk:
         key: str | None = None,
         deadline_s: float = 10.0,
         size: int = 100,
+        order: str | None = None,
     ) -> asyncio.Future[Receipt]:
-        return self.broker.publish(0, topic, payload, history=History(size=size), key=key, deadline_s=deadline_s)
+        history = History(size=size)
+        return self.broker.publish(0, topic, payload, history=history, key=key, order=order, deadline_s=deadline_s)
 
     def span(self, since: int, until: int, *, topics: WantedTopics = ("t",), epoch: str | None = None) -> ReadSpan:
         return ReadSpan(

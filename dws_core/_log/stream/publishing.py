@@ -8,10 +8,10 @@ publish: what it shows is stored, and it knows the place of the record.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -45,6 +45,18 @@ class Failure(Enum):
     UNKNOWN = "unknown"
 
 
+class Place(NamedTuple):
+    """The place of a publish among those that keep their order through failures.
+
+    Attributes:
+        order: What they have in common.
+        number: Increases with each publish of the partition.
+    """
+
+    order: Hashable
+    number: int
+
+
 class Waiting(msgspec.Struct, Generic[T]):
     """A publish.
 
@@ -53,6 +65,7 @@ class Waiting(msgspec.Struct, Generic[T]):
         draft: The record.
         due: Time of its deadline.
         size_bytes: Its size in an envelope.
+        place: Its place among the publishes that keep their order through failures, or None.
         after: A publish of the same topic in another queue that must have an outcome first, or None.
     """
 
@@ -60,6 +73,7 @@ class Waiting(msgspec.Struct, Generic[T]):
     draft: Draft
     due: float
     size_bytes: int
+    place: Place | None = None
     after: Waiting[T] | None = None
 
     @property
@@ -137,18 +151,20 @@ class PublishQueue(Generic[T]):
         """Return the number of publishes without an outcome."""
         return sum(item.ticket is not None for item in self._items())
 
-    def add(self, ticket: T, draft: Draft, due: float) -> bool:
+    def add(self, ticket: T, draft: Draft, due: float, place: Place | None = None) -> bool:
         """Queue a publish. Return False if the queue is full."""
         size = most_bytes(draft)
         if self._bytes and self._bytes + size + _OVERHEAD_BYTES > self.settings.queue_bytes:
             return False
         self._bytes += size + _OVERHEAD_BYTES
-        self._waiting.append(Waiting(ticket, draft, due, size))
+        self._waiting.append(Waiting(ticket, draft, due, size, place))
         return True
 
-    def add_after(self, other: PublishQueue[T], ticket: T, draft: Draft, due: float) -> bool:
+    def add_after(
+        self, other: PublishQueue[T], ticket: T, draft: Draft, due: float, place: Place | None = None
+    ) -> bool:
         """Queue a publish that is sent after all publishes of its topic in another queue. Return False if full."""
-        if not self.add(ticket, draft, due):
+        if not self.add(ticket, draft, due, place):
             return False
         item = self._latest[draft.topic] = self._waiting[-1]
         item.after = other._latest.get(draft.topic)
@@ -234,6 +250,27 @@ class PublishQueue(Generic[T]):
             self._waiting = deque(item for item in self._waiting if item.due > now)
         return outcomes
 
+    def fail_after(self, failed: Mapping[Hashable, int]) -> Outcomes[T]:
+        """Fail the publishes whose predecessors have failed. Those that were not passed to the wire are not sent.
+
+        Args:
+            failed: For each order, the number of the first publish that has failed.
+        """
+        outcomes: Outcomes[T] = []
+        for flight in self._flights:
+            followers = [item for item in flight.items if _follows(item, failed)]
+            is_unsent = flight.step in {Step.READY, Step.TAKEN} and not flight.maybe
+            for item in followers:
+                self._report(item, Failure.UNSENT if is_unsent else Failure.UNKNOWN, outcomes)
+                if is_unsent:
+                    flight.items.remove(item)
+        self._flights = deque(flight for flight in self._flights if flight.items)
+        for item in (followers := [item for item in self._waiting if _follows(item, failed)]):
+            self._report(item, Failure.UNSENT, outcomes)
+        if followers:
+            self._waiting = deque(item for item in self._waiting if item.ticket is not None)
+        return outcomes
+
     def next_due(self) -> float | None:
         """Return the earliest deadline."""
         return min((item.due for item in self._items() if item.ticket is not None), default=None)
@@ -289,7 +326,9 @@ class PublishQueue(Generic[T]):
         return self._reports(flight, failure)
 
     def _drop_abandoned(self) -> None:
-        self._flights = deque(f for f in self._flights if any(item.ticket is not None for item in f.items))
+        """Drop the last flights if nobody waits for them. Earlier ones are sent again, so that the order remains."""
+        while self._flights and all(item.ticket is None for item in self._flights[-1].items):
+            self._flights.pop()
 
     def _reports(self, flight: Flight[T], outcome: Failure) -> Outcomes[T]:
         outcomes: Outcomes[T] = []
@@ -305,3 +344,9 @@ class PublishQueue(Generic[T]):
             if self._latest.get(item.draft.topic) is item:
                 del self._latest[item.draft.topic]
             outcomes.append((ticket, outcome))
+
+
+def _follows(item: Waiting[T], failed: Mapping[Hashable, int]) -> bool:
+    """Return whether a publish that this one must not overtake has failed."""
+    place = item.place
+    return item.ticket is not None and place is not None and place.number > failed.get(place.order, place.number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any, Self
 
 import msgspec
@@ -117,9 +117,10 @@ class AdaptedBroker(LogBroker):
         *,
         history: History,
         key: str | None = None,
+        order: Hashable | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
-        """Queue a message for the writer. `key` is ignored, because it needs a log."""
+        """Queue a message for the writer. `key` and `order` are ignored, because they need a log."""
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         limit = self.inner.capabilities.max_payload_bytes
         if not self._started:

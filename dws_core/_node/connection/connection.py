@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
 
 from starlette.datastructures import State
 from starlette.websockets import WebSocket, WebSocketState
@@ -17,12 +15,11 @@ from dws_core._node.connection.filter_set import FilterSet
 from dws_core._node.connection.handler_guard import HandlerGuard
 from dws_core._node.connection.host import ConnectionHost, StandaloneHost
 from dws_core._node.connection.reader import SOCKET_CLOSED, SocketReader
-from dws_core._node.sending.outbox import Outbox, OutboxSettings, ReadyOutbox, TaskOutbox
+from dws_core._node.sending.outbox import Outbox, OutboxSettings, ReadyOutbox, SendMessage, TaskOutbox
 from dws_core._node.sending.ready_frames import sink_of
 from dws_core._reason import shorten_reason
 from dws_core._wire.close_codes import ABNORMAL, CloseCode, check_code, reason_of
 from dws_core._wire.codecs import Codec, JSONCodec
-from dws_core._wire.frames import Frame
 from dws_core._wire.message import JSON
 
 logger = logging.getLogger("dws")
@@ -79,7 +76,7 @@ class Connection(SocketReader):
     @property
     def topics(self) -> FilterSet[Connection]:
         """The filters of this connection, a live set: adding subscribes and removing unsubscribes."""
-        return FilterSet(self._host.router, self)
+        return FilterSet(self._host.router, self, self._host.replays)
 
     @property
     def state(self) -> State:
@@ -180,11 +177,7 @@ class Connection(SocketReader):
             if (limit := self._host.limits.message_bytes) is not None:
                 sink.limit_messages(limit)
             return ReadyOutbox(sink, settings)
-        return TaskOutbox(self._write, self._start_writer, settings)
-
-    def _write(self, frame: Frame) -> Coroutine[Any, Any, None]:
-        kind, data = ("bytes", frame.payload) if frame.binary else ("text", frame.text)
-        return self.websocket.send({"type": "websocket.send", kind: data})
+        return TaskOutbox(_send_of(self.websocket), self._start_writer, settings)
 
     def _start_writer(self, outbox: TaskOutbox, context: Context) -> asyncio.Task[None]:
         name = f"write to connection {self.id!r}"
@@ -236,3 +229,10 @@ class Connection(SocketReader):
             self._host.on_closed(self)
             if self._guard is not None:
                 self._guard.start_grace()
+
+
+def _send_of(websocket: WebSocket) -> SendMessage:
+    """Return the function that sends an ASGI message, without the checks that Starlette repeats for each."""
+    plain = type(websocket).send is WebSocket.send
+    send: SendMessage = getattr(websocket, "_send", websocket.send) if plain else websocket.send
+    return send

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeVar
 
 from dws_core._limits.limits import Limits
+from dws_core._node.connection.filter_set import FiltersInReplay
 from dws_core._node.pacing import Pacer
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.sending.overruns import Overruns
@@ -29,6 +30,11 @@ class ConnectionHost(Protocol[C]):
     counters: Counters
     overruns: Overruns
 
+    @property
+    def replays(self) -> FiltersInReplay[C] | None:
+        """The filters whose past is being sent."""
+        ...
+
     def on_closed(self, connection: C) -> None:
         """Forget a closed connection. Called once."""
         ...
@@ -50,6 +56,7 @@ class StandaloneHost:
         self.counters = Counters()
         self.overruns = Overruns()
         self.fanout = Fanout(self.counters)
+        self.replays = None
 
     def on_closed(self, connection: Any) -> None:
         """Do nothing: there is nothing to forget."""

@@ -28,8 +28,8 @@ from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
 from dws_core._wire.frames import Frame, encode_frame
 
-_STEP_MESSAGES: Final = 256
-_STEP_BYTES: Final = 32_768
+STEP_MESSAGES: Final = 256
+STEP_BYTES: Final = 32_768
 """Maximum size of one replay step. The socket is checked between steps."""
 
 _ENCODED_BYTES: Final = 8_388_608
@@ -108,14 +108,14 @@ class Attach:
             Refused: The broker cannot be reached in time, or too many requests wait for it.
         """
         self._caches.expire()
-        recovery = Recovery(cursor, wanted, self._caches, recovers=self._recovers, limits=self._replay_limits)
+        recovery = Recovery(cursor, wanted, self._caches, recovers=self._recovers, limits=self.replay_limits)
         attachment = Attachment(connection, recovery)
         added = [filter_ for filter_ in filters if filter_ not in connection.topics]
         for filter_ in added:
             connection.topics.add(filter_)
         self._attachments.add(attachment)
         try:
-            answer = await self._answer(attachment)
+            answer = await self.answer(attachment)
             on_answer(answer)
             if answer.gap is not None:
                 gap = server_messages.gap(connection.topics, answer.gap, answer.cursor)
@@ -139,7 +139,12 @@ class Attach:
         for frame in self._frames(connection, due):
             self._host.fanout.push_one(connection, frame)
 
-    async def _answer(self, attachment: Attachment) -> Answer:
+    async def answer(self, attachment: Attachment) -> Answer:
+        """Return the answer of a recovery, after the reads and queries that it needs.
+
+        Raises:
+            Refused: The broker cannot be reached in time, or too many requests wait for it.
+        """
         if attachment.recovery.answer is None:
             await self._ask_broker(attachment)
         if attachment.recovery.answer is None:
@@ -165,6 +170,13 @@ class Attach:
                 return
             raise _unavailable("the broker cannot be reached, so missed messages cannot be read") from None
 
+    def read_more(self, attachment: Attachment, reads: set[asyncio.Task[None]]) -> None:
+        """Do the reads of a further round in the background, and add them to a set of running reads."""
+        for span in attachment.recovery.to_read():
+            read = self._host.tasks.spawn(self._read(attachment, span), name="read for a slow client")
+            reads.add(read)
+            read.add_done_callback(reads.discard)
+
     async def _read(self, attachment: Attachment, span: ReadSpan) -> None:
         recovery = attachment.recovery
         recovery.found(span, await self._reads.read(span))
@@ -182,13 +194,10 @@ class Attach:
         reads: set[asyncio.Task[None]] = set()
         try:
             while not connection.closed:
-                for span in recovery.to_read():
-                    read = self._host.tasks.spawn(self._read(attachment, span), name="read for a slow client")
-                    reads.add(read)
-                    read.add_done_callback(reads.discard)
                 await self._host.pacer.wait_turn()
                 self._caches.expire()
-                due = recovery.take(max_messages=_STEP_MESSAGES, max_bytes=_STEP_BYTES)
+                due = recovery.take(max_messages=STEP_MESSAGES, max_bytes=STEP_BYTES)
+                self.read_more(attachment, reads)
                 if due:
                     await self._send(connection, due)
                 elif self._go_live(attachment):
@@ -210,11 +219,14 @@ class Attach:
         self._attachments.remove(connection)
         return True
 
+    def room_for(self, size: int) -> int:
+        """Return how many of some bytes fit into the outbox of a client that has read everything."""
+        limit = self._host.limits.outbox_bytes
+        return size if limit is None else min(size, limit // 2)
+
     async def _send(self, connection: Connection, due: list[Due | Lost]) -> None:
         """Send in steps that fit into the outbox, however small it is."""
-        limit = self._host.limits.outbox_bytes
-        room = _STEP_BYTES if limit is None else min(_STEP_BYTES, limit // 2)
-        size = 0
+        room, size = self.room_for(STEP_BYTES), 0
         for frame in self._frames(connection, due):
             if size and size + len(frame) > room:
                 await connection._caught_up()
@@ -252,7 +264,7 @@ class Attach:
         return message
 
     @property
-    def _replay_limits(self) -> ReplayLimits:
+    def replay_limits(self) -> ReplayLimits:
         """Limits of one replay."""
         limits = self._host.limits
         return ReplayLimits(

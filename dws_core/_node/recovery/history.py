@@ -12,7 +12,7 @@ from dws_core._log.contract import LogBroker
 from dws_core._log.last_messages import LastMessages
 from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
-from dws_core._log.records import GapReason, Layout, Offset, ReadSpan, Record
+from dws_core._log.records import GapReason, Head, Layout, Offset, ReadSpan, Record
 from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._node.sending.shared_message import log_skipped
 from dws_core._wire.codecs import Codec
@@ -21,6 +21,25 @@ from dws_core._wire.envelope import open_envelope, sender_of
 from dws_core._wire.message import JSON
 
 _UNLIMITED: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The last records of a topic.
+
+    Attributes:
+        partition: Partition of the topic.
+        epoch: Epoch of the partition.
+        until: Offset up to which the records are complete.
+        records: Oldest first.
+        read_bytes: Payload size of all records that were read to find them, in bytes.
+    """
+
+    partition: int
+    epoch: str
+    until: Offset
+    records: tuple[Record, ...]
+    read_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,29 +122,50 @@ class HistoryReader:
         """
         if not self._broker.capabilities.recovery:
             raise BrokerUnavailable("this channel's broker keeps no history.", fix="use a broker with a log")
-        cache = self._caches[partition_of(topic, self._layout)]
-        epoch, until = await self._end(cache) if fresh else (cache.epoch, cache.hi)
-        kept = self._policy.of(topic)
-        limit = min(limit, kept.size, self._max_messages or limit)
-        # Only the broker can answer for a topic whose history is shorter than the age of the cache.
-        cached = epoch == cache.epoch and kept.ttl_s >= cache.max_age_s
-        records = cache.last(topic, until, limit=limit, max_bytes=self._max_bytes) if cached or not limit else None
-        read_bytes = sum(len(record.payload) for record in records or ())
-        if records is None:
-            search = LastMessages(until, limit)
-            read_bytes = await self._read_broker(search, cache.partition, epoch, topic)
-            records = search.records
-        messages = [found for record in records if (found := self._message(cache.partition, epoch, record)) is not None]
+        end = await self._end(topic) if fresh else None
+        found = self.cached(topic, limit, end) or await self.search(topic, limit, end)
+        messages = [message for record in found.records if (message := self._message(found, record)) is not None]
         return StoredMessages(
             messages,
-            cursor=format_position(cache.partition, epoch, until),
-            skipped=len(records) - len(messages),
-            read_bytes=read_bytes,
+            cursor=format_position(found.partition, found.epoch, found.until),
+            skipped=len(found.records) - len(messages),
+            read_bytes=found.read_bytes,
         )
 
-    async def _end(self, cache: LogCache) -> tuple[str, Offset]:
-        head = (await self._broker.heads((cache.partition,)))[cache.partition]
-        return head.epoch, head.offset
+    def cached(self, topic: str, limit: int, end: Head | None = None) -> Found | None:
+        """Return the last records of a topic up to `end`, as `read`. None if the cache does not have them all.
+
+        If `end` is None, it is the node's watermark.
+        """
+        cache = self._cache_of(topic)
+        end = end or cache.head
+        kept, limit = self._policy.of(topic), self._limit(topic, limit)
+        # Only the broker can answer for a topic whose history is shorter than the age of the cache.
+        if limit and (end.epoch != cache.epoch or kept.ttl_s < cache.max_age_s):
+            return None
+        records = cache.last(topic, end.offset, limit=limit, max_bytes=self._max_bytes)
+        return None if records is None else _found(end, records, sum(len(record.payload) for record in records))
+
+    async def search(self, topic: str, limit: int, end: Head | None = None) -> Found:
+        """Read the last records of a topic up to `end` from the broker.
+
+        Raises:
+            BrokerUnavailable: The broker cannot be read, or lost its log during the call.
+        """
+        end = end or self._cache_of(topic).head
+        search = LastMessages(end.offset, self._limit(topic, limit))
+        read_bytes = await self._read_broker(search, end.partition, end.epoch, topic)
+        return _found(end, search.records, read_bytes)
+
+    def _cache_of(self, topic: str) -> LogCache:
+        return self._caches[partition_of(topic, self._layout)]
+
+    def _limit(self, topic: str, limit: int) -> int:
+        return min(limit, self._policy.of(topic).size, self._max_messages or limit)
+
+    async def _end(self, topic: str) -> Head:
+        partition = partition_of(topic, self._layout)
+        return (await self._broker.heads((partition,)))[partition]
 
     async def _read_broker(self, search: LastMessages, partition: int, epoch: str, topic: str) -> int:
         """Carry out a search. Return the payload size of all records that were read, in bytes."""
@@ -147,8 +187,8 @@ class HistoryReader:
             raise BrokerUnavailable(f"the history of {topic!r} cannot be read: {search.gap}.", fix="try again")
         return read_bytes
 
-    def _message(self, partition: int, epoch: str, record: Record) -> StoredMessage | None:
-        position = format_position(partition, epoch, record.offset or 0)
+    def _message(self, found: Found, record: Record) -> StoredMessage | None:
+        position = format_position(found.partition, found.epoch, record.offset or 0)
         try:
             codec, encoded = open_envelope(record.payload)
             data = self._codecs[codec].decode(encoded)
@@ -156,3 +196,7 @@ class HistoryReader:
             log_skipped(record, None, error)
             return None
         return StoredMessage(topic=record.topic, data=data, pos=position, sender=sender_of(record.payload))
+
+
+def _found(end: Head, records: tuple[Record, ...], read_bytes: int) -> Found:
+    return Found(partition=end.partition, epoch=end.epoch, until=end.offset, records=records, read_bytes=read_bytes)

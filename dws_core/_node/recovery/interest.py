@@ -35,6 +35,12 @@ class Interest:
         match = WantedMatch(exact, wild, self._matcher.index) if wild else None
         return wanted_topics(exact, match, self._layout)
 
+    def wanted_by(self, filter_: str) -> dict[int, WantedTopics]:
+        """Return the wanted topics of one filter, by partition."""
+        if self._matcher.is_exact(filter_):
+            return wanted_topics((filter_,), None, self._layout)
+        return wanted_topics((), WantedMatch((), (filter_,), self._matcher.index), self._layout)
+
     def partitions(self, connection: Connection) -> frozenset[int]:
         """Return the partitions that a connection needs. Those of node topics are included."""
         return self.partitions_of((*self._router.filters(connection), *_own_topics(connection)))

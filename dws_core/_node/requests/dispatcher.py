@@ -6,7 +6,9 @@ import asyncio
 import logging
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from dws_core._errors import InvalidMessage
 from dws_core._limits.limits import Limits
@@ -16,20 +18,23 @@ from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.senders import Senders
 from dws_core._node.pending_publish import failure_of
 from dws_core._node.publisher import Publisher
+from dws_core._node.requests.past import Past
 from dws_core._node.requests.permission import Permission
 from dws_core._node.requests.refresh import Refresh
 from dws_core._node.requests.resume import Resume, over_limit
+from dws_core._node.requests.send_order import Repeatable, SendOrder
 from dws_core._node.sending.fanout import Fanout
 from dws_core._topics.filters import is_reserved
 from dws_core._topics.interface import TopicMatcher
 from dws_core._wire import server_messages
 from dws_core._wire.client_errors import INTERNAL, Refused, describe
 from dws_core._wire.codecs import id_of
-from dws_core._wire.connect_request import read_connect_request, read_cursor
+from dws_core._wire.connect_request import read_connect_request
 from dws_core._wire.envelope import EXCLUDE, SENDER
 from dws_core._wire.keys import scoped_key
 from dws_core._wire.message import JSON, Message, Untyped
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
+from dws_core._wire.past_request import read_past_request
 from dws_core._wire.server_messages import RequestId
 
 logger = logging.getLogger("dws")
@@ -41,6 +46,8 @@ _YIELD_EVERY: Final = 128
 A full inbox never suspends by itself. The requests of different connections are not interrupted, because messages of one
 tick are written together.
 """
+
+_AFTER_FAILURE: Final = "an earlier message was not stored. Repeat it first"
 
 
 class Dispatcher:
@@ -59,6 +66,7 @@ class Dispatcher:
         refresh: Refresh,
         senders: Senders,
         responder: Responder,
+        past: Past,
         fanout: Fanout,
     ) -> None:
         self._publisher = publisher
@@ -71,7 +79,9 @@ class Dispatcher:
         self._refresh = refresh.refresh
         self._senders = senders
         self._responder = responder
+        self._past = past
         self._fanout = fanout
+        self._orders: WeakKeyDictionary[Connection, SendOrder] = WeakKeyDictionary()
         self._served = self._in_a_row = 0
         self._actions: dict[str, Callable[[Connection, Message], Awaitable[None]]] = {
             "connect": self._connect,
@@ -129,15 +139,23 @@ class Dispatcher:
         request = read_connect_request(message.data)
         self._resume.check_first(connection)
         await self._resume.replay_ended(connection)
+        await self._past.ended(connection)
         await self._check_filters(connection, request.filters)
         await self._resume.connect(connection, request, message.id)
 
     async def _subscribe(self, connection: Connection, message: Message) -> None:
         filter_ = _required(message.topic, "topic")
-        cursor = read_cursor(message.data) if isinstance(message.data, dict) else None
+        request = read_past_request(message.data)
         await self._resume.replay_ended(connection)
         await self._check_filters(connection, (filter_,))
-        await self._resume.subscribe(connection, filter_, cursor, message.id)
+        if request is None:
+            self._resume.subscribe(connection, filter_, message.id)
+            return
+        if request.last is not None:
+            if not self._matcher.is_exact(filter_):
+                raise InvalidMessage("'last' needs a topic without wildcards.", fix="subscribe to one topic")
+            await self._permission.check(connection.principal, "history", (filter_,))
+        await self._past.subscribe(connection, filter_, request, message.id)
 
     async def _check_filters(self, connection: Connection, filters: Collection[str]) -> None:
         if over_limit(self._limits.filters, connection.topics, filters):
@@ -194,9 +212,17 @@ class Dispatcher:
     def _publish(self, connection: Connection, message: Message, topics: list[str]) -> None:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
         key = None if message.key is None else scoped_key(self._scope_of(connection), message.key)
+        now, partitions = asyncio.get_running_loop().time(), self._publisher.partitions_of(topics)
+        order, request = self._orders.setdefault(connection, SendOrder()), Repeatable(key, message.id)
+        if (wait_s := order.refusal_s(partitions, request, now)) is not None:
+            raise Refused("unavailable", _AFTER_FAILURE, temporary=True, retry_in_s=round(wait_s, 3))
+        attributes = self._attributes_of(connection, message)
         futures = self._publisher.publish_to_each(
-            topics, message.data, key=key, attributes=self._attributes_of(connection, message)
+            topics, message.data, key=key, attributes=attributes, order=connection
         )
+        for partition, future in zip(partitions, futures, strict=True):
+            order.sent(partition, future)
+            future.add_done_callback(partial(order.done, partition, request))
         self._acknowledge_when_done(connection, message.id, topics[0], futures)
 
     def _attributes_of(self, connection: Connection, message: Message) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Requests that concern the past: `connect`, `subscribe` with a cursor, and `history`."""
+"""Requests that concern all filters of a connection or none: `connect`, `subscribe` without past, and `history`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ from dws_core._wire.cursor import Position
 from dws_core._wire.message import JSON
 from dws_core._wire.server_messages import RequestId
 
-_BYTES_PER_MESSAGE: Final = 65_536
+BYTES_PER_MESSAGE: Final = 65_536
 """Number of bytes read for a `history` that count as one message against the rate."""
 
-
-_MESSAGES_PER_RESUME: Final = 10
+MESSAGES_PER_RESUME: Final = 10
 """Number of messages as which a request with a cursor counts against the rate, in addition to itself."""
 
 
@@ -71,7 +70,7 @@ class Resume:
         self._ping_s = ping_s
 
     async def replay_ended(self, connection: Connection) -> None:
-        """Wait until the replay of a connection has ended. Its filters change only after that."""
+        """Wait until the replay of a connection's `connect` has ended. Its filters change only after that."""
         await self._attachments.ended(connection)
 
     def check_first(self, connection: Connection) -> None:
@@ -118,37 +117,11 @@ class Resume:
             self._senders.on_connect_failed(connection)  # it may send connect again
             raise
 
-    async def subscribe(
-        self,
-        connection: Connection,
-        filter_: str,
-        cursor: Mapping[int, Position] | None,
-        request_id: RequestId,
-    ) -> None:
-        """Add a filter, resume its partitions from the cursor, reply with `ack`.
-
-        Raises:
-            InvalidMessage: The request has a cursor, and the connection already has a filter in those partitions.
-            Refused: The broker cannot be reached in time.
-        """
-        if not await self._may_resume(connection, cursor, (filter_,)):
-            return
-        if cursor is None:
+    def subscribe(self, connection: Connection, filter_: str, request_id: RequestId) -> None:
+        """Add a filter that starts with new messages, reply with `ack`."""
+        if not connection.closed:
             connection.topics.add(filter_)
             self._acknowledge(connection, request_id)
-            return
-        followed = self._partitions_to_keep(connection, filter_)
-        wanted = self._interest.wanted(connection, (filter_,))
-        wanted = {partition: topics for partition, topics in wanted.items() if partition not in followed}
-
-        def on_answer(answer: Answer) -> None:
-            self._cursors.keep_updated(connection)
-            if request_id is not None:
-                whole = {**self._cursors.of(connection), **answer.cursor}
-                ack = server_messages.ack(request_id, cursor=whole, recovered=answer.gap is None)
-                self._fanout.send(connection, ack)
-
-        await self._attach.attach(connection, cursor, wanted, (filter_,), on_answer)
 
     async def history(self, connection: Connection, topic: str, limit: JSON, request_id: RequestId) -> None:
         """Reply with the last messages of a topic. Waits until the client has read its earlier replies.
@@ -162,7 +135,7 @@ class Resume:
         await connection._caught_up()
         await self._pacer.wait_turn()
         stored = await self._history.read(topic, limit)
-        connection._charge(stored.read_bytes // _BYTES_PER_MESSAGE)
+        connection._charge(stored.read_bytes // BYTES_PER_MESSAGE)
         messages, skipped = [(message.data, message.pos, message.sender) for message in stored], stored.skipped
         reply = partial(server_messages.history, request_id, topic=topic, cursor=stored.cursor)
         try:
@@ -171,22 +144,6 @@ class Resume:
             fitting = [message for message in messages if _can_encode(connection.codec, message)]
             skipped += len(messages) - len(fitting)
             self._fanout.send(connection, reply(messages=fitting, skipped=skipped))
-
-    def _partitions_to_keep(self, connection: Connection, filter_: str) -> frozenset[int]:
-        """Return the partitions of the other filters, which are live already.
-
-        Raises:
-            InvalidMessage: They overlap with those of the new filter.
-        """
-        others = [other for other in connection.topics if other != filter_]
-        followed = self._interest.partitions_of(others)
-        new = self._interest.partitions_of((filter_,))
-        if filter_ in connection.topics or not followed.isdisjoint(new):
-            raise InvalidMessage(
-                "a cursor needs partitions in which the connection has no filter yet.",
-                fix="resume several filters with one connect message",
-            )
-        return followed
 
     async def _may_resume(
         self, connection: Connection, cursor: Mapping[int, Position] | None, filters: Collection[str]
@@ -197,7 +154,7 @@ class Resume:
             Refused: The client resumes too often.
         """
         if cursor is not None:
-            connection._count(_MESSAGES_PER_RESUME)
+            connection._count(MESSAGES_PER_RESUME)
             await self._pacer.wait_turn()
             await self._attach.prepare(cursor, self._interest.wanted(connection, {*connection.topics, *filters}))
         return not connection.closed

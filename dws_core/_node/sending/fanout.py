@@ -86,6 +86,13 @@ class Fanout:
         self._push(id(receiver), (receiver,), message)
         return True
 
+    def push_each(self, receiver: Receiver, messages: Sequence[Encodable]) -> None:
+        """Send messages to one receiver, as `push_one`."""
+        if messages and self.push_one(receiver, messages[0]):
+            first = self._number + 1
+            self._batches[id(receiver)].messages.extend(enumerate(messages[1:], first))
+            self._number += len(messages) - 1
+
     def send(self, receiver: Receiver, message: JSON) -> bool:
         """Encode a message for one receiver and send it. Return False if the receiver is closed.
 
@@ -259,11 +266,12 @@ def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     chunk: list[Frame] = []
     size = 0
     for frame in frames:
-        if chunk and size + len(frame) > CHUNK_BYTES:
+        length = len(frame.payload)
+        if chunk and size + length > CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
         chunk.append(frame)
-        size += len(frame)
+        size += length
     if chunk:
         yield chunk
 

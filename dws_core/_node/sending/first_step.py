@@ -8,6 +8,7 @@ from the beginning.
 from __future__ import annotations
 
 import asyncio
+from asyncio import _enter_task, _leave_task, get_running_loop
 from collections.abc import Coroutine, Generator
 from contextvars import Context
 from functools import partial
@@ -32,15 +33,15 @@ def start_in_task(coroutine: Coroutine[Any, Any, Any], task: asyncio.Task[Any], 
         StopIteration: The coroutine has returned.
         Exception: The coroutine has raised.
     """
-    loop = task.get_loop()
+    loop = get_running_loop()
     try:
-        asyncio._enter_task(loop, task)
+        _enter_task(loop, task)
     except RuntimeError:
         return _NOT_STARTED
     try:
         return context.run(coroutine.send, None)
     finally:
-        asyncio._leave_task(loop, task)
+        _leave_task(loop, task)
 
 
 @awaitable_generator

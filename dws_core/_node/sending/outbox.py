@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -208,7 +208,7 @@ class ReadyOutbox(Outbox):
         return not self.direct
 
 
-WriteFrame: TypeAlias = Callable[[Frame], Coroutine[Any, Any, None]]
+SendMessage: TypeAlias = Callable[[MutableMapping[str, Any]], Coroutine[Any, Any, None]]
 StartWriter: TypeAlias = "Callable[[TaskOutbox, Context], asyncio.Task[None]]"
 
 
@@ -219,28 +219,18 @@ class TaskOutbox(Outbox):
     writer continues it. The coroutine runs as a part of the writer from its beginning, as if the writer awaited it.
 
     Args:
-        write: Returns a coroutine that writes one frame to the socket. It raises if the socket is closed.
+        send: Sends an ASGI message. Raises if the socket is closed.
         start_writer: Runs `run()` as a task in the given context.
         settings: See `OutboxSettings`.
     """
 
-    __slots__ = (
-        "_context",
-        "_in_flight_bytes",
-        "_start_writer",
-        "_unfinished",
-        "_wake",
-        "_write",
-        "_writer",
-        "_writing",
-    )
+    __slots__ = ("_in_flight_bytes", "_running", "_send", "_start_writer", "_unfinished", "_wake", "_writing")
 
-    def __init__(self, write: WriteFrame, start_writer: StartWriter, settings: OutboxSettings) -> None:
+    def __init__(self, send: SendMessage, start_writer: StartWriter, settings: OutboxSettings) -> None:
         super().__init__(settings)
-        self._write = write
+        self._send = send
         self._start_writer = start_writer
-        self._writer: asyncio.Task[None] | None = None
-        self._context: Context | None = None
+        self._running: tuple[asyncio.Task[None], Context] | None = None
         self._writing = False
         self._unfinished: Awaitable[None] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -253,8 +243,19 @@ class TaskOutbox(Outbox):
                 return
             if self._writing:
                 self._queue(frame)
+                continue
+            if self._running is None:
+                context = copy_context()
+                self._running = self._start_writer(self, context), context
+            coroutine = self._send(_message(frame))
+            try:
+                waits_for = start_in_task(coroutine, *self._running)
+            except StopIteration:
+                continue
+            except Exception as error:  # noqa: BLE001 -- the writer raises it
+                self._leave_to_writer(_raise(error), frame)
             else:
-                self._begin(frame)
+                self._leave_to_writer(rest_of(coroutine, waits_for), frame)
 
     def close(self) -> None:
         """Discard all frames and end the writer after its current write."""
@@ -284,27 +285,12 @@ class TaskOutbox(Outbox):
             frame = self._backlog.take()
             self._in_flight_bytes = len(frame)  # a stalled write counts
             self._moved()
-            await self._write(frame)
+            await self._send(_message(frame))
         self._in_flight_bytes = 0
         self._backlog = None
         self._writing = False
         self._moved()
         self._notify()
-
-    def _begin(self, frame: Frame) -> None:
-        """Run the coroutine that writes a frame until it waits for the first time."""
-        if self._writer is None or self._context is None:
-            self._context = copy_context()
-            self._writer = self._start_writer(self, self._context)
-        coroutine = self._write(frame)
-        try:
-            waits_for = start_in_task(coroutine, self._writer, self._context)
-        except StopIteration:
-            return
-        except Exception as error:  # noqa: BLE001 -- the writer raises it
-            self._leave_to_writer(_raise(error), frame)
-        else:
-            self._leave_to_writer(rest_of(coroutine, waits_for), frame)
 
     def _leave_to_writer(self, unfinished: Awaitable[None], frame: Frame) -> None:
         self._unfinished, self._writing, self._in_flight_bytes = unfinished, True, len(frame)
@@ -319,6 +305,12 @@ class TaskOutbox(Outbox):
 
     def _sent_bytes(self) -> int:
         return self._in_flight_bytes
+
+
+def _message(frame: Frame) -> dict[str, Any]:
+    if frame.binary:
+        return {"type": "websocket.send", "bytes": frame.payload}
+    return {"type": "websocket.send", "text": frame.text}
 
 
 async def _raise(error: Exception) -> None:

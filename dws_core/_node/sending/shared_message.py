@@ -9,6 +9,7 @@ from typing import Final
 
 from dws_core._limits.token_bucket import TokenBucket
 from dws_core._log.records import GapReason, Record
+from dws_core._log.recovery import Due
 from dws_core._topics.filters import is_reserved
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec, splice
@@ -73,15 +74,39 @@ class SharedMessage:
     def _droppable_topic(self) -> str | None:
         return self._record.topic
 
-    def _gap(self, codec: Codec) -> Frame | None:
+    def _gap_members(self) -> server_messages.ServerMessage:
         offset, topic = self._record.offset, self._record.topic
         cursor = {} if offset is None else {self._partition: Position(self._partition, self._epoch, offset)}
-        gap = server_messages.gap(() if is_reserved(topic) else (topic,), GapReason.UNREADABLE, cursor)
+        return server_messages.gap(() if is_reserved(topic) else (topic,), GapReason.UNREADABLE, cursor)
+
+    def _gap(self, codec: Codec) -> Frame | None:
         try:
-            return encode_frame(codec, gap)
+            return encode_frame(codec, self._gap_members())
         except Exception:
             logger.exception("codec %r cannot encode a gap, so clients that use it miss a message", codec.name)
             return None
+
+
+class ReplayedMessage(SharedMessage):
+    """A record in the past of a `subscribe`, for its only receiver.
+
+    Args:
+        due: The record.
+        replay: Id of the `subscribe`.
+        codecs: The node's codecs by name.
+    """
+
+    __slots__ = ("_replay",)
+
+    def __init__(self, due: Due, replay: server_messages.RequestId, codecs: Mapping[str, Codec]) -> None:
+        super().__init__(due.partition, due.epoch, due.record, codecs)
+        self._replay = replay
+
+    def _members(self) -> server_messages.ServerMessage:
+        return {**super()._members(), "replay": self._replay}
+
+    def _gap_members(self) -> server_messages.ServerMessage:
+        return {**super()._gap_members(), "replay": self._replay}
 
 
 class SharedRequest(SharedMessage):

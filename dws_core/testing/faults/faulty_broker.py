@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import ClassVar, Self
 
@@ -78,6 +78,7 @@ class FaultyBroker(LogBroker):
         self._refusal: type[BrokerUnavailable | BrokerOverloaded] | None = None
         self._lost_replies_stored: bool | None = None  # None while replies arrive
         self._delay_s = 0.0
+        self._ordered: dict[tuple[int, Hashable], list[asyncio.Future[Receipt]]] = {}
         self._delayed: deque[Callable[[], None]] = deque()  # publishes for later, in order
 
     @classmethod
@@ -204,12 +205,15 @@ class FaultyBroker(LogBroker):
         *,
         history: History,
         key: str | None = None,
+        order: Hashable | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
         """Publish, unless a fault prevents it."""
 
         def forward() -> asyncio.Future[Receipt]:
-            return self.broker.publish(partition, topic, payload, history=history, key=key, deadline_s=deadline_s)
+            return self.broker.publish(
+                partition, topic, payload, history=history, key=key, order=order, deadline_s=deadline_s
+            )
 
         if self._unreachable:
             return _failed(_unavailable())
@@ -220,7 +224,7 @@ class FaultyBroker(LogBroker):
                 forward().add_done_callback(_mark_retrieved)
             return _failed(PublishOutcomeUnknown(topic, fix=_FIX))
         if self._delayed or self._delay_s or not self._thawed.is_set():
-            return self._publish_later(forward, topic, deadline_s)
+            return self._publish_later(forward, topic, deadline_s, None if order is None else (partition, order))
         return forward()
 
     async def read(self, span: ReadSpan) -> ReadResult:
@@ -248,11 +252,18 @@ class FaultyBroker(LogBroker):
         await self._thawed.wait()
 
     def _publish_later(
-        self, forward: Callable[[], asyncio.Future[Receipt]], topic: str, deadline_s: float
+        self,
+        forward: Callable[[], asyncio.Future[Receipt]],
+        topic: str,
+        deadline_s: float,
+        order: tuple[int, Hashable] | None,
     ) -> asyncio.Future[Receipt]:
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Receipt] = loop.create_future()
-        timer = loop.call_later(deadline_s, _fail, result, PublishOutcomeUnknown(topic, fix=_FIX))
+        same = self._ordered.setdefault(order, []) if order is not None else []
+        same.append(result)
+        result.add_done_callback(same.remove)
+        timer = loop.call_later(deadline_s, _expire, result, same, topic)
         result.add_done_callback(lambda _: timer.cancel())
         self._tail.on_stop(
             lambda: _fail(result, BrokerClosed("the broker was stopped while a fault delayed this publish."))
@@ -280,6 +291,13 @@ def _failed(error: Exception) -> asyncio.Future[Receipt]:
 def _fail(future: asyncio.Future[Receipt], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def _expire(result: asyncio.Future[Receipt], same: list[asyncio.Future[Receipt]], topic: str) -> None:
+    """Fail a publish and the later ones of the same order. All are stored later."""
+    if not result.done():
+        for future in same[same.index(result) :]:
+            _fail(future, PublishOutcomeUnknown(topic, fix=_FIX))
 
 
 def _mark_retrieved(done: asyncio.Future[Receipt]) -> None:

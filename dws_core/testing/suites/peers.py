@@ -237,13 +237,15 @@ class LogPeer(Peer):
         *,
         history: History | None = None,
         key: str | None = None,
+        order: str | None = None,
         deadline_s: float | None = None,
     ) -> asyncio.Future[Receipt]:
         """Publish to a topic and return the broker's future."""
         partition = partition_of(topic, self.layout)
         kept = history or History()
         deadline_s = self.hang_limit_s if deadline_s is None else deadline_s
-        return self.broker.publish(partition, topic, payload, history=kept, key=key, deadline_s=deadline_s)
+        ordered = {} if order is None else {"order": order}
+        return self.broker.publish(partition, topic, payload, history=kept, key=key, deadline_s=deadline_s, **ordered)
 
     async def send_all(self, topics: Sequence[str], *, history: History | None = None) -> list[Receipt]:
         """Publish the index of each topic to it, up to 500 at once, and wait for the receipts."""

@@ -12,11 +12,11 @@ from services.kafka import PrivateKafka
 
 @pytest.mark.anyio
 async def test_roaming_survives_kafka_faults() -> None:
-    """Each client receives each message once and in order, or the gap `unavailable`."""
+    """Each client receives each message once and in order, without a gap."""
     kafka = PrivateKafka()
     try:
         await asyncio.to_thread(kafka.start)
         url = kafka.url + "?partitions=1&probe_s=200ms&dead_s=2s"
-        await check_with_server_faults(url, partial(freeze_and_kill, kafka, 3.0), window=1)
+        await check_with_server_faults(url, partial(freeze_and_kill, kafka, 3.0))
     finally:
         kafka.remove()

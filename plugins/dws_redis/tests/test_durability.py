@@ -220,6 +220,39 @@ async def test_power_loss_is_epoch_gap(start: Server, trust: str) -> None:
     assert outcome == Outcome(kept=COUNT // 2, announced={GapReason.EPOCH}, said_later=GapReason.EPOCH)
 
 
+@pytest.mark.anyio
+async def test_loss_that_no_surviving_node_saw_is_silent(start: Server) -> None:
+    """Why `everysec` is always announced: the counterexample of `docs/explanation/decisions.md`.
+
+    A trusted restart stands for a comparison that finds no difference, because the other node has seen no lost message.
+    """
+    redis = start(**APPENDS["everysec"])
+    note, restart = power_loss(redis)
+    url = redis.url + "?probe_s=200ms&dead_s=1s&trust_restart=aof"
+    failing, surviving = Node(url, LAYOUT, 1), Node(url, LAYOUT, 2)
+    await failing.start()
+    await publish(failing, b"kept")
+    note()
+    lost = [await publish(failing, b"lost %d" % number) for number in range(3)]
+    await failing.broker.stop(drain_s=0.1)
+    restart()
+    await surviving.start()
+    new = [await publish(surviving, b"new %d" % number) for number in range(5)]
+    assert [(receipt.epoch, receipt.offset) for receipt in new[:3]] == [(r.epoch, r.offset) for r in lost]
+    span = ReadSpan(
+        partition=0,
+        since=lost[-1].offset or 0,
+        until=new[-1].offset or 0,
+        epoch=lost[-1].epoch,
+        topics=["t"],
+        limit=1_000,
+        max_bytes=100_000,
+    )
+    found = await surviving.broker.read(span)
+    await surviving.broker.stop(drain_s=0.1)
+    assert (found.gap, [record.payload for record in found.records]) == (None, [b"new 3", b"new 4"])
+
+
 # -- settings that cannot be read
 
 

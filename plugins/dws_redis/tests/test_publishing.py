@@ -13,7 +13,7 @@ from services.redis import PrivateRedis
 from support.broker_load import HISTORY, Node, two_nodes
 from support.timeouts import HANG_S
 
-from dws_core.plugin import BrokerUnavailable, GapReason, Layout
+from dws_core.plugin import BrokerUnavailable, GapReason, Layout, PublishOutcomeUnknown
 
 LAYOUT = Layout(channel="publishing", partitions=2)
 
@@ -56,6 +56,59 @@ async def test_expired_publishes_free_queue_space(server: PrivateRedis) -> None:
         for answer in await asyncio.gather(*late, return_exceptions=True):
             assert not isinstance(answer, BaseException), answer
         await listener.until(lambda: GapReason.EPOCH in listener.losses)
+
+
+@pytest.mark.anyio
+async def test_followers_of_expired_publish_fail_with_it(server: PrivateRedis) -> None:
+    """The first one is on its way, the others wait. A publish of another order is stored."""
+    async with two_nodes(server.url + "?probe_s=200ms&dead_s=1s", LAYOUT) as (sender, listener):
+        publish = partial(sender.broker.publish, 0, "t", history=HISTORY)
+        await publish(b"before")
+        server.freeze()
+        try:
+            first = publish(b"first", key="first", order="a", deadline_s=0.3)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            later = [publish(b"%d" % n, key=str(n), order="a", deadline_s=HANG_S) for n in range(3)]
+            other = publish(b"other", order="b", deadline_s=HANG_S)
+            with pytest.raises(PublishOutcomeUnknown):
+                await first
+            assert [type(future.exception()) for future in later] == [BrokerUnavailable] * 3
+            assert not other.done()
+        finally:
+            server.thaw()
+        await other
+        again = [
+            publish(b"first", key="first", order="a"),
+            *(publish(b"%d" % n, key=str(n), order="a") for n in range(3)),
+        ]
+        await asyncio.gather(*again)
+        await listener.until(lambda: len(listener.received[0]) == 6)
+        received = [payload for _, payload in listener.received[0] if payload not in (b"before", b"other")]
+        assert received == [b"first", b"0", b"1", b"2"]
+        publisher = sender.broker._node.publisher  # type: ignore[union-attr]
+        assert not any(publisher._waiting.values())
+        assert not publisher._ordered
+
+
+@pytest.mark.anyio
+async def test_followers_in_lost_batch_are_not_sent_again(server: PrivateRedis) -> None:
+    """The batch of an expired publish is sent again for another one in it."""
+    async with two_nodes(server.url + "?probe_s=200ms&dead_s=1s", LAYOUT) as (sender, listener):
+        publish = partial(sender.broker.publish, 0, "t", history=HISTORY)
+        await publish(b"before")
+        server.kill()
+        first = publish(b"first", order="a", deadline_s=0.3)
+        later = publish(b"later", order="a", deadline_s=HANG_S)
+        other = publish(b"other", order="b", deadline_s=HANG_S)
+        with pytest.raises((PublishOutcomeUnknown, BrokerUnavailable)):
+            await first
+        assert isinstance(later.exception(), (PublishOutcomeUnknown, BrokerUnavailable))
+        server.start()
+        await other
+        await listener.until(lambda: b"other" in [payload for _, payload in listener.received[0]])
+        received = [payload for _, payload in listener.received[0]]
+        assert b"later" not in received or received.index(b"first") < received.index(b"later")
 
 
 @pytest.mark.anyio

@@ -21,6 +21,7 @@ from dws_core.plugin import (
     BrokerURL,
     GapReason,
     PublishOutcomeUnknown,
+    ReadResult,
     Receipt,
 )
 from dws_core.testing import BrokerFaults, FaultyBroker
@@ -380,6 +381,39 @@ class ForgetsTheFirstFault(Correct):
 
     def cut_commands(self) -> None:
         self.cut_both()
+
+
+# -- outages
+
+
+@flawed_outcome("test_recovery_begun_during_outage_ends_after_it", "Fix: raise BrokerUnavailable")
+class ReadsAGapWhileDown(Correct):
+    async def freeze(self) -> None:
+        self.trouble = AsyncExitStack()
+        await self.trouble.enter_async_context(self.unreachable())
+
+    async def read(self, span: Any) -> Any:
+        return ReadResult(gap=GapReason.TRIMMED) if self._unreachable else await super().read(span)
+
+
+@flawed_broker("test_recovery_given_up_during_outage_may_be_repeated")
+class ReadsNothingAfterACancelledRead(Correct):
+    cancelled = False
+
+    async def read(self, span: Any) -> Any:
+        if self.cancelled:
+            raise BrokerUnavailable("the reader is lost.")
+        try:
+            return await super().read(span)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
+@flawed_outcome("test_failed_publish_is_not_overtaken", "Fix: fail them in the same step")
+class LetsPublishesOvertake(Correct):
+    def publish(self, *args: Any, order: Any = None, **options: Any) -> Any:
+        return super().publish(*args, **options)
 
 
 # -- logs that were set back

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextvars import Context
 from typing import Any
 
@@ -117,18 +117,18 @@ class Asgi:
             overruns=self.overruns,
             on_overflow=self._on_overflow,
         )
-        self._outbox = TaskOutbox(self._write, self._start_writer, settings)
+        self._outbox = TaskOutbox(self._send, self._start_writer, settings)
 
     def _start_writer(self, outbox: TaskOutbox, context: Context) -> asyncio.Task[None]:
         self.tasks.append(asyncio.get_running_loop().create_task(outbox.run(), context=context))
         return self.tasks[-1]
 
-    async def _write(self, frame: Frame) -> None:
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
         self.writing.set()
         await self.permits.acquire()
-        if frame.payload == b"break":
+        if message["text"] == "break":
             raise OSError("gone")
-        self.written.append(frame.payload)
+        self.written.append(message["text"].encode())
 
     def _on_overflow(self) -> None:
         self.overflows += 1

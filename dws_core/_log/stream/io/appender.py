@@ -40,7 +40,8 @@ class Appender:
             return
         for queue in log.queues:
             while (flight := queue.next_flight(self._host.clock.now_ms())) is not None:
-                if not self._spawn(self._send(log, queue, flight, log.records(flight)), "append"):
+                send = self._send(log, queue, flight, log.records(flight), len(flight.items))
+                if not self._spawn(send, "append"):
                     queue.failed(flight, sent=False)
                     return
 
@@ -70,9 +71,15 @@ class Appender:
         else:
             self._host.on_blocked(None)
 
-    async def _send(self, log: Log, queue: PublishQueue[Ticket], flight: Flight[Ticket], data: bytes) -> None:
+    async def _send(
+        self, log: Log, queue: PublishQueue[Ticket], flight: Flight[Ticket], data: bytes, count: int
+    ) -> None:
         if self._is_lost:
             queue.failed(flight, sent=False)
+            return
+        if len(flight.items) != count:  # some have failed in the meantime, and must not be stored
+            queue.failed(flight, sent=False)
+            self.flush(log)
             return
         queue.sent(flight)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -114,6 +114,7 @@ class StreamLogBroker(LogBroker):
         *,
         history: History,
         key: str | None = None,
+        order: Hashable | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
         """Queue for the next envelope. The future resolves when this node's tail contains the record."""
@@ -123,7 +124,8 @@ class StreamLogBroker(LogBroker):
             return future
         size = history.size if self.capabilities.recovery else 0
         draft = Draft(topic, payload, size, int(history.ttl_s * 1000), key)
-        return self._node.publisher.publish(partition, draft, deadline_s, self.capabilities.max_payload_bytes)
+        limit = self.capabilities.max_payload_bytes
+        return self._node.publisher.publish(partition, draft, deadline_s, limit, order=order)
 
     async def read(self, span: ReadSpan) -> ReadResult:
         """Read from the stream, with the help of an index of the recent past."""

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from dws_core._log.records import Layout
 from dws_core._log.stream.io.clock import Clock
 from dws_core._log.stream.partition_log import PartitionEvent, PartitionLog
+from dws_core._log.stream.publishing import Place
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import WireInfo
 
-Ticket: TypeAlias = tuple["asyncio.Future[Any]", str]
-"""The future of a publish, and its topic."""
+
+class Ticket(NamedTuple):
+    """A publish of a caller.
+
+    Attributes:
+        future: Its future.
+        topic: Its topic.
+        partition: Number of its partition.
+        place: Its place among the publishes that keep their order through failures, or None.
+    """
+
+    future: asyncio.Future[Any]
+    topic: str
+    partition: int = 0
+    place: Place | None = None
+
 
 Log: TypeAlias = PartitionLog[Ticket]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dws_core.testing.suites.broker.catch_up import BrokerCatchUpTests
 from dws_core.testing.suites.broker.control import BrokerControlTests
 from dws_core.testing.suites.broker.fault import BrokerFaultTests
 from dws_core.testing.suites.broker.history import BrokerHistoryTests
 from dws_core.testing.suites.broker.lifecycle import BrokerLifecycleTests
 from dws_core.testing.suites.broker.lost_connection import BrokerLostConnectionTests
 from dws_core.testing.suites.broker.order import BrokerOrderTests
+from dws_core.testing.suites.broker.outage import BrokerCatchUpTests, BrokerOutageTests
 from dws_core.testing.suites.broker.outcome import BrokerOutcomeTests
 from dws_core.testing.suites.broker.payload import BrokerPayloadTests
 from dws_core.testing.suites.broker.publish import BrokerPublishTests
@@ -29,6 +29,7 @@ class BrokerConformance(
     BrokerRecoveryTests,
     BrokerCatchUpTests,
     BrokerFaultTests,
+    BrokerOutageTests,
     BrokerOutcomeTests,
     BrokerLostConnectionTests,
 ):

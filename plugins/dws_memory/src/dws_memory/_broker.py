@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Hashable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Self
 from weakref import WeakValueDictionary
@@ -139,9 +139,13 @@ class MemoryBroker(LogBroker):
         *,
         history: History,
         key: str | None = None,
+        order: Hashable | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
-        """Store and deliver in one step under the lock. See `_SUSPEND_EVERY` for when the future resolves."""
+        """Store and deliver in one step under the lock, so no publish can follow a failed one.
+
+        See `_SUSPEND_EVERY` for when the future resolves.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
         node = self._node

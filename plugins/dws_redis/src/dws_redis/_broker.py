@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import replace
 from typing import Self
 
@@ -23,6 +23,7 @@ from dws_core.plugin import (
 )
 from dws_redis import CAPABILITIES
 from dws_redis._node import Node
+from dws_redis._pending import PendingPublish
 from dws_redis._settings import Settings
 
 
@@ -82,6 +83,7 @@ class RedisBroker(LogBroker):
         *,
         history: History,
         key: str | None = None,
+        order: Hashable | None = None,
         deadline_s: float = 10.0,
     ) -> asyncio.Future[Receipt]:
         """Store and send in one script call, together with all other publishes of this tick."""
@@ -89,7 +91,8 @@ class RedisBroker(LogBroker):
             future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
             future.set_exception(_closed())
             return future
-        return self._node.publisher.publish(partition, topic, payload, history, key, deadline_s)
+        item = PendingPublish(topic, payload, history, key, deadline_s)
+        return self._node.publisher.publish(partition, item, order)
 
     async def read(self, span: ReadSpan) -> ReadResult:
         """Return all records of a span, or a gap."""

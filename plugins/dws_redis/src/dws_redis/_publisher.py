@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import hiredis
 
@@ -23,14 +24,13 @@ from dws_core.plugin import (
     BrokerOverloaded,
     BrokerUnavailable,
     Coalescer,
-    History,
     PayloadTooLarge,
-    PublishOutcomeUnknown,
     Receipt,
 )
 from dws_redis._connection import WRONG_SERVER, Commands, Lost, has_error_code
 from dws_redis._fence import LogPosition
 from dws_redis._format import Names, receipt_key, write_push
+from dws_redis._pending import Batch, PendingPublish
 from dws_redis._scripts import PUBLISH
 from dws_redis._settings import Settings
 
@@ -48,60 +48,6 @@ _MAX_EXPIRED_PER_STEP: Final = 1_000
 
 _REFUSED_BEFORE_WRITE: Final = ("OOM", "MISCONF", "NOREPLICAS", "BUSY", "NOPERM")
 """Errors that Redis returns before it writes. It checks memory, disk and replicas at the first write of a script."""
-
-
-class _PendingPublish:
-    """One publish that has no result yet."""
-
-    __slots__ = (
-        "deadline", "future", "history", "key", "payload", "resent", "sent", "seq", "settled", "timeout_s", "topic",
-    )  # fmt: skip
-
-    def __init__(
-        self, topic: str, payload: bytes, history: History, key: str | None, timeout_s: float, now: float
-    ) -> None:
-        self.seq = 0
-        self.topic = topic
-        self.payload = payload
-        self.history = history
-        self.key = key
-        self.timeout_s = timeout_s
-        self.deadline = now + timeout_s
-        self.sent = False
-        self.resent = False
-        self.settled = (
-            False  # resolved or failed. A cancelled future is neither, because the message is still published
-        )
-        self.future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the script recognises the message when it is sent again."""
-        return self.history.size > 0 or self.key is not None
-
-    def resolve(self, receipt: Receipt) -> None:
-        self.settled = True
-        if not self.future.done():
-            self.future.set_result(receipt)
-
-    def fail(self, error: BrokerError) -> None:
-        self.settled = True
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def fail_as_unanswered(self, why: str) -> None:
-        """Fail without a reply: the outcome of a sent message is unknown, an unsent one is certainly not stored."""
-        self.fail(PublishOutcomeUnknown(self.topic) if self.sent else BrokerUnavailable(why))
-
-
-class _Batch:
-    """Publishes of one partition that are sent together."""
-
-    __slots__ = ("items", "partition")
-
-    def __init__(self, partition: int, items: list[_PendingPublish]) -> None:
-        self.partition = partition
-        self.items = items
 
 
 class Publisher:
@@ -125,27 +71,25 @@ class Publisher:
         self._out_of_memory: set[int] = set()  # partitions whose server has no free memory
         self._seqs: dict[int, int] = {}
         self._connections: dict[int, Commands] = {}  # by partition, without suspended ones
-        self._unanswered: dict[int, _Batch] = {}
+        self._unanswered: dict[int, Batch] = {}
         self._last_stored: dict[int, LogPosition] = {}
         self._loop = asyncio.get_running_loop()
-        self._queue: Coalescer[_PendingPublish] = Coalescer(
+        self._queue: Coalescer[PendingPublish] = Coalescer(
             self._send_new_batch, call_soon=self._loop.call_soon, max_in_flight=1
         )
-        self._waiting: dict[float, dict[_PendingPublish, None]] = {}  # by timeout, each in the order of the deadlines
+        self._ordered: WeakValueDictionary[tuple[int, Hashable], PendingPublish] = WeakValueDictionary()
+        self._waiting: dict[float, dict[PendingPublish, None]] = {}  # by timeout, each in the order of the deadlines
         self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def publish(
-        self, partition: int, topic: str, payload: bytes, history: History, key: str | None, deadline_s: float
-    ) -> asyncio.Future[Receipt]:
+    def publish(self, partition: int, item: PendingPublish, order: Hashable | None) -> asyncio.Future[Receipt]:
         """Queue a publish. See `LogBroker.publish`."""
-        item = _PendingPublish(topic, payload, history, key, deadline_s, self._loop.time())
-        limit = self._options.max_payload_bytes
+        limit, size = self._options.max_payload_bytes, len(item.payload)
         if self._closed:
             item.fail(BrokerClosed("the Redis broker is stopped.", fix="publish before stop()"))
-        elif len(payload) > limit:
-            item.fail(PayloadTooLarge(len(payload), limit, where="Redis broker"))
+        elif size > limit:
+            item.fail(PayloadTooLarge(size, limit, where="Redis broker"))
         elif self._queue.waiting_bytes > self._options.max_queue_bytes:
             item.fail(
                 BrokerOverloaded(
@@ -154,11 +98,20 @@ class Publisher:
                 )
             )
         else:
-            self._waiting.setdefault(deadline_s, {})[item] = None
-            self._queue.add(partition, item, len(payload) + len(topic) + 64)
+            if order is not None:
+                self._follow(partition, item, order)
+            self._waiting.setdefault(item.timeout_s, {})[item] = None
+            self._queue.add(partition, item, size + len(item.topic) + 64)
             if self._timer is None:
                 self._timer = self._loop.call_later(_TICK_S, self._check_deadlines)
         return item.future
+
+    def _follow(self, partition: int, item: PendingPublish, order: Hashable) -> None:
+        """Let a publish fail if an earlier one of the same order fails."""
+        before = self._ordered.get((partition, order))
+        if before is not None and not before.settled:
+            before.follower = item
+        self._ordered[partition, order] = item
 
     def last_stored(self, partition: int) -> LogPosition | None:
         """Return the position of the last record that this publisher stored."""
@@ -175,9 +128,10 @@ class Publisher:
         for number in partitions:
             self._connections.pop(number, None)
         for batch in self._batches(partitions):
-            for item in batch.items:
-                if item.sent and not item.repeatable:
-                    item.fail_as_unanswered("")
+            lost = [item for item in batch.items if item.sent and not item.repeatable]
+            for item in lost:
+                item.fail_as_unanswered("")
+            self._fail_followers(lost)
             self._forget_settled(batch)
 
     def check_memory(self, commands: Commands, partitions: Collection[int]) -> None:
@@ -217,18 +171,18 @@ class Publisher:
 
     # -- batches
 
-    def _send_new_batch(self, partition: int, items: list[_PendingPublish]) -> None:
+    def _send_new_batch(self, partition: int, items: list[PendingPublish]) -> None:
         """Number and send a batch of the queue."""
         for item in items:  # numbered here, so that the items of a batch are next to each other in the ring
             item.seq = self._seqs[partition] = self._seqs.get(partition, 0) + 1
-        batch = self._unanswered[partition] = _Batch(partition, items)
+        batch = self._unanswered[partition] = Batch(partition, items)
         try:
             self._send(batch)
         except BaseException:
             del self._unanswered[partition]  # the queue counts a batch as answered if this raises
             raise
 
-    def _send(self, batch: _Batch) -> None:
+    def _send(self, batch: Batch) -> None:
         commands = self._connections.get(batch.partition)
         if commands is None:
             return
@@ -247,7 +201,7 @@ class Publisher:
         )
         commands.send(command, lambda reply: self._on_reply(commands, batch, sent, reply))
 
-    def _publish_without_history(self, batch: _Batch) -> tuple[bytes | str | int, ...]:
+    def _publish_without_history(self, batch: Batch) -> tuple[bytes | str | int, ...]:
         """Return the command for a batch without history: one plain publish of all messages, without a script."""
         messages = ((item.seq, item.topic, item.payload) for item in batch.items)
         return (
@@ -256,7 +210,7 @@ class Publisher:
             write_push(self._node, time.time_ns() // 1_000_000, messages),
         )
 
-    def _publish_with_history(self, batch: _Batch) -> tuple[bytes | str | int, ...]:
+    def _publish_with_history(self, batch: Batch) -> tuple[bytes | str | int, ...]:
         base = self._names.base(batch.partition)
         keys = [base + "m", base + "i", f"{base}r:{self._node}", *self._written_keys(base, batch)]
         command: list[bytes | str | int] = [
@@ -271,7 +225,7 @@ class Publisher:
             )  # fmt: skip
         return tuple(command)
 
-    def _written_keys(self, base: str, batch: _Batch) -> list[str]:
+    def _written_keys(self, base: str, batch: Batch) -> list[str]:
         """Return all further keys that the script writes, for a cluster.
 
         If some of these keys are being moved to another server, the cluster refuses the script before it starts.
@@ -282,7 +236,7 @@ class Publisher:
         receipts = {receipt_key(base, item.topic, item.key) for item in batch.items if item.key is not None}
         return [*streams, *receipts]
 
-    def _on_reply(self, commands: Commands, batch: _Batch, sent: tuple[_PendingPublish, ...], reply: Any) -> None:
+    def _on_reply(self, commands: Commands, batch: Batch, sent: tuple[PendingPublish, ...], reply: Any) -> None:
         if isinstance(reply, Lost) or commands is not self._connections.get(batch.partition):
             return  # the batch is sent again over the next connection
         if isinstance(reply, hiredis.ReplyError):
@@ -296,14 +250,14 @@ class Publisher:
             self._note_memory(batch.partition, full=False)
         self._forget_settled(batch)
 
-    def _resolve_all(self, partition: int, sent: tuple[_PendingPublish, ...], epoch: str, results: list[bytes]) -> None:
+    def _resolve_all(self, partition: int, sent: tuple[PendingPublish, ...], epoch: str, results: list[bytes]) -> None:
         for item, found in zip(sent, results, strict=True):
             receipt = _receipt(epoch, found.decode())
             if receipt.offset is not None and not receipt.duplicate:
                 self._last_stored[partition] = (epoch, receipt.offset)
             item.resolve(receipt)
 
-    def _on_refusal(self, batch: _Batch, sent: tuple[_PendingPublish, ...], why: str) -> None:
+    def _on_refusal(self, batch: Batch, sent: tuple[PendingPublish, ...], why: str) -> None:
         if has_error_code(why, WRONG_SERVER):
             return  # the connection is cut, and the batch is sent again over the next one
         error: BrokerError
@@ -320,7 +274,17 @@ class Publisher:
                 item.fail(error)
             else:
                 item.fail_as_unanswered("")
+        self._fail_followers(sent)
         self._forget_settled(batch)
+
+    def _fail_followers(self, failed: Iterable[PendingPublish]) -> None:
+        """Fail the publishes that must not be stored because an earlier one of the same order has failed."""
+        followers = [follower for item in failed for follower in item.take_followers() if not follower.settled]
+        for item in followers:
+            item.fail_as_unanswered("an earlier message of the same sender failed, and must be stored first.")
+            self._waiting.get(item.timeout_s, {}).pop(item, None)
+        if followers:
+            self._queue.drop(lambda item: item.settled)
 
     def _note_memory(self, partition: int, *, full: bool) -> None:
         if full == (partition in self._out_of_memory):
@@ -330,7 +294,7 @@ class Publisher:
         if before != bool(self._out_of_memory):
             self._on_memory(bool(self._out_of_memory))
 
-    def _forget_settled(self, batch: _Batch) -> None:
+    def _forget_settled(self, batch: Batch) -> None:
         """Forget the settled publishes of a batch. If all are settled, release the next batch of the partition."""
         for item in batch.items:
             if item.settled:
@@ -341,7 +305,7 @@ class Publisher:
         if not any(self._waiting.values()):
             self._idle.set()
 
-    def _batches(self, partitions: Collection[int]) -> list[_Batch]:
+    def _batches(self, partitions: Collection[int]) -> list[Batch]:
         return [self._unanswered[number] for number in partitions if number in self._unanswered]
 
     # -- deadlines
@@ -353,6 +317,7 @@ class Publisher:
         for item in late:
             item.fail_as_unanswered(f"{self._masked_url} did not accept the publish in time.")
             del self._waiting[item.timeout_s][item]
+        self._fail_followers(late)
         more = next(self._overdue(now), None) is not None
         if late and not more:
             self._queue.drop(lambda item: item.settled)
@@ -362,7 +327,7 @@ class Publisher:
             del self._waiting[timeout_s]
         self._timer = self._loop.call_later(0 if more else _TICK_S, self._check_deadlines) if self._waiting else None
 
-    def _overdue(self, now: float) -> Iterator[_PendingPublish]:
+    def _overdue(self, now: float) -> Iterator[PendingPublish]:
         for waiting in self._waiting.values():
             for item in waiting:
                 if item.deadline > now:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from hypothesis import settings
+from collections.abc import Callable, Hashable, Mapping
+
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from dws_core._log.records import Receipt
 from dws_core._log.stream.envelope import Draft
-from dws_core._log.stream.publishing import Failure, Flight, PublishQueue
+from dws_core._log.stream.publishing import Failure, Flight, Outcomes, Place, PublishQueue
 from dws_core._log.stream.settings import StreamSettings
 
 
@@ -323,15 +326,64 @@ def test_drain_gives_up_everything() -> None:
     assert (len(queue), queue.next_due()) == (0, None)
 
 
+def test_followers_of_failed_publish_are_not_sent() -> None:
+    queue = _queue()
+    for number, order in enumerate("abaa", 1):
+        queue.add(str(number), _draft(), 9.0, Place(order, number))
+    queue.opened(again=False)
+    flight = _next(queue)
+    assert [item.ticket for item in flight.items] == ["1", "2"]
+    queue.closed()
+    assert queue.fail_after({"a": 1}) == [("3", Failure.UNSENT), ("4", Failure.UNSENT)]
+    queue.opened(again=False)
+    assert [item.ticket for item in _next(queue).items] == ["1", "2"]
+    assert queue.next_flight(0) is None
+
+
+def test_followers_that_were_sent_are_unknown() -> None:
+    queue = _queue()
+    for number in range(1, 4):
+        queue.add(str(number), _draft(), 9.0, Place("a", number))
+    queue.opened(again=False)
+    _next(queue)
+    assert queue.fail_after({"a": 1}) == [("2", Failure.UNKNOWN), ("3", Failure.UNSENT)]
+    assert queue.fail_after({"a": 1}) == []
+
+
+def test_follower_in_taken_envelope_is_removed() -> None:
+    queue = _queue()
+    for number in range(1, 3):
+        queue.add(str(number), _draft(), 9.0, Place("ab"[number - 1], number))
+    queue.opened(again=False)
+    flight = queue.next_flight(0)
+    assert flight is not None
+    assert queue.fail_after({"b": 0}) == [("2", Failure.UNSENT)]
+    assert [item.ticket for item in flight.items] == ["1"]
+
+
+def test_abandoned_envelope_is_sent_before_later_one() -> None:
+    """Otherwise a publish of the later envelope would overtake it."""
+    queue = _queue(in_flight=2)
+    for number, due in enumerate((1.0, 1.0, 9.0), 1):
+        queue.add(str(number), _draft(), due)
+    queue.opened(again=False)
+    queue.confirmed(_next(queue))
+    _next(queue)
+    assert queue.expire(2.0) == [("1", Failure.UNKNOWN), ("2", Failure.UNKNOWN)]
+    queue.closed()
+    queue.opened(again=False)
+    assert _next(queue).first == 1
+
+
 class QueueAndStream(RuleBasedStateMachine):
-    """A queue, the stream that it writes to, and a tail that drops repeats by number.
+    """A queue, the stream that it writes to, and a tail that drops repeats by number. The publishes have two orders.
 
     The wire keeps the prefix rule: after a lost append, no later append of the same connection is stored.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = _queue(envelope_records=3, in_flight=3)
+        self.queue = self.make_queue()
         self.air: list[tuple[Flight[str], int, list[Draft]]] = []
         self.stream: list[tuple[int, list[Draft]]] = []
         self.read = self.highest = 0
@@ -340,16 +392,31 @@ class QueueAndStream(RuleBasedStateMachine):
         self.outcomes: dict[str, object] = {}
         self.delivered: list[str] = []
         self.live = False
+        self.orders: dict[str, str] = {}
+        self.before: dict[str, list[str]] = {}  # the publishes of the same order that had no outcome
 
-    def _note(self, outcomes: list[tuple[str, object]]) -> None:
+    def make_queue(self) -> PublishQueue[str]:
+        return _queue(envelope_records=3, in_flight=3)
+
+    def _note(self, outcomes: Outcomes[str]) -> None:
+        failed: dict[Hashable, int] = {}
         for ticket, outcome in outcomes:
             assert ticket not in self.outcomes, "each publish has one outcome"
             self.outcomes[ticket] = outcome
+            if isinstance(outcome, Failure):
+                order = self.orders[ticket]
+                failed[order] = min(int(ticket), failed.get(order, int(ticket)))
+        if failed:
+            self._note(self.queue.fail_after(failed))
 
-    @rule(deadline=st.integers(1, 20))
-    def publish(self, deadline: int) -> None:
+    @rule(deadline=st.integers(1, 20), order=st.sampled_from("ab"))
+    def publish(self, deadline: int, order: str) -> None:
         self.count += 1
-        assert self.queue.add(str(self.count), _draft(b"%d" % self.count), self.now + deadline)
+        ticket = str(self.count)
+        same = (other for other, its in self.orders.items() if its == order)
+        self.before[ticket] = [other for other in same if other not in self.outcomes]
+        self.orders[ticket] = order
+        assert self.queue.add(ticket, _draft(b"%d" % self.count), self.now + deadline, Place(order, self.count))
 
     @precondition(lambda self: not self.live)
     @rule()
@@ -378,6 +445,13 @@ class QueueAndStream(RuleBasedStateMachine):
     def refuse_next(self) -> None:
         flight, _, _ = self.air.pop(0)
         self._note(self.queue.refused(flight))
+
+    @precondition(lambda self: self.air)
+    @rule()
+    def block_all(self) -> None:
+        for flight, _, _ in self.air:
+            self.queue.failed(flight, sent=False)
+        self.air.clear()
 
     @precondition(lambda self: self.live)
     @rule(stored=st.integers(0, 3))
@@ -421,6 +495,13 @@ class QueueAndStream(RuleBasedStateMachine):
         numbers = [int(ticket) for ticket in self.delivered]
         assert numbers == sorted(set(numbers))
 
+    @invariant()
+    def no_publish_overtakes_an_earlier_one(self) -> None:
+        """A client that repeats what has failed, in order, therefore keeps its order."""
+        for ticket in self.delivered:
+            for other in self.before[ticket]:
+                assert other in self.delivered, f"{ticket} is stored, and {other} of the same order is not"
+
     def teardown(self) -> None:
         self._note(self.queue.drain())
         assert len(self.outcomes) == self.count
@@ -429,3 +510,95 @@ class QueueAndStream(RuleBasedStateMachine):
 
 TestQueueAndStream = QueueAndStream.TestCase
 TestQueueAndStream.settings = settings(max_examples=100, stateful_step_count=30)
+
+
+class FailsNoFollowers(PublishQueue[str]):
+    def fail_after(self, failed: Mapping[Hashable, int]) -> Outcomes[str]:
+        return []
+
+
+class FailsWaitingFollowersOnly(PublishQueue[str]):
+    def fail_after(self, failed: Mapping[Hashable, int]) -> Outcomes[str]:
+        flights, self._flights = self._flights, type(self._flights)()
+        outcomes = super().fail_after(failed)
+        self._flights = flights
+        return outcomes
+
+
+class DropsAbandonedEnvelopes(PublishQueue[str]):
+    def _drop_abandoned(self) -> None:
+        kept = [flight for flight in self._flights if any(item.ticket is not None for item in flight.items)]
+        self._flights = type(self._flights)(kept)
+
+
+def refused_moment(world: QueueAndStream) -> None:
+    """A publish expires while its envelope, which the broker did not take, waits."""
+    world.publish(1, "a")
+    world.publish(20, "a")
+    world.connect()
+    world.send()
+    world.block_all()
+    world.wait(2)
+    world.send()
+    while world.air:
+        world.store_next(replied=True)
+
+
+def cut_with_two_envelopes(world: QueueAndStream) -> None:
+    """An envelope expires while the next one, which has a follower and another publish, waits."""
+    world.publish(20, "b")
+    world.connect()
+    world.send()
+    world.store_next(replied=True)
+    for deadline, order in ((1, "a"), (1, "a"), (1, "a"), (20, "a"), (20, "b")):
+        world.publish(deadline, order)
+    world.send()
+    world.cut(0)
+    world.wait(2)
+    world.cut(0)
+    world.connect()
+    world.send()
+    while world.air:
+        world.store_next(replied=True)
+
+
+@pytest.mark.parametrize("script", [refused_moment, cut_with_two_envelopes])
+@pytest.mark.parametrize("mutant", [FailsNoFollowers, FailsWaitingFollowersOnly, DropsAbandonedEnvelopes, None])
+def test_script_detects_broken_rule(
+    script: Callable[[QueueAndStream], None], mutant: type[PublishQueue[str]] | None
+) -> None:
+    class World(QueueAndStream):
+        def make_queue(self) -> PublishQueue[str]:
+            return (mutant or PublishQueue)(StreamSettings(envelope_records=3, in_flight=3))
+
+    world = World()
+    script(world)
+    world._read_all()
+    stored = {"1", "2"} if script is refused_moment else {"1", *"23456"}
+    broken = {
+        refused_moment: (FailsNoFollowers, FailsWaitingFollowersOnly),
+        cut_with_two_envelopes: (DropsAbandonedEnvelopes,),
+    }
+    assert set(world.delivered) <= stored
+    if mutant in broken[script]:
+        with pytest.raises(AssertionError, match="of the same order is not"):
+            world.no_publish_overtakes_an_earlier_one()
+    else:
+        world.no_publish_overtakes_an_earlier_one()
+
+
+def test_model_detects_broken_rule() -> None:
+    class Broken(QueueAndStream):
+        def make_queue(self) -> PublishQueue[str]:
+            return FailsNoFollowers(StreamSettings(envelope_records=3, in_flight=3))
+
+    search = settings(
+        max_examples=2_000,
+        stateful_step_count=30,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        deadline=None,
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Broken, settings=search)

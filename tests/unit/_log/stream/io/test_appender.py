@@ -14,7 +14,7 @@ from dws_core._log.stream.envelope import Draft
 from dws_core._log.stream.io.appender import Appender
 from dws_core._log.stream.io.host import Log, Ticket
 from dws_core._log.stream.partition_log import PartitionEvent, PartitionLog
-from dws_core._log.stream.publishing import Failure, PublishQueue
+from dws_core._log.stream.publishing import Failure, Place, PublishQueue
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import WireBlocked, WireInfo, WireLost, WireRefused
 
@@ -53,7 +53,8 @@ class Node:
 
     def add(self, payload: bytes) -> None:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        assert self.log.queue.add((future, "t"), Draft("t", payload, 1, 1), 99.0)
+        place = Place(payload, 1)
+        assert self.log.queue.add(Ticket(future, "t", 0, place), Draft("t", payload, 1, 1), 99.0, place)
 
     async def flushed(self) -> list[BaseException]:
         """Flush, wait until all tasks have ended, and return their errors."""
@@ -93,6 +94,19 @@ async def test_waiting_publishes_are_appended_in_order() -> None:
     assert await node.flushed() == []
     assert node.stored == [b"a", b"b", b"c"]
     assert node.blocked == [None, None, None]
+
+
+@virtual
+async def test_envelope_without_its_failed_publishes_is_sent() -> None:
+    """They fail after the envelope was formed, and before it is passed to the wire."""
+    node = await Node(envelope_records=2).open()
+    for payload in (b"a", b"b"):
+        node.add(payload)
+    node.appender.flush(node.log)
+    node.log.queue.fail_after({b"b": 0})
+    assert await node.flushed() == []
+    assert node.stored == [b"a"]
+    assert node.wire.streams[0].records[0].count(b"b") == 0
 
 
 @virtual

@@ -14,6 +14,7 @@ from dws_core._errors import (
     PublishOutcomeUnknown,
 )
 from dws_core._log.records import History
+from dws_core._log.stream.publishing import PublishQueue
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import WireBlocked, WireLost, WireRefused
 
@@ -121,6 +122,31 @@ async def test_refused_publish_is_certainly_not_stored() -> None:
 
 
 @virtual
+async def test_many_deadlines_need_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look goes through all publishes that wait. All of them fail within a tenth of a second of their deadline."""
+    looks, expire = 0, PublishQueue.expire
+
+    def counting(self: PublishQueue[object], now: float) -> object:
+        nonlocal looks
+        looks += 1
+        return expire(self, now)
+
+    async with StreamDesk() as desk:
+        desk.server.up = False
+        desk.server.cut()
+        await desk.sink.reports("degraded")
+        monkeypatch.setattr(PublishQueue, "expire", counting)
+        loop, late = asyncio.get_running_loop(), list[float]()
+        for number in range(1000):
+            due = loop.time() + 1.0 + number / 1000
+            future = desk.publish(b"x", deadline_s=1.0 + number / 1000)
+            future.add_done_callback(lambda done, due=due: late.append(loop.time() - due) or done.exception())  # type: ignore[misc]
+        await asyncio.wait({future})
+        assert looks <= 2 * 12
+        assert 0 <= min(late) <= max(late) <= 0.11
+
+
+@virtual
 async def test_earlier_deadline_is_noticed() -> None:
     async with StreamDesk() as desk:
         desk.troubles.next["append"] += [WireBlocked("an alarm")] * 1000
@@ -216,3 +242,34 @@ async def test_lost_message_to_all_is_sent_again() -> None:
         desk.troubles.next["send_control"].append(WireLost("cut"))
         assert (await desk.publish(b"a", size=0)).offset is None
         assert desk.sink.payloads == [b"a"]
+
+
+@virtual
+async def test_followers_of_expired_publish_fail_with_it() -> None:
+    """A publish of another order is stored."""
+    async with StreamDesk() as desk:
+        desk.troubles.next["append"] += [WireBlocked("an alarm")] * 100
+        first = desk.publish(b"first", deadline_s=1.0, order="a")
+        later = desk.publish(b"later", deadline_s=60.0, order="a")
+        other = desk.publish(b"other", deadline_s=60.0, order="b")
+        with pytest.raises(BrokerUnavailable):
+            await first
+        assert isinstance(later.exception(), BrokerUnavailable)
+        assert not other.done()
+        desk.troubles.next["append"].clear()
+        await other
+        again = [desk.publish(payload, order="a") for payload in (b"first", b"later")]
+        await asyncio.gather(*again)
+        assert desk.sink.payloads == [b"other", b"first", b"later"]
+
+
+@virtual
+async def test_followers_in_both_queues_fail() -> None:
+    async with StreamDesk() as desk:
+        desk.troubles.next["append"] += [WireBlocked("an alarm")] * 100
+        first = desk.publish(b"first", deadline_s=1.0, order="a")
+        later = desk.publish(b"later", deadline_s=60.0, order="a", size=0)
+        with pytest.raises(BrokerUnavailable):
+            await first
+        assert later.done()
+        assert isinstance(later.exception(), BrokerUnavailable)
