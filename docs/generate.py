@@ -215,7 +215,7 @@ GROUPS: Final = {
         "[Write a topic matcher](../plugins/write-a-topic-matcher.md) is the guide.",
     ),
     "Authenticators": (
-        "Authenticator AuthenticatorFactory TokenVerifier Handshake Principal",
+        "Authenticator TokenAuthenticator AuthenticatorFactory TokenVerifier Handshake Principal",
         "[Write an authenticator](../plugins/write-an-authenticator.md) is the guide.",
     ),
     "Errors": (

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dws_core._auth.bearer import BearerAuthenticator, WebSocketOAuth2PasswordBearer
 from dws_core._auth.interface import Handshake, Principal
+from dws_core._auth.jwt import JWTAuthenticator
+from dws_core._auth.permissions import Permissions
 from dws_core._compat import DEPRECATED as _DEPRECATED
 from dws_core._compat import LAZY as _LAZY
 from dws_core._compat import create_broker
@@ -94,6 +96,7 @@ __all__ = [
     "InvalidSubscription",
     "InvalidSubscriptionMessage",
     "InvalidTopic",
+    "JWTAuthenticator",
     "LayoutMismatch",
     "Limits",
     "Message",
@@ -103,6 +106,7 @@ __all__ = [
     "OriginNotAllowed",
     "PayloadTooLarge",
     "PendingPublish",
+    "Permissions",
     "PluginConflict",
     "PluginLoadError",
     "PluginNotFound",

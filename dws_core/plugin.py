@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dws_core._auth.interface import Authenticator, AuthenticatorFactory, Handshake, Principal, TokenVerifier
+from dws_core._auth.interface import (
+    Authenticator,
+    AuthenticatorFactory,
+    Handshake,
+    Principal,
+    TokenAuthenticator,
+    TokenVerifier,
+)
 from dws_core._errors import (
     AuthenticationFailed,
     BrokerClosed,
@@ -119,6 +126,7 @@ __all__ = [
     "TailEvent",
     "TailSink",
     "TailState",
+    "TokenAuthenticator",
     "TokenVerifier",
     "TopicIndex",
     "TopicMatch",

@@ -121,7 +121,15 @@ class BearerAuthenticator:
         """
         if handshake.token is None:
             raise AuthenticationFailed("no bearer token in the handshake")
-        principal = self._verify(handshake.token)
+        return await self.authenticate_token(handshake.token)
+
+    async def authenticate_token(self, token: str) -> Principal:
+        """Return the principal of a token.
+
+        Raises:
+            AuthenticationFailed: The token is not valid.
+        """
+        principal = self._verify(token)
         if inspect.isawaitable(principal):
             principal = await principal
         if principal is None:

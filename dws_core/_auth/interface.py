@@ -74,6 +74,27 @@ class Authenticator(Protocol):
         Raises:
             AuthenticationFailed: The credentials are missing, malformed, wrong or expired. The client may see the text
                 as the reason of the refusal, so never put the secret into it.
+            TimeoutError: The credentials cannot be verified now. The client may try again.
+        """
+        ...
+
+
+@runtime_checkable
+class TokenAuthenticator(Authenticator, Protocol):
+    """An authenticator that can also verify a token without a handshake. This method is optional.
+
+    With it, a client can replace its token on an open connection (`refresh`), and send its token in its first message.
+    """
+
+    async def authenticate_token(self, token: str) -> Principal:
+        """Return the principal of a token that a client has sent in a message.
+
+        Called for each `refresh`, and for each first message with a token. The token is text of at least one character,
+        at most as long as a message may be (`Limits.message_bytes`). Otherwise as `authenticate`.
+
+        Raises:
+            AuthenticationFailed: The token is malformed, wrong or expired. The client may see the text.
+            TimeoutError: The token cannot be verified now. The client may try again.
         """
         ...
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
@@ -25,8 +25,13 @@ from dws_core._wire.close_codes import CloseCode
 
 logger = logging.getLogger("dws")
 
+E = TypeVar("E", bound=WebSocketException)
+
 _LINES_PER_S: Final = 10
 """Maximum number of refused handshakes that are logged per second."""
+
+_BUSY_EVERY_S: Final = 60.0
+"""Time in seconds between two lines about refusals for the same limit, which come in thousands."""
 
 _SHOWN: Final = 200
 """Maximum number of characters of a header that are logged."""
@@ -41,10 +46,17 @@ class _Lines:
 
 
 _lines = _Lines()
+_busy_allowances: dict[str, TokenBucket] = {}
 
 
 class _Made:
-    """Marks an error of the functions below, which have logged it."""
+    """Marks an error of the functions below, which have logged it.
+
+    Attributes:
+        refused_for: Reason by which refusals are counted.
+    """
+
+    refused_for: str = "other"
 
 
 class _HTTP(_Made, HTTPException):
@@ -87,6 +99,10 @@ class _InvalidClose(_Made, InvalidMessage): ...
 
 class _BusyHTTP(_HTTP, WebSocketException):
     status = 503
+
+
+class _CrowdHTTP(_HTTP, WebSocketException):
+    status = 429
 
 
 class _BusyClose(_Made, WebSocketException, StarletteRefusal):
@@ -150,31 +166,53 @@ def _reason_of(error: Exception) -> str:
     return f"the check of the handshake failed with {type(error).__name__}"
 
 
-def refuse_authentication(websocket: WebSocket, message: str, *, fix: str = "") -> AuthenticationFailed:
+def _counted(error: E, reason: str) -> E:
+    """Return the error with the reason by which it is counted."""
+    error.refused_for = reason  # type: ignore[attr-defined]  # each of them is a _Made
+    return error
+
+
+def _is_news(reason: str) -> bool:
+    """Return whether a refusal for a limit should be logged: the first one in a minute."""
+    allowance = _busy_allowances.setdefault(reason, TokenBucket(1 / _BUSY_EVERY_S, 1, now=0.0))
+    return not allowance.take(time.monotonic())
+
+
+def refuse_authentication(
+    websocket: WebSocket, message: str, *, fix: str = "", reason: str = "credentials"
+) -> AuthenticationFailed:
     """Return the error to raise: HTTP 401 before accept, close code 1008 after it."""
     log_refusal(websocket, message)
-    return (_AuthHTTP if can_answer(websocket) else _AuthClose)(message, fix=fix)
+    return _counted((_AuthHTTP if can_answer(websocket) else _AuthClose)(message, fix=fix), reason)
 
 
 def refuse_origin(websocket: WebSocket, origin: str, host: str) -> OriginNotAllowed:
     """Return the error to raise: HTTP 403 before accept, close code 1008 after it."""
     log_refusal(websocket, "this origin is not allowed")
-    return (_OriginHTTP if can_answer(websocket) else _OriginClose)(origin, host=host)
+    return _counted((_OriginHTTP if can_answer(websocket) else _OriginClose)(origin, host=host), "origin")
 
 
 def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> InvalidMessage:
     """Return the error to raise: HTTP 400 before accept, close code 1008 after it."""
     log_refusal(websocket, message)
-    return (_InvalidHTTP if can_answer(websocket) else _InvalidClose)(message, fix=fix)
+    return _counted((_InvalidHTTP if can_answer(websocket) else _InvalidClose)(message, fix=fix), "malformed")
 
 
-def refuse_busy(websocket: WebSocket, message: str) -> WebSocketException:
-    """Return the error to raise: HTTP 503 before accept, close code 1013 after it."""
-    log_refusal(websocket, message)
-    return (_BusyHTTP if can_answer(websocket) else _BusyClose)(message)
+def refuse_busy(websocket: WebSocket, message: str, *, reason: str) -> WebSocketException:
+    """Return the error to raise: HTTP 503 before accept, close code 1013 after it. Logged once per minute."""
+    if _is_news(reason):
+        log_refusal(websocket, f"{message}; logged at most once per minute")
+    return _counted((_BusyHTTP if can_answer(websocket) else _BusyClose)(message), reason)
+
+
+def refuse_crowd(websocket: WebSocket, message: str, *, reason: str) -> WebSocketException:
+    """Return the error to raise: HTTP 429 before accept, close code 1013 after it. Logged once per minute."""
+    if _is_news(reason):
+        log_refusal(websocket, f"{message}; logged at most once per minute")
+    return _counted((_CrowdHTTP if can_answer(websocket) else _BusyClose)(message), reason)
 
 
 def refuse_stopped(websocket: WebSocket, message: str) -> WebSocketException:
     """Return the error to raise after accept if the node has stopped in the meantime: close code 1012."""
     log_refusal(websocket, message)
-    return _StoppedClose(message)
+    return _counted(_StoppedClose(message), "stopped")

@@ -60,10 +60,21 @@ class Limits:
             `--ws-ping-interval`), because the node cannot read that setting.
         connections: Maximum number of connections of this node. Further clients are refused with HTTP 503, or closed
             with 1013 if they are already accepted. If None, the number is not limited.
+        connections_per_user: Maximum number of connections of one user to this node. Further ones are refused with HTTP
+            429, or closed with 1013 if they are already accepted. If None, the number is not limited.
+        connections_per_address: Maximum number of connections from one address to this node, including those in their
+            handshake, by the address that the server reports. Refusals: see `connections_per_user`. If None, the number
+            is not limited.
         handshake_s: Timeout in seconds for checking a handshake, which includes the authenticator. After that, the client
             is refused with HTTP 503, or closed with 1013 if it is already accepted.
+        hello_timeout_s: Time in seconds in which a client without credentials must send its token, if the manager has
+            `hello=True`. After that, the connection is closed with 1008.
         idle_s: How long a connection without filters may send nothing, in seconds. After that, it is closed with 1001.
             If None, it stays open.
+        expiry_warning_s: How long before its principal expires a connection receives `expiring`, in seconds, but at most
+            half of the remaining time. If None, it receives no warning.
+        connection_age_s: Maximum age of a connection, in seconds. It is closed with 4001 at a random time in the last
+            tenth of it, so that not all clients reconnect together. If None, the age is not limited.
         close_timeout_s: Timeout in seconds for writing the queued frames and the close frame. After that, the
             connection is dropped.
 
@@ -91,8 +102,13 @@ class Limits:
     pos_interval_s: float = 25.0
     ping_s: float = 20.0
     connections: int | None = None
+    connections_per_user: int | None = None
+    connections_per_address: int | None = None
     handshake_s: float = 10.0
+    hello_timeout_s: float = 10.0
     idle_s: float | None = None
+    expiry_warning_s: float | None = 30.0
+    connection_age_s: float | None = None
     close_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -140,8 +156,13 @@ OVER_LIMIT: Final = {
     "pos_interval_s": "a `pos` frame is sent",
     "ping_s": "clients may reconnect after twice this time",
     "connections": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
+    "connections_per_user": f"HTTP 429, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
+    "connections_per_address": f"HTTP 429, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
     "handshake_s": f"HTTP 503, or {CloseCode.TRY_AGAIN_LATER:d} after accept",
+    "hello_timeout_s": f"closed with {CloseCode.POLICY_VIOLATION:d}",
     "idle_s": f"closed with {CloseCode.GOING_AWAY:d}",
+    "expiry_warning_s": "`expiring` is sent",
+    "connection_age_s": f"closed with {CloseCode.DRAINED:d}",
     "close_timeout_s": "the connection is dropped",
 }
 """For each field of `Limits`, what happens above the limit. `docs/generate.py` makes the docs table from it."""

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from dws_core._log.records import History
+from dws_core._wire.node_topics import COMMANDS
+
+COMMANDS_HISTORY: Final = History(size=1_000, ttl_s=3_600.0)
+"""History of the commands to all nodes. A node that is cut off for longer may miss commands."""
 
 _MAX_CACHED: Final = 65_536
 """Maximum number of topics in the cache. When it is full, the cache is cleared."""
@@ -30,6 +34,8 @@ class HistoryPolicy:
 
     def of(self, topic: str) -> History:
         """Return the history of a topic."""
+        if topic == COMMANDS:
+            return COMMANDS_HISTORY
         if not self._rules:
             return self._default
         if (found := self._cache.get(topic)) is None:

@@ -149,6 +149,10 @@ _RULES: Final = {
         "a number of seconds, zero or more",
         "write the number of seconds, such as startup_patience_s=30",
     ),
+    "hello": _Rule(lambda value: isinstance(value, bool), "True or False", "write hello=True, or omit it"),
+    "stamp_sender": _Rule(
+        lambda value: isinstance(value, bool), "True or False", "write stamp_sender=True, or omit it"
+    ),
     "adapt_server": _Rule(
         lambda value: isinstance(value, bool), "True or False", "write adapt_server=True, or omit it"
     ),

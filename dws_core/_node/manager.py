@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib import import_module
 from typing import Any, Self
 
 from starlette.websockets import WebSocket
 
 from dws_core._auth.interface import Authenticator, Authorize, Principal, TokenVerifier
-from dws_core._auth.refusal import logged_refusal, refuse_busy, refuse_stopped
-from dws_core._errors import BrokerUnavailable, ConfigurationError
+from dws_core._auth.refusal import logged_refusal, refuse_stopped
+from dws_core._errors import BrokerUnavailable, ConfigurationError, ConnectionClosed
 from dws_core._limits.backlog import SlowConsumer
 from dws_core._limits.limits import Limits
 from dws_core._log.backoff import Backoff
@@ -26,18 +25,21 @@ from dws_core._log.records import History, Layout
 from dws_core._node.arguments import check_arguments
 from dws_core._node.broker.choose import choose_broker
 from dws_core._node.broker.plain_broker import AdaptedBroker
+from dws_core._node.connection.admission import Admission
 from dws_core._node.connection.authenticator import choose_authenticator
 from dws_core._node.connection.connect_block import ConnectBlock
 from dws_core._node.connection.connection import Connection
-from dws_core._node.connection.handshake import HandshakeChecker, check_given_id, id_of
+from dws_core._node.connection.handshake import HandshakeChecker, check_given_id, new_id
+from dws_core._node.connection.hello import make_hello
+from dws_core._node.connection.token_checker import TokenChecker
 from dws_core._node.not_started import not_started
-from dws_core._node.notices import log_frames, warn_of_open_channel
-from dws_core._node.publish_methods import PublishMethods
+from dws_core._node.notices import warn_of_open_channel
 from dws_core._node.publisher import Completed, Publisher
 from dws_core._node.recovery.history import StoredMessages
 from dws_core._node.request_methods import RequestMethods
 from dws_core._node.runtime import NodeRuntime, NodeSettings
 from dws_core._node.stats import Counters, NodeHealth, NodeStats
+from dws_core._node.user_methods import UserMethods
 from dws_core._plugins.registry import PluginRegistry, default_registry
 from dws_core._topics.interface import TopicMatcher
 from dws_core._wire import server_messages
@@ -49,7 +51,7 @@ from dws_core._wire.node_topics import check_conn_id
 logger = logging.getLogger("dws")
 
 
-class WebSocketManager(PublishMethods, RequestMethods):
+class WebSocketManager(UserMethods, RequestMethods):
     """A node: the connections of one process, joined through the broker with those of all other nodes of its channel.
 
     Arguments that name a plugin accept the name of an installed plugin or an object. A name may carry the options of the
@@ -66,17 +68,22 @@ class WebSocketManager(PublishMethods, RequestMethods):
         authenticator: Authenticates handshakes. If None, connections are not authenticated.
         verify_token: Verifies tokens for a named authenticator. Sync or async. Refused if the authenticator does not use
             it.
-        authorize: Returns whether a principal may perform an action on a topic or filter. Sync or async. If None,
-            everything is allowed.
+        hello: Whether to accept clients without credentials, which must send their token in the first message, `connect`,
+            within `Limits.hello_timeout_s`. For clients that can set neither a header nor a subprotocol. If a client
+            disconnects before that, the handler receives a closed connection.
+        authorize: `Permissions`, or a function that returns whether a principal may perform an action on a topic or
+            filter. Sync or async. If None, everything is allowed.
         allowed_origins: Origins whose pages may connect, in addition to the node's own, such as
             `https://app.example.com`. `https://*.example.com` allows all hosts below it, and `*` any origin.
         history: How much of a topic is kept for reconnecting clients, by filter. The first matching filter applies, so
             put specific filters first. Topics without a matching filter keep `History()`, which covers a reconnect within
-            minutes. Broadcasts are the topic `$all`, direct messages `$conn/<id>`. Only filters that begin with `$` match
-            those. All nodes of a channel must use the same settings.
+            minutes. Broadcasts are the topic `$all`, direct messages `$conn/<id>`, those to users `$user/<id>`. Only
+            filters that begin with `$` match those. All nodes of a channel must use the same settings.
         limits: Limits of the node. If None, the defaults of `Limits`.
         untyped: How to treat a client's message with neither a `type` nor a `topic`: `refuse` answers it with
             `invalid-message`, `broadcast` sends it to every connection, as in the original library.
+        stamp_sender: Whether messages that clients publish reach other clients with the member `from`: the id of the
+            principal, or the connection id of a client that is not authenticated. The node sets it, never the client.
         startup_patience_s: How long a start retries while the broker is unavailable, in seconds. If 0, it fails at once. A
             server that is stopped during this time ends when it is over.
         adapt_server: Whether to give a uvicorn the protocol classes of `dws_core.server` when the manager starts. They make
@@ -101,11 +108,13 @@ class WebSocketManager(PublishMethods, RequestMethods):
         topic_matcher: str | TopicMatcher = "mqtt",
         authenticator: str | Authenticator | None = None,
         verify_token: TokenVerifier | None = None,
+        hello: bool = False,
         authorize: Authorize | None = None,
         allowed_origins: Collection[str] = (),
         history: Mapping[str, History] | None = None,
         limits: Limits | None = None,
         untyped: Untyped = "refuse",
+        stamp_sender: bool = False,
         startup_patience_s: float = 0.0,
         adapt_server: bool = True,
         registry: PluginRegistry | None = None,
@@ -122,26 +131,32 @@ class WebSocketManager(PublishMethods, RequestMethods):
         chosen = plugins.codec(codec) if isinstance(codec, str) else codec
         codecs = {**plugins.codecs(), chosen.name: chosen}
         authenticator = choose_authenticator(plugins, authenticator, verify_token)
-        self._handshakes = HandshakeChecker(codecs, chosen, authenticator, allowed_origins)
-        self._settings = self._make_settings(chosen, codecs, history or {}, authorize=authorize, untyped=untyped)
-        self._publisher = self._settings.publisher
+        self._handshakes = HandshakeChecker(codecs, chosen, authenticator, allowed_origins, hello=hello)
+        tokens = TokenChecker(authenticator, self.limits.handshake_s)
+        self._hello = make_hello(tokens, self.limits) if hello else None
+        self._settings = self._make_settings(
+            chosen,
+            codecs,
+            history or {},
+            authorize=authorize,
+            tokens=tokens,
+            untyped=untyped,
+            stamps_sender=stamp_sender,
+        )
+        self._publisher, self._admission = self._settings.publisher, self._settings.admission
         self._runtime = NodeRuntime.build(self._settings)
         self._startup_patience_s = startup_patience_s
         self._adapts_server = adapt_server
         self._starting_or_stopping = asyncio.Lock()
-        self._opening = 0
         self._runtime_used = False
         self._running = False
-        self._frames_logged = False
 
     def _make_settings(
         self,
         codec: Codec,
         codecs: Mapping[str, Codec],
         history: Mapping[str, History],
-        *,
-        authorize: Authorize | None,
-        untyped: Untyped,
+        **resolved: Any,
     ) -> NodeSettings:
         broker = self.broker if isinstance(self.broker, LogBroker) else AdaptedBroker(self.broker)
         layout = Layout(channel=self.broker_channel, partitions=broker.partitions)
@@ -154,10 +169,10 @@ class WebSocketManager(PublishMethods, RequestMethods):
             codecs=codecs,
             limits=self.limits,
             policy=policy,
-            authorize=authorize,
-            untyped=untyped,
             publisher=Publisher(broker, codec, codecs=codecs.values(), layout=layout, policy=policy, counters=counters),
             counters=counters,
+            admission=Admission(self._handshakes, self.limits, counters),
+            **resolved,
         )
 
     # -- life cycle
@@ -274,31 +289,36 @@ class WebSocketManager(PublishMethods, RequestMethods):
             InvalidFilter: The topic is not a filter.
             BrokerClosed: The node is not started.
         """
-        with logged_refusal(websocket):
+        with logged_refusal(websocket), self._admission.opening():
             await self._runtime.pacer.wait_turn()
             self._check_running(websocket)
-            self._check_room(websocket)
             if topic is not None:
                 self._matcher.check_filter(topic)
             if conn_id is not None:
                 check_given_id(websocket, conn_id)
-            codec, principal = await self._accept(websocket, principal)
-            if not self._running:
-                raise refuse_stopped(websocket, "the node was stopped during the handshake")
-            if conn_id is None:
-                conn_id = id_of(websocket, principal) if principal is not None else secrets.token_urlsafe(16)
+            runtime, commands = self._runtime, self._runtime.commands.count
+            codec, principal = await self._admission.admit(websocket, principal, connections=len(self))
             connection = Connection(
-                websocket,
-                conn_id,
-                topic,
-                principal=principal,
-                codec=codec,
-                slow_consumer=slow_consumer,
-                host=self._runtime,
+                websocket, conn_id or "", principal=principal, codec=codec, slow_consumer=slow_consumer, host=runtime
             )
-            self._log_frames_once(connection)
-            self._runtime.serve(connection)
+            with suppress(ConnectionClosed), self._admission.leaving_on_error(connection):
+                await self._open(connection, topic, commands)
             return connection
+
+    async def _open(self, connection: Connection, topic: str | None, commands: int) -> None:
+        """Add an admitted connection. If it has no principal yet, wait for its first message."""
+        first: JSON = None
+        if self._hello is not None and connection.principal is None:
+            principal, first = await self._hello.wait(connection)
+            self._admission.identify(connection.websocket, principal)
+            connection.principal = principal
+        if not self._running:
+            raise refuse_stopped(connection.websocket, "the node was stopped during the handshake")
+        if not connection.id:
+            connection.id = new_id(connection.websocket, connection.principal)
+        if topic is not None:
+            connection.topics.add(topic)
+        self._runtime.serve(connection, first, commands=commands)
 
     def connect(
         self,
@@ -344,27 +364,6 @@ class WebSocketManager(PublishMethods, RequestMethods):
     def _check_running(self, websocket: WebSocket | None = None) -> None:
         if not self._running:
             raise not_started(None if websocket is None else websocket.scope)
-
-    async def _accept(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
-        """Check and accept a handshake, which counts as a connection in the meantime."""
-        self._opening += 1
-        try:
-            async with asyncio.timeout(self.limits.handshake_s):
-                return await self._handshakes.accept(websocket, principal)
-        except TimeoutError as error:
-            raise refuse_busy(websocket, "the handshake was not checked in time") from error
-        finally:
-            self._opening -= 1
-
-    def _check_room(self, websocket: WebSocket) -> None:
-        limit = self.limits.connections
-        if limit is not None and len(self) + self._opening >= limit:
-            raise refuse_busy(websocket, f"the node has reached its limit of {limit} connections")
-
-    def _log_frames_once(self, connection: Connection) -> None:
-        if not self._frames_logged:
-            self._frames_logged = True
-            log_frames(connection.takes_ready_frames)
 
     # -- messages
 

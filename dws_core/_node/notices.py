@@ -7,8 +7,8 @@ import logging
 logger = logging.getLogger("dws")
 
 
-def log_frames(ready: bool) -> None:
-    """Log whether the server accepts ready frames."""
+def log_frames(ready: bool) -> bool:
+    """Log whether the server accepts ready frames. Return True."""
     if ready:
         logger.info("the server accepts ready frames: each delivery is framed once and written directly")
     else:
@@ -16,6 +16,7 @@ def log_frames(ready: bool) -> None:
             "the server does not accept ready frames, so deliveries use ASGI messages: same behaviour, slower. "
             "Fix: use uvicorn with --ws auto, its default, or with --ws dws_core.server:WebSocketProtocol"
         )
+    return True
 
 
 def warn_of_open_channel(channel: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -33,6 +33,9 @@ class Completed:
     def __await__(self) -> Generator[Any, None, None]:
         return
         yield  # makes this a generator
+
+
+_NOTHING: Final[Mapping[str, str]] = {}
 
 
 class Publisher:
@@ -80,7 +83,7 @@ class Publisher:
         data: JSON,
         *,
         key: str | None = None,
-        exclude: str | None = None,
+        attributes: Mapping[str, str] = _NOTHING,
         order: Hashable | None = None,
     ) -> list[asyncio.Future[Receipt]]:
         """Publish the same data to several topics, without waiting. The futures hold the broker's answers.
@@ -92,7 +95,7 @@ class Publisher:
             topics: Valid topics.
             data: Any JSON value.
             key: Idempotency key. If None, a repeat is a new message.
-            exclude: Name of the sender that does not receive the message, see `Senders`. If None, everybody receives it.
+            attributes: Attributes of the envelope, such as `EXCLUDE` and `SENDER`.
             order: Publishes with the same value keep their order through failures. See `LogBroker.publish`.
 
         Raises:
@@ -100,7 +103,7 @@ class Publisher:
             InvalidMessage: The key is too long or empty, or cannot be encoded in UTF-8.
             CodecError: One of the node's codecs cannot encode the data.
         """
-        return self._store_each(topics, self._check_and_encode(topics, data, key, exclude), key, order)
+        return self._store_each(topics, self._check_and_encode(topics, data, key, attributes), key, order)
 
     def partitions_of(self, topics: Iterable[str]) -> list[int]:
         """Return the partition of each topic."""
@@ -114,7 +117,8 @@ class Publisher:
         Raises:
             BrokerClosed: The node is stopped, and the calling thread runs no event loop.
         """
-        payload, here = self._check_and_encode(topics, data, key, exclude), running_loop()
+        attributes = _NOTHING if exclude is None else {EXCLUDE: exclude}
+        payload, here = self._check_and_encode(topics, data, key, attributes), running_loop()
         if self._loop is not None and self._loop is not here:
             return [*call_in_loop(self._loop, len(topics), partial(self._store_each, topics, payload, key))]
         if here is None:
@@ -131,12 +135,14 @@ class Publisher:
         partition = partition_of(topic, self._layout)
         return self._broker.publish(partition, topic, payload, history=History.none())
 
-    def _check_and_encode(self, topics: Sequence[str], data: JSON, key: str | None, exclude: str | None) -> bytes:
+    def _check_and_encode(
+        self, topics: Sequence[str], data: JSON, key: str | None, attributes: Mapping[str, str]
+    ) -> bytes:
         for topic in topics:
             self._check_topic(topic)
         if key is not None:
             check_key(key)
-        return self._encode(data, self._header if exclude is None else header_of(self._codec.name, {EXCLUDE: exclude}))
+        return self._encode(data, header_of(self._codec.name, attributes) if attributes else self._header)
 
     def _encode(self, data: JSON, header: bytes) -> bytes:
         payload = header + self._codec.encode(data)

@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 from dws_core._auth.interface import Authorize
 from dws_core._limits.limits import Limits
 from dws_core._log.contract import LogBroker
+from dws_core._log.partition import partition_of
 from dws_core._log.policy import HistoryPolicy
 from dws_core._log.records import Layout
 from dws_core._node.asking.requester import Requester
 from dws_core._node.asking.responder import Responder
+from dws_core._node.connection.admission import Admission
 from dws_core._node.connection.connection import Connection
+from dws_core._node.connection.lifetimes import Lifetimes
 from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core._node.connection.senders import Senders
+from dws_core._node.connection.token_checker import TokenChecker
+from dws_core._node.notices import log_frames
 from dws_core._node.pacing import Pacer
 from dws_core._node.publisher import Publisher
 from dws_core._node.recovery.attach import Attach
@@ -32,8 +37,11 @@ from dws_core._node.recovery.replayer import Replayer
 from dws_core._node.recovery.replays import Replays
 from dws_core._node.recovery.shared_reads import SharedReads
 from dws_core._node.recovery.shared_searches import SharedSearches
+from dws_core._node.requests.commands import Commands
 from dws_core._node.requests.dispatcher import Dispatcher
 from dws_core._node.requests.past import Past
+from dws_core._node.requests.permission import Permission
+from dws_core._node.requests.refresh import Refresh, Removal
 from dws_core._node.requests.resume import Resume
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.sending.overruns import Overruns
@@ -45,6 +53,7 @@ from dws_core._topics.router import Router
 from dws_core._wire.close_codes import CloseCode
 from dws_core._wire.codecs import Codec
 from dws_core._wire.message import JSON, Untyped
+from dws_core._wire.node_topics import COMMANDS
 
 logger = logging.getLogger("dws")
 
@@ -61,9 +70,12 @@ class NodeSettings:
         limits: Limits of the node.
         policy: History settings by topic.
         authorize: Authorizes requests. If None, every request is allowed.
+        tokens: Verifies tokens in messages.
         untyped: How to treat messages without type and topic.
+        stamps_sender: Whether messages of clients carry the id of their sender.
         publisher: Publishes messages.
         counters: Counters of the node, which survive a restart.
+        admission: Counts the connections of users and addresses.
     """
 
     broker: LogBroker
@@ -73,9 +85,12 @@ class NodeSettings:
     limits: Limits
     policy: HistoryPolicy
     authorize: Authorize | None
+    tokens: TokenChecker
     untyped: Untyped
+    stamps_sender: bool
     publisher: Publisher
     counters: Counters
+    admission: Admission
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -94,6 +109,7 @@ class NodeRuntime:
     router: Router[Connection]
     fanout: Fanout
     connections: ConnectionRegistry
+    lifetimes: Lifetimes
     senders: Senders
     requester: Requester
     responder: Responder
@@ -102,18 +118,21 @@ class NodeRuntime:
     cursors: Cursors
     attachments: Attachments
     attempts: Attempts
+    removal: Removal
     replays: Replays
     overruns: Overruns = field(default_factory=Overruns)
     history: HistoryReader = field(init=False)
     dispatcher: Dispatcher = field(init=False)
+    commands: Commands = field(init=False)
     tail_sink: NodeTailSink = field(init=False)
+    has_served: bool = False
 
     @classmethod
     def build(cls, settings: NodeSettings) -> NodeRuntime:
         """Create and wire the objects of one run. No I/O."""
         fanout, router = Fanout(settings.counters), Router[Connection](settings.matcher)
         connections, caches = ConnectionRegistry(), LogCaches(settings.policy.of)
-        interest = Interest(router, settings.matcher, settings.layout)
+        interest, attachments = Interest(router, settings.matcher, settings.layout), Attachments()
         runtime = cls(
             settings=settings,
             limits=settings.limits,
@@ -124,18 +143,21 @@ class NodeRuntime:
             router=router,
             fanout=fanout,
             connections=connections,
+            lifetimes=Lifetimes(settings.limits, fanout=fanout, pacer=Pacer(1)),
             senders=Senders(connections),
             requester=Requester(settings.publisher, settings.codecs),
             responder=Responder(connections, fanout, settings.publisher, settings.codecs),
             caches=caches,
             interest=interest,
             cursors=Cursors(caches, interest, fanout, settings.broker),
-            attachments=Attachments(),
+            attachments=attachments,
             attempts=Attempts(),
+            removal=Removal(attachments, fanout),
             replays=Replays(settings.matcher),
         )
         runtime.history = runtime._build_history()
         runtime.dispatcher = runtime._build_dispatcher()
+        runtime.commands = runtime._build_commands()
         runtime.tail_sink = runtime._build_tail_sink()
         return runtime
 
@@ -155,6 +177,7 @@ class NodeRuntime:
         self.caches.begin(heads.values())
         self.settings.publisher.start()
         self.tasks.spawn(self._update_cursors(), name="cursor updates")
+        self.tasks.spawn(self.lifetimes.run(), name="ends of connections")
         if self.limits.idle_s is not None:
             self.tasks.spawn(self._close_idle(self.limits.idle_s), name="search for idle connections")
 
@@ -173,10 +196,16 @@ class NodeRuntime:
             self.cursors.send_updates(exclude=self.attachments)
             await asyncio.gather(*(c.close(CloseCode.SERVICE_RESTART) for c in self.connections))
 
-    def serve(self, connection: Connection) -> None:
-        """Add an accepted connection, whose handler is the current task, and start to read from it."""
+    def serve(self, connection: Connection, first: JSON, *, commands: int) -> None:
+        """Add an accepted connection, whose handler is the current task, and start to read from it.
+
+        `first` is a message that it has sent, or None. `commands` is the number of commands before its handshake.
+        """
+        self.has_served = self.has_served or log_frames(connection.takes_ready_frames)
         self.connections.add(connection)
-        connection._serve()
+        self.lifetimes.begin(connection)
+        connection._serve(first)
+        self.commands.overtook(connection, commands)
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection whose handler has ended. A connection that is not here is no error."""
@@ -186,7 +215,9 @@ class NodeRuntime:
     def on_closed(self, connection: Connection) -> None:
         """Forget a connection whose socket is closed: nothing is sent to it any more."""
         self.router.remove(connection)
-        self.connections.discard(connection)
+        if self.connections.discard(connection):
+            self.settings.admission.on_closed(connection)
+        self.lifetimes.forget(connection)
         self.senders.on_closed(connection)
         self.cursors.forget(connection)
         self.attachments.remove(connection)
@@ -218,6 +249,7 @@ class NodeRuntime:
             deliveries=self.counters.deliveries,
             dropped=self.counters.dropped,
             overflows=self.counters.overflows,
+            refused=dict(self.counters.refused),
         )
 
     async def delivered(self, topics: Sequence[str]) -> None:
@@ -266,7 +298,7 @@ class NodeRuntime:
         )
 
     def _build_dispatcher(self) -> Dispatcher:
-        settings = self.settings
+        settings, permission = self.settings, Permission(self.settings.authorize, self.settings.matcher)
         attach = Attach(
             SharedReads(settings.broker, self.tasks, self.pacer, self.attempts),
             recovers=settings.broker.capabilities.recovery,
@@ -292,13 +324,35 @@ class NodeRuntime:
             publisher=settings.publisher,
             matcher=settings.matcher,
             limits=settings.limits,
-            authorize=settings.authorize,
+            permission=permission,
             untyped=settings.untyped,
+            stamps_sender=settings.stamps_sender,
             resume=resume,
+            refresh=self._build_refresh(permission),
             senders=self.senders,
             responder=self.responder,
             past=self._build_past(attach),
             fanout=self.fanout,
+        )
+
+    def _build_refresh(self, permission: Permission) -> Refresh:
+        return Refresh(
+            self.settings.tokens,
+            permission=permission,
+            lifetimes=self.lifetimes,
+            removal=self.removal,
+            fanout=self.fanout,
+        )
+
+    def _build_commands(self) -> Commands:
+        settings = self.settings
+        return Commands(
+            self.connections,
+            removal=self.removal,
+            codecs=settings.codecs,
+            history=self.history if settings.broker.capabilities.recovery else None,
+            tasks=self.tasks,
+            partition=partition_of(COMMANDS, settings.layout),
         )
 
     def _build_past(self, attach: Attach) -> Past:
@@ -337,6 +391,7 @@ class NodeRuntime:
             cursors=self.cursors,
             attachments=self.attachments,
             attempts=self.attempts,
+            commands=self.commands,
             senders=self.senders,
             requester=self.requester,
             responder=self.responder,

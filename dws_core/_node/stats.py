@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from dws_core._log.records import BrokerState
 
@@ -12,6 +13,7 @@ class Counters:
     """Running counts since the node was created. See `NodeStats`.
 
     Attributes:
+        refused: Refused clients by reason.
         plan_version: How often an outbox became direct or stopped being direct. The fan-out discards its plans when this
             number changes.
     """
@@ -21,6 +23,7 @@ class Counters:
     deliveries: int = 0
     dropped: int = 0
     overflows: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
     plan_version: int = 0
 
 
@@ -38,6 +41,8 @@ class NodeStats:
         deliveries: Messages multiplied by the connections they were sent to.
         dropped: Deliveries dropped because their connection was too slow.
         overflows: Connections closed with 4000 because they were too slow.
+        refused: Clients that were refused, by reason: `origin`, `credentials`, `hello` (no valid token in the first
+            message), `malformed`, `full`, `user` and `address` (too many connections), `timeout`, `stopped`.
     """
 
     connections: int
@@ -49,6 +54,7 @@ class NodeStats:
     deliveries: int
     dropped: int
     overflows: int
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

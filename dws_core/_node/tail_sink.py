@@ -17,6 +17,7 @@ from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.interest import Interest
 from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._node.recovery.replays import Replays
+from dws_core._node.requests.commands import Commands
 from dws_core._node.sending.fanout import Fanout
 from dws_core._node.sending.shared_message import SharedMessage
 from dws_core._node.stats import Counters
@@ -26,7 +27,7 @@ from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import Position
 from dws_core._wire.envelope import has_attributes
-from dws_core._wire.node_topics import ALL, conn_id_of, is_request
+from dws_core._wire.node_topics import ALL, COMMANDS, conn_id_of, is_request, user_of
 
 logger = logging.getLogger("dws")
 
@@ -54,6 +55,7 @@ class NodeTailSink:
         cursors: Cursors,
         attachments: Attachments,
         attempts: Attempts,
+        commands: Commands,
         senders: Senders,
         requester: Requester,
         responder: Responder,
@@ -69,6 +71,7 @@ class NodeTailSink:
         self._cursors = cursors
         self._attachments = attachments
         self._attempts = attempts
+        self._commands = commands
         self._senders = senders
         self._requester = requester
         self._responder = responder
@@ -91,6 +94,7 @@ class NodeTailSink:
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
         """Send a `gap` to every connection that needs the partition."""
         logger.warning("partition %d lost its position (%s); messages may have been lost", partition, reason)
+        self._commands.on_discontinuity(partition, self._caches[partition])
         self._caches.reset(head)
         self._replays.on_discontinuity(reason, head)
         informed = self._attachments.on_discontinuity(reason, head)
@@ -122,8 +126,10 @@ class NodeTailSink:
             return self._router.receivers(topic)
         if topic == ALL:
             return self._connections.everyone
-        conn_id = conn_id_of(topic)
-        return None if conn_id is None else self._connections.by_id(conn_id)
+        if (conn_id := conn_id_of(topic)) is not None:
+            return self._connections.by_id(conn_id)
+        user = user_of(topic)
+        return None if user is None else self._connections.by_user(user)
 
     def _has_cursor_in(self, connection: Connection, partition: int) -> bool:
         return self._cursors.holds_cursor(connection) and partition in self._interest.partitions(connection)
@@ -146,5 +152,7 @@ class NodeTailSink:
         """Take a record for the node itself."""
         if is_request(record.topic):
             self._responder.on_request(record)
+        elif record.topic == COMMANDS:
+            self._commands.on_record(record)
         elif record.topic == self._requester.topic:
             self._requester.on_reply(record)

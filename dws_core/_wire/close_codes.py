@@ -94,8 +94,10 @@ _FACTS: Final = {
     CloseCode.TOO_SLOW: _Facts(
         reason="too slow: the outbox is over its limit", meaning="client reads too slowly, over `outbox_bytes`"
     ),
-    CloseCode.DRAINED: _Facts(reason="drained", sent=False),
-    CloseCode.TOKEN_EXPIRED: _Facts(reason="token expired", sent=False),
+    CloseCode.DRAINED: _Facts(
+        reason="drained", meaning="connection is too old, over `connection_age_s`", advice="at once"
+    ),
+    CloseCode.TOKEN_EXPIRED: _Facts(reason="token expired", advice="with a new token"),
     CloseCode.NO_PONG: _Facts(reason="no answer to pings", sent=False),
     CloseCode.DISCONNECTED: _Facts(reason="disconnected by the application", reconnect=False),
     CloseCode.FORBIDDEN: _Facts(reason="forbidden", reconnect=False, sent=False),

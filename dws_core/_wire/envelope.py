@@ -18,12 +18,17 @@ from dws_core._errors import CodecError
 EXCLUDE: Final = "exclude"
 """Attribute with the name of the sender that does not receive the message."""
 
+SENDER: Final = "from"
+"""Attribute with the id of the client that published the message."""
+
 _ATTRIBUTED: Final = b"2 "
 
 
 def header_of(codec: str, attributes: Mapping[str, str] | None = None) -> bytes:
     """Return the header line for payloads of a codec, including the line feed."""
-    return f"2 {codec} {urlencode(attributes)}\n".encode() if attributes else f"1 {codec}\n".encode()
+    if not attributes:
+        return f"1 {codec}\n".encode()
+    return f"2 {codec} {urlencode(attributes, errors='surrogatepass')}\n".encode()
 
 
 def open_envelope(payload: bytes) -> tuple[str, bytes]:
@@ -54,4 +59,9 @@ def attributes_of(payload: bytes) -> dict[str, str]:
     if not has_attributes(payload):
         return {}
     words = payload.partition(b"\n")[0].decode("ascii", "replace").split(" ")
-    return dict(parse_qsl(words[-1], keep_blank_values=True))
+    return dict(parse_qsl(words[-1], keep_blank_values=True, errors="surrogatepass"))
+
+
+def sender_of(payload: bytes) -> str | None:
+    """Return the id of the client that published a message, or None if it is not stamped."""
+    return attributes_of(payload).get(SENDER)

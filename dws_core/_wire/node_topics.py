@@ -1,4 +1,4 @@
-"""Topics that are reserved for the node: those of broadcasts, direct messages, requests and replies."""
+"""Topics that are reserved for the node: broadcasts, direct messages, users, commands, requests and replies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from dws_core._errors import ConfigurationError, InvalidMessage
 ALL: Final = "$all"
 """Topic of broadcasts."""
 
+COMMANDS: Final = "$commands"
+"""Topic of the commands to all nodes."""
+
 _CONN: Final = "$conn/"
+_USER: Final = "$user/"
 _NODE: Final = "$node/"
 _REQUEST: Final = "$request/"
 _REQUEST_CONN: Final = "$request/conn/"
 _REQUEST_USER: Final = "$request/user/"
-_MAX_CONN_ID_BYTES: Final = 256
+_MAX_ID_BYTES: Final = 256
 
 
 def check_conn_id(conn_id: str) -> str:
@@ -25,19 +29,29 @@ def check_conn_id(conn_id: str) -> str:
         InvalidMessage: The id is empty, is longer than 256 bytes of UTF-8, or cannot be encoded in UTF-8.
         ConfigurationError: The application gives an id that is no text.
     """
-    given: object = conn_id  # an application may not be type-checked
+    return _check_id(conn_id, "a connection id", fix="choose a shorter id, or let the node choose one")
+
+
+def check_user_id(user: str) -> str:
+    """Return the id of a principal, unchanged, if messages can be sent to it.
+
+    Raises:
+        InvalidMessage: The id is empty, is longer than 256 bytes of UTF-8, or cannot be encoded in UTF-8.
+        ConfigurationError: The application gives an id that is no text.
+    """
+    return _check_id(user, "the id of a user", fix="choose a shorter id")
+
+
+def _check_id(text: str, what: str, *, fix: str) -> str:
+    given: object = text  # an application may not be type-checked
     if not isinstance(given, str):
         raise ConfigurationError(
-            f"a connection id must be text, got a value of type {type(given).__qualname__}.",
-            fix="convert it with str()",
+            f"{what} must be text, got a value of type {type(given).__qualname__}.", fix="convert it with str()"
         )
-    size = len(conn_id.encode("utf-8", "surrogatepass"))
-    if not conn_id or size > _MAX_CONN_ID_BYTES or any("\ud800" <= c <= "\udfff" for c in conn_id):
-        raise InvalidMessage(
-            f"a connection id must be valid text of 1 to {_MAX_CONN_ID_BYTES} bytes, got {size} bytes.",
-            fix="choose a shorter id, or let the node choose one",
-        )
-    return conn_id
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if not text or size > _MAX_ID_BYTES or any("\ud800" <= c <= "\udfff" for c in text):
+        raise InvalidMessage(f"{what} must be valid text of 1 to {_MAX_ID_BYTES} bytes, got {size} bytes.", fix=fix)
+    return text
 
 
 def conn_topic(conn_id: str) -> str:
@@ -48,6 +62,27 @@ def conn_topic(conn_id: str) -> str:
 def conn_id_of(topic: str) -> str | None:
     """Return the connection id of a `$conn/…` topic, or None for any other topic."""
     return _rest(topic, _CONN)
+
+
+def user_topic(user: str) -> str:
+    """Return the topic of a user. The id is percent-encoded. Nothing is published to that of an invalid id."""
+    return _USER + quote(user, safe="", errors="surrogatepass")
+
+
+def user_of(topic: str) -> str | None:
+    """Return the id of the user of a `$user/…` topic, or None for any other topic."""
+    return _rest(topic, _USER)
+
+
+def own_topics(conn_id: str, user: str | None) -> tuple[str, ...]:
+    """Return the reserved topics that a connection receives, whatever its filters are.
+
+    Args:
+        conn_id: Id of the connection.
+        user: Id of its principal. None if it is not authenticated.
+    """
+    topics = ALL, conn_topic(conn_id)
+    return topics if user is None else (*topics, user_topic(user))
 
 
 def node_topic(node: str) -> str:

@@ -13,19 +13,20 @@ from dws_core._topics.filters import is_reserved
 from dws_core._wire.client_errors import ClientError
 from dws_core._wire.cursor import Position, format_cursor
 from dws_core._wire.message import JSON
-from dws_core._wire.node_topics import conn_id_of
+from dws_core._wire.node_topics import conn_id_of, user_of
 
 ServerMessage: TypeAlias = dict[str, JSON]
 RequestId: TypeAlias = str | int | None
 Cursor: TypeAlias = Mapping[int, Position]
 
 
-def message(topic: str, pos: str | None, *, replay: RequestId = None) -> ServerMessage:
+def message(topic: str, pos: str | None, sender: str | None = None, *, replay: RequestId = None) -> ServerMessage:
     """Return a delivery without its `data`, which the fan-out appends in encoded form.
 
     Args:
-        topic: Topic of the record. A broadcast and a direct message have no `topic` member.
+        topic: Topic of the record. A broadcast, a direct message and a message to a user have no `topic` member.
         pos: Position in the log. If None, the topic has no history.
+        sender: Id of the client that published the record. If None, the node does not stamp senders.
         replay: Id of the `subscribe` whose past contains the message. If None, the message belongs to no such past.
     """
     members: ServerMessage = {"type": "message"}
@@ -33,8 +34,12 @@ def message(topic: str, pos: str | None, *, replay: RequestId = None) -> ServerM
         members["topic"] = topic
     elif (conn_id := conn_id_of(topic)) is not None:
         members["conn_id"] = conn_id
+    elif (user := user_of(topic)) is not None:
+        members["user"] = user
     if pos is not None:
         members["pos"] = pos
+    if sender is not None:
+        members["from"] = sender
     if replay is not None:
         members["replay"] = replay
     return members
@@ -62,7 +67,12 @@ def connected(
 
 
 def ack(
-    request_id: RequestId, *, pos: str | None = None, cursor: Cursor | None = None, recovered: bool | None = None
+    request_id: RequestId,
+    *,
+    pos: str | None = None,
+    cursor: Cursor | None = None,
+    recovered: bool | None = None,
+    expires_in_s: float | None = None,
 ) -> ServerMessage:
     """Return the reply to a request that has been carried out.
 
@@ -71,6 +81,7 @@ def ack(
         pos: Position of the stored message, for a `send`.
         cursor: The client's new cursor, for a `subscribe`. With `recovered`, the position at which the past begins.
         recovered: Whether the requested past follows, for a `subscribe` with `last` or a cursor.
+        expires_in_s: Time until the new token expires, in seconds, for a `refresh`.
     """
     members = _reply("ack", request_id)
     if pos is not None:
@@ -79,18 +90,28 @@ def ack(
         members["cursor"] = format_cursor(cursor)
     if recovered is not None:
         members["recovered"] = recovered
+    if expires_in_s is not None:
+        members["expires_in_s"] = round(expires_in_s, 3)
     return members
 
 
 def history(
-    request_id: RequestId, *, topic: str, messages: Iterable[tuple[JSON, str]], cursor: str, skipped: int = 0
+    request_id: RequestId,
+    *,
+    topic: str,
+    messages: Iterable[tuple[JSON, str, str | None]],
+    cursor: str,
+    skipped: int = 0,
 ) -> ServerMessage:
-    """Return the reply to `history`. `messages` are pairs of data and position, oldest first.
+    """Return the reply to `history`. `messages` are data, position and sender (or None), oldest first.
 
     `skipped` is the number of messages that cannot be expressed in the client's codec.
     """
     members = _reply("history", request_id)
-    members |= {"topic": topic, "messages": [{"data": data, "pos": pos} for data, pos in messages], "cursor": cursor}
+    listed = [
+        {"data": data, "pos": pos, **({} if sender is None else {"from": sender})} for data, pos, sender in messages
+    ]
+    members |= {"topic": topic, "messages": listed, "cursor": cursor}
     if skipped:
         members["skipped"] = skipped
     return members
@@ -128,6 +149,16 @@ def gap(filters: Iterable[str], reason: str, cursor: Cursor, *, replay: RequestI
 def pos(cursor: Cursor) -> ServerMessage:
     """Return a new cursor for a client whose topics are quiet."""
     return {"type": "pos", "cursor": format_cursor(cursor)}
+
+
+def expiring(in_s: float) -> ServerMessage:
+    """Return the warning that the connection's token expires in `in_s` seconds."""
+    return {"type": "expiring", "in_s": round(in_s, 3)}
+
+
+def unsubscribed(topic: str, reason: str) -> ServerMessage:
+    """Return the notification that the node has removed a filter."""
+    return {"type": "unsubscribed", "topic": topic, "reason": reason}
 
 
 def replayed(request_id: RequestId, cursor: Cursor) -> ServerMessage:

@@ -19,7 +19,7 @@ from dws_core._wire.codecs import Codec, encode_within
 from dws_core._wire.message import JSON
 from dws_core.client._announcer import Announcer, OnGap
 from dws_core.client._answering import Answering, OnRequest
-from dws_core.client._endpoint import Ending, Endpoint, Token, codec_of, ending_of
+from dws_core.client._endpoint import Ending, Endpoint, OnUnauthenticated, Token, codec_of, ending_of
 from dws_core.client._events import (
     Answered,
     Connected,
@@ -35,6 +35,7 @@ from dws_core.client._events import (
 )
 from dws_core.client._link import Link
 from dws_core.client._publishing import Publishing, PublishMethods, Recalled
+from dws_core.client._refreshing import Refreshing
 from dws_core.client._replies import Replies
 from dws_core.client._state import ClientState, stored_messages
 from dws_core.client._subscription import Subscription, Subscriptions
@@ -65,9 +66,13 @@ class Client(PublishMethods):
 
     Args:
         url: URL of the node, `ws://` or `wss://`.
-        token: Bearer token, or a function that returns one for each connection. The function may be sync or async.
+        token: Bearer token, or a function that returns one for each connection, and before the current one expires. The
+            function may be sync or async.
         codec: `json`, `msgpack`, the codec of an installed plugin such as `cbor?canonical=yes`, or a codec object.
         on_gap: Function to call with a `Gap` when messages may have been lost. Sync or async. If None, gaps are logged.
+        on_unauthenticated: Function to call with the `AuthenticationFailed` when a node refuses the token. If it returns
+            True, the client tries again with a new token after its backoff. Otherwise, or if None, the client ends. Sync
+            or async.
         cursor: Cursor of an earlier client, from which to resume. Subscribe before you enter the client to resume
             there.
         headers: Further header fields of the handshake.
@@ -94,6 +99,7 @@ class Client(PublishMethods):
         token: Token | None = None,
         codec: str | Codec = "json",
         on_gap: OnGap | None = None,
+        on_unauthenticated: OnUnauthenticated | None = None,
         cursor: str | None = None,
         headers: Mapping[str, str] | None = None,
         allowed_redirects: Collection[str] = (),
@@ -109,6 +115,7 @@ class Client(PublishMethods):
             url=url,
             codec=codec_of(codec),
             token=token,
+            on_unauthenticated=on_unauthenticated,
             headers=headers or {},
             allowed_redirects=frozenset(allowed_redirects),
             ssl=ssl,
@@ -125,6 +132,7 @@ class Client(PublishMethods):
         self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)
         self._postponing = Backoff(first_s=0.1, max_s=5.0)
         self._tasks = Tasks()
+        self._refreshing = Refreshing(self._endpoint, self._ask, self._tasks)
         self._announcer = Announcer(on_gap, self._tasks)
         self._answering = Answering(self._publishing.publish, self._tasks)
         self._changed = asyncio.Event()
@@ -221,7 +229,7 @@ class Client(PublishMethods):
         return subscription
 
     def inbox(self) -> Subscription:
-        """Receive broadcasts and direct messages. Without an inbox they are dropped.
+        """Receive broadcasts, direct messages and messages to the user. Without an inbox they are dropped.
 
         Raises:
             ConnectionClosed: The client is closed.
@@ -303,9 +311,12 @@ class Client(PublishMethods):
                     await self._on_event(event, link)
         except (DWSError, OSError, SocketError, TimeoutError) as error:
             ending = ending_of(error, self._endpoint.url, was_connected=self._was_connected)
-            return Ending(error=ending.error, at_once=True) if link is not None and link.leaving else ending
+            if link is not None and link.leaving:
+                return Ending(error=ending.error, at_once=True)
+            return await self._endpoint.reconsider(ending)
         finally:
             self._link = None
+            self._refreshing.end()
             self._state.offline()
             if link is not None:
                 if link.since_s is not None and asyncio.get_running_loop().time() - link.since_s > _STEADY_S:
@@ -342,7 +353,7 @@ class Client(PublishMethods):
             case Leave(in_s=in_s):
                 self._tasks.spawn(link.leave(in_s), name="dws client leaves its node")
             case Expiring():
-                self._tasks.spawn(self._refresh(), name="dws client refreshes its token")
+                self._refreshing.begin()
             case Postponed():
                 self._tasks.spawn(self._reopen(event), name="dws client subscribes again")
 
@@ -359,15 +370,6 @@ class Client(PublishMethods):
     async def _reopen(self, refused: Postponed) -> None:
         await asyncio.sleep(max(refused.retry_in_s, self._postponing.next_s()))
         self._send_soon(self._state.reopen(refused.subscription))
-
-    async def _refresh(self) -> None:
-        """Send the node a new token. If that fails, the node closes with 4002, and the next connection sends one."""
-        if not callable(self._endpoint.token):
-            return
-        try:
-            await self._ask({"type": "refresh", "data": {"token": await self._endpoint.fresh_token()}})
-        except DWSError as error:
-            logger.warning("cannot refresh the token: %s", error)
 
     # -- inside
 

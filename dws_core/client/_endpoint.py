@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -22,8 +23,13 @@ from dws_core._wire.codecs import Codec, JSONCodec, MsgpackCodec
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+logger = logging.getLogger("dws.client")
+
 Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
 """A bearer token, or a function that returns a fresh one for each connection. The function may be sync or async."""
+
+OnUnauthenticated: TypeAlias = Callable[[AuthenticationFailed], bool | Awaitable[bool]]
+"""Returns whether to try again with a new token, after a node has refused one. Sync or async."""
 
 _CODECS: Final[Mapping[str, Callable[[], Codec]]] = {"json": JSONCodec, "msgpack": MsgpackCodec}
 _MAX_MESSAGE_BYTES: Final = 16_777_216
@@ -54,12 +60,14 @@ class Ending:
         retry: Whether to reconnect.
         at_once: Whether to reconnect without delay.
         retry_in_s: Minimum delay before the next attempt, in seconds.
+        is_refused: Whether the node has refused the token.
     """
 
     error: DWSError
     retry: bool = True
     at_once: bool = False
     retry_in_s: float = 0.0
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +78,7 @@ class Endpoint:
         url: URL of the node, `ws://` or `wss://`.
         codec: Codec to offer as the subprotocol `dws.v1.<name>`.
         token: Token to send as `Authorization: Bearer`. If None, no token is sent.
+        on_unauthenticated: Function that returns whether to try again after a node has refused the token.
         headers: Further header fields.
         allowed_redirects: Names of the hosts to which a node may redirect the client.
         ssl: TLS settings for `wss://`. If None, the system's defaults.
@@ -80,6 +89,7 @@ class Endpoint:
     url: str
     codec: Codec
     token: Token | None
+    on_unauthenticated: OnUnauthenticated | None
     headers: Mapping[str, str]
     allowed_redirects: frozenset[str]
     ssl: SSLContext | None
@@ -126,6 +136,20 @@ class Endpoint:
                 "the client's token function raised an exception.", fix="correct the function, see the cause"
             ) from error
 
+    async def reconsider(self, ending: Ending) -> Ending:
+        """Let the application decide whether to reconnect after the node has refused the token."""
+        if self.on_unauthenticated is None or not isinstance(ending.error, AuthenticationFailed):
+            return ending
+        if not ending.is_refused:
+            return ending
+        try:
+            again = self.on_unauthenticated(ending.error)
+            again = await again if inspect.isawaitable(again) else again
+        except Exception:
+            logger.exception("on_unauthenticated of the client raised an exception, so the client ends")
+            return ending
+        return replace(ending, retry=again is True)
+
 
 def codec_of(codec: str | Codec) -> Codec:
     """Return the codec with a name. A codec object is returned unchanged. Plugins are searched for other names.
@@ -171,7 +195,7 @@ def ending_of(error: Exception, url: str, *, was_connected: bool) -> Ending:
 def _refused_by_http(status: int, url: str, *, was_connected: bool) -> Ending:
     text = f"the handshake for {urlsplit(url).path or '/'} was refused with HTTP {status}."
     if status == 401:
-        return Ending(error=AuthenticationFailed(text, fix="check the token"), retry=False)
+        return Ending(error=AuthenticationFailed(text, fix="check the token"), retry=False, is_refused=True)
     if status == 403:
         fix = "check the path, for which Starlette answers 403 if it is unknown, and the origin"
         return Ending(error=AuthenticationFailed(text, fix=fix), retry=was_connected)

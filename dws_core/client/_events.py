@@ -17,15 +17,19 @@ class Message:
 
     Attributes:
         data: The payload, any JSON value.
-        topic: Topic to which it was published. None for a broadcast or a direct message.
+        topic: Topic to which it was published. None for a broadcast, a direct message, or a message to a user.
         conn_id: Connection id to which a direct message was sent. None for any other message.
+        user: Id of the user to whom the message was sent. None for any other message.
         position: Position in its log. None if its topic has no history.
+        sender: Id of the client that published it, if the node stamps senders.
     """
 
     data: JSON
     topic: str | None = None
     conn_id: str | None = None
+    user: str | None = None
     position: str | None = None
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotSubscribed:
-    """The node has refused a filter. `subscription` is the number of the subscription with a past, or None."""
+    """The node has refused or removed a filter. `subscription` is the number of the one with a past, or None."""
 
     filter: str
     error: DWSError

@@ -49,7 +49,13 @@ def stored_messages(topic: str, reply: Mapping[str, Any]) -> list[Message]:
     """
     try:
         return [
-            Message(data=found["data"], topic=topic, position=text_or_none(found, "pos")) for found in reply["messages"]
+            Message(
+                data=found["data"],
+                topic=topic,
+                position=text_or_none(found, "pos"),
+                sender=text_or_none(found, "from"),
+            )
+            for found in reply["messages"]
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise broken() from error
@@ -209,8 +215,9 @@ class ClientState:
     def _read_message(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         if not (self.online or self._plain):
             return  # the replay starts at the cursor, so messages before the reply to `connect` are sent again
-        text, topic, conn_id = (text_or_none(frame, name) for name in ("pos", "topic", "conn_id"))
-        message = Message(data=frame["data"], topic=topic, conn_id=conn_id, position=text)
+        names = ("pos", "topic", "conn_id", "user", "from")
+        text, topic, conn_id, user, sender = (text_or_none(frame, name) for name in names)
+        message = Message(data=frame["data"], topic=topic, conn_id=conn_id, user=user, position=text, sender=sender)
         position = None if text is None else parse_position(text)
         news = {} if position is None else {position.partition: position}
         if "replay" in frame:
@@ -300,6 +307,12 @@ class ClientState:
     def _read_expiring(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         yield Expiring(in_s=seconds_of(frame, "in_s"))
 
+    def _read_unsubscribed(self, frame: Mapping[str, Any]) -> Iterable[Event]:
+        filter_, reason = text_of(frame, "topic"), text_of(frame, "reason")
+        self.in_force.discard(filter_)
+        if self._filters.pop(filter_, None) is not None:
+            yield NotSubscribed(filter=filter_, error=Refused(reason, f"the node has removed the filter {filter_!r}"))
+
     _READERS: Final = {
         "message": _read_message,
         "request": _read_request,
@@ -312,6 +325,7 @@ class ClientState:
         "replayed": _read_replayed,
         "reconnect": _read_reconnect,
         "expiring": _read_expiring,
+        "unsubscribed": _read_unsubscribed,
     }
 
     # -- inside

@@ -24,6 +24,7 @@ LAYERS: dict[str, int] = {
     "_log": 1,
     "_auth.interface": 1,
     "_auth.origin": 1,
+    "_auth.permissions": 1,
     "_auth.tokens": 1,
     "_plugins": 2,
     "hookspecs": 2,
@@ -38,7 +39,7 @@ LAYERS: dict[str, int] = {
 
 NODE_ORDER = [
     {"manager"},
-    {"publish_methods", "request_methods"},
+    {"publish_methods", "request_methods", "user_methods"},
     {"runtime"},
     {"tail_sink", "requests"},
     {"recovery", "asking"},

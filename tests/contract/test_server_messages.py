@@ -14,7 +14,7 @@ import pytest
 from dws_core._wire import server_messages
 from dws_core._wire.client_errors import ClientError
 from dws_core._wire.cursor import Position
-from dws_core._wire.node_topics import conn_topic
+from dws_core._wire.node_topics import conn_topic, user_topic
 from dws_core.client._state import ClientState
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +25,9 @@ ERROR = ClientError(code="internal", message="failed")
 
 EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
     "message": [
-        server_messages.message("chat", "0:e:1"),
+        server_messages.message("chat", "0:e:1", "ann"),
         server_messages.message(conn_topic("c"), None),
+        server_messages.message(user_topic("ann"), None),
         server_messages.message("$all", None),
         server_messages.message("chat", "0:e:1", replay=1),
     ],
@@ -35,9 +36,14 @@ EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
         server_messages.connected(1, conn_id="c", ping_s=20.0, cursor=CURSOR, recovered=True),
         server_messages.connected(None, conn_id="c", ping_s=20.0, cursor=CURSOR, recovered=None),
     ],
-    "ack": [server_messages.ack(1), server_messages.ack(1, pos="0:e:1", cursor=CURSOR, recovered=False)],
+    "ack": [
+        server_messages.ack(1),
+        server_messages.ack(1, pos="0:e:1", cursor=CURSOR, recovered=False, expires_in_s=60.0),
+    ],
     "history": [
-        server_messages.history(1, topic="t", messages=[(1, "0:e:1")], cursor="0:e:1", skipped=1),
+        server_messages.history(
+            1, topic="t", messages=[(1, "0:e:1", None), (2, "0:e:2", "ann")], cursor="0:e:1", skipped=1
+        ),
         server_messages.history(None, topic="t", messages=[], cursor="0:e:1"),
     ],
     "error": [
@@ -48,6 +54,8 @@ EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
     "set_conn_id": [server_messages.set_conn_id("c")],
     "gap": [server_messages.gap(["t"], "epoch", CURSOR), server_messages.gap(["t"], "epoch", CURSOR, replay=1)],
     "pos": [server_messages.pos(CURSOR)],
+    "expiring": [server_messages.expiring(30.0)],
+    "unsubscribed": [server_messages.unsubscribed("t", "forbidden")],
     "replayed": [server_messages.replayed(1, CURSOR)],
 }
 """For each type, messages that together have every member, and of which one has only the required members."""
@@ -87,7 +95,7 @@ def test_members_match_the_protocol_page(type_: str) -> None:
 
 def test_client_reads_only_documented_or_planned_types() -> None:
     planned = set(re.findall(r"`(\w+)`", SECTION.partition("Planned:")[2].partition("from the node")[0]))
-    assert planned == {"reconnect", "expiring"}
+    assert planned == {"reconnect"}
     assert set(ClientState._READERS) <= set(_documented()) | planned
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from fastapi import FastAPI, WebSocket
@@ -204,6 +205,60 @@ async def test_token_is_requested_per_connection() -> None:
         with pytest.raises(AuthenticationFailed, match="HTTP 401"):
             async with client(f"{server.url}/ws", token="wrong"):
                 pass
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_application_decides_about_refused_token(is_async: bool) -> None:
+    """It signs in again, and the client continues. A token that stays wrong is tried with a growing delay."""
+    manager = WebSocketManager("c", broker_url="memory://", verify_token=_verify)
+    tokens, refusals = iter(["user:ann", "wrong", "wrong", "user:ann"]), []
+
+    def sign_in_again(error: AuthenticationFailed) -> bool:
+        refusals.append(error)
+        return True
+
+    async def sign_in_again_later(error: AuthenticationFailed) -> bool:
+        return sign_in_again(error)
+
+    decide = sign_in_again_later if is_async else sign_in_again
+    async with serve(_app(manager)) as server:
+        alice = client(f"{server.url}/ws", token=lambda: next(tokens), on_unauthenticated=decide)
+        async with alice, alice.subscribe("t") as messages:
+            manager.active_connections[0].disconnect(4002)
+            await alice.publish("t", 1)
+            assert await receive_data(messages, 1) == [1]
+            assert len(refusals) == 2
+            assert all("HTTP 401" in str(error) for error in refusals)
+
+
+@pytest.mark.parametrize("answer", [False, None, "yes", RuntimeError("bug")])
+async def test_client_ends_if_application_does_not_sign_in(answer: object) -> None:
+    """No loop of attempts with a refused token."""
+    manager = WebSocketManager("c", broker_url="memory://", verify_token=_verify)
+    asked: list[object] = []
+
+    def decide(error: AuthenticationFailed) -> Any:
+        asked.append(error)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with serve(_app(manager)) as server:
+        with pytest.raises(AuthenticationFailed, match="HTTP 401"):
+            async with client(f"{server.url}/ws", token=lambda: "wrong", on_unauthenticated=decide):
+                pass
+    assert len(asked) == 1
+    assert manager.stats().refused == {"credentials": 1}
+
+
+async def test_other_refusals_do_not_ask_for_a_token() -> None:
+    manager = WebSocketManager("c", broker_url="memory://", verify_token=_verify)
+    asked: list[object] = []
+    async with serve(_app(manager)) as server:
+        with pytest.raises(AuthenticationFailed, match="HTTP 403"):
+            async with client(f"{server.url}/nothing", token="user:ann", on_unauthenticated=asked.append):
+                pass
+    assert asked == []
 
 
 @pytest.mark.parametrize(

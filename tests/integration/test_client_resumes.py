@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import pytest
@@ -237,6 +238,26 @@ async def test_expiring_token_is_refreshed_on_open_connection() -> None:
     done = asyncio.Event()
     tokens = iter(["one", "two"])
     async with scripted(node) as url, client(url, token=lambda: next(tokens)):
+        await asyncio.wait_for(done.wait(), HANG_S)
+
+
+async def test_refresh_ends_with_its_connection() -> None:
+    """The next connection has sent a new token in its handshake, so the old request is not repeated."""
+
+    async def first(node: ScriptedConnection) -> None:
+        await node.accept_connect()
+        await node.send(type="expiring", in_s=30)
+        await node.receive("refresh")
+        await node.socket.close(4002)
+
+    async def second(node: ScriptedConnection) -> None:
+        await node.accept_connect(recovered=True)
+        await node.send(type="expiring", in_s=30)
+        assert (await node.receive("refresh"))["data"] == {"token": "token 4"}
+        done.set()
+
+    done, numbers = asyncio.Event(), count(1)
+    async with scripted(first, second) as url, client(url, token=lambda: f"token {next(numbers)}"):
         await asyncio.wait_for(done.wait(), HANG_S)
 
 

@@ -14,9 +14,11 @@ from dws_core import (
     BrokerURL,
     CloseCode,
     Connection,
+    JWTAuthenticator,
     Limits,
     Message,
     PendingPublish,
+    Permissions,
     Principal,
     Receipt,
     WebSocketManager,
@@ -114,3 +116,16 @@ def names_of_the_original() -> None:
     assert_type(is_valid_broker(1), bool)
     dws_core.Nonsense  # type: ignore[attr-defined]  # noqa: B018 -- the ignore is unused, and fails, if anything goes
     dws_core.testing.Nonsense  # type: ignore[attr-defined]  # noqa: B018 -- as above
+
+
+async def users() -> None:
+    """Use permissions, tokens, and the methods for users."""
+    rules = Permissions({"chat/+": {"subscribe", "send"}, "user/{principal.id}/#": {"subscribe"}})
+    tokens = JWTAuthenticator(
+        key="secret", algorithms=["HS256"], principal_of=lambda claims: Principal(id=claims["sub"])
+    )
+    assert_type(await tokens.authenticate_token("token"), Principal)
+    manager = WebSocketManager("chat", broker_url="memory://", authenticator=tokens, authorize=rules, hello=True)
+    assert_type(manager.send_to_user("ann", 1), PendingPublish)
+    assert_type(await manager.disconnect(user="ann", code=CloseCode.DISCONNECTED), list[Receipt])
+    assert_type(manager.unsubscribe(user="ann", topic="chat/1"), PendingPublish)

@@ -129,6 +129,11 @@ class Connection(SocketReader):
         if self._begin_close(code, reason):
             self._host.tasks.spawn(self._finish_close(), name=f"close connection {self.id!r}")
 
+    async def _flushed(self) -> None:
+        """Wait until all earlier messages are written."""
+        await self._host.fanout.flushed()
+        await self._outbox.flushed()
+
     async def _leave_open(self, code: int) -> None:
         """End the connection, but let somebody else close the socket. Queued messages are written."""
         if self._begin_close(code, None):
@@ -143,10 +148,15 @@ class Connection(SocketReader):
         except TimeoutError:
             self.disconnect(CloseCode.TOO_SLOW)
 
-    def _serve(self) -> None:
-        """Start to read for the current task, the handler. Called by the node."""
+    def _serve(self, first: JSON = None) -> None:
+        """Start to read for the current task, the handler. Called by the node, perhaps with a message read before."""
         self._guard = HandlerGuard(self.id, self._host.limits.handler_grace_s)
-        self._read_in_background(f"read from connection {self.id!r}")
+        self._read_in_background(f"read from connection {self.id!r}", first)
+
+    def _serve_closed(self) -> None:
+        """Guard the current task, the handler of a client that has disconnected before it was served."""
+        self._guard = HandlerGuard(self.id, self._host.limits.handler_grace_s)
+        self._guard.start_grace()
 
     def _release_handler(self) -> None:
         """Stop guarding the handler, because it has ended."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Mapping
+import secrets
+from collections.abc import Callable, Collection, Mapping
 
 from starlette.websockets import WebSocket, WebSocketState
 
@@ -13,6 +13,7 @@ from dws_core._auth.origin import AllowedOrigins
 from dws_core._auth.refusal import refuse_authentication, refuse_malformed, refuse_origin
 from dws_core._errors import AuthenticationFailed, InvalidMessage
 from dws_core._node.connection.authenticator import secret_prefixes
+from dws_core._node.connection.token_checker import is_expired
 from dws_core._wire.codecs import Codec
 from dws_core._wire.node_topics import check_conn_id
 
@@ -27,6 +28,7 @@ class HandshakeChecker:
         default: Codec of a client that offers no subprotocol.
         authenticator: Authenticates clients. If None, clients are not authenticated.
         allowed_origins: Origins allowed in addition to the node's own. See `AllowedOrigins`.
+        hello: Whether to accept clients without credentials, because they send a token in their first message.
 
     Raises:
         ConfigurationError: An origin is malformed.
@@ -38,7 +40,10 @@ class HandshakeChecker:
         default: Codec,
         authenticator: Authenticator | None,
         allowed_origins: Collection[str],
+        *,
+        hello: bool = False,
     ) -> None:
+        self._hello = hello
         self._codecs = {_PREFIX + name: codec for name, codec in codecs.items()}
         self._default = default
         self._authenticator = authenticator
@@ -50,8 +55,22 @@ class HandshakeChecker:
         """Whether clients are authenticated."""
         return self._authenticator is not None
 
-    async def accept(self, websocket: WebSocket, principal: Principal | None) -> tuple[Codec, Principal | None]:
+    async def accept(
+        self,
+        websocket: WebSocket,
+        principal: Principal | None,
+        on_identified: Callable[[Principal | None], None] = lambda _: None,
+    ) -> tuple[Codec, Principal | None]:
         """Check and accept a handshake. If the application has already accepted it, only check it.
+
+        Args:
+            websocket: The WebSocket.
+            principal: Identity of the client, if the application has established it.
+            on_identified: Called before the accept. It may refuse the client.
+
+        Returns:
+            The codec, and the principal. It is None if clients are not authenticated, or if it follows in the first
+            message.
 
         Raises:
             OriginNotAllowed: The page has another origin.
@@ -62,11 +81,13 @@ class HandshakeChecker:
         if not self._origins.allow(origin, host):
             raise refuse_origin(websocket, origin or "", host or "")
         handshake = read_handshake(websocket, self._secret_prefixes)
-        if websocket.application_state is not WebSocketState.CONNECTING:
-            return self._default, _current(websocket, principal or await self._authenticate(websocket, handshake))
-        subprotocol, codec = self._choose(websocket, handshake)
+        subprotocol, codec, accepts = None, self._default, websocket.application_state is WebSocketState.CONNECTING
+        if accepts:
+            subprotocol, codec = self._choose(websocket, handshake)
         principal = _current(websocket, principal or await self._authenticate(websocket, handshake))
-        await websocket.accept(subprotocol=subprotocol)
+        on_identified(principal)
+        if accepts:
+            await websocket.accept(subprotocol=subprotocol)
         return codec, principal
 
     def _choose(self, websocket: WebSocket, handshake: Handshake) -> tuple[str | None, Codec]:
@@ -88,12 +109,14 @@ class HandshakeChecker:
         try:
             return await self._authenticator.authenticate(handshake)
         except AuthenticationFailed as error:
+            if self._hello and handshake.token is None and not handshake.secrets:
+                return None
             raise refuse_authentication(websocket, error.message, fix=error.fix) from error
 
 
 def _current(websocket: WebSocket, principal: Principal | None) -> Principal | None:
     """Return the principal, unless it has expired."""
-    if principal is not None and principal.expires_at is not None and principal.expires_at <= time.time():
+    if principal is not None and is_expired(principal):
         raise refuse_authentication(websocket, "the credentials have expired", fix="sign in again")
     return principal
 
@@ -110,12 +133,14 @@ def check_given_id(websocket: WebSocket, conn_id: str) -> None:
         raise refuse_malformed(websocket, error.message, fix=error.fix) from error
 
 
-def id_of(websocket: WebSocket, principal: Principal) -> str:
-    """Return the connection id of a principal.
+def new_id(websocket: WebSocket, principal: Principal | None) -> str:
+    """Return the id of a connection: that of its principal, or an unguessable one.
 
     Raises:
         InvalidMessage: The principal's id cannot be a connection id.
     """
+    if principal is None:
+        return secrets.token_urlsafe(16)
     try:
         return check_conn_id(principal.id)
     except InvalidMessage as error:

@@ -231,9 +231,11 @@ class SocketReader:
             self._inbox = Turns(self._read)
         return self._inbox.get()
 
-    def _read_in_background(self, name: str) -> None:
-        """Read until the client disconnects, independently of the handler."""
+    def _read_in_background(self, name: str, first: JSON = None) -> None:
+        """Read until the client disconnects, independently of the handler, which receives the first message at once."""
         self._inbox = inbox = Inbox(self._host.limits.inbox_messages)
+        if first is not None:
+            inbox.put(first)
         self._host.tasks.spawn(self._fill(inbox), name=name)
         self.websocket.receive = _refuse_raw_receive  # type: ignore[method-assign]
 

@@ -8,10 +8,11 @@ from dws_core._node.connection.connection import Connection
 
 
 class ConnectionRegistry:
-    """All open connections. Any number may share an id."""
+    """All open connections. Any number may share an id, or a user."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, tuple[Connection, ...]] = {}
+        self._by_user: dict[str, tuple[Connection, ...]] = {}  # those with another id than that of their user
         self._all: dict[Connection, None] = {}
         self._everyone: tuple[Connection, ...] | None = None
 
@@ -35,7 +36,9 @@ class ConnectionRegistry:
         """Add a connection under its id."""
         self._all[connection] = None
         self._everyone = None
-        self._by_id[connection.id] = (*self._by_id.get(connection.id, ()), connection)
+        _add(self._by_id, connection.id, connection)
+        if (user := _user_of(connection)) is not None and user != connection.id:
+            _add(self._by_user, user, connection)
 
     def discard(self, connection: Connection) -> bool:
         """Remove a connection. Return False if it was not registered."""
@@ -43,11 +46,9 @@ class ConnectionRegistry:
             return False
         del self._all[connection]
         self._everyone = None
-        left = tuple(c for c in self._by_id[connection.id] if c is not connection)
-        if left:
-            self._by_id[connection.id] = left
-        else:
-            del self._by_id[connection.id]
+        _discard(self._by_id, connection.id, connection)
+        if (user := _user_of(connection)) is not None and user != connection.id:
+            _discard(self._by_user, user, connection)
         return True
 
     def rename(self, connection: Connection, conn_id: str) -> None:
@@ -62,5 +63,23 @@ class ConnectionRegistry:
         return self._by_id.get(conn_id, ())
 
     def by_user(self, user: str) -> tuple[Connection, ...]:
-        """Return the connections of an authenticated user. The cost grows with the number of all connections."""
-        return tuple(c for c in self._all if c.principal is not None and c.principal.id == user)
+        """Return the connections of a user, usually one or none."""
+        same_id = self._by_id.get(user, ())
+        own = tuple(connection for connection in same_id if _user_of(connection) == user)
+        return (same_id if len(own) == len(same_id) else own) + self._by_user.get(user, ())
+
+
+def _user_of(connection: Connection) -> str | None:
+    return None if connection.principal is None else connection.principal.id
+
+
+def _add(index: dict[str, tuple[Connection, ...]], key: str, connection: Connection) -> None:
+    index[key] = (*index.get(key, ()), connection)
+
+
+def _discard(index: dict[str, tuple[Connection, ...]], key: str, connection: Connection) -> None:
+    left = tuple(other for other in index[key] if other is not connection)
+    if left:
+        index[key] = left
+    else:
+        del index[key]

@@ -17,7 +17,7 @@ from dws_core._node.recovery.log_caches import LogCaches
 from dws_core._node.sending.shared_message import log_skipped
 from dws_core._wire.codecs import Codec
 from dws_core._wire.cursor import format_position
-from dws_core._wire.envelope import open_envelope
+from dws_core._wire.envelope import open_envelope, sender_of
 from dws_core._wire.message import JSON
 
 _UNLIMITED: Final = 2**62
@@ -50,11 +50,13 @@ class StoredMessage:
         topic: Topic of the message.
         data: Any JSON value.
         pos: Position in the log, in the form that clients receive.
+        sender: Id of the client that published it. None if an application published it, or senders are not stamped.
     """
 
     topic: str
     data: JSON
     pos: str
+    sender: str | None = None
 
 
 class StoredMessages(list[StoredMessage]):
@@ -193,7 +195,7 @@ class HistoryReader:
         except Exception as error:  # noqa: BLE001 -- a plugin's codec may raise anything
             log_skipped(record, None, error)
             return None
-        return StoredMessage(topic=record.topic, data=data, pos=position)
+        return StoredMessage(topic=record.topic, data=data, pos=position, sender=sender_of(record.payload))
 
 
 def _found(end: Head, records: tuple[Record, ...], read_bytes: int) -> Found:

@@ -11,7 +11,7 @@ from dws_core._node.connection.connection import Connection
 from dws_core._topics.interface import TopicMatcher
 from dws_core._topics.router import Router
 from dws_core._topics.wanted import WantedMatch
-from dws_core._wire.node_topics import ALL, conn_topic
+from dws_core._wire.node_topics import own_topics
 
 
 class Interest:
@@ -31,7 +31,7 @@ class Interest:
     def wanted(self, connection: Connection, filters: Collection[str]) -> dict[int, WantedTopics]:
         """Return the wanted topics of a connection with these filters, by partition. Node topics are included."""
         wild = [filter_ for filter_ in filters if not self._matcher.is_exact(filter_)]
-        exact = {ALL, conn_topic(connection.id), *filters}.difference(wild)
+        exact = {*_own_topics(connection), *filters}.difference(wild)
         match = WantedMatch(exact, wild, self._matcher.index) if wild else None
         return wanted_topics(exact, match, self._layout)
 
@@ -43,7 +43,7 @@ class Interest:
 
     def partitions(self, connection: Connection) -> frozenset[int]:
         """Return the partitions that a connection needs. Those of node topics are included."""
-        return self.partitions_of((*self._router.filters(connection), ALL, conn_topic(connection.id)))
+        return self.partitions_of((*self._router.filters(connection), *_own_topics(connection)))
 
     def partitions_of(self, filters: Iterable[str]) -> frozenset[int]:
         """Return the partitions whose topics may match one of the filters."""
@@ -60,3 +60,7 @@ class Interest:
         """Return the filters of a connection that may match topics of a partition, sorted."""
         filters = self._router.filters(connection)
         return sorted(filter_ for filter_ in filters if partition in self.partitions_of((filter_,)))
+
+
+def _own_topics(connection: Connection) -> tuple[str, ...]:
+    return own_topics(connection.id, None if connection.principal is None else connection.principal.id)

@@ -1,4 +1,4 @@
-"""Client requests: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, reply, ping."""
+"""Client requests: connect, subscribe, unsubscribe, send, broadcast, send_by_conn_id, history, refresh, reply, ping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from dws_core._auth.interface import Authorize
 from dws_core._errors import InvalidMessage
 from dws_core._limits.limits import Limits
 from dws_core._log.records import Receipt
@@ -21,6 +20,7 @@ from dws_core._node.pending_publish import failure_of
 from dws_core._node.publisher import Publisher
 from dws_core._node.requests.past import Past
 from dws_core._node.requests.permission import Permission
+from dws_core._node.requests.refresh import Refresh
 from dws_core._node.requests.resume import Resume, over_limit
 from dws_core._node.requests.send_order import Repeatable, SendOrder
 from dws_core._node.sending.fanout import Fanout
@@ -30,6 +30,7 @@ from dws_core._wire import server_messages
 from dws_core._wire.client_errors import INTERNAL, Refused, describe
 from dws_core._wire.codecs import id_of
 from dws_core._wire.connect_request import read_connect_request
+from dws_core._wire.envelope import EXCLUDE, SENDER
 from dws_core._wire.keys import scoped_key
 from dws_core._wire.message import JSON, Message, Untyped
 from dws_core._wire.node_topics import ALL, check_conn_id, conn_topic
@@ -58,9 +59,11 @@ class Dispatcher:
         publisher: Publisher,
         matcher: TopicMatcher,
         limits: Limits,
-        authorize: Authorize | None,
+        permission: Permission,
         untyped: Untyped,
+        stamps_sender: bool,
         resume: Resume,
+        refresh: Refresh,
         senders: Senders,
         responder: Responder,
         past: Past,
@@ -69,9 +72,11 @@ class Dispatcher:
         self._publisher = publisher
         self._matcher = matcher
         self._limits = limits
-        self._permission = Permission(authorize)
+        self._permission = permission
         self._untyped = untyped
+        self._stamps_sender = stamps_sender
         self._resume = resume
+        self._refresh = refresh.refresh
         self._senders = senders
         self._responder = responder
         self._past = past
@@ -86,6 +91,7 @@ class Dispatcher:
             "broadcast": self._broadcast,
             "send_by_conn_id": self._send_by_conn_id,
             "history": self._history,
+            "refresh": self._refresh,
             "reply": self._reply,
             "ping": self._ping,
         }
@@ -206,16 +212,24 @@ class Dispatcher:
     def _publish(self, connection: Connection, message: Message, topics: list[str]) -> None:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
         key = None if message.key is None else scoped_key(self._scope_of(connection), message.key)
-        exclude = None if message.echo else self._senders.name(connection)
         now, partitions = asyncio.get_running_loop().time(), self._publisher.partitions_of(topics)
         order, request = self._orders.setdefault(connection, SendOrder()), Repeatable(key, message.id)
         if (wait_s := order.refusal_s(partitions, request, now)) is not None:
             raise Refused("unavailable", _AFTER_FAILURE, temporary=True, retry_in_s=round(wait_s, 3))
-        futures = self._publisher.publish_to_each(topics, message.data, key=key, exclude=exclude, order=connection)
+        attributes = self._attributes_of(connection, message)
+        futures = self._publisher.publish_to_each(
+            topics, message.data, key=key, attributes=attributes, order=connection
+        )
         for partition, future in zip(partitions, futures, strict=True):
             order.sent(partition, future)
             future.add_done_callback(partial(order.done, partition, request))
         self._acknowledge_when_done(connection, message.id, topics[0], futures)
+
+    def _attributes_of(self, connection: Connection, message: Message) -> dict[str, str]:
+        attributes = {} if message.echo else {EXCLUDE: self._senders.name(connection)}
+        if self._stamps_sender:
+            attributes[SENDER] = _sender_of(connection)
+        return attributes
 
     def _acknowledge_when_done(
         self, connection: Connection, request_id: RequestId, topic: str, futures: list[Future[Receipt]]
@@ -255,6 +269,10 @@ class Dispatcher:
             logger.error("a request of connection %r failed", connection.id, exc_info=error)
             described = INTERNAL
         self._fanout.send(connection, server_messages.error(described, request_id))
+
+
+def _sender_of(connection: Connection) -> str:
+    return connection.id if connection.principal is None else connection.principal.id
 
 
 def _required(value: str | None, member: str) -> str:

@@ -136,7 +136,7 @@ class Resume:
         await self._pacer.wait_turn()
         stored = await self._history.read(topic, limit)
         connection._charge(stored.read_bytes // BYTES_PER_MESSAGE)
-        messages, skipped = [(message.data, message.pos) for message in stored], stored.skipped
+        messages, skipped = [(message.data, message.pos, message.sender) for message in stored], stored.skipped
         reply = partial(server_messages.history, request_id, topic=topic, cursor=stored.cursor)
         try:
             self._fanout.send(connection, reply(messages=messages, skipped=skipped))

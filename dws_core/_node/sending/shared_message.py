@@ -14,7 +14,7 @@ from dws_core._topics.filters import is_reserved
 from dws_core._wire import server_messages
 from dws_core._wire.codecs import Codec, splice
 from dws_core._wire.cursor import Position, format_position
-from dws_core._wire.envelope import header_of, open_envelope
+from dws_core._wire.envelope import header_of, open_envelope, sender_of
 from dws_core._wire.frames import Frame, encode_frame
 
 logger = logging.getLogger("dws")
@@ -69,7 +69,7 @@ class SharedMessage:
     def _members(self) -> server_messages.ServerMessage:
         record = self._record
         pos = None if record.offset is None else format_position(self._partition, self._epoch, record.offset)
-        return server_messages.message(record.topic, pos)
+        return server_messages.message(record.topic, pos, sender_of(record.payload))
 
     def _droppable_topic(self) -> str | None:
         return self._record.topic

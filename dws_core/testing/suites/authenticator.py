@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dws_core.plugin import AuthenticationFailed, Authenticator, Handshake, Principal
+from dws_core.plugin import AuthenticationFailed, Authenticator, Handshake, Principal, TokenAuthenticator
 from dws_core.testing.suites.conformance import Conformance
 
 
@@ -17,7 +17,8 @@ class AuthenticatorConformance(Conformance):
     """Tests that every authenticator must pass.
 
     Requires the fixtures `authenticator`, `valid_handshake`, `expired_handshake` and `malformed_handshake`. Override
-    `secrets_of` if the secret is neither a bearer token nor a cookie.
+    `secrets_of` if the secret is neither a bearer token nor a cookie, and `token_of` if a message carries another text.
+    The tests of tokens in messages are skipped for an authenticator without `authenticate_token`.
     """
 
     @pytest.fixture
@@ -50,6 +51,10 @@ class AuthenticatorConformance(Conformance):
         authorization = handshake.headers.get("authorization", "").rpartition(" ")[2]
         cookies = handshake.cookies.values()
         return {text for text in (handshake.token, authorization, *cookies, *handshake.secrets.values()) if text}
+
+    def token_of(self, handshake: Handshake) -> str:
+        """Return the text that a client sends in a message in place of a handshake: its bearer token, or its secret."""
+        return handshake.token or next(iter(handshake.secrets.values()), "")
 
     def test_authenticator_implements_protocol(self, authenticator: Authenticator) -> None:
         assert isinstance(authenticator, Authenticator)
@@ -100,6 +105,39 @@ class AuthenticatorConformance(Conformance):
         assert all(isinstance(result, Principal) for result in results[::2])
         assert all(isinstance(result, AuthenticationFailed) for result in results[1::2])
 
+    async def test_token_in_message_returns_same_principal(
+        self, authenticator: Authenticator, valid_handshake: Handshake
+    ) -> None:
+        principal = await authenticator.authenticate(valid_handshake)
+        found = await _with_tokens(authenticator).authenticate_token(self.token_of(valid_handshake))
+        assert found.id == principal.id
+        assert found.expires_at is None or found.expires_at > time.time()
+
+    async def test_bad_token_in_message_is_rejected(
+        self,
+        authenticator: Authenticator,
+        expired_handshake: Handshake,
+        malformed_handshake: Handshake,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Expired, malformed, huge, empty and with characters that no token has."""
+        caplog.set_level(logging.DEBUG)
+        bad = [
+            self.token_of(expired_handshake),
+            self.token_of(malformed_handshake),
+            "x" * 60_000,
+            "",
+            " ",
+            "\0",
+            "\ud800",
+        ]
+        for token in bad:
+            with pytest.raises(AuthenticationFailed) as caught:
+                await _with_tokens(authenticator).authenticate_token(token)
+            if token.strip("\0 "):
+                assert token not in caplog.text
+                assert not [error for error in _chain(caught.value) if token in f"{error} {error!r}"]
+
     async def _expect_refusal(
         self, authenticator: Authenticator, handshake: Handshake, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -110,6 +148,13 @@ class AuthenticatorConformance(Conformance):
             assert secret not in caplog.text
             for error in _chain(caught.value):
                 assert secret not in f"{error} {error!r}"
+
+
+def _with_tokens(authenticator: Authenticator) -> TokenAuthenticator:
+    """Return the authenticator, or skip the test if it cannot verify tokens without a handshake."""
+    if not isinstance(authenticator, TokenAuthenticator):
+        pytest.skip("the authenticator has no method authenticate_token")
+    return authenticator
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

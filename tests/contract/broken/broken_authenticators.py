@@ -38,14 +38,21 @@ def shown(token: str) -> Handshake:
     return Handshake(path="/ws", headers={"authorization": f"Bearer {token}"}, token=token)
 
 
+def principal_of(token: str) -> Principal:
+    name, _, state = token.partition("-")
+    if state != "good":
+        raise AuthenticationFailed("no valid token")
+    return Principal(id=name)
+
+
 class NameTokens:
     """A correct authenticator. The token `<name>-good` is valid."""
 
     async def authenticate(self, handshake: Handshake) -> Principal:
-        name, _, state = (handshake.token or "").partition("-")
-        if state != "good":
-            raise AuthenticationFailed("no valid token")
-        return Principal(id=name)
+        return principal_of(handshake.token or "")
+
+    async def authenticate_token(self, token: str) -> Principal:
+        return principal_of(token)
 
 
 class TestCorrectAuthenticator(AuthenticatorSuite):
@@ -99,3 +106,24 @@ class SharesItsState(NameTokens):
         self.handshake = handshake
         await asyncio.sleep(0)
         return await super().authenticate(self.handshake)
+
+
+@flawed_authenticator("test_bad_token_in_message_is_rejected")
+class LetsOldTokensRefresh(NameTokens):
+    async def authenticate_token(self, token: str) -> Principal:
+        return Principal(id="alice") if token == "alice-old" else principal_of(token)
+
+
+@flawed_authenticator("test_bad_token_in_message_is_rejected")
+class RepeatsTheTokenOfAMessage(NameTokens):
+    async def authenticate_token(self, token: str) -> Principal:
+        try:
+            return principal_of(token)
+        except AuthenticationFailed as error:
+            raise AuthenticationFailed(f"{token!r} is wrong") from error
+
+
+@flawed_authenticator("test_token_in_message_returns_same_principal")
+class RenamesUsers(NameTokens):
+    async def authenticate_token(self, token: str) -> Principal:
+        return Principal(id=f"{principal_of(token).id} again")

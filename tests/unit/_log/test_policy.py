@@ -49,3 +49,10 @@ def test_policy_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):
         assert chosen.of(f"a/{number}") == SHORT
     assert len(chosen._cache) <= 10
+
+
+def test_commands_have_their_own_history() -> None:
+    """No rule of the application changes it."""
+    rules = {"$commands": History.none(), "#": SHORT}
+    assert HistoryPolicy(rules, matches).of("$commands") == policy.COMMANDS_HISTORY
+    assert HistoryPolicy({}, matches).of("$commands") == policy.COMMANDS_HISTORY

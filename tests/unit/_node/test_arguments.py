@@ -15,7 +15,7 @@ from dws_core.plugin import LogBroker, PluginRegistry
 VALID: dict[str, Any] = {
     "broker_channel": "c", "broker_url": "memory://", "broker_class": None, "broker": None, "codec": "json",
     "topic_matcher": "mqtt", "verify_token": None, "authorize": None, "history": None, "limits": None,
-    "untyped": "refuse", "startup_patience_s": 0.0, "adapt_server": True, "registry": None,
+    "untyped": "refuse", "startup_patience_s": 0.0, "adapt_server": True, "hello": False, "stamp_sender": False, "registry": None,
 }  # fmt: skip
 
 
@@ -91,6 +91,8 @@ class Verifier:
         ({"startup_patience_s": -1}, "startup_patience_s is -1"),
         ({"startup_patience_s": float("nan")}, "startup_patience_s is nan"),
         ({"adapt_server": "no"}, "adapt_server is a value of type str"),
+        ({"hello": "yes"}, "hello is a value of type str"),
+        ({"stamp_sender": None}, "stamp_sender is None"),
         ({"registry": [InMemoryBroker]}, "registry is a value of type list"),
         ({"alowed_origins": ["*"]}, "unknown arguments: alowed_origins"),
     ],

@@ -35,7 +35,7 @@ def test_only_codes_with_reconnect_have_advice() -> None:
 
 def test_reserved_codes_are_not_sent() -> None:
     reserved = {code for code in CloseCode if not code.is_sent}
-    assert reserved == {4001, 4002, 4003, 4501, 4502}
+    assert reserved == {4003, 4501, 4502}
 
 
 def test_codes_that_must_not_be_sent_are_not_members() -> None:

@@ -11,14 +11,18 @@ from hypothesis import strategies as st
 from dws_core import ConfigurationError, InvalidMessage
 from dws_core._wire.node_topics import (
     check_conn_id,
+    check_user_id,
     conn_id_of,
     conn_request_topic,
     conn_topic,
     is_request,
     node_topic,
+    own_topics,
     requested_conn_id,
     requested_user,
+    user_of,
     user_request_topic,
+    user_topic,
 )
 
 
@@ -59,3 +63,25 @@ def test_other_topics_have_no_connection_id() -> None:
     assert conn_id_of("$all") is None
     assert not is_request("$all")
     assert not is_request(node_topic("0a"))
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
+def test_any_user_round_trips_through_topic(user: str) -> None:
+    topic = user_topic(check_user_id(user))
+    assert user_of(topic) == user
+    assert conn_id_of(topic) is None
+    assert not set("+#") & set(topic)
+    assert topic.count("/") == 1
+
+
+@pytest.mark.parametrize("user", ["", "x" * 257, "\ud800"])
+def test_invalid_user_is_rejected_but_has_topics(user: str) -> None:
+    """The application may give such a principal a connection id of its own."""
+    with pytest.raises(InvalidMessage, match="the id of a user"):
+        check_user_id(user)
+    assert len(own_topics("id", user)) == 3
+
+
+def test_own_topics_of_connection() -> None:
+    assert own_topics("a/b", None) == ("$all", "$conn/a%2Fb")
+    assert own_topics("c", "ann") == ("$all", "$conn/c", "$user/ann")

@@ -49,7 +49,7 @@ def test_ack_of_subscribe_carries_cursor_and_recovery() -> None:
 
 
 def test_history_lists_data_with_positions() -> None:
-    reply = server_messages.history(None, topic="t", messages=[({"n": 1}, "0:e:1")], cursor="0:e:1")
+    reply = server_messages.history(None, topic="t", messages=[({"n": 1}, "0:e:1", None)], cursor="0:e:1")
     assert reply == {
         "type": "history",
         "topic": "t",

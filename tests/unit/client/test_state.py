@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dws_core._errors import InvalidMessage, PublishOutcomeUnknown
+from dws_core._wire.client_errors import Refused
 from dws_core.client._events import (
     Answered,
     Connected,
@@ -407,6 +408,27 @@ def test_history_is_list_of_messages() -> None:
 def test_client_id_is_sent_with_first_message() -> None:
     made = ClientState(key_prefix="k-", client_id="secret")
     assert made.hello()["data"] == {"filters": [], "client_id": "secret"}
+
+
+def test_removed_filter_fails_its_subscription() -> None:
+    made = state()
+    made.subscribe("t")
+    made.subscribe("u")
+    connect(made)
+    (event,) = made.receive({"type": "unsubscribed", "topic": "t", "reason": "forbidden"})
+    assert isinstance(event, NotSubscribed)
+    assert isinstance(event.error, Refused)
+    assert (event.filter, event.error.code, event.error.temporary) == ("t", "forbidden", False)
+    assert (made.filters, made.in_force) == (("u",), {"u"})
+    assert made.hello()["data"]["filters"] == ["u"]
+    assert made.receive({"type": "unsubscribed", "topic": "t", "reason": "forbidden"}) == []
+
+
+def test_message_to_user_names_the_user() -> None:
+    made = state()
+    connect(made)
+    (event,) = made.receive({"type": "message", "data": 1, "user": "ann"})
+    assert event == Message(data=1, user="ann")
 
 
 def test_request_of_node_is_an_event() -> None:

@@ -8,8 +8,8 @@ from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core.testing import FakeWebSocket
 
 
-def _connection(conn_id: str) -> Connection:
-    return Connection(FakeWebSocket(), conn_id)
+def _connection(conn_id: str, user: str | None = None) -> Connection:
+    return Connection(FakeWebSocket(), conn_id, principal=None if user is None else Principal(id=user))
 
 
 async def test_connections_are_found_by_id_in_order() -> None:
@@ -72,14 +72,24 @@ async def test_rename_of_removed_connection_does_not_add_it() -> None:
 
 async def test_connections_are_found_by_user() -> None:
     connections = ConnectionRegistry()
-    phone = Connection(FakeWebSocket(), "a", principal=Principal(id="ann"))
-    laptop = Connection(FakeWebSocket(), "b", principal=Principal(id="ann"))
-    for connection in (
-        phone,
-        laptop,
-        _connection("ann"),
-        Connection(FakeWebSocket(), "c", principal=Principal(id="bo")),
-    ):
+    anonymous, same, other = _connection("ann"), _connection("ann", "ann"), _connection("x", "ann")
+    stranger = _connection("ann", "bo")
+    for connection in (anonymous, same, other, stranger):
         connections.add(connection)
-    assert connections.by_user("ann") == (phone, laptop)
-    assert connections.by_user("nobody") == ()
+    assert connections.by_user("ann") == (same, other)
+    assert connections.by_user("bo") == (stranger,)
+    assert connections.by_user("x") == ()
+    connections.rename(same, "y")
+    connections.rename(other, "ann")
+    assert set(connections.by_user("ann")) == {same, other}
+    for connection in (same, other, stranger):
+        assert connections.discard(connection)
+    assert connections.by_user("ann") == connections.by_user("bo") == ()
+    assert connections._by_user == {}
+
+
+async def test_user_with_default_id_needs_no_second_entry() -> None:
+    connections = ConnectionRegistry()
+    connections.add(_connection("ann", "ann"))
+    assert connections._by_user == {}
+    assert connections.by_user("ann") is connections.by_id("ann")
