@@ -550,7 +550,7 @@ def cut_with_two_envelopes(world: QueueAndStream) -> None:
     world.connect()
     world.send()
     world.store_next(replied=True)
-    for deadline, order in ((1, "a"), (1, "a"), (1, "a"), (20, "a"), (20, "b")):
+    for deadline, order in ((1, "a"), (1, "a"), (1, "a"), (20, "a"), (20, "b"), (20, "b")):
         world.publish(deadline, order)
     world.send()
     world.cut(0)
@@ -574,7 +574,7 @@ def test_script_detects_broken_rule(
     world = World()
     script(world)
     world._read_all()
-    stored = {"1", "2"} if script is refused_moment else {"1", *"23456"}
+    stored = {"1", "2"} if script is refused_moment else {"1", *"234567"}
     broken = {
         refused_moment: (FailsNoFollowers, FailsWaitingFollowersOnly),
         cut_with_two_envelopes: (DropsAbandonedEnvelopes,),
