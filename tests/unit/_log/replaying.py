@@ -435,8 +435,10 @@ class World:
 
     def glance(self, filter_: str) -> None:
         """Subscribe, and close the subscription while its past arrives."""
+        self.serve()
         self.open(filter_, 3, 1)
         self.client.close(-1)
+        self.serve()
 
     def overtake(self, filter_: str, loses: bool) -> None:
         """Subscribe. Messages are published while the broker is searched, and the node may then lose its place."""
@@ -526,7 +528,7 @@ def _table(calm: bool) -> list[tuple[Any, ...]]:
         steps += [("link", node, what) for what in ("cut", "reconnect", "catch_up")]
     if not calm:
         steps += [("trim", partition, count) for partition in range(PARTITIONS) for count in (1, 3)]
-        steps += [("overtake", "a", True)]
+        steps += [("overtake", "a", True)] * 2
         steps += [("wipe", partition) for partition in range(PARTITIONS)]
     return steps
 
