@@ -146,7 +146,7 @@ def test_collected_tests_are_not_skipped(tmp_path: Path) -> None:
 def test_missing_fixtures_are_reported_in_one_line(tmp_path: Path) -> None:
     _, summary = collect(tmp_path, MEMORY)
     assert (
-        "TestMemory leaves out 25 test(s) that need: fault (22), sever (1), count_operations (1), unreachable_url (1). "
+        "TestMemory leaves out 28 test(s) that need: fault (25), sever (1), count_operations (1), unreachable_url (1). "
         "Fix: define them, or set those to None that the broker cannot have"
     ) in summary
 

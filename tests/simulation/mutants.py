@@ -390,7 +390,14 @@ MUTANTS = [
         _forget_identity,
         f"{_LOG}:test_changed_identity_starts_new_epoch",
     ),
-    Mutant("rule 1", "resume at any record", StreamTail, "_resumed", _resume_anywhere),
+    Mutant(
+        "rule 1",
+        "resume at any record",
+        StreamTail,
+        "_resumed",
+        _resume_anywhere,
+        f"{_TAIL}:test_resume_at_another_envelope_is_a_move",
+    ),
     Mutant("rule 1", "ignore impossible offsets", PartitionLog, "appended", _always(True)),
     Mutant(
         "rule 1",
