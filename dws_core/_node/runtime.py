@@ -301,7 +301,6 @@ class NodeRuntime:
         settings, permission = self.settings, Permission(self.settings.authorize, self.settings.matcher)
         attach = Attach(
             SharedReads(settings.broker, self.tasks, self.pacer, self.attempts),
-            recovers=settings.broker.capabilities.recovery,
             host=self,
             caches=self.caches,
             interest=self.interest,
@@ -350,13 +349,12 @@ class NodeRuntime:
             self.connections,
             removal=self.removal,
             codecs=settings.codecs,
-            history=self.history if settings.broker.capabilities.recovery else None,
+            history=self.history,
             tasks=self.tasks,
             partition=partition_of(COMMANDS, settings.layout),
         )
 
     def _build_past(self, attach: Attach) -> Past:
-        recovers = self.settings.broker.capabilities.recovery
         replayer = Replayer(
             attach,
             host=self,
@@ -367,10 +365,8 @@ class NodeRuntime:
             replays=self.replays,
             senders=self.senders,
             codecs=self.settings.codecs,
-            recovers=recovers,
         )
         return Past(
-            recovers=recovers,
             searches=SharedSearches(self.history, self.tasks),
             attach=attach,
             interest=self.interest,

@@ -46,7 +46,6 @@ class Attach:
 
     Args:
         reads: Reads the logs.
-        recovers: Whether the broker can recover missed messages.
         host: Limits, fan-out, tasks, pacer and counters of the node.
         caches: The node's view of the logs.
         interest: The topics that connections want.
@@ -59,7 +58,6 @@ class Attach:
         self,
         reads: SharedReads,
         *,
-        recovers: bool,
         host: ConnectionHost[Any],
         caches: LogCaches,
         interest: Interest,
@@ -68,7 +66,6 @@ class Attach:
         codecs: Mapping[str, Codec],
     ) -> None:
         self._reads = reads
-        self._recovers = recovers
         self._host = host
         self._caches = caches
         self._interest = interest
@@ -77,6 +74,11 @@ class Attach:
         self._codecs = codecs
         self._encoded: dict[tuple[int, str, int], SharedMessage] = {}
         self._encoded_bytes = 0
+
+    @property
+    def recovers(self) -> bool:
+        """Whether the broker can recover missed messages. This is certain only after its start."""
+        return self._reads.recovers
 
     async def prepare(self, cursor: Mapping[int, Position], wanted: Mapping[int, WantedTopics]) -> None:
         """Do a part of the work of a later `attach` in small steps, between which others continue."""
@@ -108,7 +110,7 @@ class Attach:
             Refused: The broker cannot be reached in time, or too many requests wait for it.
         """
         self._caches.expire()
-        recovery = Recovery(cursor, wanted, self._caches, recovers=self._recovers, limits=self.replay_limits)
+        recovery = Recovery(cursor, wanted, self._caches, recovers=self.recovers, limits=self.replay_limits)
         attachment = Attachment(connection, recovery)
         added = [filter_ for filter_ in filters if filter_ not in connection.topics]
         for filter_ in added:

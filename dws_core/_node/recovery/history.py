@@ -108,6 +108,11 @@ class HistoryReader:
         self._max_messages = max_messages
         self._max_bytes = max_bytes or _UNLIMITED
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the broker keeps a history. This is certain only after its start."""
+        return self._broker.capabilities.recovery
+
     async def read(self, topic: str, limit: int, *, fresh: bool = False) -> StoredMessages:
         """Return the last stored messages of a topic, up to the node's watermark: the newest ones that fit.
 
@@ -120,7 +125,7 @@ class HistoryReader:
         Raises:
             BrokerUnavailable: The broker keeps no history, or cannot be read, or lost its log during the call.
         """
-        if not self._broker.capabilities.recovery:
+        if not self.is_kept:
             raise BrokerUnavailable("this channel's broker keeps no history.", fix="use a broker with a log")
         end = await self._end(topic) if fresh else None
         found = self.cached(topic, limit, end) or await self.search(topic, limit, end)

@@ -48,7 +48,6 @@ class Replayer:
         replays: The replays in progress.
         senders: The senders of messages that exclude their sender.
         codecs: The node's codecs by name.
-        recovers: Whether the broker can recover missed messages.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class Replayer:
         replays: Replays,
         senders: Senders,
         codecs: Mapping[str, Codec],
-        recovers: bool,
     ) -> None:
         self._attach = attach
         self._host = host
@@ -74,7 +72,6 @@ class Replayer:
         self._replays = replays
         self._senders = senders
         self._codecs = codecs
-        self._recovers = recovers
 
     async def replay(
         self,
@@ -118,7 +115,7 @@ class Replayer:
             records = [Due(past.partition, past.epoch, record) for record in past.records]
             past = {past.partition: Position(past.partition, past.epoch, past.until)}
         wanted, limits = self._interest.wanted_by(filter_), self._attach.replay_limits
-        return Replay(Recovery(past, wanted, self._caches, recovers=self._recovers, limits=limits), records)
+        return Replay(Recovery(past, wanted, self._caches, recovers=self._attach.recovers, limits=limits), records)
 
     def _send_at_once(self, replay: FilterReplay) -> bool:
         """Send everything in one step of the event loop, if it is short and the logs need not be read."""
@@ -136,7 +133,7 @@ class Replayer:
 
     def _answer(self, replay: FilterReplay) -> list[Frame]:
         codec, answer = replay.connection.codec, replay.replay.answer()
-        cursor = answer.cursor if self._recovers else {}
+        cursor = answer.cursor if self._attach.recovers else {}
         ack = server_messages.ack(replay.id, cursor=cursor, recovered=answer.gap is None)
         if answer.gap is None:
             return [encode_frame(codec, ack)]

@@ -38,6 +38,11 @@ class SharedReads:
         self._asked: dict[asyncio.Future[Mapping[int, Head]], Collection[int]] = {}  # partitions, by request
         self._asking = False
 
+    @property
+    def recovers(self) -> bool:
+        """Whether the broker can recover missed messages. This is certain only after its start."""
+        return self._broker.capabilities.recovery
+
     async def read(self, span: ReadSpan) -> ReadResult:
         """Read a span. While the broker cannot be reached, wait."""
         joint = self._joint.setdefault(span.partition, JointRead())

@@ -34,7 +34,7 @@ class Commands:
         connections: The connections of this node.
         removal: Removes filters.
         codecs: The node's codecs by name.
-        history: Reads missed commands. None if the broker keeps nothing.
+        history: Reads missed commands.
         tasks: Runs the reads in the background.
         partition: Partition of the commands.
 
@@ -48,7 +48,7 @@ class Commands:
         *,
         removal: Removal,
         codecs: Mapping[str, Codec],
-        history: HistoryReader | None,
+        history: HistoryReader,
         tasks: Tasks,
         partition: int,
     ) -> None:
@@ -73,8 +73,8 @@ class Commands:
             partition: Partition in which the tail has lost its place. Only that of the commands matters.
             seen: The log of the partition as the node has seen it before.
         """
-        if self._history is not None and partition == self._partition:
-            missed = self._catch_up(self._history, seen.epoch, seen.hi)
+        if partition == self._partition and self._history.is_kept:
+            missed = self._catch_up(seen.epoch, seen.hi)
             self._tasks.spawn(missed, name="missed commands")
 
     def overtook(self, connection: Connection, count: int) -> None:
@@ -83,11 +83,11 @@ class Commands:
             if connection in self._receivers(command):
                 self._apply(command, connection)
 
-    async def _catch_up(self, history: HistoryReader, epoch: str, since: Offset) -> None:
+    async def _catch_up(self, epoch: str, since: Offset) -> None:
         backoff = Backoff(first_s=0.1, max_s=5.0)
         while True:
             try:
-                stored = await history.read(COMMANDS, COMMANDS_HISTORY.size, fresh=True)
+                stored = await self._history.read(COMMANDS, COMMANDS_HISTORY.size, fresh=True)
                 break
             except BrokerError as error:
                 logger.warning("missed commands cannot be read yet: %s", error)

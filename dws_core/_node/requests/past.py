@@ -23,7 +23,6 @@ class Past:
     """Carries out requests that `Dispatcher` has checked.
 
     Args:
-        recovers: Whether the broker can recover missed messages.
         searches: Finds the last messages of topics.
         attach: Prepares recoveries from a cursor.
         interest: The topics that filters want.
@@ -35,7 +34,6 @@ class Past:
     def __init__(
         self,
         *,
-        recovers: bool,
         searches: SharedSearches,
         attach: Attach,
         interest: Interest,
@@ -43,7 +41,6 @@ class Past:
         replayer: Replayer,
         pacer: Pacer,
     ) -> None:
-        self._recovers = recovers
         self._searches = searches
         self._attach = attach
         self._interest = interest
@@ -79,7 +76,7 @@ class Past:
             connection._count(MESSAGES_PER_RESUME)
             await self._attach.prepare(request.cursor, self._interest.wanted_by(filter_))
             return request.cursor
-        if request.last is None or not self._recovers:
+        if request.last is None or not self._attach.recovers:
             return {}
         found = await self._searches.last(filter_, request.last)
         connection._charge(found.read_bytes // BYTES_PER_MESSAGE)

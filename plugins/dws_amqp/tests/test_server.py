@@ -148,7 +148,7 @@ async def test_client_is_told_that_it_cannot_resume(without_streams: PrivateRabb
         await manager.receive(ann, await anext(aiter(ann)))
         connected = await socket.next_json()
         assert (connected["recovered"], connected["cursor"]) == (False, "")
-        assert (await socket.next_json())["reason"] == "interrupted"
+        assert (await socket.next_json())["reason"] == "unsupported"
         await manager.publish("t", "hello")
         assert (await socket.next_json())["data"] == "hello"
         with pytest.raises(BrokerUnavailable, match="keeps no history"):
