@@ -37,8 +37,9 @@ async def shows(window: Any, text: str) -> None:
     await window.wait_for_selector(f"text={text}", timeout=HANG_S * 1000)
 
 
+@pytest.mark.browser
 async def test_users_sign_in_renew_and_sign_out_everywhere(tmp_path: Path) -> None:
-    playwright_api = pytest.importorskip("playwright.async_api")
+    playwright_api = pytest.importorskip("playwright.async_api", reason="needs playwright: pip install playwright")
     path = find_chromium()
     app = block(PAGE, "python", "app = FastAPI")
     assert LONG in app
