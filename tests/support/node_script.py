@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import uvicorn
@@ -40,8 +40,8 @@ def ignore_keys() -> None:
     """Store a repeated publish as a new message."""
     store = Publisher._store
 
-    def without_key(self: Publisher, topic: str, payload: bytes, key: str | None) -> Any:
-        return store(self, topic, payload, None)
+    def without_key(self: Publisher, topic: str, payload: bytes, key: str | None, order: Hashable | None = None) -> Any:
+        return store(self, topic, payload, None, order)
 
     Publisher._store = without_key  # type: ignore[method-assign]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,15 @@ from support.timeouts import HANG_S
 from dws_core.plugin import BrokerUnavailable, GapReason, Layout, PublishOutcomeUnknown
 
 LAYOUT = Layout(channel="publishing", partitions=2)
+
+
+@pytest.fixture
+def durable() -> Iterator[PrivateRedis]:
+    """A private Redis that keeps its log when it is killed."""
+    redis = PrivateRedis(aof=True)
+    redis.start()
+    yield redis
+    redis.remove()
 
 
 @pytest.mark.anyio
@@ -92,19 +102,19 @@ async def test_followers_of_expired_publish_fail_with_it(server: PrivateRedis) -
 
 
 @pytest.mark.anyio
-async def test_followers_in_lost_batch_are_not_sent_again(server: PrivateRedis) -> None:
+async def test_followers_in_lost_batch_are_not_sent_again(durable: PrivateRedis) -> None:
     """The batch of an expired publish is sent again for another one in it."""
-    async with two_nodes(server.url + "?probe_s=200ms&dead_s=1s", LAYOUT) as (sender, listener):
+    async with two_nodes(durable.url + "?probe_s=200ms&dead_s=1s", LAYOUT) as (sender, listener):
         publish = partial(sender.broker.publish, 0, "t", history=HISTORY)
         await publish(b"before")
-        server.kill()
+        durable.kill()
         first = publish(b"first", order="a", deadline_s=0.3)
         later = publish(b"later", order="a", deadline_s=HANG_S)
         other = publish(b"other", order="b", deadline_s=HANG_S)
         with pytest.raises((PublishOutcomeUnknown, BrokerUnavailable)):
             await first
         assert isinstance(later.exception(), (PublishOutcomeUnknown, BrokerUnavailable))
-        server.start()
+        durable.start()
         await other
         await listener.until(lambda: b"other" in [payload for _, payload in listener.received[0]])
         received = [payload for _, payload in listener.received[0]]
