@@ -33,7 +33,8 @@ SERVE = ["--workers", str(WORKERS)]
 PUBLISH_S = 10 * HANG_S
 """Timeout of a publish that waits for a server."""
 
-TEST = ["--port", "0", "--no-access-log", "--timeout-worker-healthcheck", "300"]  # patient on a busy machine
+TEST = ["--port", "0", "--no-access-log", "--timeout-worker-healthcheck", "30"]
+"""Patient on a busy machine. A worker that is killed during a check is missed for this time, less than the tests wait."""
 
 
 class Workers(ServerProcess):
