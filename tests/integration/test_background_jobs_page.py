@@ -6,12 +6,11 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from services.redis import PrivateRedis, find_redis
+from services.redis import PrivateRedis
 from support.pages import block
 from support.server_process import ServerProcess
 from support.servers import Client, serve
@@ -27,17 +26,6 @@ CELERY = [sys.executable, "-m", "celery", "-A", "jobs"]
 WORKER = [*CELERY, "worker", "--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO"]
 CALL = [sys.executable, "-c", "import jobs; [jobs.render.delay(report) for report in (1, 2, 2)]"]
 """The last call repeats a report, whose key is known."""
-
-
-@pytest.fixture
-def redis() -> Iterator[PrivateRedis]:
-    find_redis()
-    server = PrivateRedis()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
 
 
 async def test_celery_tasks_publish_to_browsers(redis: PrivateRedis, tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from services.chromium import ARGUMENTS, find_chromium
-from services.redis import PrivateRedis, find_redis
+from services.redis import PrivateRedis
 from support.pages import block
 from support.server_process import ServerProcess
 from support.timeouts import HANG_S
@@ -32,18 +32,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "app.py").write_text(block(PAGE, "python", "app = FastAPI"))
     (tmp_path / "page.html").write_text(block(PAGE, "html", "<!doctype html>"))
     return tmp_path
-
-
-@pytest.fixture
-def redis() -> Iterator[PrivateRedis]:
-    pytest.importorskip("dws_redis", reason="needs dws-redis: pip install ./plugins/dws_redis")
-    find_redis()
-    server = PrivateRedis()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
 
 
 @asynccontextmanager

@@ -501,7 +501,7 @@ class World:
                 got = subscription.got[partition]
                 assert got == truth[: len(got)], "a hole, a repeat, or out of order"
                 if complete:
-                    assert base.epoch == self.logs[partition].epoch, "the log began anew, and nobody said so"
+                    assert base.epoch == self.logs[partition].epoch, "the log restarted without a gap"
                     assert got == truth, "something is missing"
             assert subscription.live or not complete, "the past has not ended"
         if (session := self.client.session) is not None and self.client.state.online and session.quiet:

@@ -366,7 +366,7 @@ class World:
                 got = client.got[partition]
                 assert got == truth[: len(got)], "a hole, a repeat, or out of order"
                 if complete:
-                    assert base.epoch == self.logs[partition].epoch, "the log began anew, and nobody said so"
+                    assert base.epoch == self.logs[partition].epoch, "the log restarted without a gap"
                     assert got == truth, "something is missing"
 
 
