@@ -26,9 +26,12 @@ class Client(AppClient):
             yield cls(socket, within_s=HANG_S)
 
     async def exchange(self, **members: Any) -> Any:
-        """Send a message, and return the next received message."""
+        """Send a message, and return the next received message that is not a position, which may come at any time."""
         await self.send(**members)
-        return await self.receive()
+        while True:
+            received = await self.receive()
+            if not isinstance(received, dict) or received.get("type") != "pos":
+                return received
 
     async def wait_closed(self) -> ConnectionClosed:
         """Wait until the server closes. Messages before that are dropped."""
