@@ -12,10 +12,10 @@ import argparse
 import asyncio
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import aio_pika
-import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -24,17 +24,16 @@ from services.rabbitmq import PrivateRabbit
 from dws_core.plugin import ReadSpan
 from harness.broker_load import (
     KEPT,
-    NONE,
     PAYLOAD,
     Rate,
     Sink,
-    broker_receive_rate,
-    latency,
-    node_receive_rate,
+    latencies,
     percentiles,
     publish,
-    publish_rate,
+    publish_rates,
     rate,
+    receive_rates,
+    run,
     show,
     started,
 )
@@ -86,34 +85,21 @@ async def resume(url: str, rounds: int = 50) -> tuple[float, float]:
     return percentiles(took)
 
 
-async def measure(server: PrivateRabbit, seconds: float) -> None:
-    published, consumed = await plain(server.url, seconds)
+async def measure(server: PrivateRabbit, options: argparse.Namespace) -> None:
+    published, consumed = await plain(server.url, options.seconds)
     rows = {
         "aio-pika, publish with confirmation": published,
         "aio-pika, consume": consumed,
-        "publish, with history": await publish_rate(server.url, KEPT, seconds),
-        "publish, without history": await publish_rate(server.url, NONE, seconds),
-        "received by one broker": await broker_receive_rate(server.url, 200_000, KEPT),
-        "... and routed by a node": await node_receive_rate(server.url, 200_000, KEPT),
+        **await publish_rates(server.url, options.seconds),
+        **await receive_rates(server.url, 200_000, KEPT),
     }
     times = {
-        "from node to node at 1,000 messages a second": await latency(server.url, seconds),
+        **await latencies(server.url, options.seconds),
         "resume of 50 missed messages from the stream": await resume(server.url),
     }
     show(rows, times)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    seconds = parser.parse_args().seconds
-    server = PrivateRabbit()
-    try:
-        server.start()
-        uvloop.run(measure(server, seconds))
-    finally:
-        server.remove()
-
-
 if __name__ == "__main__":
-    main()
+    server = PrivateRabbit()
+    run(server, partial(measure, server), __doc__ or "")

@@ -12,9 +12,9 @@ import argparse
 import secrets
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
-import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -24,16 +24,15 @@ from support.kafka_admin import create_topic
 
 from dws_core._log.stream.envelope import Draft, Envelope, Kind, encode
 from harness.broker_load import (
-    KEPT,
     NONE,
     PAYLOAD,
     Rate,
     Sink,
-    broker_receive_rate,
-    latency,
-    node_receive_rate,
-    publish_rate,
+    latencies,
+    publish_rates,
     rate,
+    receive_rates,
+    run,
     show,
     started,
 )
@@ -110,34 +109,19 @@ async def fill(address: str, topic: str, epochs: dict[int, bytes], records: int)
     await producer.stop()
 
 
-async def measure(server: PrivateKafka, seconds: float, records: int) -> None:
-    url = server.url
+async def measure(server: PrivateKafka, options: argparse.Namespace) -> None:
     rows = {
-        "aiokafka, send_and_wait": await plain_publish_rate(server.address, seconds),
+        "aiokafka, send_and_wait": await plain_publish_rate(server.address, options.seconds),
         "aiokafka, getmany": await plain_receive_rate(server.address),
-        "publish, with history": await publish_rate(url, KEPT, seconds),
-        "publish, without history": await publish_rate(url, NONE, seconds),
-        "received by one broker": await broker_receive_rate(url, 300_000, NONE),
-        "... and routed by a node": await node_receive_rate(url, 300_000, NONE),
+        **await publish_rates(server.url, options.seconds),
+        **await receive_rates(server.url, 300_000, NONE),
     }
-    show(rows, {"from node to node at 1,000 messages a second": await latency(url, seconds)})
-    empty, long = await start_time(url, records)
+    show(rows, await latencies(server.url, options.seconds))
+    empty, long = await start_time(server.url, options.records)
     print(f"{'start on an empty log':55} {empty:.2f} s")
-    print(f"{f'start on a log of {records:,} records of an hour':55} {long:.2f} s")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--records", type=int, default=1_000_000)
-    arguments = parser.parse_args()
-    server = PrivateKafka()
-    try:
-        server.start()
-        uvloop.run(measure(server, arguments.seconds, arguments.records))
-    finally:
-        server.remove()
+    print(f"{f'start on a log of {options.records:,} records of an hour':55} {long:.2f} s")
 
 
 if __name__ == "__main__":
-    main()
+    server = PrivateKafka()
+    run(server, partial(measure, server), __doc__ or "", records=1_000_000)

@@ -12,10 +12,10 @@ import argparse
 import asyncio
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import redis.asyncio
-import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -29,12 +29,12 @@ from harness.broker_load import (
     PAYLOAD,
     Rate,
     Sink,
-    broker_receive_rate,
-    latency,
-    node_receive_rate,
+    latencies,
     publish,
-    publish_rate,
+    publish_rates,
     rate,
+    receive_rates,
+    run,
     show,
     started,
 )
@@ -53,33 +53,20 @@ async def publish_and_receive(url: str, history: History, count: int) -> Rate:
     return found
 
 
-async def measure(url: str, seconds: float) -> None:
-    client = redis.asyncio.Redis.from_url(url, protocol=2, max_connections=2 * CALLERS)
-    plain = await rate(lambda n: client.publish(f"t{n % 8}", PAYLOAD), seconds)
+async def measure(server: PrivateRedis, options: argparse.Namespace) -> None:
+    client = redis.asyncio.Redis.from_url(server.url, protocol=2, max_connections=2 * CALLERS)
+    plain = await rate(lambda n: client.publish(f"t{n % 8}", PAYLOAD), options.seconds)
     await client.aclose()
     rows = {
         "redis-py, publish (no history)": plain,
-        "publish, with history": await publish_rate(url, KEPT, seconds),
-        "publish, without history": await publish_rate(url, NONE, seconds),
-        "publish and receive, with history, one node": await publish_and_receive(url, KEPT, 40_000),
-        "publish and receive, without history, one node": await publish_and_receive(url, NONE, 40_000),
-        "received by one broker": await broker_receive_rate(url, 200_000, NONE),
-        "... and routed by a node": await node_receive_rate(url, 200_000, NONE),
+        **await publish_rates(server.url, options.seconds),
+        "publish and receive, with history, one node": await publish_and_receive(server.url, KEPT, 40_000),
+        "publish and receive, without history, one node": await publish_and_receive(server.url, NONE, 40_000),
+        **await receive_rates(server.url, 200_000, NONE),
     }
-    show(rows, {"from node to node at 1,000 messages a second": await latency(url, seconds)})
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    seconds = parser.parse_args().seconds
-    server = PrivateRedis()
-    server.start()
-    try:
-        uvloop.run(measure(server.url, seconds))
-    finally:
-        server.remove()
+    show(rows, await latencies(server.url, options.seconds))
 
 
 if __name__ == "__main__":
-    main()
+    server = PrivateRedis()
+    run(server, partial(measure, server), __doc__ or "")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import multiprocessing
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import uvloop
 
@@ -19,6 +20,17 @@ from dws_core.testing import FakeWebSocket
 PAYLOAD = b"x" * 128
 CALLERS = 200
 KEPT, NONE = History(size=300), History.none()
+
+
+class Server(Protocol):
+    """A private server of a broker."""
+
+    @property
+    def url(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def remove(self) -> None: ...
 
 
 class Rate(NamedTuple):
@@ -82,6 +94,50 @@ async def rate(call: Callable[[int], Awaitable[Any]], seconds: float) -> Rate:
     began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*map(caller, range(CALLERS)))
     return Rate(done / (time.perf_counter() - began), done / (time.process_time() - cpu))
+
+
+def run(
+    server: Server, measure: Callable[[argparse.Namespace], Coroutine[Any, Any, None]], doc: str, **more: int
+) -> None:
+    """Read the command line, and measure while a server runs.
+
+    Args:
+        server: The server.
+        measure: Measures, with the options of the command line.
+        doc: Help of the command.
+        more: Names and defaults of further options. `--seconds` is one of every command.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    for name, default in more.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    arguments = parser.parse_args()
+    try:
+        server.start()
+        uvloop.run(measure(arguments))
+    finally:
+        server.remove()
+
+
+async def publish_rates(url: str, seconds: float) -> dict[str, Rate]:
+    """Return the rates of acknowledged publishes, with and without history."""
+    return {
+        "publish, with history": await publish_rate(url, KEPT, seconds),
+        "publish, without history": await publish_rate(url, NONE, seconds),
+    }
+
+
+async def receive_rates(url: str, count: int, history: History) -> dict[str, Rate]:
+    """Return the rates of received records, of a broker alone and of a whole node."""
+    return {
+        "received by one broker": await broker_receive_rate(url, count, history),
+        "... and routed by a node": await node_receive_rate(url, count, history),
+    }
+
+
+async def latencies(url: str, seconds: float) -> dict[str, tuple[float, float]]:
+    """Return the times from node to node."""
+    return {"from node to node at 1,000 messages a second": await latency(url, seconds)}
 
 
 @asynccontextmanager

@@ -94,7 +94,7 @@ class NodeTailSink:
     def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
         """Send a `gap` to every connection that needs the partition."""
         logger.warning("partition %d lost its position (%s); messages may have been lost", partition, reason)
-        self._commands.on_discontinuity(partition, self._caches[partition])
+        self._commands.on_discontinuity(self._caches[partition].head, head)
         self._caches.reset(head)
         self._replays.on_discontinuity(reason, head)
         informed = self._attachments.on_discontinuity(reason, head)

@@ -33,6 +33,7 @@ class Line:
 
     def __init__(self, backoff: Backoff) -> None:
         self._entries: dict[Entry, None] = {}
+        self._waiting = 0  # number of entries with a turn
         self._backoff = backoff
         self._pause: asyncio.TimerHandle | None = None
 
@@ -52,8 +53,8 @@ class Line:
 
     async def turn(self, entry: Entry) -> asyncio.Future[None]:
         """Wait until a publish may be sent. Return the future that recalls it. The caller must send in the same step."""
-        if entry.turn is None and any(other.turn is not None for other in self._entries):
-            entry.turn = asyncio.get_running_loop().create_future()
+        if entry.turn is None and self._waiting:
+            self._wait(entry)
         if entry.turn is not None:
             await entry.turn
         self._go(entry)
@@ -66,15 +67,19 @@ class Line:
 
     def refused(self, entry: Entry, retry_in_s: float) -> None:
         """Let a publish that was refused wait, and recall all later ones."""
-        loop, later = asyncio.get_running_loop(), False
+        later = False
         for other in self._entries:
             later = later or other is entry
             if later and other.recall is not None:
-                other.turn = loop.create_future()
+                self._wait(other)
                 other.recall.set_result(None)
                 other.recall = None
         if self._pause is None:
-            self._pause = loop.call_later(max(retry_in_s, self._backoff.next_s()), self._continue)
+            self._pause = asyncio.get_running_loop().call_later(max(retry_in_s, self._backoff.next_s()), self._continue)
+
+    def _wait(self, entry: Entry) -> None:
+        entry.turn = asyncio.get_running_loop().create_future()
+        self._waiting += 1
 
     def _continue(self) -> None:
         self._pause = None
@@ -84,6 +89,7 @@ class Line:
         """Note that a publish does not wait any more, and let the next one go."""
         if entry.turn is not None:
             entry.turn = None
+            self._waiting -= 1
             if self._pause is None:
                 self._release()
 

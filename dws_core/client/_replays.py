@@ -120,6 +120,12 @@ class Replays:
             del self._all[replay.subscription]
             yield NotSubscribed(filter=replay.filter, error=error, subscription=replay.subscription)
 
+    def on_unsubscribed(self, filter_: str, error: Refused) -> Iterable[Event]:
+        """Process the removal of a filter by the node. A request that is unanswered gets its own answer."""
+        for replay in [found for found in self._requested.values() if found.filter == filter_ and not found.waits]:
+            self.close(replay.subscription)
+            yield NotSubscribed(filter=filter_, error=error, subscription=replay.subscription)
+
     def _find(self, number: object) -> _Replay | None:
         return self._requested.get(number) if isinstance(number, int) else None
 

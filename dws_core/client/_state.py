@@ -309,9 +309,11 @@ class ClientState:
 
     def _read_unsubscribed(self, frame: Mapping[str, Any]) -> Iterable[Event]:
         filter_, reason = text_of(frame, "topic"), text_of(frame, "reason")
+        error = Refused(reason, f"the node has removed the filter {filter_!r}")
         self.in_force.discard(filter_)
         if self._filters.pop(filter_, None) is not None:
-            yield NotSubscribed(filter=filter_, error=Refused(reason, f"the node has removed the filter {filter_!r}"))
+            yield NotSubscribed(filter=filter_, error=error)
+        yield from self._replays.on_unsubscribed(filter_, error)
 
     _READERS: Final = {
         "message": _read_message,

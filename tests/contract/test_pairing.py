@@ -60,7 +60,7 @@ ELSEWHERE = {
     "_proxy/proxy.py": "tests/integration/test_proxy_ends.py",
     "_topics/interface.py": "tests/contract/test_builtins_conform.py",
     "client/_announcer.py": "tests/integration/test_client_resumes.py",
-    "client/_answering.py": "tests/integration/test_requests.py",
+    "client/_answering.py": "tests/integration/test_client_replies.py",
     "client/_client.py": "tests/integration/test_client.py",
     "client/_commands.py": "tests/integration/test_commands.py",
     "client/_events.py": "tests/unit/client/test_state.py",

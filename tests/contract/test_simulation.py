@@ -6,7 +6,8 @@ import importlib
 import inspect
 
 import pytest
-from simulation.mutants import MUTANTS, RULES, SEEDS, Mutant, table
+from simulation.mutants import MUTANTS, SEEDS, table
+from simulation.mutants.mutant import RULES, Mutant
 from simulation.plan import make_plan
 from simulation.world import run
 

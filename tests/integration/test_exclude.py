@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.apps import chat, chat_app
-from support.brokers import PlainBroker
+from support.apps import chat
 from support.clients import client as reconnecting
 from support.clients import receive_data
 from support.resume import receive_replay
 from support.servers import Client, serve
+from support.two_nodes import BROKERS, MakeBroker, serve_two_nodes
 
 from dws_core import Connection, InvalidMessage, WebSocketManager
 from dws_core._node.connection.senders import Senders
 
 CLIENT_ID = "a-random-text-of-one-client"
-NODES = pytest.mark.parametrize(
-    "broker",
-    [lambda: {"broker_url": "memory://exclude"}, lambda: {"broker": PlainBroker("exclude")}],
-    ids=["log", "plain"],
-)
 OURS = "dws_core.server:WebSocketProtocol"
 
 
@@ -40,12 +34,11 @@ def only(manager: WebSocketManager, conn_id: str) -> Connection:
 # -- live
 
 
-@NODES
+@BROKERS
 @pytest.mark.parametrize("type_", ["send", "broadcast"])
-async def test_message_without_echo_reaches_all_others(broker: Callable[[], dict[str, Any]], type_: str) -> None:
+async def test_message_without_echo_reaches_all_others(make_broker: MakeBroker, type_: str) -> None:
     """Also on another node, and on another connection with the same id."""
-    one, two = WebSocketManager("chat", **broker()), WebSocketManager("chat", **broker())
-    async with serve(chat_app(one)) as first, serve(chat_app(two)) as second:
+    async with serve_two_nodes(make_broker) as (first, second):
         async with (
             Client.open(f"{first.url}/ws/alice") as sender,
             Client.open(f"{first.url}/ws/alice") as tab,
@@ -64,9 +57,7 @@ async def test_message_without_echo_reaches_all_others(broker: Callable[[], dict
 
 
 async def test_publish_excludes_connection_or_connection_id() -> None:
-    one, first_app = chat("memory://both")
-    two, second_app = chat("memory://both")
-    async with serve(first_app) as first, serve(second_app) as second:
+    async with serve_two_nodes("memory://both") as (first, second):
         async with (
             Client.open(f"{first.url}/ws/alice") as alice,
             Client.open(f"{second.url}/ws/alice") as far,
@@ -74,10 +65,10 @@ async def test_publish_excludes_connection_or_connection_id() -> None:
         ):
             for client in (alice, far, bob):
                 await client.subscribe("t")
-            await one.publish("t", "not for this alice", exclude=only(one, "alice"))
-            await two.publish("t", "not for any alice", exclude="alice")
-            await one.broadcast("not for bob", exclude="bob & co")
-            await one.publish("t", "for all")
+            await first.manager.publish("t", "not for this alice", exclude=only(first.manager, "alice"))
+            await second.manager.publish("t", "not for any alice", exclude="alice")
+            await first.manager.broadcast("not for bob", exclude="bob & co")
+            await first.manager.publish("t", "for all")
             await alice.assert_received("not for bob", "for all")
             await far.assert_received("not for this alice", "not for bob", "for all")
             await bob.assert_received("not for this alice", "not for any alice", "for all")
@@ -95,9 +86,7 @@ async def test_unknown_excluded_id_excludes_nobody() -> None:
 
 async def test_all_connections_of_a_client_are_excluded() -> None:
     """A client that reconnects may still have an old connection. Both have sent the same client id."""
-    _, first_app = chat("memory://client")
-    _, second_app = chat("memory://client")
-    async with serve(first_app) as first, serve(second_app) as second:
+    async with serve_two_nodes("memory://client") as (first, second):
         async with (
             Client.open(f"{first.url}/ws/a") as old,
             Client.open(f"{second.url}/ws/b") as new,
@@ -220,9 +209,7 @@ async def test_history_contains_excluded_messages() -> None:
 
 
 async def test_python_client_publishes_without_echo() -> None:
-    _, first_app = chat("memory://python")
-    _, second_app = chat("memory://python")
-    async with serve(first_app) as first, serve(second_app) as second:
+    async with serve_two_nodes("memory://python") as (first, second):
         async with (
             reconnecting(f"{first.url}/ws/alice") as alice,
             reconnecting(f"{second.url}/ws/bob") as bob,

@@ -192,11 +192,17 @@ async def test_disconnected_client_waits_no_longer() -> None:
         await away.until_waiting(0)
 
 
-async def test_lost_place_of_node_ends_wait_with_gap() -> None:
-    async with outage() as away, Client.open(f"{away.server.url}/ws/me") as me:
-        await me.send(type="connect", id=1, data={"filters": ["t"], "cursor": f"0:{away.epoch}:1"})
+@pytest.mark.parametrize("request_", ["connect", "subscribe"])
+async def test_lost_place_of_node_ends_wait_with_gap(request_: str) -> None:
+    async with outage(resume_patience_s=10 * HANG_S) as away, Client.open(f"{away.server.url}/ws/me") as me:
+        cursor = f"0:{away.epoch}:1"
+        if request_ == "connect":
+            await me.send(type="connect", id=1, data={"filters": ["t"], "cursor": cursor})
+        else:
+            await me.send(type="subscribe", topic="t", id=1, cursor=cursor)
         await away.until_waiting(1)
-        away.broker.sink.on_discontinuity(0, GapReason.EPOCH, Head(partition=0, epoch="new", offset=4))
+        head = Head(partition=0, epoch="new", offset=4)
+        away.broker.sink.on_discontinuity(0, GapReason.EPOCH, head)
         assert (await me.receive())["recovered"] is False
         assert (await me.receive())["reason"] == "epoch"
 

@@ -3,83 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
 from fastapi import FastAPI, WebSocket
 from support.apps import chat, chat_app
-from support.brokers import PlainBroker
-from support.clients import client as reconnecting
+from support.asking import asking, receive_request, reply
 from support.resume import connect, receive_replay
 from support.servers import HANG_S, Client, serve
+from support.two_nodes import BROKERS, MakeBroker, serve_two_nodes
 
 from dws_core import (
     BrokerClosed,
-    BrokerOverloaded,
     BrokerUnavailable,
     CodecError,
     ConfigurationError,
     InvalidMessage,
-    Limits,
     NoReply,
     Principal,
     WebSocketManager,
 )
-from dws_core._node.asking import requester, responder
+from dws_core._node.asking import requester
 from dws_core._node.sending.shared_message import SharedRequest
 from dws_core._wire.codecs import JSONCodec
 from dws_core._wire.node_topics import conn_request_topic
 from dws_core.plugin import Record
 from dws_core.testing import FaultyBroker
 
-NODES = pytest.mark.parametrize(
-    "broker",
-    [lambda: {"broker_url": "memory://requests"}, lambda: {"broker": PlainBroker("requests")}],
-    ids=["log", "plain"],
-)
-
-
-@asynccontextmanager
-async def asking(request: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
-    """Run a request during the block, and cancel it if it still waits."""
-    task = asyncio.get_running_loop().create_task(request)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-async def receive_request(client: Client) -> Any:
-    frame = await client.receive()
-    assert frame["type"] == "request"
-    return frame
-
-
-async def reply(client: Client, to: str, data: Any) -> Any:
-    """Send a reply with an id, and return what the node answers."""
-    return await client.request(type="reply", to=to, data=data)
-
-
 # -- a request and its reply
 
 
-@NODES
-async def test_client_on_other_node_replies(broker: Callable[[], dict[str, Any]]) -> None:
-    one, two = WebSocketManager("chat", **broker()), WebSocketManager("chat", **broker())
-    async with serve(chat_app(one)), serve(chat_app(two)) as second:
+@BROKERS
+async def test_client_on_other_node_replies(make_broker: MakeBroker) -> None:
+    async with serve_two_nodes(make_broker) as (first, second):
         async with Client.open(f"{second.url}/ws/bob%20%26%20co") as bob:
-            async with asking(one.request("bob & co", {"question": 1}, timeout_s=HANG_S)) as task:
+            async with asking(first.manager.request("bob & co", {"question": 1}, timeout_s=HANG_S)) as task:
                 frame = await bob.receive()
                 expected = {"type": "request", "reply_to": frame["reply_to"], "timeout_s": HANG_S}
                 assert frame == {**expected, "data": {"question": 1}}
                 answer = await reply(bob, frame["reply_to"], {"answer": 2})
                 assert answer == {"type": "ack", "id": answer["id"]}
                 assert await task == {"answer": 2}
-            async with asking(two.request("bob & co", timeout_s=HANG_S)) as task:
+            async with asking(second.manager.request("bob & co", timeout_s=HANG_S)) as task:
                 frame = await bob.receive()
                 assert frame["data"] is None
                 await bob.send(type="reply", to=frame["reply_to"], answer=3)
@@ -108,11 +74,9 @@ async def test_handler_may_ask_its_own_client() -> None:
 
 
 async def test_first_reply_is_returned_and_others_are_ignored() -> None:
-    one, first_app = chat("memory://first")
-    _, second_app = chat("memory://first")
-    async with serve(first_app) as first, serve(second_app) as second:
+    async with serve_two_nodes("memory://first") as (first, second):
         async with Client.open(f"{first.url}/ws/ann") as near, Client.open(f"{second.url}/ws/ann") as far:
-            async with asking(one.request("ann", "?", timeout_s=HANG_S)) as task:
+            async with asking(first.manager.request("ann", "?", timeout_s=HANG_S)) as task:
                 frames = [await receive_request(client) for client in (near, far)]
                 assert (await reply(far, frames[1]["reply_to"], "far"))["type"] == "ack"
                 assert await task == "far"
@@ -122,31 +86,27 @@ async def test_first_reply_is_returned_and_others_are_ignored() -> None:
 async def test_all_replies_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit on replies ends the request here, so that the test does not wait for its time limit."""
     monkeypatch.setattr(requester, "_MAX_REPLIES", 2)
-    one, first_app = chat("memory://all")
-    _, second_app = chat("memory://all")
-    async with serve(first_app) as first, serve(second_app) as second:
+    async with serve_two_nodes("memory://all") as (first, second):
         async with Client.open(f"{first.url}/ws/ann") as near, Client.open(f"{second.url}/ws/ann") as far:
-            async with asking(one.request("ann", "?", replies="all", timeout_s=HANG_S)) as task:
+            async with asking(first.manager.request("ann", "?", replies="all", timeout_s=HANG_S)) as task:
                 for client, data in ((far, "far"), (near, "near")):
                     await reply(client, (await receive_request(client))["reply_to"], data)
                 assert sorted(await task) == ["far", "near"]
-        assert await one.request("nobody", "?", replies="all", timeout_s=0.01) == []
+        assert await first.manager.request("nobody", "?", replies="all", timeout_s=0.01) == []
 
 
 async def test_user_is_asked_on_all_connections() -> None:
     async def verify(token: str) -> Principal:
         return Principal(id=token)
 
-    one, first_app = chat("memory://user", verify_token=verify)
-    _, second_app = chat("memory://user", verify_token=verify)
     headers = {"Authorization": "Bearer Ann Lee"}
-    async with serve(first_app) as first, serve(second_app) as second:
+    async with serve_two_nodes("memory://user", verify_token=verify) as (first, second):
         async with (
             Client.open(f"{first.url}/ws/phone", additional_headers=headers) as phone,
             Client.open(f"{second.url}/ws/laptop", additional_headers=headers) as laptop,
             Client.open(f"{second.url}/ws/Ann%20Lee", additional_headers={"Authorization": "Bearer Bo"}) as other,
         ):
-            async with asking(one.request(user="Ann Lee", data="?", timeout_s=HANG_S)) as task:
+            async with asking(first.manager.request(user="Ann Lee", data="?", timeout_s=HANG_S)) as task:
                 await receive_request(phone)
                 await reply(laptop, (await receive_request(laptop))["reply_to"], "from the laptop")
                 assert await task == "from the laptop"
@@ -226,14 +186,12 @@ async def test_reply_after_the_first_is_refused() -> None:
 
 async def test_only_asked_connections_may_reply() -> None:
     """Another connection does not reply for them, on no node, even if it knows the text to repeat."""
-    one, first_app = chat("memory://others")
-    _, second_app = chat("memory://others")
-    async with serve(first_app) as first, serve(second_app) as second:
+    async with serve_two_nodes("memory://others") as (first, second):
         async with (
             Client.open(f"{first.url}/ws/ann") as ann,
             Client.open(f"{first.url}/ws/eve") as near,
             Client.open(f"{second.url}/ws/ann2") as far,
-            asking(one.request("ann", timeout_s=HANG_S)) as task,
+            asking(first.manager.request("ann", timeout_s=HANG_S)) as task,
         ):
             to = (await receive_request(ann))["reply_to"]
             for eve in (near, far):
@@ -268,59 +226,7 @@ async def test_malformed_reply_to_open_request_is_refused() -> None:
             assert await task == 2
 
 
-# -- limits
-
-
-async def test_huge_reply_is_refused_and_may_be_repeated() -> None:
-    manager = WebSocketManager("chat", broker=PlainBroker(), limits=Limits(message_bytes=None))
-    async with serve(chat_app(manager)) as server, Client.open(f"{server.url}/ws/a", max_size=None) as client:
-        async with asking(manager.request("a", timeout_s=HANG_S)) as task:
-            to = (await receive_request(client))["reply_to"]
-            assert (await reply(client, to, "x" * 100_000))["code"] == "too-large"
-            assert (await reply(client, to, "small"))["type"] == "ack"
-            assert await task == "small"
-
-
-async def test_reply_over_message_bytes_closes_the_connection() -> None:
-    manager, app = chat(limits=Limits(message_bytes=1_000))
-    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
-        async with asking(manager.request("a", timeout_s=HANG_S)):
-            to = (await receive_request(client))["reply_to"]
-            await client.send(type="reply", to=to, data="x" * 1_000)
-            await client.assert_closed(1009)
-
-
-async def test_replies_count_against_the_rate() -> None:
-    manager, app = chat(limits=Limits(messages_per_s=0.001, burst=1))
-    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
-        async with asking(manager.request("a", timeout_s=HANG_S)):
-            to = (await receive_request(client))["reply_to"]
-            await client.request(type="ping")
-            assert (await reply(client, to, 1))["code"] == "rate-limited"
-
-
-async def test_waiting_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requester, "_MAX_PENDING", 1)
-    manager, app = chat()
-    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
-        async with asking(manager.request("a", timeout_s=HANG_S)):
-            await receive_request(client)
-            with pytest.raises(BrokerOverloaded, match="1 requests of this node wait"):
-                await manager.request("a")
-
-
-async def test_delivered_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest one is forgotten."""
-    monkeypatch.setattr(responder, "_MAX_OPEN", 1)
-    manager, app = chat()
-    async with serve(app) as server, Client.open(f"{server.url}/ws/a") as client:
-        async with asking(manager.request("a", 1, timeout_s=HANG_S)):
-            old = (await receive_request(client))["reply_to"]
-            async with asking(manager.request("a", 2, timeout_s=HANG_S)) as task:
-                new = (await receive_request(client))["reply_to"]
-                assert (await reply(client, old, 1))["code"] == "unknown-request"
-                await reply(client, new, 2)
-                assert await task == 2
+# -- invalid requests and records
 
 
 @pytest.mark.parametrize(
@@ -427,85 +333,3 @@ async def test_client_that_changes_its_node_cannot_reply() -> None:
                 async with Client.open(f"{first.url}/ws/a") as again:
                     assert (await reply(again, to, 1))["code"] == "unknown-request"
                 assert not task.done()
-
-
-# -- the Python client
-
-
-async def test_python_client_replies() -> None:
-    manager, app = chat()
-    async with serve(app) as server, reconnecting(f"{server.url}/ws/a") as client:
-        client.on_request(lambda data: {"sync": data})
-        assert await manager.request("a", 1, timeout_s=HANG_S) == {"sync": 1}
-
-        @client.on_request
-        async def later(data: Any) -> Any:
-            await client.publish("t", "a handler may use the client")
-            return {"async": data}
-
-        assert await manager.request("a", 2, timeout_s=HANG_S) == {"async": 2}
-
-
-async def test_failing_handler_of_python_client_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """It does not reply, and answers the next request."""
-    manager, app = chat()
-    async with serve(app) as server, reconnecting(f"{server.url}/ws/a") as client:
-        client.on_request(lambda data: {"half": 1 / data})
-        async with asking(manager.request("a", 0, timeout_s=HANG_S)) as failing:
-            assert await manager.request("a", 2, timeout_s=HANG_S) == {"half": 0.5}
-            assert not failing.done()
-        client.on_request(lambda data: data if data == "ok" else object())
-        async with asking(manager.request("a", "no JSON", timeout_s=HANG_S)):
-            assert await manager.request("a", "ok", timeout_s=HANG_S) == "ok"
-    assert "on_request raised an exception" in caplog.text
-    assert "the reply to a request of the node was not accepted: codec" in caplog.text
-
-
-async def test_slow_handler_of_python_client_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
-    manager, app = chat()
-    cancelled = asyncio.Event()
-
-    async def never(data: Any) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    async with serve(app) as server, reconnecting(f"{server.url}/ws/a") as client:
-        client.on_request(never)
-        with pytest.raises(NoReply):
-            await manager.request("a", timeout_s=0.05)
-        await asyncio.wait_for(cancelled.wait(), HANG_S)
-        client.on_request(lambda data: data)
-        assert await manager.request("a", 1, timeout_s=HANG_S) == 1
-    assert "took longer than the 0.05 s" in caplog.text
-
-
-async def test_python_client_bounds_its_handlers(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("dws_core.client._answering._MAX_RUNNING", 1)
-    manager, app = chat()
-    started, go = asyncio.Event(), asyncio.Event()
-
-    async def slow(data: Any) -> Any:
-        started.set()
-        await go.wait()
-        return data
-
-    async with serve(app) as server, reconnecting(f"{server.url}/ws/a") as client:
-        async with asking(manager.request("a", timeout_s=HANG_S)):
-            async with client.inbox() as inbox:
-                await manager.send_to("a", "after the request")
-                await asyncio.wait_for(anext(inbox), HANG_S)
-        assert "there is no on_request" in caplog.text
-        client.on_request(slow)
-        async with asking(manager.request("a", 1, timeout_s=HANG_S)) as first:
-            await asyncio.wait_for(started.wait(), HANG_S)
-            async with asking(manager.request("a", 2, timeout_s=HANG_S)) as second, client.inbox() as inbox:
-                await manager.send_to("a", "after the request")
-                await asyncio.wait_for(anext(inbox), HANG_S)
-                go.set()
-                assert await first == 1
-                assert not second.done()
-    assert "1 others are being answered" in caplog.text

@@ -7,13 +7,14 @@ import random
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from dws_memory import MemoryBroker
-from integration.test_roaming import FILTERS, TOPICS, new_seed
 from support.apps import HISTORY, chat_app
-from support.roaming import Progress, Roamer, publish_all, publish_ends
+from support.roaming import TOPICS, Progress, Roamer, roam
+from support.seeds import new_seed
 from support.servers import serve
 from support.timeouts import progress_timeout
 
@@ -43,7 +44,7 @@ async def nodes(
 
 
 async def trouble(
-    brokers: list[FaultyBroker], managers: list[WebSocketManager], progress: Progress, rng: random.Random
+    brokers: list[FaultyBroker], managers: list[WebSocketManager], rng: random.Random, progress: Progress
 ) -> None:
     """Let some or all brokers be away for a while, and close the connections of a node."""
     rounds = 5
@@ -64,23 +65,9 @@ async def trouble(
 
 async def run(make: Callable[[], LogBroker], seed: int) -> list[Roamer]:
     """Play the scenario, and return the roamers."""
-    rng = random.Random(seed)
     async with nodes(make) as (brokers, urls, managers), progress_timeout() as on_progress:
-        progress = Progress(on_progress)
-        roamers = [
-            Roamer(n, *wish, urls=urls, seed=seed, on_progress=on_progress) for n, wish in enumerate(FILTERS.items())
-        ]
-        async with asyncio.TaskGroup() as everybody:
-            for roamer in roamers:
-                everybody.create_task(roamer.roam())
-            for roamer in roamers:
-                await roamer.started.wait()
-            async with asyncio.TaskGroup() as publishers:
-                for n, topic in enumerate(TOPICS):
-                    publishers.create_task(publish_all(n, topic, COUNT, urls[n % 3], progress))
-                await trouble(brokers, managers, progress, rng)
-            await publish_ends(urls[0], TOPICS, roamers)
-    return roamers
+        faults = partial(trouble, brokers, managers, random.Random(seed))
+        return await roam(urls, seed=seed, count=COUNT, trouble=faults, on_progress=on_progress)
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

@@ -239,6 +239,29 @@ async def test_application_can_remove_filter_in_replay() -> None:
             assert (await client.exchange(type="ping"))["type"] == "pong"
 
 
+async def test_filter_removed_before_its_answer_is_refused() -> None:
+    """Its replay waits for that of another filter. The client may subscribe again."""
+    broker, node, app = slow_node("past removed early")
+    _, manager, first = slow_node("past removed early")
+    async with serve(first):
+        receipt = (await manager.publish("t", 1))[0]
+        async with serve(app) as server, Client.open(f"{server.url}/ws/me") as client:
+            broker.sink.close_gate()
+            await manager.publish("t", 2)
+            ahead = f"0:{receipt.epoch}:{(receipt.offset or 0) + 1}"
+            await client.exchange(type="subscribe", topic="t", cursor=ahead, id=1)
+            (connection,) = node.active_connections
+            async with node._runtime.replays._all[connection][1].turn:
+                await client.send(type="subscribe", topic="u", last=1, id=2)
+                async with asyncio.timeout(HANG_S):
+                    while "u" not in connection.topics:  # noqa: ASYNC110 -- filters have no event
+                        await asyncio.sleep(0)
+                connection.topics.discard("u")
+            refused = await client.receive()
+            assert (refused["id"], refused["code"], refused["temporary"]) == (2, "unavailable", True)
+            broker.sink.open_gate()
+
+
 # -- refusals and gaps
 
 

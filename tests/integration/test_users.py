@@ -231,6 +231,31 @@ async def test_missed_commands_are_read_when_broker_is_back(monkeypatch: pytest.
         assert not failures
 
 
+async def test_live_command_is_not_repeated_by_missed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It arrives while the missed commands are read. Its user reconnects in the meantime."""
+    async with nodes() as (a, b), b.client("bo") as bo:
+        broker = b.manager.broker
+        assert isinstance(broker, FaultyBroker)
+        heads, reading, go_on = broker.heads, asyncio.Event(), asyncio.Event()
+
+        async def heads_later(partitions: Any) -> Any:
+            reading.set()
+            await go_on.wait()
+            return await heads(partitions)
+
+        async with b.client("ann") as ann:
+            async with broker.tail_cut():
+                await a.manager.disconnect(user="bo")
+            monkeypatch.setattr(broker, "heads", heads_later)
+            await asyncio.wait_for(reading.wait(), HANG_S)
+            await a.manager.disconnect(user="ann")
+            await ann.wait_closed()
+        async with b.client("ann") as ann:
+            go_on.set()
+            assert (await bo.wait_closed()).rcvd.code == 4500
+            assert (await ann.exchange(type="ping"))["type"] == "pong"
+
+
 async def test_command_during_a_handshake_is_carried_out_after_it() -> None:
     """The authenticator has accepted the client before the application revoked its token."""
     checking, go_on = asyncio.Event(), asyncio.Event()

@@ -8,34 +8,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from support.broker_server import BrokerServer
 from support.processes import NodeProcess
-from support.roaming import Progress, Roamer, publish_all, publish_ends
+from support.roaming import TOPICS, Progress, Roamer, roam
 from support.timeouts import HANG_S, progress_timeout
-
-TOPICS = [f"t/{n}" for n in range(4)]
-FILTERS = {"#": TOPICS, "t/#": TOPICS, "t/+": TOPICS, "+/0": TOPICS[:1], "t/1": TOPICS[1:2], "t/2": TOPICS[2:3]}
-
-
-class Server(Protocol):
-    """A broker's server that keeps its data. All methods block."""
-
-    @property
-    def url(self) -> str:
-        """The URL for the nodes."""
-
-    def freeze(self) -> None:
-        """Stop the process, with its connections open."""
-
-    def thaw(self) -> None:
-        """Let the process continue."""
-
-    def kill(self) -> None:
-        """Kill the process."""
-
-    def start(self) -> None:
-        """Start the process with its data."""
 
 
 @dataclass(kw_only=True)
@@ -53,7 +30,7 @@ class Scenario:
         nodes: Number of nodes.
     """
 
-    server: Server
+    server: BrokerServer
     url: str
     seed: int
     cut: Callable[[], object]
@@ -72,36 +49,27 @@ class Scenario:
     async def run(self) -> list[Roamer]:
         """Play the scenario, and return the clients."""
         async with AsyncExitStack() as stack, progress_timeout(2 * HANG_S) as on_progress:
-            progress = Progress(on_progress)
             nodes = [NodeProcess.open(self.url, patience_s=HANG_S) for _ in range(self.nodes)]
             self._running = [await stack.enter_async_context(node) for node in nodes]
             await asyncio.gather(*(node.start() for node in self._running))
             on_progress()
             urls = [node.url for node in self._running]
-            roamers = [
-                Roamer(n, *wish, urls=urls, seed=self.seed, on_progress=on_progress)
-                for n, wish in enumerate(FILTERS.items())
-            ]
-            async with asyncio.TaskGroup() as everybody:
-                for roamer in roamers:
-                    everybody.create_task(roamer.roam())
-                for roamer in roamers:
-                    await roamer.started.wait()
-                kills = [
-                    everybody.create_task(self._kill_node(n, node, progress)) for n, node in enumerate(self._running)
-                ]
-                async with asyncio.TaskGroup() as publishers:
-                    for n, topic in enumerate(TOPICS):
-                        url = urls[n % (self.nodes - 1)]
-                        publishers.create_task(publish_all(n, topic, self.count, url, progress))
-                    await self._trouble(progress)
-                await asyncio.gather(*kills)
-                await publish_ends(urls[0], TOPICS, roamers)
-        for roamer in roamers:
-            roamer.unknown = progress.unknown
-        return roamers
+            return await roam(
+                urls,
+                seed=self.seed,
+                count=self.count,
+                trouble=self._trouble,
+                on_progress=on_progress,
+                publisher_urls=urls[:-1],
+            )
 
     async def _trouble(self, progress: Progress) -> None:
+        async with asyncio.TaskGroup() as kills:
+            for number, node in enumerate(self._running):
+                kills.create_task(self._kill_node(number, node, progress))
+            await self._disturb_broker(progress)
+
+    async def _disturb_broker(self, progress: Progress) -> None:
         steps: list[Callable[[], Awaitable[None]]] = [self._freeze, self._take_down, self._cut, self._cut]
         self._rng.shuffle(steps)
         for number, step in enumerate(steps, 1):

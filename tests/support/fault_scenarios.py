@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
 
-from support.broker_load import Load, Node, check, wait_for_end
+from support.broker_load import Load, Node, check, two_nodes, wait_for_end
+from support.broker_server import BrokerServer, S
+
+from dws_core.plugin import Layout
 
 Nodes: TypeAlias = AbstractAsyncContextManager[tuple[Node, Node]]
 """Two nodes on a new channel that notice faults quickly."""
 
 
-class Server(Protocol):
-    """A server in a separate process."""
-
-    def start(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def freeze(self) -> None: ...
-
-    def thaw(self) -> None: ...
-
-
-S = TypeVar("S", bound=Server)
-
 Trouble: TypeAlias = Callable[[S, Load], Awaitable[None]]
 """Causes a fault during a load, and returns when the load has made progress after it, or when the next one may follow."""
+
+
+def near(url: str, *, dead_s: str = "2s", **options: str) -> Nodes:
+    """Start two nodes on a new channel that notice faults quickly."""
+    layout = Layout(channel=f"faults-{secrets.token_hex(4)}", partitions=2)
+    query = "&".join(f"{name}={value}" for name, value in {"probe_s": "200ms", "dead_s": dead_s, **options}.items())
+    return two_nodes(f"{url}?{query}", layout)
+
+
+@asynccontextmanager
+async def publishing(*loads: Load) -> AsyncIterator[None]:
+    """Run loads on both partitions during the block."""
+    async with asyncio.TaskGroup() as group:
+        for load in loads:
+            for partition in (0, 1):
+                group.create_task(load.run(partition))
+        yield
+        for load in loads:
+            load.stopping = True
 
 
 async def repeat(cut: Callable[[], object], load: Load) -> None:
@@ -40,20 +49,20 @@ async def repeat(cut: Callable[[], object], load: Load) -> None:
         await load.wait_for_acks(100)
 
 
-async def kill_9(server: Server, load: Load) -> None:
+async def kill_9(server: BrokerServer, load: Load) -> None:
     """Kill the server like a crash, and start it again."""
     await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.start)
     await load.wait_for_acks(100)
 
 
-async def kill_9_twice(server: Server, load: Load) -> None:
+async def kill_9_twice(server: BrokerServer, load: Load) -> None:
     """Kill the server twice."""
     for _ in range(2):
         await kill_9(server, load)
 
 
-async def freeze(server: Server, load: Load) -> None:
+async def freeze(server: BrokerServer, load: Load) -> None:
     """Freeze the server until the node reports that it does not reply."""
     await asyncio.to_thread(server.freeze)
     try:
@@ -66,13 +75,10 @@ async def under_load(nodes: Nodes, trouble: Callable[[Load], Awaitable[None]]) -
     """Publish on one node and listen on the other during a fault. Return when all messages have arrived."""
     async with nodes as (sender, listener):
         load = Load(sender)
-        async with asyncio.TaskGroup() as group:
-            for partition in (0, 1):
-                group.create_task(load.run(partition))
+        async with publishing(load):
             await load.wait_for_acks(200)
             await trouble(load)
             await load.wait_for_acks(200)
-            load.stopping = True
         await wait_for_end(sender, listener)
         return load, listener
 
@@ -92,10 +98,7 @@ async def random_faults_lose_and_repeat_nothing(
     chance = random.Random(seed)
     async with nodes as (one, other):
         loads = Load(one, name=b"one"), Load(other, name=b"other")
-        async with asyncio.TaskGroup() as group:
-            for load in loads:
-                for partition in (0, 1):
-                    group.create_task(load.run(partition))
+        async with publishing(*loads):
             for trouble in chance.choices(troubles, k=count):
                 sys.stdout.write(f"{trouble.__name__}\n")  # type: ignore[attr-defined]  # troubles are functions
                 await trouble(server, chance.choice(loads))
@@ -103,7 +106,6 @@ async def random_faults_lose_and_repeat_nothing(
                     await loads[0].wait_for_acks(20)
             for load in loads:
                 await load.wait_for_acks(100)
-                load.stopping = True
         await wait_for_end(one, other)
         await wait_for_end(other, one)
         for load in loads:

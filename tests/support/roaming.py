@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from support.clients import client
 from support.timeouts import HANG_S
 
 from dws_core import PublishOutcomeUnknown
 from dws_core.client import Gap, Message
+
+TOPICS = [f"t/{n}" for n in range(4)]
+FILTERS = {"#": TOPICS, "t/#": TOPICS, "t/+": TOPICS, "+/0": TOPICS[:1], "t/1": TOPICS[1:2], "t/2": TOPICS[2:3]}
+"""The filter of each roamer, and the topics that it receives."""
 
 END = "end"
 """Payload that ends every topic. It is published repeatedly until every roamer has received it."""
@@ -142,9 +146,9 @@ class Roamer:
         return found
 
 
-async def publish_all(number: int, topic: str, count: int, url: str, progress: Progress, *, window: int = 4) -> None:
-    """Publish `0 … count - 1`, `window` at a time, also while the node is down."""
-    publisher = client(f"{url}/ws/publisher-{number}", window=window, connect_timeout_s=_PATIENCE_S)
+async def publish_all(number: int, topic: str, count: int, url: str, progress: Progress) -> None:
+    """Publish `0 … count - 1`, a few at a time, also while the node is down."""
+    publisher = client(f"{url}/ws/publisher-{number}", window=4, connect_timeout_s=_PATIENCE_S)
 
     async def publish(n: int) -> None:
         try:
@@ -166,3 +170,41 @@ async def publish_ends(url: str, topics: Collection[str], roamers: Collection[Ro
         while not all(roamer.done for roamer in roamers):
             for topic in topics:
                 await publisher.publish(topic, END, timeout_s=_PATIENCE_S)
+
+
+async def roam(
+    urls: list[str],
+    *,
+    seed: int,
+    count: int,
+    trouble: Callable[[Progress], Awaitable[None]],
+    on_progress: Callable[[], None],
+    publisher_urls: Sequence[str] = (),
+) -> list[Roamer]:
+    """Let six clients move between nodes while publishers publish to every topic. Return the clients.
+
+    Args:
+        urls: URLs of the nodes.
+        seed: Seed of all random choices.
+        count: Number of messages of each topic.
+        trouble: Causes faults while clients publish.
+        on_progress: Function that is called after each progress.
+        publisher_urls: URLs of the nodes of the publishers. If empty, all nodes.
+    """
+    progress, entries = Progress(on_progress), publisher_urls or urls
+    roamers = [
+        Roamer(n, *wish, urls=urls, seed=seed, on_progress=on_progress) for n, wish in enumerate(FILTERS.items())
+    ]
+    async with asyncio.TaskGroup() as everybody:
+        for roamer in roamers:
+            everybody.create_task(roamer.roam())
+        for roamer in roamers:
+            await roamer.started.wait()
+        async with asyncio.TaskGroup() as publishers:
+            for n, topic in enumerate(TOPICS):
+                publishers.create_task(publish_all(n, topic, count, entries[n % len(entries)], progress))
+            await trouble(progress)
+        await publish_ends(urls[0], TOPICS, roamers)
+    for roamer in roamers:
+        roamer.unknown = progress.unknown
+    return roamers

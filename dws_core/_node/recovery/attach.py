@@ -157,7 +157,7 @@ class Attach:
         """Do the reads of a recovery, however often they must be attempted."""
         recovery, limits = attachment.recovery, self._host.limits
         if limits.waiting_resumes is not None and self._attachments.waiting >= limits.waiting_resumes:
-            raise _unavailable("too many requests wait for the broker")
+            raise unavailable("too many requests wait for the broker")
         try:
             async with (
                 self._attachments.wait_for_broker(attachment, limits.resume_patience_s),
@@ -170,7 +170,7 @@ class Attach:
         except TimeoutError:
             if recovery.answer is not None:
                 return
-            raise _unavailable("the broker cannot be reached, so missed messages cannot be read") from None
+            raise unavailable("the broker cannot be reached, so missed messages cannot be read") from None
 
     def read_more(self, attachment: Attachment, reads: set[asyncio.Task[None]]) -> None:
         """Do the reads of a further round in the background, and add them to a set of running reads."""
@@ -284,6 +284,7 @@ def _concerns(item: Due | Lost, wanted: Mapping[int, WantedTopics]) -> bool:
     return topics(topic) if callable(topics) else topic in topics
 
 
-def _unavailable(why: str) -> Refused:
+def unavailable(why: str) -> Refused:
+    """Return the error for a request that the client should repeat a little later, at a random time."""
     retry_in_s = round(random.uniform(_RETRY_IN_S / 5, _RETRY_IN_S), 3)  # noqa: S311 -- no secret
     return Refused("unavailable", why, temporary=True, retry_in_s=retry_in_s)

@@ -31,6 +31,12 @@ class Attachment:
         self.ended: asyncio.Event = asyncio.Event()
         self.patience: asyncio.Timeout | None = None
 
+    def on_discontinuity(self, reason: GapReason, head: Head) -> None:
+        """Pass a loss of the tail to the recovery. One that waits for its answer is refused with a gap."""
+        self.recovery.on_discontinuity(reason, head)
+        self.progress.set()
+        self.stop_waiting()
+
     def stop_waiting(self) -> None:
         """End the wait for an answer."""
         if self.patience is not None and not self.patience.expired():
@@ -129,8 +135,6 @@ class Attachments:
         informed = set()
         for attachment in self._all.values():
             if head.partition in attachment.recovery.partitions:
-                attachment.recovery.on_discontinuity(reason, head)
-                attachment.progress.set()
-                attachment.stop_waiting()  # a recovery without an answer was refused
+                attachment.on_discontinuity(reason, head)
                 informed.add(attachment.connection)
         return informed

@@ -16,7 +16,7 @@ from dws_core._log.tail import Lost
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.host import ConnectionHost
 from dws_core._node.connection.senders import Senders
-from dws_core._node.recovery.attach import STEP_BYTES, STEP_MESSAGES, Attach
+from dws_core._node.recovery.attach import STEP_BYTES, STEP_MESSAGES, Attach, unavailable
 from dws_core._node.recovery.attachments import Attachments
 from dws_core._node.recovery.cursors import Cursors
 from dws_core._node.recovery.history import Found
@@ -90,7 +90,7 @@ class Replayer:
 
         Raises:
             InvalidMessage: A replay of the connection has the same id.
-            Refused: The broker cannot be reached in time, or too many requests wait for it.
+            Refused: The broker cannot be reached in time, or too many requests wait for it, or the filter was removed.
         """
         await connection._caught_up()
         replay = FilterReplay(connection, self._decide(filter_, past), filter_, request_id)
@@ -102,8 +102,7 @@ class Replayer:
                 await self._attach.answer(replay)
             async with replay.turn:
                 await connection._caught_up()
-                if replay in self._replays:
-                    self._begin(replay)
+                self._begin(replay)
         except BaseException:
             self._replays.remove(replay)
             raise
@@ -141,7 +140,13 @@ class Replayer:
         return [encode_frame(codec, ack), encode_frame(codec, gap)]
 
     def _begin(self, replay: FilterReplay) -> None:
-        """Send the answer, and the past in the background."""
+        """Send the answer, and the past in the background.
+
+        Raises:
+            Refused: The filter was removed in the meantime.
+        """
+        if replay not in self._replays:
+            raise unavailable("the filter was removed before its past was sent")
         self._host.fanout.push_each(replay.connection, self._answer(replay))
         first, replay.first = replay.first, []
         self._host.tasks.spawn(self._run(replay, first), name=f"replay to connection {replay.connection.id!r}")

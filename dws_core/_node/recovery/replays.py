@@ -119,8 +119,8 @@ class Replays:
         """Pass a loss of the tail to the replays concerned."""
         for replays in self._all.values():
             for replay in replays.values():
-                replay.recovery.on_discontinuity(reason, head)
-                replay.progress.set()
+                if head.partition in replay.recovery.partitions:
+                    replay.on_discontinuity(reason, head)
 
     def _of(self, connection: Connection) -> dict[RequestId, FilterReplay]:
         return self._all.get(connection, {})

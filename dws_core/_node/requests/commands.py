@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping
 
 from dws_core._errors import BrokerError, DWSError
 from dws_core._log.backoff import Backoff
-from dws_core._log.cache import LogCache
 from dws_core._log.policy import COMMANDS_HISTORY
-from dws_core._log.records import Offset, Record
+from dws_core._log.records import Head, Record
 from dws_core._node.connection.connection import Connection
 from dws_core._node.connection.registry import ConnectionRegistry
 from dws_core._node.recovery.history import HistoryReader
@@ -66,16 +65,16 @@ class Commands:
         codec, encoded = open_envelope(record.payload)
         self._read_and_carry_out(self._codecs[codec].decode(encoded))
 
-    def on_discontinuity(self, partition: int, seen: LogCache) -> None:
+    def on_discontinuity(self, seen: Head, head: Head) -> None:
         """Find the commands that the node's tail has missed, in the background.
 
         Args:
-            partition: Partition in which the tail has lost its place. Only that of the commands matters.
-            seen: The log of the partition as the node has seen it before.
+            seen: Last position of the tail in a partition before it lost its place. Only the partition of the commands
+                matters.
+            head: Position after which the tail continues.
         """
-        if partition == self._partition and self._history.is_kept:
-            missed = self._catch_up(seen.epoch, seen.hi)
-            self._tasks.spawn(missed, name="missed commands")
+        if head.partition == self._partition and self._history.is_kept:
+            self._tasks.spawn(self._catch_up(seen, head), name="missed commands")
 
     def overtook(self, connection: Connection, count: int) -> None:
         """Carry out the commands after the first `count` ones on a connection whose handshake they have overtaken."""
@@ -83,7 +82,7 @@ class Commands:
             if connection in self._receivers(command):
                 self._apply(command, connection)
 
-    async def _catch_up(self, epoch: str, since: Offset) -> None:
+    async def _catch_up(self, seen: Head, head: Head) -> None:
         backoff = Backoff(first_s=0.1, max_s=5.0)
         while True:
             try:
@@ -94,7 +93,9 @@ class Commands:
                 await asyncio.sleep(backoff.next_s())
         for message in stored:
             position = parse_position(message.pos)
-            if position.epoch != epoch or position.offset > since:
+            is_live = position.epoch != head.epoch or position.offset > head.offset  # the tail delivers it
+            is_known = position.epoch == seen.epoch and position.offset <= seen.offset
+            if not (is_live or is_known):
                 self._read_and_carry_out(message.data)
 
     def _read_and_carry_out(self, data: JSON) -> None:

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from functools import partial
 
 import pytest
-from integration.test_roaming import new_seed
 from services.rabbitmq import PrivateRabbit
-from support.broker_load import Load, check, check_after_last_gap, two_nodes, wait_for_end
+from support.broker_load import Load, check, check_after_last_gap, wait_for_end
 from support.fault_scenarios import (
-    Nodes,
     Trouble,
     freeze,
     kill_9,
     kill_9_twice,
     loses_and_repeats_nothing,
+    near,
+    publishing,
     random_faults_lose_and_repeat_nothing,
     repeat,
     under_load,
 )
+from support.seeds import new_seed
 from support.timeouts import HANG_S
 
-from dws_core.plugin import GapReason, Layout
-
-
-def near(rabbit: PrivateRabbit, **options: str) -> Nodes:
-    """Start two nodes on a new channel that notice faults quickly."""
-    layout = Layout(channel=f"faults-{secrets.token_hex(4)}", partitions=2)
-    query = "&".join(f"{name}={value}" for name, value in {"probe_s": "200ms", "dead_s": "2s", **options}.items())
-    return two_nodes(f"{rabbit.url}?{query}", layout)
+from dws_core.plugin import GapReason
 
 
 def _close(rabbit: PrivateRabbit, name: str) -> None:
@@ -84,13 +77,13 @@ TROUBLES: list[Trouble[PrivateRabbit]] = [
 async def test_fault_under_load_loses_and_repeats_nothing(
     rabbit: PrivateRabbit, trouble: Trouble[PrivateRabbit]
 ) -> None:
-    await loses_and_repeats_nothing(near(rabbit), rabbit, trouble)
+    await loses_and_repeats_nothing(near(rabbit.url), rabbit, trouble)
 
 
 @pytest.mark.anyio
 async def test_random_faults_lose_and_repeat_nothing(rabbit: PrivateRabbit) -> None:
     troubles = [kill_9 if trouble is kill_9_twice else trouble for trouble in TROUBLES]
-    await random_faults_lose_and_repeat_nothing(near(rabbit), rabbit, troubles, seed=new_seed(), count=6)
+    await random_faults_lose_and_repeat_nothing(near(rabbit.url), rabbit, troubles, seed=new_seed(), count=6)
 
 
 @pytest.mark.anyio
@@ -101,7 +94,7 @@ async def test_recreated_stream_is_new_epoch(rabbit: PrivateRabbit) -> None:
                 await asyncio.to_thread(rabbit.delete_queue, name)
         await load.wait_for_acks(200)
 
-    load, listener = await under_load(near(rabbit), delete)
+    load, listener = await under_load(near(rabbit.url), delete)
     assert set(listener.losses) == {GapReason.EPOCH}
     check_after_last_gap(load, listener)
 
@@ -117,7 +110,7 @@ async def test_stream_with_older_data_is_new_epoch(rabbit: PrivateRabbit) -> Non
         await asyncio.to_thread(rabbit.restore)
         await asyncio.to_thread(rabbit.start)
 
-    load, listener = await under_load(near(rabbit), set_back)
+    load, listener = await under_load(near(rabbit.url), set_back)
     assert GapReason.EPOCH in listener.losses
     assert set(listener.losses) <= {GapReason.EPOCH, GapReason.TRIMMED}
     check_after_last_gap(load, listener)
@@ -126,7 +119,7 @@ async def test_stream_with_older_data_is_new_epoch(rabbit: PrivateRabbit) -> Non
 @pytest.mark.anyio
 async def test_retention_past_slow_node_is_gap(rabbit: PrivateRabbit) -> None:
     """A node that stands still while RabbitMQ removes messages that it has not read receives a gap."""
-    async with near(rabbit, segment_bytes="64KiB", max_stream_bytes="128KiB") as (sender, listener):
+    async with near(rabbit.url, segment_bytes="64KiB", max_stream_bytes="128KiB") as (sender, listener):
         reading = listener.broker._node._session.wire._reading  # type: ignore[union-attr]
         reading._transport._streams[1].transport.pause_reading()
         load = Load(sender, name=b"x" * 1_000)
@@ -142,17 +135,14 @@ async def test_retention_past_slow_node_is_gap(rabbit: PrivateRabbit) -> None:
 @pytest.mark.anyio
 async def test_suspended_node_catches_up_without_gap(rabbit: PrivateRabbit) -> None:
     """A node whose process stands still for longer than `dead_s` loses nothing that the streams still contain."""
-    async with near(rabbit) as (sender, listener):
+    async with near(rabbit.url) as (sender, listener):
         reading = listener.broker._node._session.wire._reading  # type: ignore[union-attr]
         reading._transport._streams[1].transport.pause_reading()
         load = Load(sender)
-        async with asyncio.TaskGroup() as group:
-            for partition in (0, 1):
-                group.create_task(load.run(partition))
+        async with publishing(load):
             async with asyncio.timeout(HANG_S):
                 await listener.until(lambda: "degraded" in listener.states)
             await load.wait_for_acks(200)
-            load.stopping = True
         await wait_for_end(sender, listener)
         check(load, listener)
         assert listener.losses == []

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from functools import partial
 
 import pytest
 from dws_kafka._wire import KafkaWire
-from integration.test_roaming import new_seed
-from support.broker_load import HISTORY, Load, Node, check, check_after_last_gap, two_nodes, wait_for_end
+from support.broker_load import HISTORY, Load, Node, check, check_after_last_gap, wait_for_end
 from support.fault_scenarios import (
-    Nodes,
     Trouble,
     freeze,
     kill_9,
     kill_9_twice,
     loses_and_repeats_nothing,
+    near,
+    publishing,
     random_faults_lose_and_repeat_nothing,
     repeat,
     under_load,
 )
 from support.kafka_admin import create_topic, delete_records, delete_topic
 from support.kafka_proxy import ProxiedKafka
+from support.seeds import new_seed
 
-from dws_core.plugin import GapReason, Layout, ReadSpan, Start
-
-
-def near(kafka: ProxiedKafka) -> Nodes:
-    """Start two nodes on a new channel that notice faults quickly."""
-    layout = Layout(channel=f"faults-{secrets.token_hex(4)}", partitions=2)
-    return two_nodes(kafka.url + "?probe_s=200ms&dead_s=2s", layout)
+from dws_core.plugin import GapReason, ReadSpan, Start
 
 
 async def cut_following(kafka: ProxiedKafka, load: Load) -> None:
@@ -53,13 +47,13 @@ CUTS: list[Trouble[ProxiedKafka]] = [cut_following, cut_others, cut_all]
 @pytest.mark.anyio
 @pytest.mark.parametrize("trouble", [*CUTS, kill_9_twice, freeze])
 async def test_fault_under_load_loses_and_repeats_nothing(kafka: ProxiedKafka, trouble: Trouble[ProxiedKafka]) -> None:
-    await loses_and_repeats_nothing(near(kafka), kafka, trouble)
+    await loses_and_repeats_nothing(near(kafka.url), kafka, trouble)
 
 
 @pytest.mark.anyio
 async def test_random_faults_lose_and_repeat_nothing(kafka: ProxiedKafka) -> None:
     troubles = [*CUTS, kill_9, freeze]
-    await random_faults_lose_and_repeat_nothing(near(kafka), kafka, troubles, seed=new_seed(), count=6)
+    await random_faults_lose_and_repeat_nothing(near(kafka.url), kafka, troubles, seed=new_seed(), count=6)
 
 
 @pytest.mark.anyio
@@ -74,7 +68,7 @@ async def test_recreated_topic_has_new_epoch(kafka: ProxiedKafka, by: str) -> No
             await create_topic(kafka.address, topic, 2)
         await load.node.until(lambda: len(load.node.losses) >= 2)
 
-    load, listener = await under_load(near(kafka), delete)
+    load, listener = await under_load(near(kafka.url), delete)
     assert set(listener.losses) == {GapReason.EPOCH}
     check_after_last_gap(load, listener)
 
@@ -90,7 +84,7 @@ async def test_kafka_with_older_data_is_gap(kafka: ProxiedKafka) -> None:
         await asyncio.to_thread(kafka.restore)
         await asyncio.to_thread(kafka.start)
 
-    load, listener = await under_load(near(kafka), set_back)
+    load, listener = await under_load(near(kafka.url), set_back)
     assert GapReason.EPOCH in listener.losses
     check_after_last_gap(load, listener)
 
@@ -114,14 +108,12 @@ class StandingWire(KafkaWire):
 async def test_node_that_stands_still_past_retention_is_told(
     kafka: ProxiedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with near(kafka) as (sender, listener):
+    async with near(kafka.url) as (sender, listener):
         monkeypatch.setattr(StandingWire, "moving", asyncio.Event(), raising=False)
         broker = listener.broker
         monkeypatch.setattr(broker._node, "_make_wire", lambda: StandingWire(broker._login, broker.options))
         load = Load(sender)
-        async with asyncio.TaskGroup() as group:
-            for partition in (0, 1):
-                group.create_task(load.run(partition))
+        async with publishing(load):
             await load.wait_for_acks(200)
             kafka.proxy.cut()
             await load.wait_for_acks(400)
@@ -131,7 +123,6 @@ async def test_node_that_stands_still_past_retention_is_told(
             StandingWire.moving.set()
             await listener.until(lambda: len(listener.losses) >= 2)
             await load.wait_for_acks(200)
-            load.stopping = True
         await wait_for_end(sender, listener)
         assert set(listener.losses) == {GapReason.TRIMMED}
         assert sender.losses == []
@@ -142,7 +133,7 @@ async def test_node_that_stands_still_past_retention_is_told(
 @pytest.mark.anyio
 async def test_read_past_retention_is_gap(kafka: ProxiedKafka) -> None:
     """Deleted records are missed, and the records that remain are read."""
-    async with near(kafka) as (sender, _):
+    async with near(kafka.url) as (sender, _):
         receipts = [await sender.broker.publish(0, "t", b"%d" % n, history=HISTORY) for n in range(20)]
         offsets = [receipt.offset or 0 for receipt in receipts]
         await sender.broker.stop()

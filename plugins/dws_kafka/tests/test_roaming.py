@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from functools import partial
-
 import pytest
-from integration.test_roaming import check_with_server_faults, freeze_and_kill
 from services.kafka import PrivateKafka
+from support.killed_nodes import check_with_frozen_and_killed_server
 
 
 @pytest.mark.anyio
 async def test_roaming_survives_kafka_faults() -> None:
     """Each client receives each message once and in order, without a gap."""
-    kafka = PrivateKafka()
-    try:
-        await asyncio.to_thread(kafka.start)
-        url = kafka.url + "?partitions=1&probe_s=200ms&dead_s=2s"
-        await check_with_server_faults(url, partial(freeze_and_kill, kafka, 3.0))
-    finally:
-        kafka.remove()
+    await check_with_frozen_and_killed_server(PrivateKafka(), down_s=3.0)

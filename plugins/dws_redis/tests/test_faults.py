@@ -10,24 +10,26 @@ from functools import partial
 import pytest
 from dws_redis._connection import Wire
 from dws_redis._shard import Shard
-from integration.test_roaming import new_seed
 from services.redis import PrivateRedis
-from support.broker_load import HISTORY, Load, check, check_after_last_gap, two_nodes, wait_for_end
+from support.broker_load import HISTORY, Load, check, check_after_last_gap, wait_for_end
 from support.fault_scenarios import (
-    Nodes,
     Trouble,
     freeze,
     kill_9_twice,
     loses_and_repeats_nothing,
+    near,
+    publishing,
     random_faults_lose_and_repeat_nothing,
     repeat,
     under_load,
 )
+from support.seeds import new_seed
 from support.timeouts import HANG_S
 
-from dws_core.plugin import GapReason, Layout
+from dws_core.plugin import GapReason
 
-LAYOUT = Layout(channel="faults", partitions=2)
+near_redis = partial(near, dead_s="800ms", trust_restart="always")
+"""`near` with options for a Redis that is restarted."""
 
 
 @pytest.fixture
@@ -36,11 +38,6 @@ def with_aof() -> Iterator[PrivateRedis]:
     server.start()
     yield server
     server.remove()
-
-
-def near(redis: PrivateRedis) -> Nodes:
-    """Start two nodes that notice faults quickly."""
-    return two_nodes(redis.url + "?probe_s=200ms&dead_s=800ms&trust_restart=always", LAYOUT)
 
 
 def _end_tails(redis: PrivateRedis) -> None:
@@ -76,7 +73,7 @@ KILLS: list[Trouble[PrivateRedis]] = [kill_tails, kill_commands, kill_all, kill_
 async def test_fault_under_load_loses_and_repeats_nothing(
     with_aof: PrivateRedis, trouble: Trouble[PrivateRedis]
 ) -> None:
-    await loses_and_repeats_nothing(near(with_aof), with_aof, trouble)
+    await loses_and_repeats_nothing(near_redis(with_aof.url), with_aof, trouble)
 
 
 @pytest.mark.anyio
@@ -84,19 +81,15 @@ async def test_silent_command_connection_is_replaced(
     with_aof: PrivateRedis,
 ) -> None:
     """Simulate a firewall that drops one of two connections: messages still arrive, but no publish is answered."""
-    async with near(with_aof) as (sender, listener):
+    async with near_redis(with_aof.url) as (sender, listener):
         load, others = Load(sender), Load(listener, name=b"other")
-        async with asyncio.TaskGroup() as group:
-            for partition in (0, 1):
-                group.create_task(load.run(partition))
-                group.create_task(others.run(partition))  # so that the log always has traffic
+        async with publishing(load, others):  # so that the log always has traffic
             await load.wait_for_acks(200)
             silent = sender.broker._node._shard_of(0).commands  # type: ignore[union-attr]
             silent._wire._transport.pause_reading()  # type: ignore[union-attr, attr-defined]
             async with asyncio.timeout(HANG_S):
                 await silent.lost.wait()  # type: ignore[union-attr]
             await load.wait_for_acks(200)
-            load.stopping = others.stopping = True
         await wait_for_end(sender, listener)
         check(load, listener)
         check(others, listener)
@@ -105,7 +98,7 @@ async def test_silent_command_connection_is_replaced(
 
 @pytest.mark.anyio
 async def test_redis_without_its_data_has_new_epoch(server: PrivateRedis) -> None:
-    load, listener = await under_load(near(server), partial(kill_9_twice, server))
+    load, listener = await under_load(near_redis(server.url), partial(kill_9_twice, server))
     assert set(listener.losses) == {GapReason.EPOCH}
     check_after_last_gap(load, listener)
 
@@ -122,7 +115,7 @@ async def test_redis_with_older_data_is_gap(server: PrivateRedis) -> None:
         shutil.copy(server.folder / "older.rdb", server.folder / "dump.rdb")
         server.start()
 
-    load, listener = await under_load(near(server), set_back)
+    load, listener = await under_load(near_redis(server.url), set_back)
     assert listener.losses, "it is said"
     assert set(listener.losses) <= {GapReason.EPOCH, GapReason.AHEAD}
     check_after_last_gap(load, listener)
@@ -134,7 +127,7 @@ async def test_slow_reading_node_reconnects_and_catches_up() -> None:
     redis = PrivateRedis(**{"client-output-buffer-limit": "pubsub 256kb 0 0"})
     redis.start()
     try:
-        async with near(redis) as (sender, listener):
+        async with near_redis(redis.url) as (sender, listener):
             wire = listener.broker._node._shard_of(0).tail._subscription._wire  # type: ignore[union-attr]
             wire._transport.pause_reading()  # type: ignore[union-attr, attr-defined]
             payloads = [b"%d " % number + b"x" * 20_000 for number in range(600)]
@@ -175,4 +168,4 @@ async def forget_scripts(redis: PrivateRedis, load: Load) -> None:
 @pytest.mark.anyio
 async def test_random_faults_lose_and_repeat_nothing(with_aof: PrivateRedis) -> None:
     troubles = [*KILLS, freeze, silence_commands, silence_tail, forget_scripts]
-    await random_faults_lose_and_repeat_nothing(near(with_aof), with_aof, troubles, seed=new_seed(), count=8)
+    await random_faults_lose_and_repeat_nothing(near_redis(with_aof.url), with_aof, troubles, seed=new_seed(), count=8)

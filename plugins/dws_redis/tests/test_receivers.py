@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from services.redis import PrivateRedis
-from support.apps import chat
+from support.asking import asking, receive_request, reply
 from support.resume import receive_replay
-from support.servers import HANG_S, Client, serve
+from support.servers import HANG_S, Client
+from support.two_nodes import serve_two_nodes
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_sender_is_excluded_live_and_in_replay(redis: PrivateRedis) -> None:
-    url = f"{redis.url}?partitions=4"
-    _, first_app = chat(url)
-    _, second_app = chat(url)
     hello = {"filters": ["t"], "client_id": "a-random-text-of-one-client"}
-    async with serve(first_app) as first, serve(second_app) as second:
+    async with serve_two_nodes(f"{redis.url}?partitions=4") as (first, second):
         async with Client.open(f"{first.url}/ws/a") as sender, Client.open(f"{second.url}/ws/b") as other:
             await other.subscribe("t")
             cursor = (await sender.request(type="connect", data=hello))["cursor"]
@@ -33,14 +29,14 @@ async def test_sender_is_excluded_live_and_in_replay(redis: PrivateRedis) -> Non
 
 async def test_client_on_other_node_replies(redis: PrivateRedis) -> None:
     """Neither the request nor the reply is stored."""
-    url = f"{redis.url}?partitions=4"
-    one, first_app = chat(url)
-    _, second_app = chat(url)
-    async with serve(first_app), serve(second_app) as second, Client.open(f"{second.url}/ws/a") as client:
+    async with (
+        serve_two_nodes(f"{redis.url}?partitions=4") as (first, second),
+        Client.open(f"{second.url}/ws/a") as client,
+    ):
         before = redis.command("DBSIZE")
-        asking = asyncio.get_running_loop().create_task(one.request("a", {"n": 1}, timeout_s=HANG_S))
-        frame = await client.receive()
-        assert (frame["type"], frame["data"]) == ("request", {"n": 1})
-        await client.send(type="reply", to=frame["reply_to"], data={"n": 2})
-        assert await asking == {"n": 2}
+        async with asking(first.manager.request("a", {"n": 1}, timeout_s=HANG_S)) as task:
+            frame = await receive_request(client)
+            assert frame["data"] == {"n": 1}
+            assert (await reply(client, frame["reply_to"], {"n": 2}))["type"] == "ack"
+            assert await task == {"n": 2}
         assert redis.command("DBSIZE") == before

@@ -6,8 +6,9 @@ import asyncio
 from functools import partial
 
 import pytest
-from integration.test_roaming import SERVER_TOTAL, check_with_server_faults
 from services.redis import PrivateRedis
+from support.broker_server import running
+from support.killed_nodes import TOTAL, check_with_server_faults
 from support.processes import NodeProcess
 from support.roaming import Progress
 
@@ -16,7 +17,7 @@ async def trouble(redis: PrivateRedis, progress: Progress) -> None:
     """Cut the connections repeatedly and kill the server once, while `run` kills the nodes."""
     rounds = 5
     for number in range(rounds):
-        await progress.reach((number + 1) * SERVER_TOTAL // (rounds + 2))
+        await progress.reach((number + 1) * TOTAL // (rounds + 2))
         if number == rounds // 2:
             await asyncio.to_thread(redis.kill)
             await asyncio.to_thread(redis.start)
@@ -47,10 +48,6 @@ async def test_node_without_redis_exits_and_restart_serves() -> None:
 @pytest.mark.anyio
 async def test_roaming_survives_redis_faults() -> None:
     """Each client receives each message once and in order, without a gap."""
-    redis = PrivateRedis(aof=True)
-    redis.start()
-    url = redis.url + "?partitions=1&probe_s=200ms&dead_s=1s"
-    try:
+    async with running(PrivateRedis(aof=True)) as redis:
+        url = redis.url + "?partitions=1&probe_s=200ms&dead_s=1s"
         await check_with_server_faults(url, partial(trouble, redis))
-    finally:
-        redis.remove()

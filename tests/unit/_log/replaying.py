@@ -1,277 +1,38 @@
-"""The simulated world of `test_replay_model`.
+"""The model of `test_replay_model`.
 
 One client opens and closes topics with their past, loses its connection at any frame, and reconnects to any of two
-nodes. The nodes are those of `roaming`, with links that delay and lose pushes. `ClientState`, `Replay` and `Recovery`
-make all decisions. A session only routes live messages, and carries frames and requests.
-
-The oracle: from its last baseline (its first answer, or a gap) on, each subscription must have received exactly the
-matching records of each partition, in order. At the end, it must have received all of them.
+nodes. `ClientState` makes its decisions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-from hypothesis import strategies as st
-from unit._log.roaming import Node
-from unit._log.roaming import Rules as NodeRules
-from unit._log.roaming_log import LAYOUT, PARTITIONS, PLACE, Log
+from unit._log.model_log import PARTITIONS, PLACE
+from unit._log.model_world import Case, Receiver, World, make_cases
+from unit._log.replaying_session import EVERYTHING, FILTERS, Rules, Session, matches, wanted
 
-from dws_core._log.records import Head, Offset, ReadSpan, Record, WantedTopics
-from dws_core._log.recovery import Due, Recovery, ReplayLimits, wanted_topics, watermarks
-from dws_core._log.replay import Replay
-from dws_core._log.tail import Lost
-from dws_core._wire import server_messages
-from dws_core._wire.client_errors import ClientError
 from dws_core._wire.cursor import Position, parse_cursor, parse_position
 from dws_core.client._events import Connected, Event, Message, Past, PastEnded, Postponed, Subscribed
-from dws_core.client._state import ClientState
-
-EVERYTHING = "#"
-"""The only filter with a wildcard. It is opened with a cursor at the beginning of the logs."""
-
-FILTERS = ["a", "d", "e", EVERYTHING]
 
 
-def matches(filter_: str, topic: str) -> bool:
-    return filter_ in (EVERYTHING, topic)
-
-
-def wanted(filters: Collection[str]) -> dict[int, WantedTopics]:
-    match = (lambda topic: True) if EVERYTHING in filters else None
-    return wanted_topics(frozenset(filters) - {EVERYTHING}, match, LAYOUT)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The code under test. Each mutant replaces a part."""
-
-    recovery: type[Recovery] = Recovery
-    replay: type[Replay] = Replay
-    state: type[ClientState] = ClientState
-    session: type[Session] | None = None
-
-
-@dataclass
-class Sending:
-    """A replay in progress on a session."""
-
-    filter: str
-    replay: Replay
-    answered: bool = False
-
-
-class Session:
-    """One connection of the client on a node: its requests, its live filters and replays, and the frames on its wire."""
-
-    def __init__(self, node: Node, limits: ReplayLimits, rules: Rules) -> None:
-        self.node = node
-        self.limits = limits
-        self.rules = rules
-        self.requests: list[dict[str, Any]] = []
-        self.wire: list[dict[str, Any]] = []
-        self.live: set[str] = set()
-        self.connecting: tuple[int, Recovery] | None = None
-        self.answered = False
-        self.searches: list[tuple[dict[str, Any], Head]] = []
-        self.replays: dict[int, Sending] = {}
-        self.spans: list[tuple[Recovery, ReadSpan]] = []
-        node.sessions.append(self)  # type: ignore[arg-type]
-
-    # -- requests
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing is in progress."""
-        return not (self.requests or self.wire or self.connecting or self.searches or self.replays)
-
-    def handle(self) -> None:
-        """Handle the next request, unless an earlier one is unanswered or a `connect` is recovering."""
-        busy = self.connecting or self.searches or not all(sending.answered for sending in self.replays.values())
-        if self.requests and not busy:
-            request = self.requests.pop(0)
-            getattr(self, request["type"])(request)
-
-    def connect(self, request: dict[str, Any]) -> None:
-        data = request["data"]
-        self.live = set(data["filters"])
-        if "cursor" in data:
-            recovery = Recovery(parse_cursor(data["cursor"]), wanted(self.live), self.node.logs, limits=self.limits)
-            self.connecting = request["id"], recovery
-        else:
-            self.connected(request["id"], self.position(), None)
-
-    def connected(self, number: int, cursor: dict[int, Position], recovered: bool | None) -> None:
-        frame = server_messages.connected(number, conn_id="me", ping_s=20.0, cursor=cursor, recovered=recovered)
-        self.wire.append(frame)
-
-    def subscribe(self, request: dict[str, Any]) -> None:
-        filter_ = request["topic"]
-        if "last" not in request:
-            self.start(request, parse_cursor(request["cursor"]), ())
-            return
-        log = self.node.logs[PLACE[filter_]]
-        records = log.last(filter_, log.hi, limit=request["last"], max_bytes=10**6)
-        if records is None:
-            self.searches.append((request, log.head))
-        else:
-            self.found(request, log.head, records)
-
-    def found(self, request: dict[str, Any], end: Head, records: Collection[Record]) -> None:
-        past = [Due(end.partition, end.epoch, record) for record in records]
-        self.start(request, {end.partition: Position(end.partition, end.epoch, end.offset)}, past)
-
-    def start(self, request: dict[str, Any], cursor: dict[int, Position], past: Collection[Due]) -> None:
-        filter_ = request["topic"]
-        recovery = self.rules.recovery(cursor, wanted([filter_]), self.node.logs, limits=self.limits)
-        self.replays[request["id"]] = Sending(filter_, self.rules.replay(recovery, past))
-
-    def unsubscribe(self, request: dict[str, Any]) -> None:
-        self.live.discard(request["topic"])
-        for number, sending in list(self.replays.items()):
-            if sending.filter == request["topic"]:
-                del self.replays[number]
-
-    # -- events of the node
-
-    def on_record(self, partition: int, epoch: str, record: Record) -> None:
-        due = Due(partition, epoch, record)
-        if any(matches(filter_, record.topic) for filter_ in self.live):
-            if self.connecting is None:
-                self.message(due)
-            else:
-                self.connecting[1].on_record(*due)
-        for sending in self.replays.values():
-            if matches(sending.filter, record.topic):
-                sending.replay.recovery.on_record(*due)
-
-    def on_discontinuity(self, lost: Lost) -> None:
-        if self.connecting is not None:
-            self.connecting[1].on_discontinuity(lost.reason, lost.head)
-        elif lost.head.partition in wanted(self.live):
-            self.gap(lost)
-        for sending in self.replays.values():
-            sending.replay.recovery.on_discontinuity(lost.reason, lost.head)
-
-    # -- frames
-
-    def position(self) -> dict[int, Position]:
-        return watermarks(self.node.logs, wanted(self.live))
-
-    def message(self, due: Due, replay: int | None = None) -> None:
-        assert due.record.offset is not None
-        position = str(Position(due.partition, due.epoch, due.record.offset))
-        self.wire.append({**server_messages.message(due.record.topic, position, replay=replay), "data": None})
-
-    def gap(self, lost: Lost, replay: int | None = None, filter_: str = "") -> None:
-        head = lost.head
-        cursor = {head.partition: Position(head.partition, head.epoch, head.offset)}
-        filters = self.live if replay is None else {filter_}
-        self.wire.append(server_messages.gap(filters, lost.reason, cursor, replay=replay))
-
-    def send(self, items: list[Due | Lost], replay: int | None = None, filter_: str = "") -> None:
-        for item in items:
-            if isinstance(item, Lost):
-                self.gap(item, replay, filter_)
-            else:
-                self.message(item, replay)
-
-    # -- the work of the node
-
-    def recoveries(self) -> list[Recovery]:
-        own = [] if self.connecting is None else [self.connecting[1]]
-        return own + [sending.replay.recovery for sending in self.replays.values()]
-
-    def read(self) -> None:
-        """Let the broker answer one request."""
-        if self.searches:
-            self.search(*self.searches.pop(0))
-            return
-        for recovery in self.recoveries():
-            for partition in sorted(recovery.to_confirm)[:1]:
-                recovery.confirmed(self.node.broker[partition].head)
-                return
-            self.spans += [(recovery, span) for span in recovery.to_read()]
-        if self.spans:
-            recovery, span = self.spans.pop()
-            recovery.found(span, self.node.broker[span.partition].read(span.since, span.until, span.epoch, span.topics))
-
-    def search(self, request: dict[str, Any], end: Head) -> None:
-        log = self.node.broker[end.partition]
-        if log.epoch != end.epoch:
-            refusal = ClientError(code="unavailable", message="the log was lost", temporary=True)
-            self.wire.append(server_messages.error(refusal, request["id"]))
-            return
-        kept = [r for r in log.records if (r.offset or 0) <= end.offset and r.topic == request["topic"]]
-        self.found(request, end, kept[-request["last"] :])
-
-    def pump(self, which: int, count: int) -> None:
-        """Send the answer of a recovery and some of the items after it, and go live when no item is left."""
-        if self.connecting is not None:
-            self.pump_connect(*self.connecting, count)
-        elif self.replays:
-            number = list(self.replays)[which % len(self.replays)]
-            self.pump_replay(number, self.replays[number], count)
-
-    def pump_connect(self, number: int, recovery: Recovery, count: int) -> None:
-        if recovery.answer is None:
-            return
-        cursor, gap = dict(recovery.answer.cursor), recovery.answer.gap
-        if not self.answered:
-            self.answered = True
-            self.connected(number, cursor, gap is None)
-            if gap is not None:
-                self.wire.append(server_messages.gap(self.live, gap, cursor))
-        self.send(recovery.take(max_messages=count, max_bytes=10**6))
-        if recovery.settled:
-            self.wire.append(server_messages.pos(recovery.position()))
-            self.connecting = None
-
-    def pump_replay(self, number: int, sending: Sending, count: int) -> None:
-        replay, filter_ = sending.replay, sending.filter
-        if replay.recovery.answer is None:
-            return
-        if not sending.answered:
-            sending.answered = True
-            answer = replay.answer()
-            self.wire.append(server_messages.ack(number, cursor=answer.cursor, recovered=answer.gap is None))
-            if answer.gap is not None:
-                self.wire.append(server_messages.gap([filter_], answer.gap, answer.cursor, replay=number))
-        self.send(replay.take(max_messages=count, max_bytes=10**6), number, filter_)
-        if replay.settled:
-            del self.replays[number]
-            self.live.add(filter_)
-            self.wire.append(server_messages.replayed(number, self.position()))
-
-    def pos(self) -> None:
-        if self.connecting is None and self.live:
-            self.wire.append(server_messages.pos(self.position()))
-
-
-class Subscription:
+class Subscription(Receiver):
     """What the application sees of one subscription."""
 
     def __init__(self, filter_: str) -> None:
+        super().__init__()
         self.filter = filter_
         self.live = False
-        self.base: dict[int, Position] = {}
-        self.got: dict[int, list[Offset]] = {}
-        self.gaps = 0
 
-    def rebase(self, cursor: dict[int, Position]) -> None:
+    def matches(self, topic: str) -> bool:
+        return matches(self.filter, topic)
+
+    def begin(self, cursor: dict[int, Position]) -> None:
         for partition in cursor.keys() & wanted([self.filter]).keys():
-            self.base[partition] = cursor[partition]
-            self.got[partition] = []
+            self.rebase(cursor[partition])
 
-    def take(self, message: Message) -> None:
-        assert message.topic is not None
-        assert matches(self.filter, message.topic)
-        assert self.base, "a message before the answer"
-        position = parse_position(message.position or "")
-        assert position.epoch == self.base[position.partition].epoch, "another epoch without a gap"
-        self.got[position.partition].append(position.offset)
+    def on_message(self, message: Message) -> None:
+        self.take(message.topic or "", parse_position(message.position or ""))
 
 
 class Client:
@@ -298,7 +59,7 @@ class Client:
         self.state._replays.open(self.opened, filter_, 0)
         start: dict[int, Position] = {partition: Position(partition, "e0", 0) for partition in range(PARTITIONS)}
         self.state._replays._all[self.opened].cursor = start
-        self.open[self.opened].rebase(start)
+        self.open[self.opened].begin(start)
         self.send(self.state.reopen(self.opened))
 
     def close(self, which: int) -> None:
@@ -313,7 +74,7 @@ class Client:
 
     def drop(self) -> None:
         if self.session is not None:
-            self.session.node.sessions.remove(self.session)  # type: ignore[arg-type]
+            self.session.node.sessions.remove(self.session)
             self.session = None
             self.state.offline()
 
@@ -328,7 +89,7 @@ class Client:
         if frame["type"] == "gap":
             self.gaps += 1
             for subscription in self.concerned(frame):
-                subscription.rebase(parse_cursor(frame["cursor"]))
+                subscription.begin(parse_cursor(frame["cursor"]))
         for event in self.state.receive(frame):
             if isinstance(event, Connected):
                 for message in self.state.resume(0.0)[0]:
@@ -342,17 +103,17 @@ class Client:
 
     def accepted(self, event: Subscribed, frame: dict[str, Any]) -> None:
         if event.subscription is not None and frame["type"] == "ack" and not self.open[event.subscription].base:
-            self.open[event.subscription].rebase(parse_cursor(frame["cursor"]))
+            self.open[event.subscription].begin(parse_cursor(frame["cursor"]))
 
     def deliver(self, event: Event) -> None:
         if isinstance(event, Past):
-            self.open[event.subscription].take(event.message)
+            self.open[event.subscription].on_message(event.message)
         elif isinstance(event, PastEnded):
             self.open[event.subscription].live = True
         elif isinstance(event, Message):
             for subscription in self.open.values():
-                if subscription.live and matches(subscription.filter, event.topic or ""):
-                    subscription.take(event)
+                if subscription.live and subscription.matches(event.topic or ""):
+                    subscription.on_message(event)
 
     def concerned(self, gap: dict[str, Any]) -> list[Subscription]:
         if "replay" not in gap:
@@ -361,41 +122,23 @@ class Client:
         return [] if replay is None else [self.open[replay.subscription]]
 
 
-class World:
-    """The logs, the nodes and the client, and the steps that change them."""
+class Replaying(World):
+    """A client that opens topics with their past."""
 
     def __init__(self, rules: Rules, *, cached: int, held: int) -> None:
+        super().__init__(cached=cached, held=held)
         self.rules = rules
-        self.logs = [Log(number) for number in range(PARTITIONS)]
-        self.stored: dict[tuple[int, str], list[Record]] = {}
-        self.nodes = [Node(self.logs, NodeRules(), cached) for _ in range(2)]
         self.client = Client(rules)
-        self.limits = ReplayLimits(held_bytes=held * 256)
-        self.harmless = held > 50
 
-    def run(self, steps: list[tuple[Any, ...]]) -> None:
-        for name, *arguments in steps:
-            getattr(self, name)(*arguments)
-            self.check(complete=False)
-        self.settle()
-        self.check(complete=True)
-        if self.harmless:
-            assert not self.client.gaps, "a gap although the log lost nothing"
+    @property
+    def receivers(self) -> list[Subscription]:
+        return list(self.client.open.values())
+
+    @property
+    def gaps(self) -> int:
+        return self.client.gaps
 
     # -- steps
-
-    def pub(self, topic: str) -> None:
-        log = self.logs[PLACE[topic]]
-        record = log.publish(topic)
-        self.stored.setdefault((log.number, log.epoch), []).append(record)
-        for node in self.nodes:
-            node.push((log.number, log.epoch, log.end - 1, log.end, (record,)))
-
-    def deliver(self, node: int, count: int) -> None:
-        self.nodes[node].deliver(count)
-
-    def link(self, node: int, what: str) -> None:
-        getattr(self.nodes[node], what)()
 
     def attach(self, node: int) -> None:
         if self.client.session is None:
@@ -468,46 +211,24 @@ class World:
         for which in range(4):
             self.advance(which, 99)
 
-    def trim(self, partition: int, count: int) -> None:
-        self.harmless = False
-        self.logs[partition].trim(count)
-
-    def wipe(self, partition: int) -> None:
-        self.harmless = False
-        self.logs[partition].wipe()
-
-    # -- the oracle
+    # -- the end
 
     def settle(self) -> None:
-        """Finish all work: nodes are in sync, the client is connected, the wire is empty."""
         for _ in range(len(self.client.open) + 4):
             for node in self.nodes:
-                node.reconnect()
-                node.probe()
-                node.deliver(999)
-                node.catch_up()
-                node.deliver(999)
+                node.sync()
             self.attach(0)
             self.client.retry()
             for _ in range(4):
                 self.serve()
 
     def check(self, *, complete: bool) -> None:
-        for subscription in self.client.open.values():
-            for partition, base in subscription.base.items():
-                stored = self.stored.get((partition, base.epoch), [])
-                later = [record for record in stored if (record.offset or 0) > base.offset]
-                truth = [record.offset for record in later if matches(subscription.filter, record.topic)]
-                got = subscription.got[partition]
-                assert got == truth[: len(got)], "a hole, a repeat, or out of order"
-                if complete:
-                    assert base.epoch == self.logs[partition].epoch, "the log restarted without a gap"
-                    assert got == truth, "something is missing"
-            assert subscription.live or not complete, "the past has not ended"
+        super().check(complete=complete)
+        waiting = {subscription.filter for subscription in self.receivers if not subscription.live}
+        assert not (complete and waiting), "the past has not ended"
         if (session := self.client.session) is not None and self.client.state.online and session.quiet:
             covered = set(self.client.state.filters)
-            postponed = {subscription.filter for subscription in self.client.open.values() if not subscription.live}
-            assert covered <= session.live <= covered | postponed, "a filter that nobody wants"
+            assert covered <= session.live <= covered | waiting, "a filter that nobody wants"
 
 
 def _table(calm: bool) -> list[tuple[Any, ...]]:
@@ -533,14 +254,10 @@ def _table(calm: bool) -> list[tuple[Any, ...]]:
     return steps
 
 
-STEPS = st.booleans().flatmap(lambda calm: st.lists(st.sampled_from(_table(calm)), min_size=20, max_size=60))
-Case: TypeAlias = tuple[list[tuple[Any, ...]], int, int]
-"""Steps, records in a node's cache, and live records that a recovery may hold back."""
-
-CASES: st.SearchStrategy[Case] = st.tuples(STEPS, st.sampled_from([0, 2, 99]), st.sampled_from([1, 3, 99]))
+CASES = make_cases(_table)
 
 
 def play(rules: Rules, case: Case) -> None:
     """Run a case with the given rules. Raise `AssertionError` if a subscription receives something wrong."""
     steps, cached, held = case
-    World(rules, cached=cached, held=held).run([("attach", 0), ("serve",), *steps])
+    Replaying(rules, cached=cached, held=held).run([("attach", 0), ("serve",), *steps])

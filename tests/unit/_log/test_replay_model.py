@@ -1,16 +1,20 @@
 """Topics that are opened with their past on changing nodes: each receives every message once and in order, or a gap.
 
-The tests must also detect each rule that is broken on purpose. The simulated world and the oracle are in `replaying`.
+The tests must also detect each rule that is broken on purpose. The model is in `replaying`, the oracle in
+`model_world`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import Phase, given, settings
-from unit._log.replaying import CASES, Case, Rules, Sending, Session, matches, play
+from hypothesis import given, settings
+from unit._log.model_world import Case, search
+from unit._log.replaying import CASES, play
+from unit._log.replaying_session import Rules, Sending, Session, matches
 
 from dws_core._log.records import Head, ReadResult, ReadSpan, Record
 from dws_core._log.recovery import Answer, Due, Recovery
@@ -201,10 +205,5 @@ class Mutants:
 
 @pytest.mark.parametrize("name", Mutants.ALL)
 def test_model_detects_broken_rule(name: str) -> None:
-    @settings(max_examples=3_000, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
-    @given(CASES)
-    def search(case: Case) -> None:
-        play(Mutants.ALL[name], case)
-
     with pytest.raises(AssertionError):
-        search()
+        search(CASES, partial(play, Mutants.ALL[name]))

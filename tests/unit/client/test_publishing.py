@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from support.cost import cpu_time
 from support.virtual_time import virtual
 
 from dws_core._errors import PublishOutcomeUnknown
@@ -185,3 +186,20 @@ async def test_other_topics_do_not_wait() -> None:
         started = asyncio.get_running_loop().time()
         await publishing.publish({"type": "send", "topic": "t", "key": "b"}, 60.0)
         assert asyncio.get_running_loop().time() == started
+
+
+async def test_cost_of_publish_does_not_grow_with_those_that_wait() -> None:
+    async def ask(members: Mapping[str, Any], recall: asyncio.Future[None]) -> Mapping[str, Any]:
+        await asyncio.sleep(0)
+        return {"pos": "1"}
+
+    async def publish(count: int) -> float:
+        publishing = Publishing(ask, window=10)
+        with cpu_time() as cost:
+            async with asyncio.TaskGroup() as group:
+                for number in range(count):
+                    group.create_task(publishing.publish({"type": "send", "topic": "t", "key": f"{number}"}, 600.0))
+        return cost.cpu_s / count
+
+    few, many = await publish(500), await publish(10_000)
+    assert many < 5 * few

@@ -150,6 +150,17 @@ def test_temporary_refusal_is_postponed() -> None:
     assert made.reopen(2) is None, "it was closed in the meantime"
 
 
+def test_filter_that_node_removes_ends_its_pasts() -> None:
+    """Also that of an answered past. An unanswered one gets its own answer."""
+    made = online()
+    first, second = opened(made), opened(made, subscription=2)
+    made.receive(ack(first))
+    events = made.receive({"type": "unsubscribed", "topic": "t", "reason": "forbidden"})
+    assert [(type(event), getattr(event, "subscription", None)) for event in events] == [(NotSubscribed, 1)]
+    assert made.receive(message("0:e:8", replay=first)) == []
+    assert made.receive(ack(second)) == [Subscribed(filter="t", subscription=2)]
+
+
 def test_closed_past_is_ignored() -> None:
     made = online()
     number = opened(made)

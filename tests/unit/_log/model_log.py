@@ -1,4 +1,4 @@
-"""The logs of the simulated world in `roaming`, written to be small and obviously correct."""
+"""The logs of the simulated world in `model_world`, written to be small and obviously correct."""
 
 from __future__ import annotations
 
