@@ -151,23 +151,21 @@ class PublishQueue(Generic[T]):
         """Return the number of publishes without an outcome."""
         return sum(item.ticket is not None for item in self._items())
 
-    def add(self, ticket: T, draft: Draft, due: float, place: Place | None = None) -> bool:
+    def add(self, item: Waiting[T]) -> bool:
         """Queue a publish. Return False if the queue is full."""
-        size = most_bytes(draft)
-        if self._bytes and self._bytes + size + _OVERHEAD_BYTES > self.settings.queue_bytes:
+        size = self._bytes + item.size_bytes + _OVERHEAD_BYTES
+        if self._bytes and size > self.settings.queue_bytes:
             return False
-        self._bytes += size + _OVERHEAD_BYTES
-        self._waiting.append(Waiting(ticket, draft, due, size, place))
+        self._bytes = size
+        self._waiting.append(item)
         return True
 
-    def add_after(
-        self, other: PublishQueue[T], ticket: T, draft: Draft, due: float, place: Place | None = None
-    ) -> bool:
+    def add_after(self, other: PublishQueue[T], item: Waiting[T]) -> bool:
         """Queue a publish that is sent after all publishes of its topic in another queue. Return False if full."""
-        if not self.add(ticket, draft, due, place):
+        if not self.add(item):
             return False
-        item = self._latest[draft.topic] = self._waiting[-1]
-        item.after = other._latest.get(draft.topic)
+        self._latest[item.draft.topic] = item
+        item.after = other._latest.get(item.draft.topic)
         return True
 
     def opened(self, *, again: bool) -> Outcomes[T]:
@@ -305,11 +303,11 @@ class PublishQueue(Generic[T]):
         items: list[Waiting[T]] = []
         room = min(self.settings.envelope_bytes, self.max_bytes)
         queue = self._waiting
-        while queue and queue[0].is_free and len(items) < self.settings.envelope_records:
-            if items and queue[0].size_bytes > room:
+        while queue and (item := queue[0]).is_free and len(items) < self.settings.envelope_records:
+            room -= item.size_bytes
+            if items and room < 0:
                 break
             items.append(queue.popleft())
-            room -= items[-1].size_bytes
         if not items:
             return None
         flight = Flight(self._next, items)
@@ -341,7 +339,7 @@ class PublishQueue(Generic[T]):
         if (ticket := item.ticket) is not None:
             item.ticket = item.after = None
             self._bytes -= item.size_bytes + _OVERHEAD_BYTES
-            if self._latest.get(item.draft.topic) is item:
+            if self._latest and self._latest.get(item.draft.topic) is item:
                 del self._latest[item.draft.topic]
             outcomes.append((ticket, outcome))
 

@@ -218,7 +218,7 @@ class StreamTail:
                 records.append(make_record(offset, envelope, draft, index))
                 if offset is not None:
                     expires_ms = envelope.time_ms + draft.ttl_ms
-                    self.index.add(draft.topic, Entry(offset, expires_ms, draft.size, len(draft.payload)))
+                    self.index.add(Entry(draft.topic, offset, expires_ms, draft.size, len(draft.payload)))
             if own:
                 place = offset if first is None else first[0]
                 receipts.append(Receipt(epoch=epoch, offset=place, duplicate=first is not None))
