@@ -145,6 +145,6 @@ def readable(data: bytes) -> Envelope | None:
 
 
 def _drafts(data: bytes) -> list[Draft]:
-    if data[HEADER_BYTES : HEADER_BYTES + 1] == _ARRAY_32:  # memory for all of them would be allocated first
+    if data[HEADER_BYTES : HEADER_BYTES + 1] == _ARRAY_32:  # the place of a record in its envelope has 16 bits
         raise UnreadableEnvelope("more than 65,535 records")
     return _decode_drafts(memoryview(data)[HEADER_BYTES:])
