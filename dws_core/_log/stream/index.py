@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from operator import attrgetter
 
@@ -57,14 +57,15 @@ class TopicIndex:
     def __len__(self) -> int:
         return len(self._order)
 
-    def add(self, entry: Entry) -> None:
-        """Note a record that is newer than all others."""
-        if (found := self._topics.get(entry.topic)) is not None:
-            found.append(entry)
-        else:
-            self._topics[entry.topic] = deque((entry,))
-        self._order.append(entry)
-        if len(self._order) > self._max_entries:
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Note records that are newer than all others, oldest first."""
+        for entry in entries:
+            if (found := self._topics.get(entry.topic)) is not None:
+                found.append(entry)
+            else:
+                self._topics[entry.topic] = deque((entry,))
+            self._order.append(entry)
+        while len(self._order) > self._max_entries:
             self._drop_oldest()
 
     def extend(self, older: TopicIndex, since: Offset) -> None:

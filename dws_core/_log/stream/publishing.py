@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -30,7 +31,8 @@ _MAX_UNSEEN: Final = 64
 
 def most_bytes(draft: Draft) -> int:
     """Return the largest possible size of a record in an envelope: a character has at most four bytes."""
-    return len(draft.payload) + 4 * len(draft.topic) + 4 * len(draft.key or "") + RECORD_BYTES
+    names = len(draft.topic) if draft.key is None else len(draft.topic) + len(draft.key)
+    return len(draft.payload) + 4 * names + RECORD_BYTES
 
 
 class Failure(Enum):
@@ -192,8 +194,7 @@ class PublishQueue(Generic[T]):
 
     def next_flight(self, now_ms: int) -> Flight[T] | None:
         """Return the next envelope to append, or None. The caller reports `sent`, then `confirmed`, `failed` or `refused`."""
-        in_air = self._in_air()
-        if not self._open or in_air >= self._window:
+        if not self._open or not (self._waiting or self._flights) or (in_air := self._in_air()) >= self._window:
             return None
         flight = next((flight for flight in self._flights if flight.step is Step.READY), None)
         if flight is None and len(self._flights) < _MAX_UNSEEN and (not in_air or self._fills_envelope()):
@@ -302,14 +303,15 @@ class PublishQueue(Generic[T]):
     def _form(self) -> Flight[T] | None:
         items: list[Waiting[T]] = []
         room = min(self.settings.envelope_bytes, self.max_bytes)
-        queue = self._waiting
-        while queue and (item := queue[0]).is_free and len(items) < self.settings.envelope_records:
+        for item in islice(self._waiting, self.settings.envelope_records):
             room -= item.size_bytes
-            if items and room < 0:
+            if (items and room < 0) or not item.is_free:
                 break
-            items.append(queue.popleft())
+            items.append(item)
         if not items:
             return None
+        for _ in items:
+            self._waiting.popleft()
         flight = Flight(self._next, items)
         self._next += len(items)
         self._flights.append(flight)

@@ -86,27 +86,29 @@ class Publisher:
             outcomes: The tickets and their outcomes.
             unsent: The error of those that were never sent. If None, the broker is unavailable.
         """
-        outcomes = list(outcomes)
-        for ticket, outcome in (*outcomes, *self._followers(outcomes)):
-            future = ticket.future
-            if future.done():
+        failed: list[tuple[Ticket, Failure]] = []
+        for ticket, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                failed.append((ticket, outcome))
+            elif not ticket.future.done():
+                ticket.future.set_result(outcome)
+        for ticket, outcome in (*failed, *self._followers(failed)):
+            if ticket.future.done():
                 continue
-            if isinstance(outcome, Receipt):
-                future.set_result(outcome)
-            elif outcome is Failure.UNKNOWN:
-                future.set_exception(PublishOutcomeUnknown(ticket.topic))
+            if outcome is Failure.UNKNOWN:
+                ticket.future.set_exception(PublishOutcomeUnknown(ticket.topic))
             else:
-                future.set_exception(unsent or self._reports.unavailable())
+                ticket.future.set_exception(unsent or self._reports.unavailable())
         self._idle.set()
 
-    def _followers(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    def _followers(self, failed: Iterable[Outcome]) -> Iterator[Outcome]:
         """Fail the publishes that must not be stored because an earlier one has failed."""
-        failed: defaultdict[int, dict[Hashable, int]] = defaultdict(dict)
-        for ticket, outcome in outcomes:
-            if isinstance(outcome, Failure) and (place := ticket.place) is not None:
-                first = failed[ticket.partition]
+        partitions: defaultdict[int, dict[Hashable, int]] = defaultdict(dict)
+        for ticket, _ in failed:
+            if (place := ticket.place) is not None:
+                first = partitions[ticket.partition]
                 first[place.order] = min(place.number, first.get(place.order, place.number))
-        for partition, first in failed.items():
+        for partition, first in partitions.items():
             for queue in self._logs[partition].queues:
                 yield from queue.fail_after(first)
 
