@@ -307,6 +307,17 @@ async def test_commands_work_on_broker_without_history() -> None:
         assert (await ann.wait_closed()).rcvd.code == 4500
 
 
+async def test_broker_without_history_is_not_searched_for_commands(caplog: pytest.LogCaptureFixture) -> None:
+    """Every search would fail, and be repeated."""
+    node = Node(broker := PlainBroker())
+    async with serve(node.app) as node.server, node.client("ann") as ann:
+        await ann.subscribe("t")
+        broker.end_deliveries()
+        assert (await ann.receive())["type"] == "gap"
+        assert (await ann.exchange(type="ping"))["type"] == "pong"
+    assert "missed commands" not in caplog.text
+
+
 async def test_revocation_on_three_nodes_takes_less_than_a_second() -> None:
     """The 99th percentile of 200 tries, from the call to the close frame at the last client."""
     durations: list[float] = []

@@ -15,7 +15,7 @@ from support.resume import connect
 from support.servers import Client, Server, serve
 
 from dws_core import WebSocketManager
-from dws_core._log.stream.envelope import ENVELOPE_BYTES, Draft, Envelope, Kind, encode
+from dws_core._log.stream.envelope import HEADER_BYTES, Draft, Envelope, Kind, encode
 from dws_core.plugin import LogBroker
 
 _STRANGER = b"stranger"
@@ -34,14 +34,15 @@ FOREIGN = {
     "text": b"hello",
     "JSON": json.dumps({"type": "order", "id": 7}).encode(),
     "noise": os.urandom(300_000),
-    "half a header": _GOOD[: ENVELOPE_BYTES // 2],
+    "half a header": _GOOD[: HEADER_BYTES // 2],
     "half a record": _GOOD[:-20],
     "too long": _GOOD + b"x",
     "later version": b"\x02" + _GOOD[1:],
     "unknown kind": _GOOD[:1] + b"\x09" + _GOOD[2:],
-    "too many records": _GOOD[: ENVELOPE_BYTES - 2] + b"\xff\xff" + _GOOD[ENVELOPE_BYTES:],
-    "endless record": _GOOD[: ENVELOPE_BYTES + 4] + b"\xff\xff\xff\xff" + _GOOD[ENVELOPE_BYTES + 8 :],
-    "topic that is not UTF-8": _envelope(topic="x").replace(b"x1 json", b"\xff1 json"),
+    "too many records": _GOOD[:HEADER_BYTES] + b"\xdc\xff\xff" + _GOOD[HEADER_BYTES + 1 :],
+    "endless records": _GOOD[:HEADER_BYTES] + b"\xdd\xff\xff\xff\xff" + _GOOD[HEADER_BYTES + 1 :],
+    "endless record": _GOOD.replace(b"\xc4\x08", b"\xc6\xff\xff\xff\xff", 1),
+    "topic that is not UTF-8": _envelope(topic="x").replace(b"\xa1x", b"\xa1\xff"),
 }
 """Records of a stream that cannot be read."""
 

@@ -1,8 +1,8 @@
 """The envelope: what is stored in a stream. One envelope carries the records of one publisher and partition.
 
 Layout, all numbers big-endian: version (1 byte), kind (1), epoch (8), offset where the epoch began (8), parent epoch (8),
-publisher (8), first sequence number (8), previous (8), time in ms (8), number of records (2), then for each record: topic
-length (2), key length (2), payload length (4), history size (4), history TTL in ms (8), topic, key, payload.
+publisher (8), first sequence number (8), previous (8), time in ms (8), then the records in MessagePack: an array of arrays
+with topic, payload, history size, history TTL in ms, and key or nil.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from typing import Final
 import msgspec
 
 _VERSION: Final = 1
-_HEADER: Final = struct.Struct(">BB8sQ8s8sQQQH")
-_RECORD: Final = struct.Struct(">HHIIQ")
+_HEADER: Final = struct.Struct(">BB8sQ8s8sQQQ")
+_ARRAY_32: Final = b"\xdd"
 
 NO_EPOCH: Final = bytes(8)
 """Epoch of an envelope that makes no claim."""
 
-ENVELOPE_BYTES: Final = _HEADER.size
-"""Size of an envelope without records."""
+HEADER_BYTES: Final = _HEADER.size
+"""Size of the header."""
 
-RECORD_BYTES: Final = _RECORD.size
-"""Size of a record without topic, key and payload."""
+ENVELOPE_BYTES: Final = HEADER_BYTES + 3
+"""Largest size of an envelope without its records. It has at most 65,535."""
+
+RECORD_BYTES: Final = 34
+"""Largest size of a record without topic, key and payload: five for each of their lengths, nine for each number, one more."""
 
 
 class Kind(IntEnum):
@@ -44,7 +47,7 @@ class Kind(IntEnum):
     CONTROL = 3
 
 
-class Draft(msgspec.Struct, frozen=True, gc=False):
+class Draft(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A record without its place.
 
     Attributes:
@@ -88,28 +91,24 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     drafts: Sequence[Draft] = ()
 
 
+_encode_drafts: Final = msgspec.msgpack.Encoder().encode
+_decode_drafts: Final = msgspec.msgpack.Decoder(list[Draft]).decode
+
+
 class UnreadableEnvelope(Exception):
-    """The data is no envelope, or one of a later version."""
+    """The data is no envelope, or one of another version."""
 
 
 def identity(data: bytes) -> bytes:
     """Return what distinguishes an envelope from all others: its header."""
-    return data[:ENVELOPE_BYTES]
+    return data[:HEADER_BYTES]
 
 
 def encode(envelope: Envelope) -> bytes:
     """Return an envelope as bytes."""
     e = envelope
-    parts = [
-        _HEADER.pack(
-            *(_VERSION, e.kind, e.epoch, e.began, e.parent, e.publisher, e.first, e.previous, e.time_ms, len(e.drafts))
-        )
-    ]
-    for draft in e.drafts:
-        name, mark = draft.topic.encode(), b"" if draft.key is None else draft.key.encode()
-        parts += (_RECORD.pack(len(name), len(mark), len(draft.payload), draft.size, draft.ttl_ms), name, mark)
-        parts.append(draft.payload)
-    return b"".join(parts)
+    header = _HEADER.pack(_VERSION, e.kind, e.epoch, e.began, e.parent, e.publisher, e.first, e.previous, e.time_ms)
+    return header + _encode_drafts(e.drafts)
 
 
 def decode(data: bytes) -> Envelope:
@@ -119,7 +118,7 @@ def decode(data: bytes) -> Envelope:
         UnreadableEnvelope: There is none.
     """
     try:
-        version, kind, epoch, began, parent, publisher, first, previous, time_ms, count = _HEADER.unpack_from(data)
+        version, kind, epoch, began, parent, publisher, first, previous, time_ms = _HEADER.unpack_from(data)
         if version != _VERSION:
             raise UnreadableEnvelope(f"version {version}")
         return Envelope(
@@ -131,9 +130,9 @@ def decode(data: bytes) -> Envelope:
             parent=parent,
             first=first,
             previous=previous,
-            drafts=_drafts(data, count) if count else (),
+            drafts=_drafts(data),
         )
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, msgspec.DecodeError) as error:
         raise UnreadableEnvelope(str(error)) from error
 
 
@@ -145,16 +144,7 @@ def readable(data: bytes) -> Envelope | None:
         return None
 
 
-def _drafts(data: bytes, count: int) -> list[Draft]:
-    drafts: list[Draft] = []
-    at, unpack = ENVELOPE_BYTES, _RECORD.unpack_from
-    for _ in range(count):
-        name, mark, length, size, ttl_ms = unpack(data, at)
-        begin = at + RECORD_BYTES
-        middle = begin + name
-        at = middle + mark + length
-        key = data[middle : middle + mark].decode() if mark else None
-        drafts.append(Draft(data[begin:middle].decode(), data[middle + mark : at], size, ttl_ms, key))
-    if at != len(data):
-        raise UnreadableEnvelope(f"{len(data)} bytes instead of {at}")
-    return drafts
+def _drafts(data: bytes) -> list[Draft]:
+    if data[HEADER_BYTES : HEADER_BYTES + 1] == _ARRAY_32:  # the place of a record in its envelope has 16 bits
+        raise UnreadableEnvelope("more than 65,535 records")
+    return _decode_drafts(memoryview(data)[HEADER_BYTES:])

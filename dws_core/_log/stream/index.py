@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from operator import attrgetter
 
@@ -18,12 +18,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored record without its content.
 
     Attributes:
+        topic: Its topic.
         offset: Its place.
         expires_ms: When its TTL ends, in milliseconds since the Unix epoch.
         size: How many records of its topic are kept.
         payload_bytes: Size of its payload, in bytes.
     """
 
+    topic: str
     offset: Offset
     expires_ms: int
     size: int
@@ -50,19 +52,20 @@ class TopicIndex:
         self.floor_reason = GapReason.TRIMMED
         self._max_entries = max_entries
         self._topics: dict[str, deque[Entry]] = {}
-        self._order: deque[tuple[str, Entry]] = deque()
+        self._order: deque[Entry] = deque()
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def add(self, topic: str, entry: Entry) -> None:
-        """Note a record that is newer than all others."""
-        if (found := self._topics.get(topic)) is not None:
-            found.append(entry)
-        else:
-            self._topics[topic] = deque((entry,))
-        self._order.append((topic, entry))
-        if len(self._order) > self._max_entries:
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Note records that are newer than all others, oldest first."""
+        for entry in entries:
+            if (found := self._topics.get(entry.topic)) is not None:
+                found.append(entry)
+            else:
+                self._topics[entry.topic] = deque((entry,))
+            self._order.append(entry)
+        while len(self._order) > self._max_entries:
             self._drop_oldest()
 
     def extend(self, older: TopicIndex, since: Offset) -> None:
@@ -73,15 +76,15 @@ class TopicIndex:
             since: The place.
         """
         room = self._max_entries - len(self._order)
-        added = [item for item in older._order if max(since, older.lo) < item[1].offset <= self.lo]
+        added = [entry for entry in older._order if max(since, older.lo) < entry.offset <= self.lo]
         self.lo = min(self.lo, max(since, older.lo))
-        for topic, entry in reversed(added):
+        for entry in reversed(added):
             if not room:
                 self.lo = entry.offset
                 break
             room -= 1
-            self._topics.setdefault(topic, deque()).appendleft(entry)
-            self._order.appendleft((topic, entry))
+            self._topics.setdefault(entry.topic, deque()).appendleft(entry)
+            self._order.appendleft(entry)
         if self.lo > since:
             self.raise_floor(self.lo, GapReason.TOO_MANY if older.lo <= since else GapReason.TRIMMED)
 
@@ -96,16 +99,16 @@ class TopicIndex:
 
     def topics(self, since: Offset) -> set[str]:
         """Return the topics with a record after a place."""
-        return {topic for topic, _ in takewhile(lambda item: item[1].offset > since, reversed(self._order))}
+        return {entry.topic for entry in takewhile(lambda entry: entry.offset > since, reversed(self._order))}
 
     def _drop_oldest(self) -> None:
-        topic, entry = self._order.popleft()
+        entry = self._order.popleft()
         self.lo = entry.offset
         self.raise_floor(self.lo, GapReason.TOO_MANY)
-        entries = self._topics[topic]
+        entries = self._topics[entry.topic]
         entries.popleft()
         if not entries:
-            del self._topics[topic]
+            del self._topics[entry.topic]
 
 
 class Selection:

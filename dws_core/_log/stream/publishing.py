@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -30,7 +31,8 @@ _MAX_UNSEEN: Final = 64
 
 def most_bytes(draft: Draft) -> int:
     """Return the largest possible size of a record in an envelope: a character has at most four bytes."""
-    return len(draft.payload) + 4 * len(draft.topic) + 4 * len(draft.key or "") + RECORD_BYTES
+    names = len(draft.topic) if draft.key is None else len(draft.topic) + len(draft.key)
+    return len(draft.payload) + 4 * names + RECORD_BYTES
 
 
 class Failure(Enum):
@@ -151,23 +153,21 @@ class PublishQueue(Generic[T]):
         """Return the number of publishes without an outcome."""
         return sum(item.ticket is not None for item in self._items())
 
-    def add(self, ticket: T, draft: Draft, due: float, place: Place | None = None) -> bool:
+    def add(self, item: Waiting[T]) -> bool:
         """Queue a publish. Return False if the queue is full."""
-        size = most_bytes(draft)
-        if self._bytes and self._bytes + size + _OVERHEAD_BYTES > self.settings.queue_bytes:
+        size = self._bytes + item.size_bytes + _OVERHEAD_BYTES
+        if self._bytes and size > self.settings.queue_bytes:
             return False
-        self._bytes += size + _OVERHEAD_BYTES
-        self._waiting.append(Waiting(ticket, draft, due, size, place))
+        self._bytes = size
+        self._waiting.append(item)
         return True
 
-    def add_after(
-        self, other: PublishQueue[T], ticket: T, draft: Draft, due: float, place: Place | None = None
-    ) -> bool:
+    def add_after(self, other: PublishQueue[T], item: Waiting[T]) -> bool:
         """Queue a publish that is sent after all publishes of its topic in another queue. Return False if full."""
-        if not self.add(ticket, draft, due, place):
+        if not self.add(item):
             return False
-        item = self._latest[draft.topic] = self._waiting[-1]
-        item.after = other._latest.get(draft.topic)
+        self._latest[item.draft.topic] = item
+        item.after = other._latest.get(item.draft.topic)
         return True
 
     def opened(self, *, again: bool) -> Outcomes[T]:
@@ -194,8 +194,7 @@ class PublishQueue(Generic[T]):
 
     def next_flight(self, now_ms: int) -> Flight[T] | None:
         """Return the next envelope to append, or None. The caller reports `sent`, then `confirmed`, `failed` or `refused`."""
-        in_air = self._in_air()
-        if not self._open or in_air >= self._window:
+        if not self._open or not (self._waiting or self._flights) or (in_air := self._in_air()) >= self._window:
             return None
         flight = next((flight for flight in self._flights if flight.step is Step.READY), None)
         if flight is None and len(self._flights) < _MAX_UNSEEN and (not in_air or self._fills_envelope()):
@@ -304,14 +303,15 @@ class PublishQueue(Generic[T]):
     def _form(self) -> Flight[T] | None:
         items: list[Waiting[T]] = []
         room = min(self.settings.envelope_bytes, self.max_bytes)
-        queue = self._waiting
-        while queue and queue[0].is_free and len(items) < self.settings.envelope_records:
-            if items and queue[0].size_bytes > room:
+        for item in islice(self._waiting, self.settings.envelope_records):
+            room -= item.size_bytes
+            if (items and room < 0) or not item.is_free:
                 break
-            items.append(queue.popleft())
-            room -= items[-1].size_bytes
+            items.append(item)
         if not items:
             return None
+        for _ in items:
+            self._waiting.popleft()
         flight = Flight(self._next, items)
         self._next += len(items)
         self._flights.append(flight)
@@ -341,7 +341,7 @@ class PublishQueue(Generic[T]):
         if (ticket := item.ticket) is not None:
             item.ticket = item.after = None
             self._bytes -= item.size_bytes + _OVERHEAD_BYTES
-            if self._latest.get(item.draft.topic) is item:
+            if self._latest and self._latest.get(item.draft.topic) is item:
                 del self._latest[item.draft.topic]
             outcomes.append((ticket, outcome))
 

@@ -208,20 +208,21 @@ class StreamTail:
         self._last_record = self.mark
         repeated = self._dedupe.repeated(envelope.publisher, envelope.first, len(envelope.drafts))
         records: list[Record] = []
+        entries: list[Entry] = []
         receipts: list[Receipt] = []
         epoch, base = self.epoch, self.offset << INDEX_BITS
-        for index in range(repeated, len(envelope.drafts)):
-            draft = envelope.drafts[index]
+        for index, draft in enumerate(envelope.drafts[repeated:], repeated):
             offset = base | index if draft.size else None
             first = None if draft.key is None else self._first_of(draft.topic, draft.key, envelope.time_ms, offset)
             if first is None:
                 records.append(make_record(offset, envelope, draft, index))
                 if offset is not None:
                     expires_ms = envelope.time_ms + draft.ttl_ms
-                    self.index.add(draft.topic, Entry(offset, expires_ms, draft.size, len(draft.payload)))
+                    entries.append(Entry(draft.topic, offset, expires_ms, draft.size, len(draft.payload)))
             if own:
                 place = offset if first is None else first[0]
                 receipts.append(Receipt(epoch=epoch, offset=place, duplicate=first is not None))
+        self.index.add(entries)
         events: list[TailEvent] = [self._advance(lo, records)]
         if receipts:
             events.append(Stored(envelope.first + repeated, receipts))

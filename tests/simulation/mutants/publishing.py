@@ -66,9 +66,9 @@ def _taken_is_sent(original: Any) -> Any:
 
 
 def _send_on(original: Any) -> Any:
-    async def send(self: Any, log: Any, flight: Any, data: bytes) -> None:
+    async def send(self: Any, *args: Any) -> None:
         self._is_lost = False
-        await original(self, log, flight, data)
+        await original(self, *args)
 
     return send
 
@@ -93,9 +93,9 @@ def _send_stale(original: Any) -> Any:
 
 
 def _unbounded(original: Any) -> Any:
-    def add(self: Any, ticket: Any, draft: Any, due: float) -> Any:
+    def add(self: Any, item: Any) -> Any:
         self._bytes, before = 0, self._bytes
-        original(self, ticket, draft, due)
+        original(self, item)
         self._bytes += before
         return True
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
 
 from dws_core._log.records import Layout
 from dws_core._log.stream.io.clock import Clock
@@ -13,7 +15,7 @@ from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import WireInfo
 
 
-class Ticket(NamedTuple):
+class Ticket(msgspec.Struct, frozen=True, eq=False):
     """A publish of a caller.
 
     Attributes:

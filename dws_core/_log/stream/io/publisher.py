@@ -14,7 +14,7 @@ from dws_core._log.stream.envelope import ENVELOPE_BYTES, RECORD_BYTES, Draft
 from dws_core._log.stream.io.clock import Clock
 from dws_core._log.stream.io.host import Log, Ticket
 from dws_core._log.stream.io.reports import Reports
-from dws_core._log.stream.publishing import Failure, Place, PublishQueue, most_bytes
+from dws_core._log.stream.publishing import Failure, Place, PublishQueue, Waiting, most_bytes
 
 Outcome: TypeAlias = tuple[Ticket, Receipt | Failure]
 
@@ -60,14 +60,15 @@ class Publisher:
     ) -> asyncio.Future[Receipt]:
         """Queue a publish, and return the future of its receipt. See `LogBroker.publish`."""
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        log = self._logs[number]
-        due = self._loop.time() + deadline_s
-        if self._is_too_large(draft, max_payload):
-            limit = self._limit(draft, max_payload)
+        log, size, due = self._logs[number], most_bytes(draft), self._loop.time() + deadline_s
+        place = None if order is None else Place(order, next(self._numbers))
+        item = Waiting(Ticket(future, draft.topic, number, place), draft, due, size, place)
+        limit = max_payload if size <= self._max_bytes else self._limit(draft, max_payload)
+        if len(draft.payload) > limit:
             future.set_exception(PayloadTooLarge(len(draft.payload), limit, where=self._reports.where))
         elif draft.key is not None and (repeat := log.find_key(draft.topic, draft.key, self._clock.now_ms())):
             future.set_result(repeat)
-        elif not self._queue(log, self._ticket(future, draft, number, order), draft, due):
+        elif not self._queue(log, item):
             future.set_exception(
                 BrokerOverloaded(f"too many messages wait for {self._reports.where}.", fix="publish less at once")
             )
@@ -85,33 +86,31 @@ class Publisher:
             outcomes: The tickets and their outcomes.
             unsent: The error of those that were never sent. If None, the broker is unavailable.
         """
-        outcomes = list(outcomes)
-        for ticket, outcome in (*outcomes, *self._followers(outcomes)):
-            future = ticket.future
-            if future.done():
+        failed: list[tuple[Ticket, Failure]] = []
+        for ticket, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                failed.append((ticket, outcome))
+            elif not ticket.future.done():
+                ticket.future.set_result(outcome)
+        for ticket, outcome in (*failed, *self._followers(failed)):
+            if ticket.future.done():
                 continue
             if outcome is Failure.UNKNOWN:
-                future.set_exception(PublishOutcomeUnknown(ticket.topic))
-            elif outcome is Failure.UNSENT:
-                future.set_exception(unsent or self._reports.unavailable())
+                ticket.future.set_exception(PublishOutcomeUnknown(ticket.topic))
             else:
-                future.set_result(outcome)
+                ticket.future.set_exception(unsent or self._reports.unavailable())
         self._idle.set()
 
-    def _followers(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    def _followers(self, failed: Iterable[Outcome]) -> Iterator[Outcome]:
         """Fail the publishes that must not be stored because an earlier one has failed."""
-        failed: defaultdict[int, dict[Hashable, int]] = defaultdict(dict)
-        for ticket, outcome in outcomes:
-            if isinstance(outcome, Failure) and (place := ticket.place) is not None:
-                first = failed[ticket.partition]
+        partitions: defaultdict[int, dict[Hashable, int]] = defaultdict(dict)
+        for ticket, _ in failed:
+            if (place := ticket.place) is not None:
+                first = partitions[ticket.partition]
                 first[place.order] = min(place.number, first.get(place.order, place.number))
-        for partition, first in failed.items():
+        for partition, first in partitions.items():
             for queue in self._logs[partition].queues:
                 yield from queue.fail_after(first)
-
-    def _ticket(self, future: asyncio.Future[Receipt], draft: Draft, number: int, order: Hashable | None) -> Ticket:
-        place = None if order is None else Place(order, next(self._numbers))
-        return Ticket(future, draft.topic, number, place)
 
     async def drained(self, drain_s: float) -> None:
         """Return when all publishes have an outcome, after at most `drain_s` seconds."""
@@ -130,21 +129,16 @@ class Publisher:
         for queue in self._queues():
             self.complete(queue.drain(), BrokerClosed("the broker was stopped before the message was sent."))
 
-    def _queue(self, log: Log, ticket: Ticket, draft: Draft, due: float) -> bool:
+    def _queue(self, log: Log, item: Waiting[Ticket]) -> bool:
         """Add a publish to the queue of its kind, after all publishes of the same topic."""
         if not self.has_lane:
-            return log.queue.add(ticket, draft, due, ticket.place)
-        queue, other = log.queues if draft.size else reversed(log.queues)
-        return queue.add_after(other, ticket, draft, due, ticket.place)
+            return log.queue.add(item)
+        queue, other = log.queues if item.draft.size else reversed(log.queues)
+        return queue.add_after(other, item)
 
     def _queues(self) -> Iterator[PublishQueue[Ticket]]:
         for log in self._logs:
             yield from log.queues
-
-    def _is_too_large(self, draft: Draft, max_payload: int) -> bool:
-        size = len(draft.payload)
-        fits = size <= max_payload and most_bytes(draft) <= self._max_bytes
-        return not fits and size > self._limit(draft, max_payload)
 
     def _limit(self, draft: Draft, max_payload: int) -> int:
         """Return the largest payload that fits next to a topic and a key."""

@@ -18,7 +18,7 @@ def _span(since: int, until: int, topics: WantedTopics, limit: int = 100, max_by
 def _index(*records: tuple[str, int], size: int = 100, max_entries: int = 100, lo: int = 0) -> TopicIndex:
     index = TopicIndex(lo, max_entries=max_entries)
     for topic, offset in records:
-        index.add(topic, Entry(offset, LATER, size, payload_bytes=10))
+        index.add([Entry(topic, offset, LATER, size, payload_bytes=10)])
     return index
 
 
@@ -62,7 +62,7 @@ def test_step_looks_at_few_topics() -> None:
 def test_history_size_and_ttl_apply() -> None:
     index = TopicIndex(0)
     for offset in (1, 2, 3):
-        index.add("t", Entry(offset, 1000, 2))
+        index.add([Entry("t", offset, 1000, 2)])
     assert _select(index, _span(1, 3, ["t"]), 999) == [2, 3]
     assert _select(index, _span(0, 3, ["t"]), 999) == (GapReason.TRIMMED, 1), "three records, and two are kept"
     assert _select(index, _span(1, 3, ["t"]), 1000) == (GapReason.TRIMMED, 3), "they have expired"
@@ -70,7 +70,7 @@ def test_history_size_and_ttl_apply() -> None:
 
 
 def test_records_after_the_span_count_for_the_size() -> None:
-    newest_first = [Entry(offset, LATER, 2) for offset in (4, 3, 2)]
+    newest_first = [Entry("t", offset, LATER, 2) for offset in (4, 3, 2)]
     assert last_lost(newest_first[1:], 3, 0) == 0
     assert last_lost(newest_first, 3, 0) == 2
     assert last_lost(newest_first, 1, 0) == 0, "nothing of them is wanted"
@@ -87,7 +87,7 @@ def test_read_over_limit_is_too_many() -> None:
 def test_oldest_entries_are_dropped() -> None:
     index = _index(("a", 1), ("b", 2), ("a", 3), ("a", 4), max_entries=3)
     assert (len(index), index.lo, index.floor, index.floor_reason) == (3, 1, 1, GapReason.TOO_MANY)
-    index.add("c", Entry(5, LATER, 1))
+    index.add([Entry("c", 5, LATER, 1)])
     assert (len(index), index.lo) == (3, 2)
     assert _select(index, _span(2, 9, lambda topic: True)) == [3, 4, 5]
 
@@ -97,7 +97,7 @@ def test_index_is_extended_by_older_records() -> None:
     index.extend(_index(("a", 2), ("b", 3), ("a", 5), ("c", 6), lo=1), 2)
     assert (len(index), index.lo, index.floor) == (4, 2, -1)
     assert _select(index, _span(2, 9, lambda topic: True)) == [3, 5, 6, 7]
-    index.add("a", Entry(8, LATER, 100))
+    index.add([Entry("a", 8, LATER, 100)])
     assert _select(index, _span(2, 9, ["a"])) == [5, 6, 8]
 
 
@@ -141,7 +141,7 @@ def test_index_agrees_with_a_plain_list(
 ) -> None:
     index, older = TopicIndex(divided_at), TopicIndex(0)
     for offset, (topic, size, expires) in enumerate(records, 1):
-        (index if offset > divided_at else older).add(topic, Entry(offset, expires, size))
+        (index if offset > divided_at else older).add([Entry(topic, offset, expires, size)])
     index.extend(older, 0)
     wanted: WantedTopics = topics.__contains__ if by_function else topics
     found = _select(index, _span(since, until, wanted), now)

@@ -8,7 +8,7 @@ from dws_core._log.records import GapReason
 from dws_core._log.stream.envelope import NO_EPOCH, Draft, Envelope, Kind, decode, encode
 from dws_core._log.stream.epochs import Claim
 from dws_core._log.stream.partition_log import Live, PartitionEvent, PartitionLog, Phase, Propose
-from dws_core._log.stream.publishing import PublishQueue
+from dws_core._log.stream.publishing import PublishQueue, Waiting
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.tail import Moved, ProbeSeen, Stored
 from dws_core._log.stream.wire import StreamBounds
@@ -148,7 +148,7 @@ def test_live_partition_delivers() -> None:
 def test_envelopes_claim_the_epoch_of_a_live_partition() -> None:
     stream = Stream().live()
     queue = stream.log.queue
-    queue.add("ticket", Draft("t", b"a", 1, 1), 9.0)
+    queue.add(Waiting("ticket", Draft("t", b"a", 1, 1), 9.0, 1))
     queue.opened(again=False)
     flight = queue.next_flight(NOW)
     assert flight is not None

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dws_core._log.records import Receipt
 from dws_core._log.stream.envelope import Draft
-from dws_core._log.stream.publishing import Failure, Flight, Outcomes, Place, PublishQueue
+from dws_core._log.stream.publishing import Failure, Flight, Outcomes, Place, PublishQueue, Waiting, most_bytes
 from dws_core._log.stream.settings import StreamSettings
 
 
@@ -21,11 +21,15 @@ def _queue(**changes: int) -> PublishQueue[str]:
     return PublishQueue(StreamSettings(**{"envelope_records": 2} | changes))  # type: ignore[arg-type]
 
 
+def _item(ticket: str, draft: Draft, due: float, place: Place | None = None) -> Waiting[str]:
+    return Waiting(ticket, draft, due, most_bytes(draft), place)
+
+
 def _filled(count: int, **changes: int) -> PublishQueue[str]:
     """Return an open queue with tickets "1", "2", ... and deadlines at 1, 2, ..."""
     queue = _queue(**changes)
     for number in range(1, count + 1):
-        assert queue.add(str(number), _draft(), float(number))
+        assert queue.add(_item(str(number), _draft(), float(number)))
     queue.opened(again=False)
     return queue
 
@@ -53,7 +57,7 @@ def test_publishes_leave_in_envelopes_in_order() -> None:
 
 def test_closed_queue_sends_nothing() -> None:
     queue = _queue()
-    queue.add("1", _draft(), 1.0)
+    queue.add(_item("1", _draft(), 1.0))
     assert queue.next_flight(0) is None
 
 
@@ -82,25 +86,25 @@ def test_window_limits_the_appends_in_the_air() -> None:
 def test_part_of_an_envelope_waits_for_the_confirmation() -> None:
     queue = _queue(envelope_records=3, envelope_bytes=1000, in_flight=4)
     queue.opened(again=False)
-    queue.add("1", _draft(), 1.0)
+    queue.add(_item("1", _draft(), 1.0))
     queue.confirmed(_next(queue))
-    queue.add("2", _draft(), 1.0)
+    queue.add(_item("2", _draft(), 1.0))
     second = _next(queue)
-    queue.add("3", _draft(bytes(600)), 1.0)
+    queue.add(_item("3", _draft(bytes(600)), 1.0))
     assert queue.next_flight(0) is None
-    queue.add("4", _draft(bytes(600)), 1.0)
+    queue.add(_item("4", _draft(bytes(600)), 1.0))
     assert [item.ticket for item in _next(queue).items] == ["3"], "the two have more bytes than an envelope"
     queue.confirmed(second)
     assert queue.next_flight(0) is None
-    queue.add("5", _draft(), 1.0)
-    queue.add("6", _draft(), 1.0)
+    queue.add(_item("5", _draft(), 1.0))
+    queue.add(_item("6", _draft(), 1.0))
     assert [item.ticket for item in _next(queue).items] == ["4", "5", "6"], "three records do, too"
 
 
 def test_envelope_is_limited_in_bytes() -> None:
     queue = _queue(envelope_records=10, envelope_bytes=300)
     for number in range(4):
-        queue.add(str(number), _draft(bytes(100)), 1.0)
+        queue.add(_item(str(number), _draft(bytes(100)), 1.0))
     queue.opened(again=False)
     assert len(_next(queue).items) == 2
 
@@ -108,7 +112,7 @@ def test_envelope_is_limited_in_bytes() -> None:
 def test_large_record_travels_alone() -> None:
     queue = _queue(envelope_bytes=100)
     for size in (1, 1000, 1):
-        queue.add(str(size), _draft(bytes(size)), 1.0)
+        queue.add(_item(str(size), _draft(bytes(size)), 1.0))
     queue.opened(again=False)
     sizes = []
     for _ in range(3):
@@ -122,33 +126,33 @@ def test_stream_limit_is_respected() -> None:
     queue = _queue(envelope_records=10)
     queue.max_bytes = 300
     for number in range(4):
-        queue.add(str(number), _draft(bytes(100)), 1.0)
+        queue.add(_item(str(number), _draft(bytes(100)), 1.0))
     queue.opened(again=False)
     assert len(_next(queue).items) == 2
 
 
 def test_full_queue_rejects_publish() -> None:
     queue = _queue(queue_bytes=10_000)
-    accepted = [queue.add(str(number), _draft(bytes(1000)), 1.0) for number in range(20)]
+    accepted = [queue.add(_item(str(number), _draft(bytes(1000)), 1.0)) for number in range(20)]
     assert 5 < sum(accepted) < 11
     assert accepted == sorted(accepted, reverse=True)
     queue.drain()
-    assert queue.add("again", _draft(bytes(1000)), 1.0)
+    assert queue.add(_item("again", _draft(bytes(1000)), 1.0))
 
 
 def test_small_publishes_count_with_their_overhead() -> None:
     """A flood of tiny messages must not use many times the memory of the limit."""
     queue = _queue(queue_bytes=100_000)
     accepted = 0
-    while queue.add("x", _draft(b""), 1.0):
+    while queue.add(_item("x", _draft(b""), 1.0)):
         accepted += 1
     assert accepted <= 200
 
 
 def test_empty_queue_accepts_any_publish() -> None:
     queue = _queue(queue_bytes=10)
-    assert queue.add("large", _draft(bytes(1000)), 1.0)
-    assert not queue.add("next", _draft(), 1.0)
+    assert queue.add(_item("large", _draft(bytes(1000)), 1.0))
+    assert not queue.add(_item("next", _draft(), 1.0))
 
 
 def test_slow_tail_stops_publishing() -> None:
@@ -329,7 +333,7 @@ def test_drain_gives_up_everything() -> None:
 def test_followers_of_failed_publish_are_not_sent() -> None:
     queue = _queue()
     for number, order in enumerate("abaa", 1):
-        queue.add(str(number), _draft(), 9.0, Place(order, number))
+        queue.add(_item(str(number), _draft(), 9.0, Place(order, number)))
     queue.opened(again=False)
     flight = _next(queue)
     assert [item.ticket for item in flight.items] == ["1", "2"]
@@ -343,7 +347,7 @@ def test_followers_of_failed_publish_are_not_sent() -> None:
 def test_followers_that_were_sent_are_unknown() -> None:
     queue = _queue()
     for number in range(1, 4):
-        queue.add(str(number), _draft(), 9.0, Place("a", number))
+        queue.add(_item(str(number), _draft(), 9.0, Place("a", number)))
     queue.opened(again=False)
     _next(queue)
     assert queue.fail_after({"a": 1}) == [("2", Failure.UNKNOWN), ("3", Failure.UNSENT)]
@@ -353,7 +357,7 @@ def test_followers_that_were_sent_are_unknown() -> None:
 def test_follower_in_taken_envelope_is_removed() -> None:
     queue = _queue()
     for number in range(1, 3):
-        queue.add(str(number), _draft(), 9.0, Place("ab"[number - 1], number))
+        queue.add(_item(str(number), _draft(), 9.0, Place("ab"[number - 1], number)))
     queue.opened(again=False)
     flight = queue.next_flight(0)
     assert flight is not None
@@ -365,7 +369,7 @@ def test_abandoned_envelope_is_sent_before_later_one() -> None:
     """Otherwise a publish of the later envelope would overtake it."""
     queue = _queue(in_flight=2)
     for number, due in enumerate((1.0, 1.0, 9.0), 1):
-        queue.add(str(number), _draft(), due)
+        queue.add(_item(str(number), _draft(), due))
     queue.opened(again=False)
     queue.confirmed(_next(queue))
     _next(queue)
@@ -416,7 +420,7 @@ class QueueAndStream(RuleBasedStateMachine):
         same = (other for other, its in self.orders.items() if its == order)
         self.before[ticket] = [other for other in same if other not in self.outcomes]
         self.orders[ticket] = order
-        assert self.queue.add(ticket, _draft(b"%d" % self.count), self.now + deadline, Place(order, self.count))
+        assert self.queue.add(_item(ticket, _draft(b"%d" % self.count), self.now + deadline, Place(order, self.count)))
 
     @precondition(lambda self: not self.live)
     @rule()

@@ -10,11 +10,11 @@ from support.streams import MemoryServer
 from support.virtual_time import virtual
 
 from dws_core._log.records import Layout
-from dws_core._log.stream.envelope import Draft
+from dws_core._log.stream.envelope import Draft, decode
 from dws_core._log.stream.io.appender import Appender
 from dws_core._log.stream.io.host import Log, Ticket
 from dws_core._log.stream.partition_log import PartitionEvent, PartitionLog
-from dws_core._log.stream.publishing import Failure, Place, PublishQueue
+from dws_core._log.stream.publishing import Failure, Place, PublishQueue, Waiting, most_bytes
 from dws_core._log.stream.settings import StreamSettings
 from dws_core._log.stream.wire import WireBlocked, WireInfo, WireLost, WireRefused
 
@@ -54,7 +54,9 @@ class Node:
     def add(self, payload: bytes) -> None:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         place = Place(payload, 1)
-        assert self.log.queue.add(Ticket(future, "t", 0, place), Draft("t", payload, 1, 1), 99.0, place)
+        draft = Draft("t", payload, 1, 1)
+        item = Waiting(Ticket(future, "t", 0, place), draft, 99.0, most_bytes(draft), place)
+        assert self.log.queue.add(item)
 
     async def flushed(self) -> list[BaseException]:
         """Flush, wait until all tasks have ended, and return their errors."""
@@ -67,7 +69,7 @@ class Node:
 
     @property
     def stored(self) -> list[bytes]:
-        return [data[-1:] for data in self.wire.streams[0].records]
+        return [draft.payload for data in self.wire.streams[0].records for draft in decode(data).drafts]
 
     def on_open(self, info: WireInfo) -> None: ...
 
