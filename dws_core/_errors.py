@@ -320,8 +320,10 @@ class ConnectionClosed(WebSocketException):
 
     slug = "connection-closed"
 
-    def __init__(self, code: int, reason: str = "", *, connection: Any = None) -> None:
+    def __init__(self, code: int, reason: str = "", *, connection: Any = None, fix: str = "") -> None:
         why = f": {reason}" if reason else ""
-        super().__init__(f"connection is closed with code {code}{why}.", connection=connection)
+        no_frame = code == 1006 and reason  # no close frame has this code, so the reason is the whole message
+        text = f"{reason}." if no_frame else f"connection is closed with code {code}{why}."
+        super().__init__(text, connection=connection, fix=fix)
         self.code = code
         self.reason = reason

@@ -51,10 +51,10 @@ class BrokerURL:
             )
         rest, _, query = rest.partition("?")
         netloc, _, path = rest.partition("/")
-        if "@" in path or "@" in query.partition("=")[0]:
+        if "@" in path or "@" in query:
             raise InvalidBrokerURL(
                 f"broker URL {scheme}://… has an @ after its host, so its password probably contains a / or ?.",
-                fix="percent-encode the special characters of user and password, for example / as %2F",
+                fix="percent-encode the special characters of user and password, for example / as %2F, and @ as %40",
             )
         userinfo, at, hosts = netloc.rpartition("@")
         username, _, password = userinfo.partition(":")

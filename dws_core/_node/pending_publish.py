@@ -69,6 +69,8 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
         return self._receipts(waiting)
 
     def __await__(self) -> Generator[Any, None, list[Receipt]]:
+        if running_loop() is None:
+            raise ConfigurationError("a publish can be awaited in an event loop of asyncio only.", fix="use result()")
         self._awaited = True
         futures = [_for_this_loop(future) for future in self._futures]
         if len(futures) == 1:

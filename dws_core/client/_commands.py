@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Literal, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 from dws_core._errors import ConfigurationError, DWSError
 from dws_core._wire.message import JSON
@@ -62,11 +62,16 @@ def value_of(data: str, form: DataForm) -> JSON:
     if form == "text":
         return data
     try:
-        return json.loads(data)
+        return json.loads(data, parse_constant=_refuse_constant)
     except ValueError as error:
         if form == "auto" and not data.lstrip().startswith(("{", "[", '"')):
             return data
         raise ConfigurationError(f"the data is not valid JSON: {error}.", fix="correct it, or add --text") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and infinity, which Python reads, but which are not JSON (RFC 8259 §6)."""
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _client(url: str, token: str | None) -> Client:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -36,6 +38,10 @@ _MAX_MESSAGE_BYTES: Final = 16_777_216
 _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4. All of 500-599 may be retried too.
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
+
+
+_UNSENDABLE: Final = re.compile(r"[\x00-\x20\x7f]")  # RFC 9110 §5.5, RFC 6750 §2.1
+_REFUSED_CONNECT: Final = re.compile(r"\[Errno (\d+)\] Connect call failed")
 
 
 class _Connect(connect):
@@ -107,16 +113,19 @@ class Endpoint:
         if self.token is not None:
             headers["Authorization"] = f"Bearer {await self.fresh_token()}"
         tls: dict[str, Any] = {} if self.ssl is None else {"ssl": self.ssl}
-        opening = _Connect(
-            self.url,
-            additional_headers=headers,
-            subprotocols=[Subprotocol(f"dws.v1.{self.codec.name}")],
-            open_timeout=self.timeout_s,
-            close_timeout=self.timeout_s,
-            max_size=_MAX_MESSAGE_BYTES,
-            proxy=True if self.proxy else None,
-            **tls,
-        )
+        try:
+            opening = _Connect(
+                self.url,
+                additional_headers=headers,
+                subprotocols=[Subprotocol(f"dws.v1.{self.codec.name}")],
+                open_timeout=self.timeout_s,
+                close_timeout=self.timeout_s,
+                max_size=_MAX_MESSAGE_BYTES,
+                proxy=True if self.proxy else None,
+                **tls,
+            )
+        except ValueError as error:  # for example, a port that does not exist
+            raise InvalidURI(self.url, str(error)) from error
         opening.allowed_redirects = self.allowed_redirects
         return await opening
 
@@ -124,12 +133,19 @@ class Endpoint:
         """Return the token. If it is a function, call it.
 
         Raises:
-            AuthenticationFailed: The function raised an exception.
+            AuthenticationFailed: The function raised an exception, or the token cannot be sent in a header field.
         """
-        if not callable(self.token):
-            return self.token or ""
+        token = await self._token_of(self.token) if callable(self.token) else self.token or ""
+        if _UNSENDABLE.search(token):
+            raise AuthenticationFailed(
+                "the token contains a space, a line break or another character that a header field must not contain.",
+                fix="remove it, for example with token.strip()",
+            )
+        return token
+
+    async def _token_of(self, function: Callable[[], str | Awaitable[str]]) -> str:
         try:
-            token = self.token()
+            token = function()
             return await token if inspect.isawaitable(token) else token
         except Exception as error:
             raise AuthenticationFailed(
@@ -180,16 +196,23 @@ def ending_of(error: Exception, url: str, *, was_connected: bool) -> Ending:
             )
         case InvalidStatus(response=response):
             return _refused_by_http(response.status_code, url, was_connected=was_connected)
-        case InvalidURI():
-            return Ending(error=ConfigurationError(f"{error}.", fix="write ws://host/path or wss://…"), retry=False)
+        case InvalidURI(msg=why):  # its text has the whole URL, perhaps with a password
+            text = f"the URL of the node is not valid: {why}."
+            return Ending(error=ConfigurationError(text, fix="write ws://host/path or wss://…"), retry=False)
         case Refused(temporary=temporary, retry_in_s=retry_in_s):
             return Ending(error=error, retry=temporary, retry_in_s=retry_in_s or 0.0)
         case DWSError():
             return Ending(error=error)
         case OSError():
-            why = f"cannot connect to {urlsplit(url).netloc.rpartition('@')[2]}: {error.strerror or error}"
-            return Ending(error=ConnectionClosed(ABNORMAL, why))
+            why = f"cannot connect to {urlsplit(url).netloc.rpartition('@')[2]}: {_cause_of(error)}"
+            return Ending(error=ConnectionClosed(ABNORMAL, why, fix="check the address, and that the node runs there"))
     return Ending(error=ConnectionClosed(ABNORMAL, f"{type(error).__name__}: {error}"))
+
+
+def _cause_of(error: OSError) -> str:
+    """Return the cause in the words of the system. asyncio names the addresses that it has tried, but not the cause."""
+    numbers = _REFUSED_CONNECT.findall(str(error))
+    return ", ".join(dict.fromkeys(os.strerror(int(number)) for number in numbers)) or error.strerror or str(error)
 
 
 def _refused_by_http(status: int, url: str, *, was_connected: bool) -> Ending:
@@ -197,7 +220,7 @@ def _refused_by_http(status: int, url: str, *, was_connected: bool) -> Ending:
     if status == 401:
         return Ending(error=AuthenticationFailed(text, fix="check the token"), retry=False, is_refused=True)
     if status == 403:
-        fix = "check the path, for which Starlette answers 403 if it is unknown, and the origin"
+        fix = "check the path, because Starlette answers an unknown one with 403, the token and the origin"
         return Ending(error=AuthenticationFailed(text, fix=fix), retry=was_connected)
     fix = "check the path and the log of the server"
     if status in _REDIRECTS:

@@ -83,7 +83,9 @@ async def test_reasons_of_a_failed_connection_are_told_apart() -> None:
         assert (code, out.startswith("0:")) == (0, True)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-    assert f"cannot connect to {address}" in await _fails("listen", f"ws://{address}/ws", "t")
+    assert f"FAILED  cannot connect to {address}: Connection refused. Fix:" in await _fails(
+        "listen", f"ws://{address}/ws", "t"
+    )
     assert "cannot connect to no-such-host.invalid" in await _fails("listen", "ws://no-such-host.invalid/ws", "t")
 
 
@@ -91,7 +93,7 @@ async def test_malformed_json_is_refused_unless_it_is_text() -> None:
     _, app = chat()
     async with serve(app) as server:
         url = f"{server.url}/ws/a"
-        for arguments in (("{bad json",), ("[1", "--json"), ("plain", "--json")):
+        for arguments in (("{bad json",), ("[1", "--json"), ("plain", "--json"), ("NaN", "--json")):
             assert "not valid JSON" in await _fails("publish", url, "t", *arguments)
         for arguments in (("{bad json", "--text"), ("plain",), ("1",), ("{}", "--json")):
             code, _, err = await _end(await _run("publish", url, "t", *arguments))

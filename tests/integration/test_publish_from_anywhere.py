@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 import threading
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from fastapi import BackgroundTasks, FastAPI
+import uvloop
+from fastapi import BackgroundTasks, Depends, FastAPI
 from support.apps import chat
 from support.servers import HANG_S, Client, Server, serve
 
-from dws_core import BrokerClosed, CodecError, InvalidTopic, Message, PendingPublish, WebSocketManager
+from dws_core import (
+    BrokerClosed,
+    CodecError,
+    ConfigurationError,
+    InvalidTopic,
+    Message,
+    PendingPublish,
+    WebSocketManager,
+)
 
 Send: TypeAlias = Callable[[], PendingPublish]
 Place: TypeAlias = Callable[[FastAPI, Server, Send], Awaitable[Any]]
@@ -111,6 +120,40 @@ async def in_run_coroutine_threadsafe(_: FastAPI, __: Server, send: Send) -> Non
     await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(send(), loop).result(HANG_S))
 
 
+async def in_uvloop(_: FastAPI, __: Server, send: Send) -> None:
+    async def elsewhere() -> None:
+        await send()
+
+    await asyncio.to_thread(lambda: uvloop.run(elsewhere()))
+
+
+async def in_blocking_portal(_: FastAPI, __: Server, send: Send) -> None:
+    def call() -> None:
+        with anyio.from_thread.start_blocking_portal() as portal:
+            portal.call(send)
+
+    await asyncio.to_thread(call)
+
+
+async def in_dependency_teardown(app: FastAPI, server: Server, send: Send) -> None:
+    def dependency() -> Iterator[None]:
+        yield
+        send().result(timeout_s=HANG_S)
+
+    @app.get("/teardown", dependencies=[Depends(dependency)])
+    def route() -> None: ...
+
+    await _get(server, "/teardown")
+
+
+async def in_cancelled_task(_: FastAPI, __: Server, send: Send) -> None:
+    """The publish has started, so cancelling the wait does not take it back."""
+    task = asyncio.get_running_loop().create_task(send())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def in_task(_: FastAPI, __: Server, send: Send) -> None:
     await asyncio.get_running_loop().create_task(send())
 
@@ -140,7 +183,8 @@ async def in_callback(_: FastAPI, __: Server, send: Send) -> None:
 PLACES: list[Place] = [
     plainly, awaited, in_def_route, in_def_route_with_result, in_async_route, in_to_thread, in_anyio_thread,
     in_anyio_portal, in_plain_thread, in_joined_thread, in_other_loop, as_argument_of_run, in_run_coroutine_threadsafe,
-    in_task, in_task_group, in_anyio_task_group, in_gather, in_wait_for, in_callback,
+    in_uvloop, in_blocking_portal, in_dependency_teardown, in_cancelled_task, in_task, in_task_group,
+    in_anyio_task_group, in_gather, in_wait_for, in_callback,
 ]  # fmt: skip
 
 
@@ -198,6 +242,18 @@ def test_publish_without_node_and_loop_is_refused() -> None:
     manager, _ = chat()
     with pytest.raises(BrokerClosed, match="the node is not started"):
         manager.publish("t", 1)
+
+
+async def test_await_without_asyncio_names_result() -> None:
+    """For example in trio."""
+    manager, app = chat()
+    async with serve(app):
+
+        def step() -> None:
+            with pytest.raises(ConfigurationError, match=r"Fix: use result\(\)"):
+                manager.publish("t", 1).send(None)
+
+        await asyncio.to_thread(step)
 
 
 async def test_order_of_one_thread_is_kept() -> None:

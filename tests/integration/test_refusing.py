@@ -132,6 +132,7 @@ AFTER_ACCEPT: dict[str, tuple[Raise, int, str]] = {
 AFTER_ACCEPT_IN_BLOCK: dict[str, tuple[Raise, int, str]] = {
     **AFTER_ACCEPT,
     "unsendable code": (raising(WebSocketException(1005, "x")), 1011, "x"),
+    "reason that is no text": (raising(WebSocketException(4401, {"no": "text"})), 4401, "{'no': 'text'}"),  # type: ignore[arg-type]
     "HTTP 403": (raising(HTTPException(403, "not yours")), 1008, "not yours"),
     "HTTP 429": (raising(HTTPException(429)), 1013, "Too Many Requests"),
     "HTTP 500": (raising(HTTPException(500, {"no": "text"})), 1011, "{'no': 'text'}"),

@@ -54,7 +54,7 @@ def ending_of(error: BaseException | None) -> BlockEnding:
         return BlockEnding(code=CloseCode.NORMAL, reason=None, error=None)
     if isinstance(cause, WebSocketException):
         code = cause.code if is_sendable(cause.code) else CloseCode.INTERNAL_ERROR
-        return BlockEnding(code=code, reason=cause.reason or None, error=cause)
+        return BlockEnding(code=code, reason=str(cause.reason) if cause.reason else None, error=cause)
     if isinstance(cause, HTTPException):
         return _refused(cause, code_of_status(cause.status_code), str(cause.detail))
     if isinstance(cause, _INVALID):
