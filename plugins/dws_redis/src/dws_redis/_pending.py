@@ -9,7 +9,15 @@ from dws_core.plugin import BrokerError, BrokerUnavailable, History, PublishOutc
 
 
 class PendingPublish:
-    """One publish that has no result yet."""
+    """One publish that has no result yet.
+
+    Attributes:
+        sent: Whether it was sent over any connection.
+        resent: Whether it was sent before the current attempt.
+        follower: The next publish of the same order, which fails if this one fails.
+        settled: Whether it is resolved or failed. A cancelled future is neither, because the message is still published.
+        future: The outcome, for the caller.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -38,10 +46,8 @@ class PendingPublish:
         self.deadline = loop.time() + timeout_s
         self.sent = False
         self.resent = False
-        self.follower: PendingPublish | None = None  # fails if this one fails
-        self.settled = (
-            False  # resolved or failed. A cancelled future is neither, because the message is still published
-        )
+        self.follower: PendingPublish | None = None
+        self.settled = False
         self.future: asyncio.Future[Receipt] = loop.create_future()
 
     @property

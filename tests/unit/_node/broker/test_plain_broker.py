@@ -4,83 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from support.brokers import PlainBroker
 from support.timeouts import HANG_S
+from unit._node.broker.plain_node import Node, Sink
 
-from dws_core import BrokerClosed, BrokerError, BrokerOverloaded, BrokerUnavailable, Message, PayloadTooLarge
+from dws_core import BrokerClosed, BrokerError, BrokerOverloaded, BrokerUnavailable, PayloadTooLarge
 from dws_core import PublishOutcomeUnknown as OutcomeUnknown
 from dws_core._node.broker import plain_broker
 from dws_core._node.broker.plain_broker import AdaptedBroker
-from dws_core._wire.codecs import JSONCodec, MsgpackCodec
-from dws_core._wire.envelope import header_of
-from dws_core._wire.node_topics import ALL, conn_topic
 from dws_core.plugin import (
     Backoff,
-    BrokerInterface,
     BrokerURL,
     GapReason,
     Head,
-    History,
-    Layout,
     ReadSpan,
     Receipt,
     Record,
 )
 
 NOWHERE = Head(partition=0, epoch="0", offset=0)
-
-
-class Sink:
-    """Stores every call."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.told: list[object] = []
-        self._changed = asyncio.Event()
-
-    def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: Sequence[Record]) -> None:
-        assert (partition, epoch, lo, hi) == (0, "0", 0, 0)
-        self.records += records
-        self._changed.set()
-
-    def on_discontinuity(self, partition: int, reason: GapReason, head: Head) -> None:
-        self.told.append((reason, head))
-
-    def on_control(self, sender: bytes, payload: bytes) -> None:
-        raise AssertionError("a plain broker carries no control messages")
-
-    def on_state(self, state: str, detail: str) -> None:
-        self.told.append(state)
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(HANG_S):
-            while not condition():
-                await self._changed.wait()
-                self._changed.clear()
-
-
-class Node:
-    """An adapted broker and its sink."""
-
-    def __init__(self, inner: BrokerInterface) -> None:
-        self.broker = AdaptedBroker(inner)
-        self.sink = Sink()
-
-    async def start(self) -> Node:
-        await self.broker.start(node=b"12345678", layout=Layout(channel="chat"), sink=self.sink)
-        return self
-
-    def publish(self, payload: bytes = b"1 json\n1", topic: str = "t") -> asyncio.Future[Receipt]:
-        return self.broker.publish(0, topic, payload, history=History())
-
-    async def heard(self, count: int = 1) -> list[Record]:
-        await self.sink.until(lambda: len(self.sink.records) >= count)
-        return self.sink.records
 
 
 @pytest.fixture(autouse=True)
@@ -422,113 +368,3 @@ async def test_plain_broker_has_no_history_and_one_partition(node: Node) -> None
     assert not node.broker.capabilities.recovery
     with pytest.raises(NotImplementedError):
         AdaptedBroker.from_url(BrokerURL.parse("x://"))
-
-
-# -- brokers of the original library
-
-
-class OriginalBroker(BrokerInterface):
-    """Publishes dicts and returns messages. Sometimes `get_message` returns None."""
-
-    def __init__(self) -> None:
-        self.published: list[Any] = []
-        self.messages: list[Message | None] = []
-        self.closed = asyncio.Event()
-
-    async def connect(self) -> None: ...
-
-    async def disconnect(self) -> None:
-        self.closed.set()
-
-    async def subscribe(self, channel: str) -> None: ...
-
-    async def unsubscribe(self, channel: str) -> None: ...
-
-    async def publish(self, channel: str, message: Any) -> None:
-        self.published.append(message)
-
-    async def get_message(self, **kwargs: Any) -> Message | None:
-        if self.messages:
-            return self.messages.pop(0)
-        await self.closed.wait()
-        raise ConnectionAbortedError("closed")
-
-
-@pytest.fixture
-def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain_broker, "_IDLE_S", 0.0)
-
-
-JSON_ONE = header_of("json") + b"1"
-
-
-@pytest.mark.parametrize(
-    ("topic", "payload", "expected"),
-    [
-        ("t", JSON_ONE, {"type": "send", "topic": "t", "conn_id": None, "data": 1, "dws": 1}),
-        (ALL, JSON_ONE, {"type": "broadcast", "topic": None, "conn_id": None, "data": 1, "dws": 1}),
-        (
-            conn_topic("a/b"),
-            JSON_ONE,
-            {"type": "send_by_conn_id", "topic": None, "conn_id": "a/b", "data": 1, "dws": 1},
-        ),
-        (
-            "t",
-            header_of("msgpack") + MsgpackCodec().encode(1),
-            {
-                "type": "send",
-                "topic": "t",
-                "conn_id": None,
-                "data": {"codec": "msgpack", "bytes": b"\x01"},
-                "dws": 1,
-            },
-        ),
-        (
-            "t",
-            header_of("json", {"a": "b"}) + b"1",
-            {"type": "send", "topic": "t", "conn_id": None, "data": {"dws": {"a": "b"}, "data": 1}, "dws": 1},
-        ),
-    ],
-)
-async def test_original_broker_receives_dicts(topic: str, payload: bytes, expected: dict[str, Any]) -> None:
-    inner = OriginalBroker()
-    node = await Node(inner).start()
-    await node.publish(payload, topic)
-    await node.broker.stop()
-    assert inner.published == [expected]
-
-
-@pytest.mark.parametrize(
-    "data",
-    [{"dws": {"a": "b"}, "data": 1}, {"dws": 1, "data": {"dws": {"a": "b"}, "data": 1}}],
-    ids=["ours", "original"],
-)
-@pytest.mark.usefixtures("_no_pause")
-async def test_original_broker_returns_attributes(data: Any) -> None:
-    """Brokers of the original library leave the members of a message around its data."""
-    inner = OriginalBroker()
-    inner.messages = [Message(data=data, typ="send", topic="t")]
-    node = await Node(inner).start()
-    (record,) = await node.heard()
-    assert record.payload == header_of("json", {"a": "b"}) + b"1"
-    await node.broker.stop()
-
-
-@pytest.mark.parametrize(
-    ("message", "topic", "data"),
-    [
-        (Message(data=1, typ="send", topic="t"), "t", 1),
-        (Message(data={"data": 1, "dws": 1}, typ="send", topic="t"), "t", 1),
-        (Message(data={"data": 1}, typ="send", topic="t"), "t", {"data": 1}),
-        (Message(data=1, typ="broadcast"), ALL, 1),
-        (Message(data=1, typ="send_by_conn_id", conn_id="a/b"), conn_topic("a/b"), 1),
-    ],
-)
-@pytest.mark.usefixtures("_no_pause")
-async def test_original_broker_returns_messages_or_none(message: Message, topic: str, data: Any) -> None:
-    inner = OriginalBroker()
-    inner.messages = [None, message]
-    node = await Node(inner).start()
-    (record,) = await node.heard()
-    assert (record.topic, record.payload) == (topic, header_of("json") + JSONCodec().encode(data))
-    await node.broker.stop()
