@@ -63,7 +63,7 @@ async def hypercorn(app: Any) -> AsyncIterator[str]:
     config.graceful_timeout = config.shutdown_timeout = 0.2
     stop = asyncio.Event()
     noticing, started = _noticing(app)
-    task = asyncio.get_running_loop().create_task(serve_hypercorn(noticing, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
+    task = asyncio.get_running_loop().create_task(serve_hypercorn(noticing, config, shutdown_trigger=stop.wait))
     try:
         await asyncio.wait_for(started.wait(), HANG_S)
         yield f"ws://127.0.0.1:{port}"
@@ -84,7 +84,7 @@ async def granian(app: Any) -> AsyncIterator[str]:
         await asyncio.wait_for(started.wait(), HANG_S)
         yield f"ws://127.0.0.1:{port}"
     finally:
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait_for(task, HANG_S)
 
 
