@@ -44,6 +44,12 @@ class BrokerURL:
         Raises:
             InvalidBrokerURL: The text does not have this form. The message masks any password.
         """
+        given: object = text  # an application may not be type-checked
+        if not isinstance(given, str):
+            raise InvalidBrokerURL(
+                f"the broker URL is a value of type {type(given).__qualname__}, expected a text.",
+                fix="write scheme://…, for example memory://",
+            )
         scheme, separator, rest = text.partition("://")
         if not separator or not _SCHEME.fullmatch(scheme.lower()):
             raise InvalidBrokerURL(

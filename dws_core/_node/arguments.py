@@ -56,11 +56,13 @@ def _kind(value: object) -> str:
     """Return words for a value without its text, which may be secret."""
     if value is None or isinstance(value, int | float):
         return repr(value)
-    if value == "":
+    if isinstance(value, str) and not value.strip():
         return "an empty text"
-    return (
-        f"the class {value.__qualname__}" if inspect.isclass(value) else f"a value of type {type(value).__qualname__}"
-    )
+    if inspect.isclass(value):
+        return f"the class {value.__qualname__}"
+    if inspect.isfunction(value) or inspect.ismethod(value):
+        return f"the function {value.__name__}({', '.join(inspect.signature(value).parameters)})"
+    return f"a value of type {type(value).__qualname__}"
 
 
 def _takes(count: int) -> Callable[[object], bool]:
@@ -96,8 +98,8 @@ _SHOWN: Final = ("untyped",)
 
 _RULES: Final = {
     "broker_channel": _Rule(
-        lambda value: isinstance(value, str) and bool(value.strip()),
-        "a name",
+        lambda value: isinstance(value, str) and bool(value.strip()) and value.isprintable(),
+        "a name of printable characters",
         "give the channel a name, which all its nodes share, such as 'chat'",
     ),
     "broker_url": _Rule(

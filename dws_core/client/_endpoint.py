@@ -102,6 +102,14 @@ class Endpoint:
     proxy: bool
     timeout_s: float
 
+    def __post_init__(self) -> None:
+        given: object = self.url  # an application may not be type-checked
+        if not isinstance(given, str):
+            raise ConfigurationError(
+                f"the URL of the node is a value of type {type(given).__qualname__}, expected a text.",
+                fix="write ws://host/path or wss://…",
+            )
+
     async def open(self) -> ClientConnection:
         """Connect.
 

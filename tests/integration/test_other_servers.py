@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, TypeAlias
+
+import pytest
 from starlette.testclient import TestClient
 from support.apps import chat
-from support.every_server import hypercorn
+from support.every_server import granian, hypercorn
 from support.raw_client import TEXT, RawClient
-from support.servers import Client
+from support.servers import HANG_S, Client
+from websockets.exceptions import InvalidStatus
 
-from dws_core import Limits
+from dws_core import History, Limits
+from dws_core.client import Client as PythonClient
+
+ServeOn: TypeAlias = Callable[[Any], AbstractAsyncContextManager[str]]
 
 
-async def test_chat_works_on_hypercorn() -> None:
+SOON = {"close_timeout": 0.2}
+"""hypercorn leaves the TCP close to the client."""
+
+OTHER_SERVERS = pytest.mark.parametrize("server", [hypercorn, granian], ids=lambda server: server.__name__)
+
+
+@OTHER_SERVERS
+async def test_chat_works_on_other_servers(server: ServeOn) -> None:
     manager, app = chat()
-    async with hypercorn(app) as url:
-        soon = {"close_timeout": 0.2}  # hypercorn leaves the TCP close to the client
-        async with Client.open(f"{url}/ws/a", **soon) as a, Client.open(f"{url}/ws/b", **soon) as b:
+    async with server(app) as url:
+        async with Client.open(f"{url}/ws/a", **SOON) as a, Client.open(f"{url}/ws/b", **SOON) as b:
             await a.subscribe("t")
             await b.subscribe("t")
             for number in range(50):
@@ -24,7 +40,8 @@ async def test_chat_works_on_hypercorn() -> None:
             assert manager.stats().ready_connections == 0
             await manager.send_to("b", "directly")
             assert (await b.receive())["data"] == "directly"
-        async with Client.open(f"{url}/ws/c", **soon) as c:
+        async with Client.open(f"{url}/ws/c", **SOON) as c:
+            await c.subscribe("t")
             (connection,) = [one for one in manager.active_connections if one.id == "c"]
             await connection.close(4500, "out")
             closed = await c.wait_closed()
@@ -32,10 +49,54 @@ async def test_chat_works_on_hypercorn() -> None:
             assert (closed.rcvd.code, closed.rcvd.reason) == (4500, "out")
 
 
-async def test_slow_client_on_hypercorn_is_closed() -> None:
+@OTHER_SERVERS
+async def test_twenty_clients_on_other_servers_receive_all(server: ServeOn) -> None:
+    manager, app = chat()
+    async with server(app) as url, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Client.open(f"{url}/ws/{n}", **SOON)) for n in range(20)]
+        for client in clients:
+            await client.subscribe("t")
+        for number in range(50):
+            await manager.publish("t", number)
+        for client in clients:
+            assert [(await client.receive())["data"] for _ in range(50)] == list(range(50))
+
+
+@OTHER_SERVERS
+async def test_client_of_other_server_resumes_after_cut(server: ServeOn) -> None:
+    manager, app = chat(history={"t": History(size=100)})
+    async with server(app) as url, PythonClient(f"{url}/ws/a", proxy=False) as client:
+        async with client.subscribe("t") as messages:
+            await manager.publish("t", 0)
+            assert (await anext(messages)).data == 0
+            link: Any = client._link
+            link._socket.transport.abort()
+            for number in range(1, 6):
+                await manager.publish("t", number)
+            assert [(await asyncio.wait_for(anext(messages), HANG_S)).data for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+@OTHER_SERVERS
+async def test_other_servers_refuse_before_accept(server: ServeOn) -> None:
+    """The origin, the token and the path of the handshake."""
+    _, app = chat(verify_token=lambda _: None)
+    async with server(app) as url:
+        for path, status, arguments in (
+            ("/ws/a", 403, {"origin": "https://evil.example"}),
+            ("/ws/a", 401, {}),
+            ("/nowhere", 403, {}),
+        ):
+            with pytest.raises(InvalidStatus) as refused:
+                async with Client.open(url + path, **arguments):
+                    pass
+            assert refused.value.response.status_code == status
+
+
+@OTHER_SERVERS
+async def test_slow_client_on_other_servers_is_closed(server: ServeOn) -> None:
     """The other clients are not affected."""
     manager, app = chat(limits=Limits(outbox_bytes=100_000, close_timeout_s=0.2, handler_grace_s=0))
-    async with hypercorn(app) as url, Client.open(f"{url}/ws/quick") as quick:
+    async with server(app) as url, Client.open(f"{url}/ws/quick") as quick:
         async with RawClient.open(f"{url}/ws/slow", receive_buffer=4096) as slow:
             await quick.subscribe("small")
             slow.send(TEXT, b'{"type":"subscribe","topic":"#","id":1}')

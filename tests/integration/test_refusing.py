@@ -114,6 +114,11 @@ async def closed_by(url: str) -> tuple[int, str]:
         return frame.code, frame.reason
 
 
+def status_of_bug(server: str) -> int:
+    """Return the status of a handshake whose endpoint raises. granian answers as if the endpoint had refused it."""
+    return 403 if server == "granian" else 500
+
+
 async def refused_with(url: str) -> int:
     with pytest.raises(InvalidStatus) as refused:
         async with Client.open(url):
@@ -186,7 +191,8 @@ async def test_refusal_before_accept_has_a_status(server: str, tracebacks: list[
     for name, (fail, status) in BEFORE_ACCEPT.items():
         async with serve_on(server, app_that(fail)) as url:
             for path in ("dependency", "endpoint"):
-                assert (path, name, await refused_with(f"{url}/{path}")) == (path, name, status)
+                expected = status_of_bug(server) if status == 500 else status
+                assert (path, name, await refused_with(f"{url}/{path}")) == (path, name, expected)
     assert set(tracebacks) <= {"a bug"}
 
 
@@ -207,7 +213,7 @@ async def test_bug_in_block_closes_with_1011(server: str, tracebacks: list[str])
     for error in (ValueError("a bug"), TimeoutError("a bug"), WebSocketDisconnect(1000, "a bug")):
         async with serve_on(server, app_that(raising(error))) as url:
             assert await closed_by(f"{url}/block") == (1011, "internal error")
-    if server != "hypercorn":
+    if server not in ("hypercorn", "granian"):
         assert len(tracebacks) == 3, "the server reports a bug"
 
 
@@ -234,7 +240,7 @@ async def test_authenticator_may_refuse_like_an_endpoint(server: str, tracebacks
             (HTTPException(403, "no"), 403, 1008),
             (WebSocketException(4401, "no"), 403, 4401),
             (AuthenticationFailed("no"), 401, 1008),
-            (dws_core.BrokerUnavailable("no"), 500, 1011),
+            (dws_core.BrokerUnavailable("no"), status_of_bug(server), 1011),
         ):
             errors[:] = [error]
             with pytest.raises(InvalidStatus) as refused:

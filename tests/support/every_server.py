@@ -1,4 +1,4 @@
-"""Every server on which applications run: uvicorn with each of its WebSocket protocols, and hypercorn."""
+"""Every server on which applications run: uvicorn with each of its WebSocket protocols, hypercorn and granian."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
+from granian.constants import Interfaces
+from granian.server.embed import Server as GranianServer
 from hypercorn.asyncio import serve as serve_hypercorn
 from hypercorn.config import Config
 from support.servers import serve
@@ -21,8 +23,9 @@ EVERY_SERVER: Final = (
     "websockets-sansio",
     "wsproto",
     "hypercorn",
+    "granian",
 )
-"""The WebSocket protocols of uvicorn, and hypercorn."""
+"""The WebSocket protocols of uvicorn, and two other servers."""
 
 _LEGACY: Final = pytest.mark.filterwarnings(
     "ignore:.*legacy:DeprecationWarning",
@@ -41,8 +44,8 @@ on_every_server: Final = pytest.mark.parametrize(
 @asynccontextmanager
 async def serve_on(server: str, app: Any) -> AsyncIterator[str]:
     """Serve with one of `EVERY_SERVER` until the block ends. Yield the URL."""
-    if server == "hypercorn":
-        async with hypercorn(app) as url:
+    if server in ("hypercorn", "granian"):
+        async with (hypercorn if server == "hypercorn" else granian)(app) as url:
             yield url
         return
     async with serve(app, ws=server, log_level="info") as running:
@@ -58,7 +61,36 @@ async def hypercorn(app: Any) -> AsyncIterator[str]:
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = config.errorlog = None
     config.graceful_timeout = config.shutdown_timeout = 0.2
-    stop, started = asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
+    noticing, started = _noticing(app)
+    task = asyncio.get_running_loop().create_task(serve_hypercorn(noticing, config, shutdown_trigger=stop.wait))
+    try:
+        await asyncio.wait_for(started.wait(), HANG_S)
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, HANG_S)
+
+
+@asynccontextmanager
+async def granian(app: Any) -> AsyncIterator[str]:
+    """Serve with granian until the block ends."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    noticing, started = _noticing(app)
+    server = GranianServer(noticing, port=port, interface=Interfaces.ASGI, log_enabled=False)
+    task = asyncio.get_running_loop().create_task(server.serve())
+    try:
+        await asyncio.wait_for(started.wait(), HANG_S)
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        server.stop()  # type: ignore[no-untyped-call]
+        await asyncio.wait_for(task, HANG_S)
+
+
+def _noticing(app: Any) -> tuple[Any, asyncio.Event]:
+    """Return an application whose start sets the event."""
+    started = asyncio.Event()
 
     async def noticing(scope: Any, receive: Any, send: Any) -> None:
         async def noticed(message: Any) -> None:
@@ -68,10 +100,4 @@ async def hypercorn(app: Any) -> AsyncIterator[str]:
 
         await app(scope, receive, noticed if scope["type"] == "lifespan" else send)
 
-    task = asyncio.get_running_loop().create_task(serve_hypercorn(noticing, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
-    try:
-        await asyncio.wait_for(started.wait(), HANG_S)
-        yield f"ws://127.0.0.1:{port}"
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, HANG_S)
+    return noticing, started

@@ -46,6 +46,13 @@ def test_malformed_url_is_rejected_with_fix(text: str) -> None:
         BrokerURL.parse(text)
 
 
+@pytest.mark.parametrize("url", [None, 5, b"memory://"])
+def test_url_that_is_no_text_is_refused(url: Any) -> None:
+    """For example an environment variable that is not set."""
+    with pytest.raises(InvalidBrokerURL, match="expected a text"):
+        BrokerURL.parse(url)
+
+
 def test_error_masks_password() -> None:
     with pytest.raises(InvalidBrokerURL) as caught:
         BrokerURL.parse("no scheme:hunter2@host" + "x" * 80)

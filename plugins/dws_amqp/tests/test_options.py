@@ -20,6 +20,12 @@ def test_options_have_units() -> None:
     )
 
 
+def test_broker_accepts_url_as_text() -> None:
+    assert repr(AmqpBroker("amqp://user:secret@a")) == "<AmqpBroker amqp://user:***@a stopped>"
+    with pytest.raises(InvalidBrokerURL, match="expected a text"):
+        AmqpBroker(None)  # type: ignore[arg-type]
+
+
 def test_broker_uses_its_options() -> None:
     broker = AmqpBroker.from_url(BrokerURL.parse("amqp://h?partitions=3&max_payload_bytes=7&probe_s=2s&dead_s=9s"))
     assert (broker.partitions, broker.capabilities.max_payload_bytes) == (3, 7)

@@ -21,6 +21,12 @@ def read(text: str) -> dict[str, Any]:
     return login(url, options)
 
 
+def test_broker_accepts_url_as_text() -> None:
+    assert repr(KafkaBroker("kafka://user:secret@a")) == "<KafkaBroker kafka://user:***@a stopped>"
+    with pytest.raises(InvalidBrokerURL, match="expected a text"):
+        KafkaBroker(None)  # type: ignore[arg-type]
+
+
 def test_hosts_have_default_port() -> None:
     assert read("kafka://a,b:1,[::1]:2")["bootstrap_servers"] == ["a:9092", "b:1", "[::1]:2"]
     assert read("kafka://")["bootstrap_servers"] == ["localhost:9092"]

@@ -10,7 +10,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
-from dws_core import AuthenticationFailed, ConnectionClosed, WebSocketException
+from dws_core import AuthenticationFailed, ConfigurationError, ConnectionClosed, WebSocketException
 from dws_core.client._endpoint import Ending, Endpoint, codec_of, ending_of
 
 URL = "ws://user:secret@host:8000/ws"
@@ -84,6 +84,13 @@ async def test_invalid_url_is_refused_without_its_password() -> None:
         assert not ending.retry
         assert "the URL of the node is not valid" in str(ending.error)
         assert "secret" not in str(ending.error)
+
+
+@pytest.mark.parametrize("url", [None, 5, b"ws://host"])
+def test_url_that_is_no_text_is_refused(url: Any) -> None:
+    """For example an environment variable that is not set."""
+    with pytest.raises(ConfigurationError, match="expected a text"):
+        dataclasses.replace(ENDPOINT, url=url)
 
 
 @pytest.mark.parametrize("token", ["secret\n", "sec ret", "\0secret", lambda: "secret\r\n"])

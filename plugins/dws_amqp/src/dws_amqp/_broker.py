@@ -25,7 +25,8 @@ class AmqpBroker(StreamLogBroker):
     capabilities = CAPABILITIES
     options_class = AmqpOptions
 
-    def __init__(self, url: BrokerURL, options: AmqpOptions | None = None) -> None:
+    def __init__(self, url: str | BrokerURL, options: AmqpOptions | None = None) -> None:
+        url = url if isinstance(url, BrokerURL) else BrokerURL.parse(url)
         options = read_options(url) if options is None else options
         super().__init__(url, options)
         self.partitions = options.partitions  # type: ignore[misc]  # overrides the class attribute

@@ -25,7 +25,8 @@ class KafkaBroker(StreamLogBroker):
     capabilities = CAPABILITIES
     options_class: ClassVar[type[KafkaOptions]] = KafkaOptions
 
-    def __init__(self, url: BrokerURL, options: KafkaOptions | None = None) -> None:
+    def __init__(self, url: str | BrokerURL, options: KafkaOptions | None = None) -> None:
+        url = url if isinstance(url, BrokerURL) else BrokerURL.parse(url)
         super().__init__(url, options)
         found: KafkaOptions = self.options
         check(url, found)

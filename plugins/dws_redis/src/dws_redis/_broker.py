@@ -40,7 +40,7 @@ class RedisBroker(LogBroker):
     capabilities = CAPABILITIES
 
     def __init__(self, url: str | BrokerURL) -> None:
-        settings = Settings.read(BrokerURL.parse(url) if isinstance(url, str) else url)
+        settings = Settings.read(url if isinstance(url, BrokerURL) else BrokerURL.parse(url))
         self._settings = settings
         self.partitions = settings.partitions  # type: ignore[misc]  # overrides the class attribute
         self.capabilities = replace(  # type: ignore[misc]
