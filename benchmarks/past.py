@@ -3,25 +3,25 @@
     python benchmarks/past.py [--quick] [--rooms 200] [--rounds 7] [--last 50]
 
 A child process serves rooms with 60 messages each in the node's memory. A client opens all rooms, one after the other,
-in rounds that alternate between the two requests. Each round uses a new connection. The figure is the CPU time of the
-server for one room, as the kernel measures it. The best round of each kind counts.
+in rounds that alternate between the two requests. Each round uses a new connection. The client parses nothing: a parser
+of 50 frames would empty the caches of the processor between two requests. The figure is the CPU time of the server for
+one room, as the kernel measures it. The best round of each kind counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import base64
 import json
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 from fastapi import FastAPI, WebSocket
-from websockets.asyncio.client import ClientConnection, connect
 
 from dws_core import Limits, WebSocketManager
 
@@ -59,43 +59,66 @@ def cpu_s(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-async def history(client: ClientConnection, topic: str, last: int) -> int:
-    await client.send(json.dumps({"type": "history", "topic": topic, "limit": last, "id": 1}))
-    return len(json.loads(await client.recv())["messages"])
+class RawClient:
+    """A connection that parses nothing, so that the caches of the processor belong to the server."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        self.receive(b"\r\n\r\n", b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ask(self, kind: str, topic: str, last: int) -> int:
+        """Send a request, and return the number of messages that the reply contains."""
+        member, end = KINDS[kind]
+        payload = json.dumps({"type": kind, "topic": topic, member: last, "id": 1}).encode()
+        self._socket.sendall(b"\x81" + bytes((0x80 | len(payload),)) + bytes(4) + payload)  # with a mask of zeros
+        return self.receive(end, b'"}').count(b'"pos":')
+
+    def receive(self, mark: bytes, end: bytes) -> bytes:
+        """Return all bytes until some that contain a mark and an end."""
+        got = bytearray()
+        while not (mark in got[-256:] and got.endswith(end)):
+            if not (data := self._socket.recv(262_144)):
+                raise ConnectionError(f"closed by the node after {bytes(got)!r}")
+            got += data
+        return bytes(got)
 
 
-async def subscribe(client: ClientConnection, topic: str, last: int) -> int:
-    await client.send(json.dumps({"type": "subscribe", "topic": topic, "last": last, "id": 1}))
-    messages = 0
-    while '"type":"replayed"' not in (frame := str(await client.recv())):
-        messages += '"replay":1' in frame
-    return messages
+KINDS = {"history": ("limit", b'],"cursor":"'), "subscribe": ("last", b'"type":"replayed"')}
+"""The number's member in the request, and what the end of the reply contains."""
 
 
-KINDS: dict[str, Callable[[ClientConnection, str, int], Awaitable[int]]] = {"history": history, "subscribe": subscribe}
-
-
-async def measure(pid: int, url: str, size: int, options: argparse.Namespace) -> dict[str, float]:
+def measure(pid: int, port: int, size: int, options: argparse.Namespace) -> dict[str, float]:
     """Return the CPU time of one request of each kind, in microseconds."""
     best = dict.fromkeys(KINDS, float("inf"))
     for _ in range(options.rounds):
-        async with connect(f"{url}/fill/{size}/{options.rooms}", proxy=None) as filling:
-            await filling.recv()
-        for name, ask in KINDS.items():
-            async with connect(f"{url}/ws", proxy=None, compression=None) as client:
-                await ask(client, f"{size}/0", options.last)
+        with RawClient(port, f"/fill/{size}/{options.rooms}") as filling:
+            filling.receive(b"filled", b"d")
+        for kind in KINDS:
+            with RawClient(port, "/ws") as client:
+                client.ask(kind, f"{size}/0", options.last)
                 before = cpu_s(pid)
                 for room in range(1, options.rooms):
-                    if (got := await ask(client, f"{size}/{room}", options.last)) != options.last:
-                        raise RuntimeError(f"{name} returned {got} messages instead of {options.last}")
-                best[name] = min(best[name], (cpu_s(pid) - before) / (options.rooms - 1) * 1e6)
+                    if (got := client.ask(kind, f"{size}/{room}", options.last)) != options.last:
+                        raise RuntimeError(f"{kind} returned {got} messages instead of {options.last}")
+                best[kind] = min(best[kind], (cpu_s(pid) - before) / (options.rooms - 1) * 1e6)
     return best
 
 
-async def run(pid: int, url: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def run(pid: int, port: int, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for size in SIZES:
-        found = await measure(pid, url, size, options)
+        found = measure(pid, port, size, options)
         ratio = found["subscribe"] / found["history"]
         rows[f"{size} bytes"] = {**{f"{name}_us": round(value) for name, value in found.items()}, "ratio": ratio}
         print(
@@ -122,7 +145,7 @@ def main() -> None:
     with subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True) as server:
         try:
             port = int(server.stdout.readline()) if server.stdout else 0
-            rows = asyncio.run(run(server.pid, f"ws://127.0.0.1:{port}", arguments))
+            rows = run(server.pid, port, arguments)
         finally:
             server.terminate()
     if arguments.json:

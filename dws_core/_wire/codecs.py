@@ -163,11 +163,14 @@ def _id_of(decode: Any, data: bytes | str) -> str | int | None:
 
 
 def splice(codec: Codec, members: Mapping[str, JSON], data: bytes) -> bytes:
-    """Encode an object whose member `data` is encoded already. Use `splice` of the codec if it has one."""
-    if (quick := getattr(codec, "splice", None)) is not None:
-        spliced: bytes = quick(members, data)
-        return spliced
-    return codec.encode({**members, "data": codec.decode(data)})
+    """Encode an object whose member `data` is encoded already."""
+    return splice_of(codec)(members, data)
+
+
+def splice_of(codec: Codec) -> Callable[[Mapping[str, JSON], bytes], bytes]:
+    """Return the function of `splice`: the codec's own one if it has one."""
+    found: Callable[[Mapping[str, JSON], bytes], bytes] | None = getattr(codec, "splice", None)
+    return found or (lambda members, data: codec.encode({**members, "data": codec.decode(data)}))
 
 
 def _encode(name: str, encode: Callable[[Any], bytes], value: JSON) -> bytes:

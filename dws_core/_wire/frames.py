@@ -66,5 +66,5 @@ def frame_header(length: int, *, binary: bool) -> bytes:
     if length < 126:
         return bytes((first, length))
     if length < 65_536:
-        return bytes((first, 126)) + length.to_bytes(2, "big")
-    return bytes((first, 127)) + length.to_bytes(8, "big")
+        return (first << 24 | 126 << 16 | length).to_bytes(4, "big")
+    return (first << 72 | 127 << 64 | length).to_bytes(10, "big")

@@ -106,3 +106,16 @@ def test_quick_plugins_benchmark_reports_look_ups(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in json.loads(file.read_text())["rows"]}
     assert {"first look-up, 20 more plugins", "import of dws_core"} < set(rows)
     assert all(row["median_ms"] >= row["best_ms"] > 0 for row in rows.values())
+
+
+def test_quick_past_benchmark_reports_both_requests(tmp_path: Path) -> None:
+    """It also counts the messages of each reply, and fails if one is missing."""
+    file = tmp_path / "past.json"
+    command = [sys.executable, "past.py", "--quick", "--json", str(file)]
+    ran = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False, timeout=2 * HANG_S)
+    assert ran.returncode == 0, ran.stderr
+    rows = json.loads(file.read_text())["rows"]
+    assert set(rows) == {"100 bytes", "1000 bytes"}
+    for row in rows.values():
+        assert row["history_us"] > 0
+        assert row["ratio"] == pytest.approx(row["subscribe_us"] / row["history_us"], rel=0.05)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import importlib.util
 import os
+import random
 import secrets
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from services.chromium import ARGUMENTS, find_chromium
-from support.timeouts import HANG_S
+from support.clients import client
+from support.timeouts import HANG_S, progress_timeout
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -232,3 +236,92 @@ def test_typing_node_name_stops_and_starts_it() -> None:
         finally:
             demo.terminate()
         assert demo.wait(timeout=HANG_S) == 0
+
+
+ROOMS = [f"room {number}" for number in range(4)]
+LAST = 50  # messages that the page requests
+VISIT = """
+window.visits = new Map();
+const receiveFrame = receive;
+receive = (message) => {
+  const opened = message.type === "replayed" && [...rooms].find(([, room]) => room.past && room.past.id === message.id);
+  receiveFrame(message);
+  if (opened && visits.has(opened[0])) visits.get(opened[0]).past = opened[1].messages.length;
+  for (const visit of [...visits.values()]) visit.look();
+};
+const visit = (name, follow) => new Promise((resolve) => {   // shows `follow` messages after the past, and closes the room
+  const look = () => {
+    if (follow !== null && !(opened.past !== undefined && rooms.get(name).messages.length >= opened.past + follow)) return;
+    enter(name);
+    const texts = [...document.querySelectorAll("#messages li:not(.hint) span:last-child")].map((item) => item.textContent);
+    const gaps = rooms.get(name).messages.filter((message) => message.gap).length;
+    visits.delete(name);
+    leave(name);
+    resolve({past: opened.past, texts, gaps});
+  };
+  const opened = {look};
+  visits.set(name, opened);
+  enter(name);
+  if (follow === null) look();                               // closes it before the past has arrived
+});
+window.visitRepeatedly = async (name, follows) => {          // opens the room again as soon as it is closed
+  const shown = [];
+  for (const follow of follows) shown.push(await visit(name, follow));
+  return shown;
+};
+"""
+
+
+async def _publish_numbers(room: str, port: int, pages: list[Any], stop: asyncio.Event) -> None:
+    """Publish 0, 1, 2, ... to a room as fast as the node allows and the pages show them, until the event is set."""
+    async with client(f"ws://127.0.0.1:{port}/ws") as publisher:
+        number = 0
+        while not stop.is_set():
+            await publisher.publish(f"chat/{quote(room)}", {"text": str(number)})
+            number += 1
+            if number % 20 == 0:
+                await asyncio.gather(*(page.evaluate("0") for page in pages))
+
+
+async def _visit_repeatedly(page: Any, room: str, rng: random.Random, on_progress: Callable[[], None]) -> None:
+    """Open a room and close it again, and check what it has shown."""
+    seen = -1
+    for _ in range(2):
+        follows = [rng.choice([None, 0, 1, 20]) for _ in range(5)]
+        visits = await page.evaluate("([room, follows]) => visitRepeatedly(room, follows)", [room, follows])
+        on_progress()
+        for visit in (visit for follow, visit in zip(follows, visits, strict=True) if follow is not None):
+            seen = _last_of(visit, seen)
+
+
+def _last_of(visit: dict[str, Any], seen: int) -> int:
+    """Check what a room has shown while it was open, and return its last number. `seen` is that of an earlier visit."""
+    numbers, past = [int(text) for text in visit["texts"]], visit["past"]
+    first, past_end = (numbers[0], numbers[past - 1]) if past else (0, -1)
+    assert numbers == [*range(first, first + len(numbers))], "no hole, no repeat, in order"
+    assert first == 0 or past >= LAST, f"a past of {past} messages"
+    assert past_end >= seen, f"the past ends at {past_end}, but the room has shown {seen} before"
+    assert visit["gaps"] == 0
+    return max([seen, *numbers[-1:]])
+
+
+@pytest.mark.browser
+async def test_rooms_opened_and_closed_under_load_have_no_hole() -> None:
+    """On two nodes, rooms open with their past and close again, also before it has arrived, while others publish."""
+    demo, stop = _load(), asyncio.Event()
+    async with _browser() as browser, demo.serve("A", 0) as node_a, demo.serve("B", 0) as node_b:
+        pages = [await (await browser.new_context()).new_page() for _ in "AB"]  # each in a process of its own
+        for page, node in zip(pages, (node_a, node_b), strict=True):
+            await page.goto(f"http://127.0.0.1:{node.port}/")
+            await page.wait_for_selector("#state[data-state=open]")
+            await page.add_script_tag(content=VISIT)
+        async with asyncio.TaskGroup() as publishers, progress_timeout() as on_progress:
+            for number, room in enumerate(ROOMS):
+                port = (node_a, node_b)[number % 2].port
+                publishers.create_task(_publish_numbers(room, port, pages, stop))
+            async with asyncio.TaskGroup() as visitors:
+                for number, page in enumerate(pages):
+                    for room in ROOMS:
+                        rng = random.Random(f"{number} {room}")
+                        visitors.create_task(_visit_repeatedly(page, room, rng, on_progress))
+            stop.set()

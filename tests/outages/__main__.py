@@ -1,4 +1,4 @@
-"""Long outages: `python -m outages redis --seeds 10 [--first 0]`, with the folder `tests` on the path.
+"""Long outages: `python -m outages redis --seeds 10 [--first 0] [--only freeze]`, with the folder `tests` on the path.
 
 Each seed is one run with a server of its own. The exit code is 1 if a client has missed, repeated or reordered a message,
 or has received a gap.
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from outages.scenario import Scenario, summary
+from outages.scenario import FAULTS, Scenario, summary
 from services.kafka import PrivateKafka
 from services.rabbitmq import PrivateRabbit
 from services.redis import PrivateRedis
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--only", choices=FAULTS, nargs="+", default=FAULTS, help="faults that happen, by default all")
     arguments = parser.parse_args()
     failed = False
     for seed in range(arguments.first, arguments.first + arguments.seeds):
@@ -59,7 +60,14 @@ def main() -> None:
         began = time.monotonic()
         try:
             server.start()
-            scenario = Scenario(server=server, url=server.url + options, seed=seed, cut=cut, count=arguments.count)
+            scenario = Scenario(
+                server=server,
+                url=server.url + options,
+                seed=seed,
+                cut=cut,
+                count=arguments.count,
+                faults=arguments.only,
+            )
             roamers = asyncio.run(scenario.run())
         except ExceptionGroup as failures:
             failed = True

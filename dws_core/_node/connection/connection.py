@@ -142,6 +142,8 @@ class Connection(SocketReader):
     async def _caught_up(self) -> None:
         """Wait until the client has read all earlier messages, or the connection is closed. Close it if it stalls."""
         await self._host.fanout.flushed()
+        if not self._outbox.busy:
+            return
         try:
             async with asyncio.timeout(self._host.limits.read_stall_s):
                 await self._outbox.idle()

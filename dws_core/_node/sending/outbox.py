@@ -124,9 +124,14 @@ class Outbox(ABC):
             self._drained = self._drained or asyncio.Event()
             await self._drained.wait()
 
+    @property
+    def busy(self) -> bool:
+        """Whether `idle` waits."""
+        return self._busy() and not self.closed
+
     async def idle(self) -> None:
         """Wait until nothing is queued and the socket accepts data, or the outbox is closed: the client's own pace."""
-        while self._busy() and not self.closed:
+        while self.busy:
             self._drained = self._drained or asyncio.Event()
             await self._drained.wait()
 

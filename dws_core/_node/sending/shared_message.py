@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from dws_core._limits.token_bucket import TokenBucket
@@ -12,7 +12,7 @@ from dws_core._log.records import GapReason, Record
 from dws_core._log.recovery import Due
 from dws_core._topics.filters import is_reserved
 from dws_core._wire import server_messages
-from dws_core._wire.codecs import Codec, splice
+from dws_core._wire.codecs import Codec, splice, splice_of
 from dws_core._wire.cursor import Position, format_position
 from dws_core._wire.envelope import header_of, open_envelope, sender_of
 from dws_core._wire.frames import Frame, encode_frame
@@ -122,16 +122,18 @@ class PastEncoder:
         self._codec = codec
         self._codecs = codecs
         self._replay = replay
+        self._splice: Callable[[server_messages.ServerMessage, bytes], bytes] = splice_of(codec)
         self._header = header_of(codec.name)
+        self._data_at = len(self._header)
         self._topic = ""
         self._members: server_messages.ServerMessage = {}  # those of the last message
 
     def frame(self, due: Due) -> Frame | None:
         """Return the frame of a record, as `SharedMessage.frame`."""
         partition, epoch, record = due
-        codec, payload = self._codec, record.payload
+        payload = record.payload
         if record.offset is None or not payload.startswith(self._header):
-            return ReplayedMessage(due, self._replay, self._codecs).frame(codec)
+            return ReplayedMessage(due, self._replay, self._codecs).frame(self._codec)
         position = format_position(partition, epoch, record.offset)
         if record.topic == self._topic:
             self._members["pos"] = position
@@ -139,10 +141,10 @@ class PastEncoder:
             self._topic = record.topic
             self._members = server_messages.message(record.topic, position, replay=self._replay)
         try:
-            encoded = splice(codec, self._members, payload[len(self._header) :])
+            encoded = self._splice(self._members, payload[self._data_at :])
         except Exception:  # noqa: BLE001 -- a plugin's codec may raise anything, which is handled there
-            return ReplayedMessage(due, self._replay, self._codecs).frame(codec)
-        return Frame(encoded, binary=codec.binary, topic=record.topic)
+            return ReplayedMessage(due, self._replay, self._codecs).frame(self._codec)
+        return Frame(encoded, binary=self._codec.binary, topic=record.topic)
 
 
 class SharedRequest(SharedMessage):
