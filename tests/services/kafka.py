@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import shutil
 import socket
@@ -37,6 +38,10 @@ _POM: Final = f"""\
 </project>
 """
 _JAVA: Final = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+_CLASSES: Final = "classes.jsa"
+_FIRST_RECORDS: Final = "bootstrap.checkpoint"
+_MANY_S: Final = 200.0
+"""Time limit in seconds for the end of a Java that writes its classes into an archive."""
 _API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 """The request ApiVersions, version 0, without a client id."""
 
@@ -62,14 +67,19 @@ def _installed() -> Path | None:
     return Path(home, "libs") if home and Path(home, "libs").is_dir() else None
 
 
+def _cache() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dws-tests")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _from_maven() -> Path | None:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dws-tests")
+    cache = _cache()
     folder = cache / f"kafka-{_VERSION}"
     if folder.is_dir():
         return folder
     if (maven := shutil.which("mvn")) is None:
         return None
-    cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         (pom := Path(scratch, "pom.xml")).write_text(_POM)
         command = [maven, "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", "-DoutputDirectory=libs"]
@@ -79,6 +89,38 @@ def _from_maven() -> Path | None:
         except OSError:  # another process was faster
             shutil.rmtree(Path(scratch, "libs"))
     return folder
+
+
+@lru_cache(maxsize=1)
+def find_template() -> Path:
+    """Return a folder with an archive of Kafka's classes and the first records of a cluster, which halve the time of a start.
+
+    A server that is started only for this writes them into the cache of the user, about 50 MB.
+    """
+    java, jars = find_kafka()
+    program = Path(java).resolve()
+    versions = [str(program), str(program.stat().st_mtime_ns), *sorted(map(str, jars.iterdir())), *_JAVA]
+    folder = _cache() / f"kafka-template-{hashlib.sha256(repr(versions).encode()).hexdigest()[:16]}"
+    with one_process_at_a_time():
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
+                _write_template(made := Path(scratch, "template"))
+                made.rename(folder)
+    return folder
+
+
+def _write_template(folder: Path) -> None:
+    folder.mkdir()
+    server = PrivateKafka()
+    try:
+        server.format()
+        shutil.copy(server.folder / "data" / _FIRST_RECORDS, folder)
+        process = server.run(f"-XX:ArchiveClassesAtExit={folder / _CLASSES}")
+        server.wait()
+        process.terminate()
+        process.wait(_MANY_S)
+    finally:
+        server.remove()
 
 
 class PrivateKafka:
@@ -136,15 +178,29 @@ class PrivateKafka:
 
     def launch(self) -> None:
         """Start the process without waiting for it."""
-        java, jars = find_kafka()
-        command = [java, *_JAVA, "-cp", f"{jars}/*"]
-        if not (properties := self.folder / "server.properties").exists():
-            properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
+        template = find_template()
+        if not (data := self.folder / "data").exists():
+            if self._scram:
+                self.format()
+            else:
+                data.mkdir()
+                shutil.copy(template / _FIRST_RECORDS, data)
+                names = {"version": 1, "cluster.id": self.cluster, "node.id": self.number, "directory.id": _new_id()}
+                (data / "meta.properties").write_text(_lines(names))
+        self.run(f"-XX:SharedArchiveFile={template / _CLASSES}")
+
+    def format(self) -> None:
+        """Create the data of a new server with Kafka's own program, which is another Java process."""
+        form = ["format", "-t", self.cluster, "-c", str(self._write_properties()), *self._format_options()]
         with (self.folder / "log.txt").open("ab") as log:
-            if not (self.folder / "data/meta.properties").exists():
-                form = ["kafka.tools.StorageTool", "format", "-t", self.cluster, "-c", str(properties)]
-                subprocess.run([*command, *form, *self._format_options()], check=True, stdout=log, stderr=log)
-            self._process = subprocess.Popen([*command, "kafka.Kafka", str(properties)], stdout=log, stderr=log)
+            subprocess.run([*_java(), "kafka.tools.StorageTool", *form], check=True, stdout=log, stderr=log)
+
+    def run(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start the process on existing data with more options for Java, without waiting for it."""
+        with (self.folder / "log.txt").open("ab") as log:
+            command = [*_java(*options), "kafka.Kafka", str(self._write_properties())]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        return self._process
 
     def wait(self) -> None:
         """Return when the server replies."""
@@ -201,6 +257,11 @@ class PrivateKafka:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _write_properties(self) -> Path:
+        if not (file := self.folder / "server.properties").exists():
+            file.write_text(_lines(self._properties()))
+        return file
+
     def _properties(self) -> dict[str, str]:
         roles = [name for name, has in (("broker", self._is_broker), ("controller", not self._controller)) if has]
         ports = {"PLAINTEXT": self.port, **self.ports} if self._is_broker else {}
@@ -239,7 +300,10 @@ class PrivateKafka:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=HANG_S) as connection:
                 connection.sendall(_API_VERSIONS)
-                return len(connection.recv(4)) == 4
+                replied = len(connection.recv(4)) == 4
+            for other in self.ports.values():  # Kafka opens them one after the other
+                socket.create_connection(("127.0.0.1", other), timeout=HANG_S).close()
+            return replied
         except OSError:
             return False
 
@@ -279,6 +343,16 @@ class PrivateKafkaCluster:
             server.remove()
 
 
+def _java(*options: str) -> list[str]:
+    """Return the start of a command that runs a class of Kafka."""
+    java, jars = find_kafka()
+    return [java, *_JAVA, *options, "-cp", f"{jars}/*"]
+
+
+def _lines(properties: Mapping[str, object]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in properties.items())
+
+
 def _new_id() -> str:
-    """Return a random id of a cluster. A leading "-" would be an option of the program that formats the folder."""
+    """Return a random id of a cluster or folder. A leading "-" would be an option of the program that formats the folder."""
     return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]

@@ -26,6 +26,9 @@ _PAUSE_S: Final = 0.01
 _PROGRAM: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The program of Debian's package. The command on PATH changes the user and uses fixed folders."""
 
+_SMALL: Final = ("+S", "1:1", "+SDcpu", "1:1", "+SDio", "1", "+A", "1")
+"""Arguments for an Erlang with few threads."""
+
 _CONTROL: Final = """
 F = fun F() -> case io:get_line("") of
   eof -> halt();
@@ -37,6 +40,28 @@ F = fun F() -> case io:get_line("") of
     end, F() end end, F().
 """
 """A loop of Erlang that evaluates lines of the form `node|expressions.` on a node and prints the results."""
+
+_PRELOAD: Final = """
+Read = fun(App) ->
+  Folder = filename:join(code:lib_dir(App), "ebin"),
+  {ok, [{application, App, Keys}]} = file:consult(filename:join(Folder, atom_to_list(App) ++ ".app")),
+  Files = [{M, filename:join(Folder, atom_to_list(M) ++ ".beam")} || M <- proplists:get_value(modules, Keys)],
+  {Files, proplists:get_value(applications, Keys)} end,
+Walk = fun Walk([], Done) -> Done;
+           Walk([App | Apps], Done) ->
+             {Files, Needed} = Read(App),
+             Walk(lists:usort((Apps ++ Needed) -- [App | proplists:get_keys(Done)]), [{App, Files} | Done]) end,
+Code = [{M, File, Bytes} || {_, Files} <- Walk([mnesia, rabbit], []), {M, File} <- Files,
+                            code:is_loaded(M) =:= false, {ok, Bytes} <- [file:read_file(File)]],
+{error, Special} = code:prepare_loading(Code),
+{ok, Ready} = code:prepare_loading([Each || Each <- Code, not proplists:is_defined(element(1, Each), Special)]),
+ok = code:finish_loading(Ready).
+"""
+"""Loads the modules of RabbitMQ and of the applications that it needs in one step, except those with native code.
+
+RabbitMQ loads them anyway while it looks for its boot steps, but one by one. For each, Erlang searches all folders and
+waits for all its threads, which takes long on a busy machine.
+"""
 
 
 def is_required() -> bool:
@@ -195,6 +220,8 @@ class PrivateRabbit:
         self.erlang.start()
         (self.folder / "rabbitmq.conf").write_text("".join(f"{k} = {v}\n" for k, v in self.settings.items()))
         (self.folder / "enabled_plugins").write_text("[].")
+        (self.folder / "preload.erl").write_text(_PRELOAD)
+        self._offer_no_plugins(Path(program))
         with (self.folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
                 [program],
@@ -205,6 +232,14 @@ class PrivateRabbit:
                 start_new_session=True,
             )
         return self._process
+
+    def _offer_no_plugins(self, program: Path) -> None:
+        """Fill the folder of plugins with RabbitMQ itself, whose schema is needed, because it examines all at each start."""
+        plugins = self.folder / "plugins"
+        plugins.mkdir(exist_ok=True)
+        for own in program.resolve().parents[1].glob("**/plugins/rabbit-[0-9]*"):
+            if not (link := plugins / own.name).exists():
+                link.symlink_to(own)
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -218,11 +253,17 @@ class PrivateRabbit:
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(self.folder / "generated"),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "rabbitmq-env.conf"),
+            "RABBITMQ_PLUGINS_DIR": str(self.folder / "plugins"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_NODE_ONLY": "true",  # the arguments start RabbitMQ, after its modules
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": " ".join(self._erlang_arguments()),
         }
+
+    def _erlang_arguments(self) -> list[str]:
+        preload = f'file:script("{self.folder / "preload.erl"}")'
+        return [*_SMALL, "-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-eval", preload, "-s", "rabbit", "boot"]
 
     def kill(self) -> None:
         """Kill the node, like a crash."""
