@@ -130,4 +130,5 @@ class PublishMethods:
             name = self._runtime.senders.name(exclude)
         futures = self._publisher.publish_from_anywhere(topics, data, key=key, exclude=name)
         delivered = partial(self._runtime.delivered, topics)
-        return PendingPublish(futures, subject, self._publisher.locate(topics), delivered=delivered)
+        loop = self._publisher.loop
+        return PendingPublish(futures, subject, self._publisher.locate(topics), delivered=delivered, loop=loop)
