@@ -30,7 +30,7 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
     several times.
     """
 
-    __slots__ = ("_awaited", "_complete", "_delivered", "_futures", "_loop", "_steps", "_topic")
+    __slots__ = ("_awaited", "_complete", "_delivered", "_futures", "_slow_loop", "_steps", "_topic")
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
         complete: Callable[[Sequence[Receipt]], list[Receipt]] = list,
         *,
         delivered: Callable[[], Coroutine[Any, Any, None]] | None = None,
-        loop: asyncio.AbstractEventLoop | None = None,
+        slow_loop: Callable[[], asyncio.AbstractEventLoop | None] | None = None,
     ) -> None:
         self._futures = futures
         self._topic = topic
         self._complete = complete
         self._delivered = delivered
-        self._loop = loop
+        self._slow_loop = slow_loop
         self._awaited = False
         self._steps: Generator[Any, None, list[Receipt]] | None = None
         for future in futures:
@@ -80,7 +80,7 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
         return receipts
 
     def _wait_for_readers(self, timeout_s: float | None) -> None:
-        loop, delivered = self._loop, self._delivered
+        loop, delivered = self._slow_loop and self._slow_loop(), self._delivered
         if loop is not None and delivered is not None:
             with contextlib.suppress(BrokerClosed):
                 reading = call_in_loop(loop, 1, lambda: [loop.create_task(delivered(), name="dws readers")])

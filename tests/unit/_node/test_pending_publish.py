@@ -130,7 +130,7 @@ async def test_result_waits_for_readers_like_await() -> None:
         await read.wait()
 
     loop = asyncio.get_running_loop()
-    publish = PendingPublish([future], "t", delivered=delivered, loop=loop)
+    publish = PendingPublish([future], "t", delivered=delivered, slow_loop=lambda: loop)
     waiting = loop.create_task(in_thread(publish.result))
     await began.wait()
     assert not waiting.done()
@@ -147,7 +147,8 @@ async def test_result_returns_receipts_when_readers_are_slow() -> None:
         await read.wait()
         ended.set()
 
-    publish = PendingPublish([stored], "t", delivered=delivered, loop=asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    publish = PendingPublish([stored], "t", delivered=delivered, slow_loop=lambda: loop)
     assert await in_thread(lambda: publish.result(timeout_s=0)) == [STORED]
     read.set()
     await ended.wait()
@@ -158,7 +159,7 @@ async def test_result_needs_no_readers_when_the_node_has_stopped() -> None:
     stored.set_result(STORED)
     loop = asyncio.new_event_loop()
     loop.close()
-    publish = PendingPublish([stored], "t", delivered=lambda: pytest.fail("it is called"), loop=loop)
+    publish = PendingPublish([stored], "t", delivered=lambda: pytest.fail("it is called"), slow_loop=lambda: loop)
     assert await in_thread(publish.result) == [STORED]
 
 
