@@ -37,7 +37,7 @@ from harness.broker_load import (
     started,
 )
 
-PARTITIONS = 8
+PARTITIONS = 4
 HOUR_MS = 3_600_000
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import inspect
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+import time
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,6 +19,7 @@ from dws_core._log.records import Receipt
 logger = logging.getLogger("dws")
 
 F = TypeVar("F", bound=Callable[..., object])
+T = TypeVar("T")
 AnyFuture: TypeAlias = "asyncio.Future[Receipt] | concurrent.futures.Future[Receipt]"
 
 
@@ -27,7 +30,7 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
     several times.
     """
 
-    __slots__ = ("_awaited", "_complete", "_delivered", "_futures", "_steps", "_topic")
+    __slots__ = ("_awaited", "_complete", "_delivered", "_futures", "_slow_loop", "_steps", "_topic")
 
     def __init__(
         self,
@@ -35,12 +38,14 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
         topic: str,
         complete: Callable[[Sequence[Receipt]], list[Receipt]] = list,
         *,
-        delivered: Callable[[], Awaitable[None]] | None = None,
+        delivered: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        slow_loop: Callable[[], asyncio.AbstractEventLoop | None] | None = None,
     ) -> None:
         self._futures = futures
         self._topic = topic
         self._complete = complete
         self._delivered = delivered
+        self._slow_loop = slow_loop
         self._awaited = False
         self._steps: Generator[Any, None, list[Receipt]] | None = None
         for future in futures:
@@ -48,6 +53,9 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
 
     def result(self, timeout_s: float | None = None) -> list[Receipt]:
         """Wait in a thread without an event loop until the broker has stored the message.
+
+        Like `await`, this then waits for connections of this node that are over `Limits.outbox_bytes`, as long as they
+        read and the timeout has not passed.
 
         Args:
             timeout_s: Maximum duration, in seconds. If None, the broker's own time limit applies.
@@ -63,10 +71,20 @@ class PendingPublish(Coroutine[Any, Any, list[Receipt]]):
         if running_loop() is not None:
             raise ConfigurationError("result() would block the event loop.", fix="use `await` instead")
         self._awaited = True
+        began = time.monotonic()
         waiting = [_for_threads(future) for future in self._futures]
         if concurrent.futures.wait(waiting, timeout_s).not_done:
             raise TimeoutError(f"publish to {self._topic!r} was not acknowledged within {timeout_s} s")
-        return self._receipts(waiting)
+        receipts = self._receipts(waiting)
+        self._wait_for_readers(None if timeout_s is None else max(0.0, began + timeout_s - time.monotonic()))
+        return receipts
+
+    def _wait_for_readers(self, timeout_s: float | None) -> None:
+        loop, delivered = self._slow_loop and self._slow_loop(), self._delivered
+        if loop is not None and delivered is not None:
+            with contextlib.suppress(BrokerClosed):
+                reading = call_in_loop(loop, 1, lambda: [loop.create_task(delivered(), name="dws readers")])
+                concurrent.futures.wait(reading, timeout_s)
 
     def __await__(self) -> Generator[Any, None, list[Receipt]]:
         if running_loop() is None:
@@ -135,8 +153,8 @@ def _failure(future: AnyFuture, topic: str) -> BaseException | None:
 
 
 def call_in_loop(
-    loop: asyncio.AbstractEventLoop, count: int, make: Callable[[], Sequence[asyncio.Future[Receipt]]]
-) -> list[concurrent.futures.Future[Receipt]]:
+    loop: asyncio.AbstractEventLoop, count: int, make: Callable[[], Sequence[asyncio.Future[T]]]
+) -> list[concurrent.futures.Future[T]]:
     """Call `make` in an event loop of another thread, and return at once.
 
     Args:
@@ -150,7 +168,7 @@ def call_in_loop(
     Raises:
         BrokerClosed: The event loop is closed.
     """
-    results: list[concurrent.futures.Future[Receipt]] = [concurrent.futures.Future() for _ in range(count)]
+    results: list[concurrent.futures.Future[T]] = [concurrent.futures.Future() for _ in range(count)]
 
     def begin() -> None:
         try:
@@ -167,7 +185,7 @@ def call_in_loop(
     return results
 
 
-def _copy(result: concurrent.futures.Future[Receipt], done: asyncio.Future[Receipt]) -> None:
+def _copy(result: concurrent.futures.Future[T], done: asyncio.Future[T]) -> None:
     if done.cancelled():
         result.set_exception(BrokerClosed("the node was stopped.", fix="publish while the application runs"))
     elif (error := done.exception()) is not None:

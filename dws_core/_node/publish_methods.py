@@ -129,5 +129,5 @@ class PublishMethods:
         elif exclude is not None:
             name = self._runtime.senders.name(exclude)
         futures = self._publisher.publish_from_anywhere(topics, data, key=key, exclude=name)
-        delivered = partial(self._runtime.delivered, topics)
-        return PendingPublish(futures, subject, self._publisher.locate(topics), delivered=delivered)
+        complete, delivered = self._publisher.locate(topics), partial(self._runtime.delivered, topics)
+        return PendingPublish(futures, subject, complete, delivered=delivered, slow_loop=self._runtime.slow_loop)

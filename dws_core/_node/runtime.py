@@ -263,6 +263,10 @@ class NodeRuntime:
         receivers = {connection for topic in topics for connection in self.tail_sink.receivers(topic) or ()}
         await asyncio.gather(*[c._outbox.read() for c in receivers if c._outbox in self.overruns])
 
+    def slow_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return the event loop if connections are over their limit, else None. Any thread may call this."""
+        return self.settings.publisher.loop if self.overruns else None
+
     async def _update_cursors(self) -> None:
         while True:
             await asyncio.sleep(self.limits.pos_interval_s)

@@ -87,6 +87,8 @@ async def test_publish_waits_only_for_receivers_that_read(monkeypatch: pytest.Mo
                 waits.clear()
                 await manager.publish("light", 1)
                 assert waits == []
+                await asyncio.to_thread(lambda: manager.publish("heavy", 1).result())
+                assert waits or connection.closed, "a thread waits, too"
                 while not connection.closed:
                     await manager.publish("heavy", "x" * 50_000)
             assert connection.close_code == 4000

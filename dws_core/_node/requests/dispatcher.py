@@ -213,7 +213,9 @@ class Dispatcher:
         """Publish in order without waiting for the broker. The reply is sent when the broker has answered."""
         key = None if message.key is None else scoped_key(self._scope_of(connection), message.key)
         now, partitions = asyncio.get_running_loop().time(), self._publisher.partitions_of(topics)
-        order, request = self._orders.setdefault(connection, SendOrder()), Repeatable(key, message.id)
+        request, order = Repeatable(key, message.id), self._orders.get(connection)
+        if order is None:
+            order = self._orders[connection] = SendOrder()
         if (wait_s := order.refusal_s(partitions, request, now)) is not None:
             raise Refused("unavailable", _AFTER_FAILURE, temporary=True, retry_in_s=round(wait_s, 3))
         attributes = self._attributes_of(connection, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import threading
 from collections.abc import Callable
@@ -117,6 +118,49 @@ async def test_result_has_a_time_limit() -> None:
     with pytest.raises(TimeoutError, match="publish to 't' was not acknowledged within 0 s"):
         await in_thread(lambda: publish.result(timeout_s=0))
     future.set_result(STORED)
+
+
+async def test_result_waits_for_readers_like_await() -> None:
+    (future,) = pending()[1]
+    future.set_result(STORED)
+    began, read = asyncio.Event(), asyncio.Event()
+
+    async def delivered() -> None:
+        began.set()
+        await read.wait()
+
+    loop = asyncio.get_running_loop()
+    publish = PendingPublish([future], "t", delivered=delivered, slow_loop=lambda: loop)
+    waiting = loop.create_task(in_thread(publish.result))
+    await began.wait()
+    assert not waiting.done()
+    read.set()
+    assert await waiting == [STORED]
+
+
+async def test_result_returns_receipts_when_readers_are_slow() -> None:
+    stored: concurrent.futures.Future[Receipt] = concurrent.futures.Future()
+    stored.set_result(STORED)
+    read, ended = asyncio.Event(), asyncio.Event()
+
+    async def delivered() -> None:
+        await read.wait()
+        ended.set()
+
+    loop = asyncio.get_running_loop()
+    publish = PendingPublish([stored], "t", delivered=delivered, slow_loop=lambda: loop)
+    assert await in_thread(lambda: publish.result(timeout_s=0)) == [STORED]
+    read.set()
+    await ended.wait()
+
+
+async def test_result_needs_no_readers_when_the_node_has_stopped() -> None:
+    stored: concurrent.futures.Future[Receipt] = concurrent.futures.Future()
+    stored.set_result(STORED)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    publish = PendingPublish([stored], "t", delivered=lambda: pytest.fail("it is called"), slow_loop=lambda: loop)
+    assert await in_thread(publish.result) == [STORED]
 
 
 async def test_result_in_an_event_loop_is_refused() -> None:

@@ -34,7 +34,7 @@ class KafkaOptions:
         ssl_verify: Whether to check the certificate and the name of the server.
     """
 
-    partitions: int = 8
+    partitions: int = 4
     prefix: str = "dws"
     replicas: int | None = None
     retention_s: float = 86_400.0
