@@ -120,7 +120,7 @@ async def test_hello_that_never_comes_is_closed() -> None:
 
 async def test_other_messages_do_not_extend_hello_timeout() -> None:
     node = Node(limits=Limits(hello_timeout_s=0.5, messages_per_s=None))
-    async with node.open() as client, asyncio.TaskGroup() as group:
+    async with node.open() as client, asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
         group.create_task(_ping(client))
         assert (await client.wait_closed()).rcvd.code == 1008
 
