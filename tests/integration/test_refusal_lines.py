@@ -58,6 +58,7 @@ class Hangs:
 @pytest.fixture(autouse=True)
 def _no_earlier_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusal, "_lines", refusal._Lines())
+    monkeypatch.setattr(refusal, "_busy_allowances", {})
 
 
 def _app(manager: WebSocketManager, *, accepts: bool = False, started: bool = True, **connect: Any) -> FastAPI:
