@@ -3,7 +3,7 @@
     python benchmarks/storm.py [--quick] [--redis] [--clients 5000] [--missed 50]
 
 The benchmark has three processes. A node runs on one core. A few live subscribers, whose latencies are measured, and
-the storm with the lowest priority share the other core. Live traffic has three phases. In the *quiet* phase, there is
+the storm with a lower priority share the other core. Live traffic has three phases. In the *quiet* phase, there is
 no storm. In the *resume* phase, all clients send `connect` on sockets that are already open. In the *reconnect* phase,
 they also open their sockets and make the handshake. The result is the ratio of the live p99 in each storm to the quiet
 p99.
@@ -16,38 +16,20 @@ import asyncio
 import base64
 import json
 import os
-import resource
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 
+from harness.live import TOPIC, Crowd, Live, cpu_s, masked, raise_file_limit, request, served
 from harness.results import keep, parser
 from harness.running import Cores
 
 HERE = Path(__file__).parent
-LIVE, ROOM = "bench/live", "bench/room"
-OURS = "dws_core.server:WebSocketProtocol"
-TIMEOUT_S = 120.0
-
-
-def raise_file_limit(count: int) -> int:
-    """Raise the limit of open files to the system's maximum. Return how many clients are possible."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return min(count, hard - 200)
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU seconds of a process (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+ROOM = "bench/room"
 
 
 # -- the storm: a child process
@@ -92,12 +74,6 @@ class StormClient(asyncio.Protocol):
         """Send `connect` with the cursor."""
         assert self.transport is not None
         self.transport.write(self.hello)
-
-
-def masked(payload: bytes) -> bytes:
-    """Return a text frame with a mask of zeros (RFC 6455 §5.2)."""
-    length = bytes((0x80 | len(payload),)) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
-    return b"\x81" + length + bytes(4) + payload
 
 
 async def open_client(port: int, number: int, hello: bytes) -> StormClient:
@@ -151,42 +127,6 @@ def check_replays(got: list[bytes], missed: int, seconds: float) -> dict[str, An
 # -- live traffic: this process
 
 
-@dataclass
-class Live:
-    """Subscribers of a busy topic, and the latencies of their messages."""
-
-    subscribers: list[ClientConnection]
-    latencies_ms: list[float] = field(default_factory=list)
-
-    async def read(self, socket: ClientConnection) -> None:
-        """Record the latency of each message."""
-        async for text in socket:
-            frame = json.loads(text)
-            if frame["type"] == "message":
-                self.latencies_ms.append((time.monotonic_ns() - frame["data"]) / 1e6)
-
-    async def publish(self, socket: ClientConnection, rate: int) -> None:
-        """Publish at a rate. Each message contains the time when it was due, so that a late publish adds to latency."""
-        due = time.monotonic()
-        while True:
-            due += 1 / rate
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            await socket.send(json.dumps({"type": "send", "topic": LIVE, "data": int(due * 1e9)}))
-
-    def take_latencies(self) -> dict[str, float]:
-        """Return the latencies since the last call."""
-        found, self.latencies_ms = sorted(self.latencies_ms), []
-        if not found:
-            return {"deliveries": 0, "p50_ms": 0.0, "p99_ms": 0.0, "max_ms": 0.0}
-        at = lambda share: round(found[min(len(found) - 1, int(share * len(found)))], 3)  # noqa: E731 -- used 3 times
-        return {"deliveries": len(found), "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0)}
-
-
-async def request(socket: ClientConnection, **message: Any) -> Any:
-    await socket.send(json.dumps({**message, "id": 1}))
-    return json.loads(await socket.recv())
-
-
 async def measure(port: int, pid: int, arguments: argparse.Namespace, cores: Cores) -> dict[str, Any]:
     url = f"ws://127.0.0.1:{port}/ws"
     async with AsyncExitStack() as stack:
@@ -197,22 +137,20 @@ async def measure(port: int, pid: int, arguments: argparse.Namespace, cores: Cor
         for number in range(arguments.missed):
             await request(publisher, type="send", topic=ROOM, data={"number": number, "text": "x" * 100})
         for socket in subscribers:
-            await request(socket, type="subscribe", topic=LIVE)
+            await request(socket, type="subscribe", topic=TOPIC)
         live = Live(subscribers)
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(live.read(socket)) for socket in subscribers]
             running.append(group.create_task(live.publish(publisher, arguments.rate)))
-            async with start_storm(port, cursor, arguments, cores) as storm_process:
-                await read_reply(storm_process)
+            async with Crowd.start(storm_command(port, cursor, arguments), cores) as crowd:
+                await crowd.read_reply()
                 await asyncio.sleep(0.5)
                 live.take_latencies()
                 await asyncio.sleep(arguments.seconds)
                 found: dict[str, Any] = {"quiet": live.take_latencies()}
                 for phase in ("resume", "reconnect"):
                     before = cpu_s(pid)
-                    assert storm_process.stdin is not None
-                    storm_process.stdin.write(f"{phase}\n".encode())
-                    row = await read_reply(storm_process)
+                    row = await crowd.order(phase)
                     row["server_cpu_s"] = round(cpu_s(pid) - before, 2)
                     found[phase] = {**row, **live.take_latencies()}
                     await asyncio.sleep(1.0)  # until the sockets of the previous phase are closed
@@ -222,33 +160,10 @@ async def measure(port: int, pid: int, arguments: argparse.Namespace, cores: Cor
         return {"cursor_bytes": len(cursor), **found}
 
 
-@asynccontextmanager
-async def start_storm(
-    port: int, cursor: str, arguments: argparse.Namespace, cores: Cores
-) -> AsyncIterator[asyncio.subprocess.Process]:
+def storm_command(port: int, cursor: str, arguments: argparse.Namespace) -> list[str]:
+    """Return the arguments of Python for the process of the storm."""
     command = [str(HERE / "storm.py"), "--storm", str(port), "--cursor", cursor]
-    options = ["--clients", str(arguments.clients), "--missed", str(arguments.missed)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, *options, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    os.sched_setaffinity(process.pid, {cores.client})
-    os.setpriority(os.PRIO_PROCESS, process.pid, 19)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def read_reply(process: asyncio.subprocess.Process) -> dict[str, Any]:
-    assert process.stdout is not None
-    async with asyncio.timeout(TIMEOUT_S):
-        line = await process.stdout.readline()
-    if not line:
-        raise RuntimeError("the storm process ended early. Fix: read its output")
-    found: dict[str, Any] = json.loads(line)
-    return found
+    return [*command, "--clients", str(arguments.clients), "--missed", str(arguments.missed)]
 
 
 def run(arguments: argparse.Namespace, cores: Cores) -> dict[str, Any]:
@@ -270,15 +185,8 @@ def run(arguments: argparse.Namespace, cores: Cores) -> dict[str, Any]:
 
 def storm_on(broker_url: str, arguments: argparse.Namespace, cores: Cores) -> dict[str, Any]:
     """Start a server with a broker, and measure the storm."""
-    command = [sys.executable, str(HERE / "servers/serve.py"), "dws_app", "--ws", OURS]
-    environment = {**os.environ, "BROKER_URL": broker_url}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        os.sched_setaffinity(server.pid, {cores.server})
-        try:
-            assert server.stdout is not None
-            return asyncio.run(measure(int(server.stdout.readline()), server.pid, arguments, cores))
-        finally:
-            server.kill()
+    with served("dws_app", cores, {"BROKER_URL": broker_url}) as (port, pid):
+        return asyncio.run(measure(port, pid, arguments, cores))
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import logging
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from uvicorn import Config
 from uvicorn.importer import import_from_string
@@ -19,8 +20,27 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from dws_core._errors import ConfigurationError
+from dws_core._node.stats import Counters
 
 logger = logging.getLogger("dws")
+
+_counters: WeakKeyDictionary[Config, list[Counters]] = WeakKeyDictionary()
+
+
+def join_server(counters: Counters, *, adapts: bool) -> None:
+    """Count refusals that only the server sees for a node that starts in its lifespan, and adapt the server if wanted."""
+    if (config := serving_config()) is not None:
+        nodes = _counters.setdefault(config, [])
+        if not any(known is counters for known in nodes):
+            nodes.append(counters)
+    if adapts:
+        adapt_server()
+
+
+def count_refusal(config: Config) -> None:
+    """Count a client that the application has refused outside of `connect`, for each node of a server."""
+    for counters in _counters.get(config, ()):
+        counters.count_refusal("application")
 
 
 def adapt_server() -> bool:

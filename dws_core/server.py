@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Callable, Coroutine, MutableMapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
+from starlette.datastructures import Headers as _Headers
 from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
 from dws_core._auth.refusal import log_refused_client as _log_refusal
+from dws_core._auth.refused_by_app import refusal_in as _refusal_in
+from dws_core._auth.refused_by_app import reports_of as _reports_of
 from dws_core._errors import ConfigurationError
 from dws_core._limits.token_bucket import TokenBucket as _TokenBucket
 from dws_core._node.sending.ready_frames import EXTENSION, FrameListener
+from dws_core._uvicorn import count_refusal as _count_refusal
 from dws_core._wire.close_codes import CloseCode as _CloseCode
 
 try:
@@ -298,12 +302,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: ASGISendEvent) -> None:
         """Process an event of the application. It may accept or close the connection."""
         opening = self.conn.state is State.CONNECTING
+        if not self.close_sent and (reason := _refusal_in(message, opening=opening)) is not None:
+            self._report_refusal(reason)
         try:
             await super().send(message)
         finally:
             self._notify_end()
         if opening and self._listener is not None and self.conn.state is State.OPEN and not self._paused:
             self._listener.resume()
+
+    def _report_refusal(self, reason: str) -> None:
+        """Log and count a refused client, unless the node has done it."""
+        scope = cast("MutableMapping[str, Any]", self.scope)
+        reports, headers = _reports_of(scope), _Headers(scope=scope)
+        if "line" not in reports:
+            _log_refusal(self.client, reason, origin=headers.get("origin", ""), host=headers.get("host", ""))
+        if "count" not in reports:
+            _count_refusal(self.config)
+        reports.update(("line", "count"))
 
     def keepalive_timeout(self) -> None:
         """Close a connection whose client does not answer pings."""

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
 from starlette.websockets import WebSocket, WebSocketState
 
+from dws_core._auth.refused_by_app import reports_of
 from dws_core._errors import (
     AuthenticationFailed,
     DWSError,
@@ -124,6 +125,7 @@ def can_answer(websocket: WebSocket) -> bool:
 def log_refusal(websocket: WebSocket, reason: str) -> None:
     """Log one line for a refused handshake. The reason has no secrets."""
     headers = websocket.headers
+    reports_of(websocket.scope).add("line")
     log_refused_client(websocket.client, reason, origin=headers.get("origin", ""), host=headers.get("host", ""))
 
 
@@ -172,10 +174,12 @@ def _counted(error: E, reason: str) -> E:
     return error
 
 
-def _is_news(reason: str) -> bool:
-    """Return whether a refusal for a limit should be logged: the first one in a minute."""
+def _log_limit(websocket: WebSocket, message: str, reason: str) -> None:
+    """Log a refusal for a limit if it is the first one in a minute."""
+    reports_of(websocket.scope).add("line")  # also if it is left out
     allowance = _busy_allowances.setdefault(reason, TokenBucket(1 / _BUSY_EVERY_S, 1, now=0.0))
-    return not allowance.take(time.monotonic())
+    if not allowance.take(time.monotonic()):
+        log_refusal(websocket, f"{message}; logged at most once per minute")
 
 
 def refuse_authentication(
@@ -200,15 +204,13 @@ def refuse_malformed(websocket: WebSocket, message: str, *, fix: str = "") -> In
 
 def refuse_busy(websocket: WebSocket, message: str, *, reason: str) -> WebSocketException:
     """Return the error to raise: HTTP 503 before accept, close code 1013 after it. Logged once per minute."""
-    if _is_news(reason):
-        log_refusal(websocket, f"{message}; logged at most once per minute")
+    _log_limit(websocket, message, reason)
     return _counted((_BusyHTTP if can_answer(websocket) else _BusyClose)(message), reason)
 
 
 def refuse_crowd(websocket: WebSocket, message: str, *, reason: str) -> WebSocketException:
     """Return the error to raise: HTTP 429 before accept, close code 1013 after it. Logged once per minute."""
-    if _is_news(reason):
-        log_refusal(websocket, f"{message}; logged at most once per minute")
+    _log_limit(websocket, message, reason)
     return _counted((_CrowdHTTP if can_answer(websocket) else _BusyClose)(message), reason)
 
 

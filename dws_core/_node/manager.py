@@ -207,8 +207,8 @@ class WebSocketManager(UserMethods, RequestMethods):
             warn_of_open_channel(self.broker_channel)
         self._runtime_used = True
         await self._runtime.start()
-        if self._adapts_server and "uvicorn.lifespan.on" in sys.modules:
-            import_module("dws_core._uvicorn").adapt_server()
+        if "uvicorn.lifespan.on" in sys.modules:
+            import_module("dws_core._uvicorn").join_server(self._settings.counters, adapts=self._adapts_server)
         self._running = True
 
     async def shutdown(self) -> None:
@@ -289,7 +289,7 @@ class WebSocketManager(UserMethods, RequestMethods):
             InvalidFilter: The topic is not a filter.
             BrokerClosed: The node is not started.
         """
-        with logged_refusal(websocket), self._admission.opening():
+        with logged_refusal(websocket), self._admission.opening(websocket):
             await self._runtime.pacer.wait_turn()
             self._check_running(websocket)
             if topic is not None:

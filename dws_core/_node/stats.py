@@ -26,6 +26,10 @@ class Counters:
     refused: dict[str, int] = field(default_factory=dict)
     plan_version: int = 0
 
+    def count_refusal(self, reason: str) -> None:
+        """Count a refused client."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStats:
@@ -42,7 +46,9 @@ class NodeStats:
         dropped: Deliveries dropped because their connection was too slow.
         overflows: Connections closed with 4000 because they were too slow.
         refused: Clients that were refused, by reason: `origin`, `credentials`, `hello` (no valid token in the first
-            message), `malformed`, `full`, `user` and `address` (too many connections), `timeout`, `stopped`.
+            message), `malformed`, `full`, `user` and `address` (too many connections), `timeout`, `stopped`,
+            `application` (by a dependency, an endpoint or middleware outside of `connect`, or with 1008 after accept,
+            if the server uses the protocol class of dws).
     """
 
     connections: int

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 from fastapi import FastAPI, WebSocket
 from support.servers import HANG_S, Client, Server, serve
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from dws_core import AuthenticationFailed, ConfigurationError, Handshake, Limits, Message, Principal, WebSocketManager
 
@@ -116,6 +116,21 @@ async def test_hello_that_never_comes_is_closed() -> None:
         closed = (await client.wait_closed()).rcvd
         assert (closed.code, closed.reason) == (1008, "no message with a token arrived within 0.2 s")
     assert node.manager.stats().refused == {"hello": 1}
+
+
+async def test_other_messages_do_not_extend_hello_timeout() -> None:
+    node = Node(limits=Limits(hello_timeout_s=0.5, messages_per_s=None))
+    async with node.open() as client, asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
+        group.create_task(_ping(client))
+        assert (await client.wait_closed()).rcvd.code == 1008
+
+
+async def _ping(client: Client) -> None:
+    """Send pings until the connection is closed."""
+    with suppress(ConnectionClosed):
+        while True:
+            await client.send(type="ping")
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("ws", ["dws_core.server:WebSocketProtocol", "websockets-sansio", "wsproto"])

@@ -165,6 +165,29 @@ async def test_refresh_after_close_changes_nothing() -> None:
         assert connection.principal == Principal(id="ann", claims={"token": "first"})
 
 
+async def test_refresh_after_expiry_changes_nothing() -> None:
+    """The old token expires while the new one is verified."""
+    verifying, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(token: str) -> Principal | None:
+        if token == "second":
+            verifying.set()
+            await go_on.wait()
+        return Principal(id="ann", expires_at=time.time() + (FAR_S if token == "second" else 1))
+
+    manager, app = node(verify_token=slow)
+    async with connected(app, "first") as client:
+        await client.exchange(type="ping")
+        (connection,) = manager.active_connections
+        before = connection.principal
+        await client.send(type="refresh", data={"token": "second"}, id=1)
+        await asyncio.wait_for(verifying.wait(), HANG_S)
+        assert (await client.wait_closed()).rcvd.code == 4002
+        go_on.set()
+    assert connection.principal is before
+    assert len(manager._runtime.lifetimes._next) == 0
+
+
 async def test_refresh_removes_filters_that_are_not_allowed() -> None:
     manager, app = node(authorize=RULES)
     async with connected(app, f"ann:{FAR_S}:red") as client:

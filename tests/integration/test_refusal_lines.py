@@ -58,6 +58,7 @@ class Hangs:
 @pytest.fixture(autouse=True)
 def _no_earlier_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusal, "_lines", refusal._Lines())
+    monkeypatch.setattr(refusal, "_busy_allowances", {})
 
 
 def _app(manager: WebSocketManager, *, accepts: bool = False, started: bool = True, **connect: Any) -> FastAPI:
@@ -92,6 +93,41 @@ def _bearer() -> FastAPI:
     return app
 
 
+def _raising(error: Exception, *, accepts: bool = False, depends: bool = False) -> Callable[[], FastAPI]:
+    """Return an application whose endpoint or dependency refuses clients before it calls `connect`."""
+
+    async def refuse(websocket: WebSocket) -> None:
+        if accepts:
+            await websocket.accept()
+        raise error
+
+    def build() -> FastAPI:
+        app = FastAPI(lifespan=_node().lifespan)
+        if depends:
+            app.websocket("/ws", dependencies=[Depends(refuse)])(_unreachable)
+        else:
+            app.websocket("/ws")(refuse)
+        return app
+
+    return build
+
+
+async def _unreachable(websocket: WebSocket) -> None:
+    raise AssertionError
+
+
+def _in_block() -> FastAPI:
+    manager = _node()
+    app = FastAPI(lifespan=manager.lifespan)
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        async with manager.connect(websocket):
+            raise AuthenticationFailed("no member")
+
+    return app
+
+
 def _proxy() -> FastAPI:
     app = FastAPI()
 
@@ -120,6 +156,12 @@ WAYS: dict[str, tuple[Callable[[], FastAPI], dict[str, Any], str]] = {
     "after accept": (lambda: _app(_node(authenticator=Raises(AuthenticationFailed("no"))), accepts=True), {}, ": no ("),
     "dependency": (_bearer, {}, "no bearer token"),
     "proxy": (_proxy, {}, "the upstream cannot be reached"),
+    "endpoint": (_raising(AuthenticationFailed("no member")), {}, "HTTP 403, no member"),
+    "endpoint after accept": (_raising(AuthenticationFailed("no member"), accepts=True), {}, "close code 1008, no mem"),
+    "own dependency": (_raising(AuthenticationFailed("no member"), depends=True), {}, "HTTP 403, no member"),
+    "HTTPException of a dependency": (_raising(HTTPException(402, "pay first"), depends=True), {}, "HTTP 402"),
+    "connect block": (_in_block, {}, "close code 1008, no member"),
+    "unknown path": (lambda: FastAPI(lifespan=_node().lifespan), {}, "HTTP 403, without a reason"),
 }  # fmt: skip
 
 
@@ -136,6 +178,49 @@ async def test_refusal_logs_one_line(way: str, caplog: pytest.LogCaptureFixture)
     assert reason in line
     assert line.endswith(f"(origin {ORIGIN!r}, host {host!r})")
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("way", "counted"),
+    [
+        ("own dependency", {"application": 1}),
+        ("endpoint", {"application": 1}),
+        ("endpoint after accept", {"application": 1}),
+        ("HTTPException", {"application": 1}),
+        ("authenticator", {"credentials": 1}),
+        ("after accept", {"credentials": 1}),
+        ("origin", {"origin": 1}),
+        ("limit of connections", {"full": 1}),
+    ],
+)
+async def test_refusal_is_counted_once(way: str, counted: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the node in `connect`, or for the node by the server."""
+    managers: list[WebSocketManager] = []
+    init = WebSocketManager.__init__
+
+    def remember(self: WebSocketManager, *args: Any, **kwargs: Any) -> None:
+        managers.append(self)
+        init(self, *args, **kwargs)
+
+    monkeypatch.setattr(WebSocketManager, "__init__", remember)
+    build, options, _ = WAYS[way]
+    clients, options = options.get("clients", 1), {name: options[name] for name in options if name != "clients"}
+    async with serve(build()) as server, asyncio.timeout(HANG_S):
+        await _connect_until_refused(f"{server.url}/ws", clients, options)
+        assert managers[0].stats().refused == counted
+
+
+async def test_accepted_client_is_not_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """A normal end, and a close by the application with another code than 1008, are no refusals."""
+    caplog.set_level(logging.INFO, logger="dws")
+    manager = _node()
+    async with serve(_app(manager)) as server:
+        for code in (1000, 4500):
+            async with Client.open(f"{server.url}/ws", origin=ORIGIN) as client:
+                await client.exchange(type="ping")
+                manager.active_connections[0].disconnect(code)
+                assert (await client.wait_closed()).rcvd.code == code
+    assert (_lines(caplog), manager.stats().refused) == ([], {})
 
 
 async def _connect_until_refused(url: str, clients: int, options: dict[str, Any]) -> None:

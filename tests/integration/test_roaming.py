@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.killed_nodes import roam_between_killed_nodes
+from support.killed_nodes import check_with_short_tokens, roam_between_killed_nodes
 from support.seeds import new_seed
 
 
@@ -32,3 +32,8 @@ async def test_roaming_test_detects_broken_rule(tmp_path: Path, patches: tuple[s
     roamers = await roam_between_killed_nodes(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", seed, count, *patches)
     faults = [fault for roamer in roamers for fault in roamer.violations(count)]
     assert {kind for kind in kinds if any(f": {kind} in " in fault for fault in faults)}, faults
+
+
+async def test_roaming_with_two_second_tokens_has_no_hole(tmp_path: Path) -> None:
+    """Half of the clients refresh their tokens. The others are closed with 4002, reconnect and resume."""
+    await check_with_short_tokens(f"sqlite://{tmp_path}/dws.db?poll_s=0.05s", new_seed())

@@ -11,7 +11,7 @@ from typing import Final
 
 from support.broker_server import BrokerServer, running
 from support.processes import NodeProcess
-from support.roaming import TOPICS, Progress, Roamer, roam
+from support.roaming import TOPICS, Progress, Roamer, Tokens, roam
 from support.seeds import new_seed
 from support.timeouts import progress_timeout
 
@@ -21,6 +21,7 @@ TOTAL: Final = COUNT * len(TOPICS)
 
 _FROZEN_S: Final = 6.0
 _LOOK_S: Final = 1.0
+_TOKEN_S: Final = 2.0
 
 
 async def none(progress: Progress) -> None:
@@ -28,7 +29,12 @@ async def none(progress: Progress) -> None:
 
 
 async def roam_between_killed_nodes(
-    url: str, seed: int, count: int, *patches: str, trouble: Callable[[Progress], Awaitable[None]] = none
+    url: str,
+    seed: int,
+    count: int,
+    *patches: str,
+    trouble: Callable[[Progress], Awaitable[None]] = none,
+    tokens: Tokens | None = None,
 ) -> list[Roamer]:
     """Play the whole scenario, and return the roamers.
 
@@ -36,9 +42,9 @@ async def roam_between_killed_nodes(
     before it sends the reply. Both are restarted at once. `trouble` runs while clients publish.
     """
     rng = random.Random(seed)
-    total = count * len(TOPICS)
+    total, token_s = count * len(TOPICS), _TOKEN_S if tokens else 0.0
     async with AsyncExitStack() as stack, progress_timeout() as on_progress:
-        a, b = [await stack.enter_async_context(NodeProcess.open(url, *patches)) for _ in range(2)]
+        a, b = [await stack.enter_async_context(NodeProcess.open(url, *patches, token_s=token_s)) for _ in range(2)]
         async with asyncio.TaskGroup() as starting:
             starting.create_task(a.start())
             starting.create_task(b.start(die_after=rng.randint(total // 8, total // 4)))
@@ -50,7 +56,10 @@ async def roam_between_killed_nodes(
                 group.create_task(_kill_both(a, b, progress, when))
                 await trouble(progress)
 
-        return await roam([a.url, b.url], seed=seed, count=count, trouble=kill_and_trouble, on_progress=on_progress)
+        urls = [a.url, b.url]
+        return await roam(
+            urls, seed=seed, count=count, trouble=kill_and_trouble, on_progress=on_progress, tokens=tokens
+        )
 
 
 async def _kill_both(a: NodeProcess, b: NodeProcess, progress: Progress, when: int) -> None:
@@ -66,6 +75,16 @@ async def check_with_server_faults(url: str, trouble: Callable[[Progress], Await
     roamers = await roam_between_killed_nodes(url, new_seed(), COUNT, trouble=trouble)
     assert [fault for roamer in roamers for fault in roamer.violations(COUNT)] == []
     assert all(roamer.hops > 1 for roamer in roamers)
+
+
+async def check_with_short_tokens(url: str, seed: int) -> None:
+    """Check that clients whose tokens expire every two seconds miss, repeat and reorder nothing while nodes die."""
+    tokens = Tokens()
+    roamers = await roam_between_killed_nodes(url, seed, COUNT, tokens=tokens)
+    assert [fault for roamer in roamers for fault in roamer.violations(COUNT)] == []
+    assert all(roamer.hops > 0 for roamer in roamers)
+    assert all(tokens.sent[f"publisher-{n}"] > 2 for n in range(len(TOPICS))), tokens.sent
+    assert sum(tokens.sent[f"roamer-{roamer.number}"] - roamer.hops for roamer in roamers) > 6, tokens.sent
 
 
 async def check_with_frozen_and_killed_server(server: BrokerServer, *, down_s: float) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -19,7 +20,7 @@ from dws_sqlite._broker import SQLiteBroker
 from support.apps import HISTORY, chat_app
 from uvicorn.main import STARTUP_FAILURE
 
-from dws_core import BrokerURL, Limits, WebSocketManager, create_broker
+from dws_core import BrokerURL, Limits, Principal, WebSocketManager, create_broker
 from dws_core._log.cache import LogCache
 from dws_core._node.publisher import Publisher
 from dws_core._node.recovery.attachments import Attachments
@@ -73,6 +74,15 @@ def die_after(publishes: int) -> None:
     server_messages.ack = counting
 
 
+def expiring_after(token_s: float) -> Callable[[str], Principal]:
+    """Return a verifier of tokens, which expire some seconds after each check."""
+
+    def verify(token: str) -> Principal:
+        return Principal(id=token, expires_at=time.time() + token_s)
+
+    return verify
+
+
 class Server(uvicorn.Server):
     """A server that reports when it is ready."""
 
@@ -89,6 +99,7 @@ def main() -> None:
     parser.add_argument("--patch", action="append", choices=PATCHES, default=[])
     parser.add_argument("--die-after", type=int, default=0)
     parser.add_argument("--patience-s", type=float, default=0.0)
+    parser.add_argument("--token-s", type=float, default=0.0, help="lifetime of tokens, which clients need then")
     arguments = parser.parse_args()
     for name in arguments.patch:
         PATCHES[name]()
@@ -97,7 +108,14 @@ def main() -> None:
     url = BrokerURL.parse(arguments.url)  # the example is not always installed, so its plugin may be missing
     broker = SQLiteBroker.from_url(url) if url.scheme == "sqlite" else create_broker(arguments.url)
     limits, patience_s = Limits(messages_per_s=None), arguments.patience_s
-    manager = WebSocketManager("chat", broker=broker, history=HISTORY, limits=limits, startup_patience_s=patience_s)
+    manager = WebSocketManager(
+        "chat",
+        broker=broker,
+        history=HISTORY,
+        limits=limits,
+        startup_patience_s=patience_s,
+        verify_token=expiring_after(arguments.token_s) if arguments.token_s else None,
+    )
     config = uvicorn.Config(chat_app(manager), ws="dws_core.server:WebSocketProtocol", log_level="warning")
     server = Server(config)
     server.run(sockets=[socket.socket(fileno=arguments.fd)])

@@ -30,13 +30,16 @@ class NodeProcess:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, broker_url: str, *patches: str, patience_s: float = 0.0) -> AsyncIterator[Self]:
+    async def open(
+        cls, broker_url: str, *patches: str, patience_s: float = 0.0, token_s: float = 0.0
+    ) -> AsyncIterator[Self]:
         """Create a node that is not started yet, and kill it at the end of the block.
 
-        A start waits up to `patience_s` seconds for the broker.
+        A start waits up to `patience_s` seconds for the broker. With `token_s`, clients need a token, which expires
+        this many seconds after it was checked.
         """
         with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-            options = [f"--patience-s={patience_s}", *(f"--patch={name}" for name in patches)]
+            options = [f"--patience-s={patience_s}", f"--token-s={token_s}", *(f"--patch={name}" for name in patches)]
             node = cls(listener, [broker_url, *options])
             try:
                 yield node

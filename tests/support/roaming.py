@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final, TypeAlias
 
 from support.clients import client
 from support.timeouts import HANG_S
 
 from dws_core import PublishOutcomeUnknown
-from dws_core.client import Gap, Message
+from dws_core.client import Client, Gap, Message
+
+MakeClient: TypeAlias = Callable[..., Client]
+"""Returns a client for a URL and a name, with further arguments of `Client`."""
 
 TOPICS = [f"t/{n}" for n in range(4)]
 FILTERS = {"#": TOPICS, "t/#": TOPICS, "t/+": TOPICS, "+/0": TOPICS[:1], "t/1": TOPICS[1:2], "t/2": TOPICS[2:3]}
 """The filter of each roamer, and the topics that it receives."""
+
+_STAY: Final = (3, 30)
+_STAY_WITH_TOKENS: Final = (100, 400)
+_PAUSE_WITH_TOKENS_S: Final = 0.04
 
 END = "end"
 """Payload that ends every topic. It is published repeatedly until every roamer has received it."""
@@ -57,11 +65,41 @@ class Progress:
             await event.wait()
 
 
+class Tokens:
+    """Tokens of clients that expire after seconds. Every second client cannot refresh its token, so it reconnects.
+
+    Attributes:
+        sent: Number of tokens that each client has sent, in handshakes and refreshes.
+    """
+
+    def __init__(self) -> None:
+        self.sent: Counter[str] = Counter()
+
+    def client(self, url: str, name: str, **kwargs: Any) -> Client:
+        """Return a client with tokens."""
+
+        def token() -> str:
+            self.sent[name] += 1
+            return name
+
+        made = client(url, token=token, **kwargs)
+        if int(name.rpartition("-")[2]) % 2:
+            made._refreshing.begin = lambda: None  # type: ignore[method-assign]
+        return made
+
+
+def without_tokens(url: str, name: str, **kwargs: Any) -> Client:
+    """Return a client without a token."""
+    return client(url, **kwargs)
+
+
 class Roamer:
     """A client that changes its node after a few messages, and resumes from the last message that it handled.
 
     Args:
         on_progress: Function that is called for each new message.
+        stay: Minimum and maximum number of messages after which it changes its node.
+        make_client: Function that returns a client for a URL and a name.
 
     Attributes:
         got: Received data by topic.
@@ -81,7 +119,11 @@ class Roamer:
         urls: list[str],
         seed: int,
         on_progress: Callable[[], None],
+        stay: tuple[int, int] = _STAY,
+        make_client: MakeClient = without_tokens,
     ) -> None:
+        self._stay = stay
+        self._make_client = make_client
         self.number = number
         self.topics = topics
         self.got: defaultdict[str, list[object]] = defaultdict(list)
@@ -105,13 +147,16 @@ class Roamer:
     async def roam(self) -> None:
         """Move from node to node until every topic has ended."""
         while not self.done:
-            url = f"{self._urls[(self.hops + self.number) % len(self._urls)]}/ws/roamer-{self.number}"
-            alice = client(url, cursor=self._cursor, on_gap=self.gaps.append, connect_timeout_s=_PATIENCE_S)
+            name = f"roamer-{self.number}"
+            url = f"{self._urls[(self.hops + self.number) % len(self._urls)]}/ws/{name}"
+            alice = self._make_client(
+                url, name, cursor=self._cursor, on_gap=self.gaps.append, connect_timeout_s=_PATIENCE_S
+            )
             messages = alice.subscribe(self._filter)
             async with alice:
                 self._cursor = self._cursor or alice.cursor
                 self.started.set()
-                room = self._rng.randint(3, 30)
+                room = self._rng.randint(*self._stay)
                 while not self.done and (room > 0 or self.settled):
                     self._take(await anext(messages))
                     room -= 1
@@ -146,9 +191,19 @@ class Roamer:
         return found
 
 
-async def publish_all(number: int, topic: str, count: int, url: str, progress: Progress) -> None:
-    """Publish `0 … count - 1`, a few at a time, also while the node is down."""
-    publisher = client(f"{url}/ws/publisher-{number}", window=4, connect_timeout_s=_PATIENCE_S)
+async def publish_all(
+    number: int,
+    topic: str,
+    count: int,
+    url: str,
+    progress: Progress,
+    *,
+    pause_s: float = 0.0,
+    make_client: MakeClient = without_tokens,
+) -> None:
+    """Publish `0 … count - 1`, a few at a time, with a pause before each, also while the node is down."""
+    name = f"publisher-{number}"
+    publisher = make_client(f"{url}/ws/{name}", name, window=4, connect_timeout_s=_PATIENCE_S)
 
     async def publish(n: int) -> None:
         try:
@@ -159,14 +214,17 @@ async def publish_all(number: int, topic: str, count: int, url: str, progress: P
 
     async with publisher, asyncio.TaskGroup() as group:
         for n in range(count):
+            await asyncio.sleep(pause_s)
             group.create_task(publish(n))
 
 
-async def publish_ends(url: str, topics: Collection[str], roamers: Collection[Roamer]) -> None:
+async def publish_ends(
+    url: str, topics: Collection[str], roamers: Collection[Roamer], make_client: MakeClient = without_tokens
+) -> None:
     """Let the roamers settle, and publish the end of every topic until all have received it."""
     for roamer in roamers:
         roamer.settled = True
-    async with client(f"{url}/ws/last", connect_timeout_s=_PATIENCE_S) as publisher:
+    async with make_client(f"{url}/ws/last", "last-0", connect_timeout_s=_PATIENCE_S) as publisher:
         while not all(roamer.done for roamer in roamers):
             for topic in topics:
                 await publisher.publish(topic, END, timeout_s=_PATIENCE_S)
@@ -180,6 +238,7 @@ async def roam(
     trouble: Callable[[Progress], Awaitable[None]],
     on_progress: Callable[[], None],
     publisher_urls: Sequence[str] = (),
+    tokens: Tokens | None = None,
 ) -> list[Roamer]:
     """Let six clients move between nodes while publishers publish to every topic. Return the clients.
 
@@ -190,10 +249,14 @@ async def roam(
         trouble: Causes faults while clients publish.
         on_progress: Function that is called after each progress.
         publisher_urls: URLs of the nodes of the publishers. If empty, all nodes.
+        tokens: Tokens of the clients. With them, clients stay and publishers pause, so that tokens expire.
     """
+    make_client = tokens.client if tokens else without_tokens
+    stay, pause_s = (_STAY_WITH_TOKENS, _PAUSE_WITH_TOKENS_S) if tokens else (_STAY, 0.0)
     progress, entries = Progress(on_progress), publisher_urls or urls
     roamers = [
-        Roamer(n, *wish, urls=urls, seed=seed, on_progress=on_progress) for n, wish in enumerate(FILTERS.items())
+        Roamer(n, *wish, urls=urls, seed=seed, on_progress=on_progress, stay=stay, make_client=make_client)
+        for n, wish in enumerate(FILTERS.items())
     ]
     async with asyncio.TaskGroup() as everybody:
         for roamer in roamers:
@@ -202,9 +265,11 @@ async def roam(
             await roamer.started.wait()
         async with asyncio.TaskGroup() as publishers:
             for n, topic in enumerate(TOPICS):
-                publishers.create_task(publish_all(n, topic, count, entries[n % len(entries)], progress))
+                url = entries[n % len(entries)]
+                publishing = publish_all(n, topic, count, url, progress, pause_s=pause_s, make_client=make_client)
+                publishers.create_task(publishing)
             await trouble(progress)
-        await publish_ends(urls[0], TOPICS, roamers)
+        await publish_ends(urls[0], TOPICS, roamers, make_client)
     for roamer in roamers:
         roamer.unknown = progress.unknown
     return roamers

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from dws_core import ConfigurationError, _uvicorn
+from dws_core._node.stats import Counters
 from dws_core.server import HTTPProtocol, WebSocketProtocol
 
 
@@ -96,3 +97,19 @@ async def test_old_uvicorn_keeps_its_class(monkeypatch: pytest.MonkeyPatch, capl
             assert results == [False]
             assert (config.ws_protocol_class, config.http_protocol_class) == (AutoWebSocketsProtocol, AutoHTTPProtocol)
     assert "uvicorn keeps its own protocol classes: uvicorn 0.40 is installed." in caplog.text
+
+
+async def test_refusals_count_for_nodes_of_their_server() -> None:
+    """A node that starts twice counts them once."""
+    counters, other = Counters(), Counters()
+    async with lifespan(calls=False) as (config, _):
+        for _ in range(2):
+            _uvicorn.join_server(counters, adapts=False)
+        _uvicorn.count_refusal(config)
+        assert (counters.refused, other.refused) == ({"application": 1}, {})
+        assert config.ws_protocol_class is AutoWebSocketsProtocol
+        _uvicorn.join_server(other, adapts=True)
+        assert config.ws_protocol_class is WebSocketProtocol
+    _uvicorn.join_server(other, adapts=True)
+    _uvicorn.count_refusal(uvicorn.Config(None))
+    assert other.refused == {}

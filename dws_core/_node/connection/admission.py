@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 
 from dws_core._auth.interface import Principal
 from dws_core._auth.refusal import refuse_busy, refuse_crowd
+from dws_core._auth.refused_by_app import reports_of
 from dws_core._errors import WebSocketException
 from dws_core._limits.limits import Limits
 from dws_core._limits.places import Places
@@ -95,14 +96,15 @@ class Admission:
             raise
 
     @contextmanager
-    def opening(self) -> Iterator[None]:
+    def opening(self, websocket: WebSocket) -> Iterator[None]:
         """Count a client as a connection during the block, and as refused if the block refuses it."""
         self._opening += 1
         try:
             yield
         except WebSocketException as refusal:
             reason: str = getattr(refusal, "refused_for", "other")
-            self._counters.refused[reason] = self._counters.refused.get(reason, 0) + 1
+            self._counters.count_refusal(reason)
+            reports_of(websocket.scope).add("count")
             raise
         finally:
             self._opening -= 1

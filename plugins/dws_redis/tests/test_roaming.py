@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 from services.redis import PrivateRedis
 from support.broker_server import running
-from support.killed_nodes import TOTAL, check_with_server_faults
+from support.killed_nodes import TOTAL, check_with_server_faults, check_with_short_tokens
 from support.processes import NodeProcess
 from support.roaming import Progress
+from support.seeds import new_seed
 
 
 async def trouble(redis: PrivateRedis, progress: Progress) -> None:
@@ -51,3 +52,10 @@ async def test_roaming_survives_redis_faults() -> None:
     async with running(PrivateRedis(aof=True)) as redis:
         url = redis.url + "?partitions=1&probe_s=200ms&dead_s=1s"
         await check_with_server_faults(url, partial(trouble, redis))
+
+
+@pytest.mark.anyio
+async def test_roaming_with_two_second_tokens_has_no_hole() -> None:
+    """Half of the clients refresh their tokens. The others are closed with 4002, reconnect and resume."""
+    async with running(PrivateRedis(aof=True)) as redis:
+        await check_with_short_tokens(redis.url + "?partitions=1", new_seed())
