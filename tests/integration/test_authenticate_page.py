@@ -67,4 +67,7 @@ async def test_users_sign_in_renew_and_sign_out_everywhere(tmp_path: Path) -> No
             await bo.fill("#text", "still here")
             await bo.click("#chat button >> text=Send")
             await shows(bo, "bo: still here")
+            await bo.evaluate("token = 'expired'; socket.close()")
+            await shows(bo, "/renew was refused with 401")
+            assert await bo.is_visible("#password")
             await browser.close()
