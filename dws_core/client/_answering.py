@@ -53,16 +53,18 @@ class Answering:
     async def _answer(self, request: Requested, handler: OnRequest) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + request.timeout_s
+        limit = asyncio.timeout_at(until)
         try:
-            async with asyncio.timeout_at(until):
+            async with limit:
                 result = handler(request.data)
                 data = await result if inspect.isawaitable(result) else result
             await self._send({"type": "reply", "to": request.reply_to, "data": data}, max(0.0, until - loop.time()))
-        except TimeoutError:
-            logger.warning("on_request took longer than the %g s of the request", request.timeout_s)
         except DWSError as error:
             logger.warning("the reply to a request of the node was not accepted: %s", error)
         except Exception:
-            logger.exception("on_request raised an exception")
+            if limit.expired():
+                logger.warning("on_request took longer than the %g s of the request", request.timeout_s)
+            else:
+                logger.exception("on_request raised an exception")
         finally:
             self._running -= 1

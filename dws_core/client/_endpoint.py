@@ -141,9 +141,15 @@ class Endpoint:
         """Return the token. If it is a function, call it.
 
         Raises:
-            AuthenticationFailed: The function raised an exception, or the token cannot be sent in a header field.
+            AuthenticationFailed: The function raised an exception, or the token is no text, or cannot be sent in a header
+                field.
         """
-        token = await self._token_of(self.token) if callable(self.token) else self.token or ""
+        token: object = await self._token_of(self.token) if callable(self.token) else self.token or ""
+        if not isinstance(token, str):
+            raise AuthenticationFailed(
+                f"the client's token is a value of type {type(token).__qualname__}, expected a text.",
+                fix="pass the token itself, or a function that returns it",
+            )
         if _UNSENDABLE.search(token):
             raise AuthenticationFailed(
                 "the token contains a space, a line break or another character that a header field must not contain.",

@@ -28,11 +28,20 @@ async def test_python_client_replies() -> None:
         assert await manager.request("a", 2, timeout_s=HANG_S) == {"async": 2}
 
 
-async def test_failing_handler_of_python_client_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ValueError, TimeoutError])
+async def test_failing_handler_of_python_client_is_logged(
+    error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
     """It does not reply, and answers the next request."""
     manager, app = chat()
+
+    def half(data: Any) -> Any:
+        if not data:
+            raise error("of the handler itself")
+        return {"half": 1 / data}
+
     async with serve(app) as server, reconnecting(f"{server.url}/ws/a") as client:
-        client.on_request(lambda data: {"half": 1 / data})
+        client.on_request(half)
         async with asking(manager.request("a", 0, timeout_s=HANG_S)) as failing:
             assert await manager.request("a", 2, timeout_s=HANG_S) == {"half": 0.5}
             assert not failing.done()

@@ -100,6 +100,13 @@ async def test_token_that_no_header_can_carry_is_not_shown(token: Any) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("token", [b"secret", lambda: b"secret", lambda: None, lambda: lambda: "secret"])
+async def test_token_that_is_no_text_is_refused(token: Any) -> None:
+    with pytest.raises(AuthenticationFailed, match="expected a text") as caught:
+        await dataclasses.replace(ENDPOINT, token=token).fresh_token()
+    assert "secret" not in str(caught.value)
+
+
 def test_failed_connect_names_host_and_cause_without_secrets() -> None:
     ending = ending_of(ConnectionRefusedError(111, "Connection refused"), URL, was_connected=False)
     assert ending.retry
