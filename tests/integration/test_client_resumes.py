@@ -253,11 +253,11 @@ async def test_refresh_ends_with_its_connection() -> None:
     async def second(node: ScriptedConnection) -> None:
         await node.accept_connect(recovered=True)
         await node.send(type="expiring", in_s=30)
-        assert (await node.receive("refresh"))["data"] == {"token": "token 4"}
+        assert (await node.receive("refresh"))["data"] == {"token": "token-4"}
         done.set()
 
     done, numbers = asyncio.Event(), count(1)
-    async with scripted(first, second) as url, client(url, token=lambda: f"token {next(numbers)}"):
+    async with scripted(first, second) as url, client(url, token=lambda: f"token-{next(numbers)}"):
         await asyncio.wait_for(done.wait(), HANG_S)
 
 
