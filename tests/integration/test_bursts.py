@@ -19,7 +19,8 @@ async def _receive_all(client: Client, count: int) -> list[int]:
     numbers: list[int] = []
     async with progress_timeout() as progress:
         while len(numbers) < count:
-            numbers.append((await client.receive())["data"]["n"])
+            if (frame := await client.receive())["type"] != "pos":
+                numbers.append(frame["data"]["n"])
             progress()
     return numbers
 
