@@ -13,6 +13,7 @@ from support.timeouts import HANG_S, progress_timeout
 from dws_core import create_broker
 from dws_core.plugin import (
     BrokerError,
+    BrokerUnavailable,
     GapReason,
     Head,
     History,
@@ -51,8 +52,17 @@ class Node:
         self.changed = asyncio.Event()
         self.id = bytes([number]) * 8
 
-    async def start(self) -> None:
-        await self.broker.start(node=self.id, layout=self.layout, sink=self)
+    async def start(self, *, patience_s: float = 0.0) -> None:
+        """Start. Repeat a failed start for some seconds, as a manager does."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience_s
+        while True:
+            try:
+                await self.broker.start(node=self.id, layout=self.layout, sink=self)
+                break
+            except BrokerUnavailable:
+                if loop.time() >= until:
+                    raise
         await self.broker.set_interest(frozenset({0, 1}))
 
     def on_records(self, partition: int, epoch: str, lo: int, hi: int, records: list[Record]) -> None:
@@ -90,11 +100,11 @@ class Node:
 
 
 @asynccontextmanager
-async def two_nodes(url: str, layout: Layout) -> AsyncIterator[tuple[Node, Node]]:
-    """Start two nodes that follow both partitions."""
+async def two_nodes(url: str, layout: Layout, *, patience_s: float = 0.0) -> AsyncIterator[tuple[Node, Node]]:
+    """Start two nodes that follow both partitions. Repeat a failed start for some seconds."""
     nodes = Node(url, layout, 1), Node(url, layout, 2)
     for node in nodes:
-        await node.start()
+        await node.start(patience_s=patience_s)
     try:
         yield nodes
     finally:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from services.rabbitmq import Erlang, PrivateRabbit
 from support.broker_load import Load, check, two_nodes, wait_for_end
+from support.timeouts import HANG_S
 
 from dws_core.plugin import Layout
 
@@ -32,7 +33,8 @@ def cluster() -> Iterator[list[PrivateRabbit]]:
 async def test_killed_leader_loses_and_repeats_nothing(cluster: list[PrivateRabbit]) -> None:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
     url = f"amqp://guest:guest@{hosts}/?probe_s=200ms&dead_s=3s"
-    async with two_nodes(url, LAYOUT) as (sender, listener):
+    # A server refuses to read a new stream of which it has no replica yet.
+    async with two_nodes(url, LAYOUT, patience_s=HANG_S) as (sender, listener):
         load = Load(sender)
         async with asyncio.TaskGroup() as group:
             for partition in (0, 1):
