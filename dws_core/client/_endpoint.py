@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as SocketClosed
 from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from dws_core._errors import AuthenticationFailed, ConfigurationError, ConnectionClosed, DWSError, WebSocketException
 from dws_core._plugins.registry import default_registry
@@ -122,18 +123,19 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {await self.fresh_token()}"
         tls: dict[str, Any] = {} if self.ssl is None else {"ssl": self.ssl}
         try:
-            opening = _Connect(
-                self.url,
-                additional_headers=headers,
-                subprotocols=[Subprotocol(f"dws.v1.{self.codec.name}")],
-                open_timeout=self.timeout_s,
-                close_timeout=self.timeout_s,
-                max_size=_MAX_MESSAGE_BYTES,
-                proxy=True if self.proxy else None,
-                **tls,
-            )
+            parse_uri(self.url)
         except ValueError as error:  # for example, a port that does not exist
             raise InvalidURI(self.url, str(error)) from error
+        opening = _Connect(
+            self.url,
+            additional_headers=headers,
+            subprotocols=[Subprotocol(f"dws.v1.{self.codec.name}")],
+            open_timeout=self.timeout_s,
+            close_timeout=self.timeout_s,
+            max_size=_MAX_MESSAGE_BYTES,
+            proxy=True if self.proxy else None,
+            **tls,
+        )
         opening.allowed_redirects = self.allowed_redirects
         return await opening
 
