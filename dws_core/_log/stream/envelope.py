@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -60,8 +60,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     topic: str
     payload: bytes
-    size: int
-    ttl_ms: int
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    ttl_ms: Annotated[int, msgspec.Meta(ge=0)]
     key: str | None = None
 
 

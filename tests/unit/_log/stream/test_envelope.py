@@ -117,7 +117,21 @@ def test_more_records_than_places_are_unreadable() -> None:
         decode(encode(_envelope(drafts=[*drafts, drafts[0]])))
 
 
-@pytest.mark.parametrize("draft", [1, [], ["t"], ["t", b"", 1], ["t", b"", 1, "1"], [b"t", b"", 1, 1], None, {}])
+@pytest.mark.parametrize(
+    "draft",
+    [
+        1,
+        [],
+        ["t"],
+        ["t", b"", 1],
+        ["t", b"", 1, "1"],
+        [b"t", b"", 1, 1],
+        None,
+        {},
+        ["t", b"", -1, 1],
+        ["t", b"", 1, -1],
+    ],
+)
 def test_record_of_another_shape_is_unreadable(draft: object) -> None:
     header = encode(_envelope())[:HEADER_BYTES]
     assert readable(header + msgspec.msgpack.encode([draft])) is None
